@@ -1,0 +1,41 @@
+"""Errors that tell a person what was expected, what was found and what to do about it."""
+
+
+class MaskLoraError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class ConfigError(MaskLoraError):
+    """A setting is out of range or two settings contradict each other; names the widget."""
+
+
+class DataError(MaskLoraError):
+    """A picture, caption or folder cannot be used; names the file."""
+
+
+class MaskError(DataError):
+    """A mask is missing, unreadable or does not fit its picture; names both files."""
+
+
+class CacheError(MaskLoraError):
+    """The cache folder cannot be written or an entry is damaged beyond rebuilding."""
+
+
+class FamilyError(MaskLoraError):
+    """The model is of no family we know, or VAE or CLIP do not fit it; names the known ones."""
+
+
+class AdapterError(MaskLoraError):
+    """No layer matches the targets, or a LoRA file belongs to another model."""
+
+
+class RunError(MaskLoraError):
+    """A run folder cannot be written, read or resumed."""
+
+
+class NonFiniteLossError(RunError):
+    """The loss became NaN or infinite; names the step and the samples."""
+
+
+class PathError(MaskLoraError):
+    """A path lies outside the folders that may be read or written."""
