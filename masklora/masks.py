@@ -1,0 +1,239 @@
+"""From a mask's pixels to the weight of every latent cell: `effective_weights` is the whole path.
+
+Polarity: 1 learns, 0 ignores, grey is weight. Pixel-grid transforms work on numpy arrays and belong to
+the cache; everything on the latent grid works on tensors and never makes a cache stale.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .config import LossSettings, MaskTransform
+
+HARD_THRESHOLD = 0.5
+
+
+def effective_weights(
+    mask: Tensor,
+    settings: LossSettings,
+    *,
+    grid: tuple[int, int],
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The weight (B, 1, [F,] h, w) in [0, 1] that the loss gives every latent cell.
+
+    The single path from pixels to weights: reduce to the latent grid, latent transforms, probability.
+    A hard mask is cut at 0.5 before and after the reduction, so that a cell follows its majority.
+
+    Args:
+        mask: (B, 1, [F,] H, W) float in [0, 1] at the training geometry, or already reduced.
+        settings: the loss settings.
+        grid: (h, w) of the latent.
+        generator: the run's own, on the device of `mask`; used by edge jitter and mask probability.
+    """
+    if settings.mask_type == "hard":
+        mask = (mask > HARD_THRESHOLD).to(mask.dtype)
+    m = reduce_mask(mask, grid=grid, kind=settings.reduction, binarize=settings.reduction_binarize)
+    w = latent_weights(m, settings, generator=generator)
+    return apply_mask_probability(
+        w, p=settings.mask_probability, generator=generator, scope=settings.mask_probability_scope
+    )
+
+
+def transform_mask(mask: np.ndarray, settings: MaskTransform, *, scale: float = 1.0) -> np.ndarray:
+    """The mask after the pixel-grid transforms, in this order, always: invert, binarize, fill holes,
+    min area, grow or shrink, feather.
+
+    Args:
+        mask: (H, W) float32 in [0, 1].
+        settings: what to do; lengths in pixels of the picture.
+        scale: pixels of the mask per pixel of the picture, when the two differ in size.
+
+    Returns:
+        (H, W) float32 in [0, 1]; `mask` is not changed.
+    """
+    out = np.asarray(mask, dtype=np.float32)
+    if settings.invert:
+        out = 1.0 - out
+    if settings.binarize:
+        out = (out > settings.threshold).astype(np.float32)
+    if settings.fill_holes:
+        out = fill_holes(out)
+    if settings.min_area > 0:
+        out = drop_small(out, min_area=settings.min_area * scale * scale)
+    if settings.grow:
+        out = grow_mask(out, radius=settings.grow * scale)
+    if settings.feather > 0:
+        out = feather_mask(out, sigma=settings.feather * scale)
+    return np.ascontiguousarray(out) if out is not mask else out.copy()
+
+
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """The mask with black areas that do not touch the border set to 1; (H, W) float32.
+
+    Black is exactly 0 and connected over edges, not corners. A flood fill from a padded border finds the
+    outside in one pass; a loop over contours takes thousands of times longer on a noisy mask.
+    """
+    black = np.pad((mask == 0).astype(np.uint8), 1, constant_values=1)
+    cv2.floodFill(black, None, (0, 0), 2, flags=4)
+    return np.where(black[1:-1, 1:-1] == 1, np.float32(1), mask)
+
+
+def drop_small(mask: np.ndarray, *, min_area: float) -> np.ndarray:
+    """The mask without islands of fewer than `min_area` pixels above 0; (H, W) float32.
+
+    An island is connected over edges and corners.
+    """
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((mask > 0).astype(np.uint8), connectivity=8)
+    keep = stats[:, cv2.CC_STAT_AREA] >= min_area
+    keep[0] = True
+    return np.where(keep[labels], mask, np.float32(0))
+
+
+def grow_mask(mask: np.ndarray, *, radius: float) -> np.ndarray:
+    """The mask grown by a disc of `radius` pixels, or shrunk by it where negative; (H, W) float32.
+
+    What lies beyond the border neither grows in nor eats away. Grey masks take the disc's maximum
+    (minimum); black-and-white ones the exact distance, which costs the same at every radius.
+    """
+    r = abs(radius)
+    if r < 1:
+        return mask
+    if np.isin(mask, (0.0, 1.0)).all():
+        return _grow_binary(mask, r) if radius > 0 else 1 - _grow_binary(1 - mask, r)
+    reach = math.floor(r)
+    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
+    disc = (x * x + y * y <= r * r).astype(np.uint8)
+    return cv2.dilate(mask, disc) if radius > 0 else cv2.erode(mask, disc)
+
+
+def feather_mask(mask: np.ndarray, *, sigma: float) -> np.ndarray:
+    """The mask blurred by a Gaussian of `sigma` pixels, its border repeated outwards; (H, W) float32."""
+    reach = math.ceil(4 * sigma)
+    size = (2 * reach + 1, 2 * reach + 1)
+    return cv2.GaussianBlur(mask, size, sigma, borderType=cv2.BORDER_REPLICATE).clip(0.0, 1.0)
+
+
+def reduce_mask(
+    mask: Tensor, *, grid: tuple[int, int], kind: str = "area", binarize: bool = False
+) -> Tensor:
+    """The mask on the latent grid: (B, 1, [F,] h, w).
+
+    A cell covers the pixels from floor(i·H/h) to ceil((i+1)·H/h), which overlap by a pixel where H is no
+    multiple of h. Frames stay frames.
+
+    Args:
+        mask: (B, 1, [F,] H, W) float in [0, 1].
+        grid: (h, w) of the latent, at most (H, W).
+        kind: `area` mean, `any` maximum, `all` minimum, `nearest` the top-left pixel,
+            `bilinear antialiased` a triangle of two cells' width.
+        binarize: 1 wherever the reduced value is above 0.
+
+    Raises:
+        ConfigError: `kind` is unknown.
+    """
+    flat = mask.reshape(-1, 1, *mask.shape[-2:])
+    if kind == "area":
+        out = F.adaptive_avg_pool2d(flat, grid)
+    elif kind == "any":
+        out = F.adaptive_max_pool2d(flat, grid)
+    elif kind == "all":
+        out = -F.adaptive_max_pool2d(-flat, grid)
+    elif kind == "nearest":
+        out = F.interpolate(flat, size=grid, mode="nearest")
+    elif kind == "bilinear antialiased":
+        out = F.interpolate(flat, size=grid, mode="bilinear", align_corners=False, antialias=True)
+    else:
+        raise ConfigError(f"reduction: unknown choice {kind!r}. Choose one that the widget lists.")
+    out = out.reshape(*mask.shape[:-2], *grid)
+    return (out > 0).to(out.dtype) if binarize else out
+
+
+def latent_weights(
+    m: Tensor, settings: LossSettings, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """The weights (B, 1, [F,] h, w) in [0, 1] from a mask on the latent grid.
+
+    In this order: hard cut at 0.5, edge jitter, gamma, floor, ceiling, clamp. The affine floor commutes
+    with an area reduction; gamma and the max floor do not, so they mean a little less on soft edges than
+    the same value applied to the pixels.
+
+    Args:
+        m: (B, 1, [F,] h, w) float.
+        settings: fields `mask_type`, `edge_jitter`, `gamma`, `floor_mode`, `floor`, `ceiling`.
+        generator: the run's own, on the device of `m`.
+
+    Raises:
+        ConfigError: unknown floor mode.
+    """
+    w = (m > HARD_THRESHOLD).to(m.dtype) if settings.mask_type == "hard" else m
+    if settings.edge_jitter > 0:
+        w = jitter_edges(w, amount=settings.edge_jitter, generator=generator)
+    if settings.gamma != 1:
+        w = w.clamp(0, 1).pow(settings.gamma)
+    if settings.floor_mode == "affine":
+        w = settings.floor + (1 - settings.floor) * w if settings.floor > 0 else w
+    elif settings.floor_mode == "max":
+        w = w.clamp(min=settings.floor)
+    else:
+        raise ConfigError(f"floor mode: expected affine or max, got {settings.floor_mode!r}.")
+    return w.clamp(max=settings.ceiling).clamp(0, 1)
+
+
+def jitter_edges(w: Tensor, *, amount: float, generator: torch.Generator | None = None) -> Tensor:
+    """The weights with each sample's edges blurred by a Gaussian of random width, same shape.
+
+    σ is drawn per sample from U(0, `amount`) times the grid's shorter side, so the same setting blurs the
+    same part of the picture at every resolution. Edges that move keep the model from learning one outline.
+
+    Args:
+        w: (B, 1, [F,] h, w) float.
+        amount: largest σ as a share of the shorter side; 0.005 is subtle.
+        generator: the run's own, on the device of `w`.
+    """
+    batch, largest = w.shape[0], amount * min(w.shape[-2:])
+    sigma = largest * torch.rand(batch, generator=generator, device=w.device, dtype=w.dtype)
+    reach = max(1, math.ceil(4 * largest))
+    x = torch.arange(-reach, reach + 1, device=w.device, dtype=w.dtype)
+    kernel = torch.exp(-0.5 * (x / sigma.clamp(min=1e-4)[:, None]) ** 2)
+    kernel = kernel / kernel.sum(dim=1, keepdim=True)
+    flat = w.reshape(batch, -1, *w.shape[-2:]).transpose(0, 1)
+    flat = F.pad(flat, (reach, reach, reach, reach), mode="replicate")
+    flat = F.conv2d(flat, kernel[:, None, :, None], groups=batch)
+    flat = F.conv2d(flat, kernel[:, None, None, :], groups=batch)
+    return flat.transpose(0, 1).reshape(w.shape)
+
+
+def apply_mask_probability(
+    w: Tensor, *, p: float, generator: torch.Generator | None = None, scope: str = "sample"
+) -> Tensor:
+    """The weights, replaced by ones where the mask does not apply this time; same shape.
+
+    Args:
+        w: (B, 1, [F,] h, w) float.
+        p: probability that the mask applies; 1 returns `w` itself and draws nothing.
+        generator: the run's own, on the device of `w`.
+        scope: `sample` draws for each sample, `batch` once for all.
+    """
+    if p >= 1:
+        return w
+    count = 1 if scope == "batch" else w.shape[0]
+    applies = torch.rand(count, generator=generator, device=w.device) < p
+    return torch.where(applies.view(-1, *([1] * (w.ndim - 1))), w, torch.ones_like(w))
+
+
+def _grow_binary(mask: np.ndarray, radius: float) -> np.ndarray:
+    if not mask.any():
+        return mask
+    distance = cv2.distanceTransform((mask == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return (distance <= radius + 1e-3).astype(np.float32)
