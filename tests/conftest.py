@@ -1,8 +1,8 @@
 """Makes the pack importable as ComfyUI would import it, and a real ComfyUI usable in the tests.
 
 The repository root never enters `sys.path`: its `nodes` would hide ComfyUI's module of that name. The root is
-registered as the package `masked_lora_pack` instead, and `masklora`, `devtools`, `demo`, `benchmarks` and `harness`
-are other names for the very same modules below it, so that a class exists once however it is imported.
+registered as the package `masked_lora_pack` instead, and `masklora`, `devtools`, `demo`, `benchmarks` and
+`harness` are other names for the very same modules below it: a class exists once however it is imported.
 """
 
 import importlib
@@ -12,6 +12,8 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "masked_lora_pack"
@@ -83,3 +85,61 @@ def prepare_comfyui(path):
 register_pack()
 COMFYUI = os.environ.get("COMFYUI_PATH")
 SCRATCH = prepare_comfyui(Path(COMFYUI).resolve()) if COMFYUI else None
+
+
+@pytest.fixture(scope="session")
+def comfy_host():
+    """The interpreter and ComfyUI folder that the tests run in."""
+    from devtools.host import Host
+
+    if not COMFYUI:
+        pytest.fail("this test needs ComfyUI: run `python dev.py test`, or set COMFYUI_PATH")
+    return Host(Path(sys.executable), Path(COMFYUI).resolve(), "tests")
+
+
+@pytest.fixture(scope="session")
+def comfy_server(comfy_host, tmp_path_factory):
+    """A real ComfyUI process with the pack in it, in a folder whose name holds spaces and an umlaut."""
+    from devtools.comfy import ComfyServer
+
+    with ComfyServer(comfy_host, tmp_path_factory.mktemp("server") / "Übung mit Masken") as server:
+        if (ROOT / "nodes").is_dir():
+            ours = [name for name in server.object_info() if name.startswith("MLT_")]
+            assert ours, f"ComfyUI started without the pack's nodes:\n{server.log_tail(200)}"
+        yield server
+
+
+@pytest.fixture
+def comfy_client(comfy_server):
+    """Runs graphs in API form on `comfy_server` and hears its events."""
+    from harness.server import ComfyClient
+
+    client = ComfyClient(comfy_server)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    from harness.page import FLAGS, find_browser
+
+    executable = find_browser()
+    if executable is None:
+        pytest.fail("this test needs Chromium, Chrome or Edge; MASKLORA_BROWSER may give its path")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, headless=True, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, comfy_server):
+    """The real ComfyUI page, open and ready, as a `ComfyPage`."""
+    from harness.page import ComfyPage
+
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    yield ComfyPage(context.new_page(), comfy_server).open()
+    context.close()

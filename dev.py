@@ -1,0 +1,60 @@
+"""Two commands for a fresh machine: `python dev.py demo` and `python dev.py test`. Standard library only."""
+
+import argparse
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - run before any packaging metadata is read
+    sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}.")
+
+from devtools.console import DevError, result
+from devtools.host import find_host
+
+
+def host_command(options, _rest):
+    """Prints the host as one JSON line."""
+    host = find_host(options.comfyui)
+    result(host.as_json() if options.json else f"{host.python}\n{host.comfyui}")
+    return 0
+
+
+def test_command(options, rest):
+    """Runs pytest, then the web module tests."""
+    from devtools.testing import run_tests
+
+    return run_tests(find_host(options.comfyui), rest)
+
+
+def make_parser():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--comfyui", metavar="PATH", help="a ComfyUI folder to use (else COMFYUI_PATH)")
+    host = commands.add_parser("host", parents=[shared], help="find or build the ComfyUI that is used")
+    host.add_argument("--json", action="store_true", help="one JSON line")
+    host.set_defaults(run=host_command)
+    test = commands.add_parser(
+        "test", parents=[shared], help="run every test; other arguments go to pytest", add_help=False
+    )
+    test.set_defaults(run=test_command)
+    return parser
+
+
+def main(arguments=None):
+    """Runs one command; the exit status is non-zero when it failed."""
+    parser = make_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "test":
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    try:
+        return options.run(options, rest)
+    except DevError as error:
+        sys.stderr.write(f"\n{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped\n")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

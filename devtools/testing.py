@@ -1,0 +1,55 @@
+"""Runs the tests: pytest in the host's interpreter, then the web modules' tests in node."""
+
+import os
+import shutil
+import subprocess
+
+from .console import say
+from .host import PACK_NEEDS, TESTS_NEED, require
+from .recipe import ROOT
+
+# `python -m pytest` would put the current folder on sys.path, where nodes/ hides ComfyUI's nodes.py,
+# and the option against it, -P, is new in Python 3.11.
+_PYTEST = """import sys
+sys.path[:] = [place for place in sys.path if place]
+import pytest
+sys.exit(pytest.main())"""
+
+
+def run_tests(host, arguments):
+    """Exit status of the whole: zero only if pytest and the web tests passed."""
+    require(host, PACK_NEEDS + TESTS_NEED, file="tests/requirements.txt")
+    environment = dict(os.environ, COMFYUI_PATH=str(host.comfyui), PYTHONUTF8="1")
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        # One thread each for two workers: threads of two processes on two cores wait for one another.
+        environment[name] = "1"
+    command = [str(host.python), "-c", _PYTEST, "--import-mode=importlib", "--durations=15"]
+    command += [*_workers(arguments), *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+    selected = any(not argument.startswith("-") for argument in arguments)
+    web = 0 if selected else run_web_tests()
+    return done.returncode or web
+
+
+def _workers(arguments):
+    chosen = any(a.startswith(("-n", "--numprocesses", "--pdb")) or a == "no:xdist" for a in arguments)
+    return [] if chosen else ["-n", "2", "--dist", "loadfile"]
+
+
+def web_test_files():
+    """The web tests; they lie outside web/, whose every .js ComfyUI loads into the page."""
+    return sorted((ROOT / "tests" / "web").glob("**/*.test.*js"))
+
+
+def run_web_tests():
+    """Exit status of `node --test`; zero, with a word about it, where there is nothing to run or no node."""
+    files = web_test_files()
+    if not files:
+        say("web module tests: there are none yet")
+        return 0
+    node = shutil.which("node")
+    if node is None:
+        say(f"web module tests: SKIPPED {len(files)} files, because node is not installed")
+        return 0
+    say(f"web module tests: {len(files)} files")
+    return subprocess.run([node, "--test", *map(str, files)], cwd=ROOT, check=False).returncode

@@ -1,0 +1,139 @@
+"""Small models with random weights in ComfyUI's own layouts, loaded as its real classes."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import comfy.ops
+import comfy.sd
+import torch
+from comfy.ldm.flux.model import Flux
+from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+TEXT_WIDTH = {"sd15": 768, "sdxl": 2048, "sd3": 4096, "flux": 4096}
+POOLED_WIDTH = {"sd15": 768, "sdxl": 1280, "sd3": 2048, "flux": 768}
+
+
+def _unet(**extra: Any) -> torch.nn.Module:
+    settings = dict(
+        image_size=32,
+        in_channels=4,
+        out_channels=4,
+        model_channels=320,
+        use_spatial_transformer=True,
+        legacy=False,
+        dtype=torch.float32,
+        operations=comfy.ops.disable_weight_init,
+        use_checkpoint=False,
+    )
+    return UNetModel(**{**settings, **extra})
+
+
+def _sd15() -> torch.nn.Module:
+    return _unet(
+        num_res_blocks=[1, 1],
+        channel_mult=[1, 1],
+        num_heads=8,
+        context_dim=768,
+        transformer_depth=[1, 0],
+        transformer_depth_middle=1,
+        transformer_depth_output=[1, 1, 0, 0],
+    )
+
+
+def _sdxl() -> torch.nn.Module:
+    return _unet(
+        num_res_blocks=[2, 2, 2],
+        channel_mult=[1, 1, 1],
+        num_head_channels=64,
+        context_dim=2048,
+        adm_in_channels=2816,
+        num_classes="sequential",
+        use_linear_in_transformer=True,
+        transformer_depth=[0, 0, 2, 2, 10, 10],
+        transformer_depth_middle=10,
+        transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10],
+    )
+
+
+def _sd3(depth: int = 2) -> torch.nn.Module:
+    hidden = 64 * depth
+    return OpenAISignatureMMDITWrapper(
+        input_size=None,
+        patch_size=2,
+        in_channels=16,
+        depth=depth,
+        num_heads=depth,
+        adm_in_channels=2048,
+        context_embedder_config={
+            "target": "torch.nn.Linear",
+            "params": {"in_features": 4096, "out_features": hidden},
+        },
+        num_patches=1024,
+        pos_embed_max_size=32,
+        pos_embed_scaling_factor=None,
+        qk_norm="rms",
+        dtype=torch.float32,
+        device="cpu",
+        operations=comfy.ops.disable_weight_init,
+    )
+
+
+def _flux(hidden: int = 128, double: int = 2, single: int = 2) -> torch.nn.Module:
+    return Flux(
+        in_channels=16,
+        out_channels=16,
+        patch_size=2,
+        vec_in_dim=768,
+        context_in_dim=4096,
+        hidden_size=hidden,
+        mlp_ratio=4.0,
+        num_heads=hidden // 128,
+        depth=double,
+        depth_single_blocks=single,
+        axes_dim=[16, 56, 56],
+        theta=10000,
+        qkv_bias=True,
+        guidance_embed=True,
+        image_model="flux",
+        dtype=torch.float32,
+        device="cpu",
+        operations=comfy.ops.disable_weight_init,
+    )
+
+
+_BUILDERS = {"sd15": _sd15, "sdxl": _sdxl, "sd3": _sd3, "flux": _flux}
+
+
+@functools.cache
+def _state(family: str, sizes: tuple) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(hash(family) % 1 + 17)
+    network = _BUILDERS[family](**dict(sizes))
+    state = {}
+    for name, value in network.state_dict().items():
+        scale = 0.02 if value.ndim < 2 else 1.0 / max(1, value[0].numel()) ** 0.5
+        noise = torch.randn(value.shape, generator=generator) * scale
+        is_gain = value.ndim == 1 and ("norm" in name or "ln_" in name or name.endswith("scale"))
+        state[name] = noise + 1.0 if is_gain and not name.endswith("bias") else noise
+    return state
+
+
+def small_model(
+    family: str, *, dtype: torch.dtype = torch.float32, options: dict | None = None, **sizes: int
+) -> Any:
+    """A MODEL (ModelPatcher) of `family` (sd15, sdxl, sd3 or flux) with weights stored in `dtype`."""
+    state = {k: v.to(dtype) for k, v in _state(family, tuple(sorted(sizes.items()))).items()}
+    model = comfy.sd.load_diffusion_model_state_dict(state, model_options=options or {})
+    assert model is not None, f"ComfyUI did not recognise the small {family}"
+    return model
+
+
+def small_text(family: str, *, tokens: int = 8, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Conditioning of one text in the widths that `family` expects."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "cond": torch.randn(1, tokens, TEXT_WIDTH[family], generator=generator),
+        "pooled_output": torch.randn(1, POOLED_WIDTH[family], generator=generator),
+    }

@@ -1,0 +1,101 @@
+"""The real ComfyUI page in a headless browser."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from devtools.comfy import PACK_FOLDER, ComfyError, describe_refusal
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# What the page of ComfyUI 0.30 reports without any pack: an absent user.css, and its own start.
+HOSTS_OWN_ERRORS = ("Failed to load resource", "ComfyApp graph accessed before initialization")
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+_WINDOWS = ("Google/Chrome/Application/chrome.exe", "Microsoft/Edge/Application/msedge.exe")
+
+
+def find_browser():
+    """The path of an installed Chromium, Chrome or Edge (`MASKLORA_BROWSER` overrides), or None."""
+    if chosen := os.environ.get("MASKLORA_BROWSER"):
+        return chosen
+    for name in _NAMES:
+        if found := shutil.which(name):
+            return found
+    if sys.platform == "win32":
+        for variable in ("ProgramFiles", "ProgramFiles(x86)", "LOCALAPPDATA"):
+            for place in _WINDOWS:
+                candidate = Path(os.environ.get(variable, "")) / place
+                if candidate.is_file():
+                    return str(candidate)
+    return None
+
+
+class ComfyPage:
+    """ComfyUI's page, opened and ready; `problems` collects what its console reports as errors."""
+
+    def __init__(self, page, server):
+        self.page = page
+        self.server = server
+        self.problems = []
+        page.on("pageerror", lambda error: self.problems.append(f"page error: {error}"))
+        page.on("console", self._note)
+
+    def _note(self, message):
+        if message.type != "error" or any(text in message.text for text in HOSTS_OWN_ERRORS):
+            return
+        ours = f"/extensions/{PACK_FOLDER}/" in (message.location or {}).get("url", "")
+        if "Content Security Policy" in message.text and not ours:
+            # ComfyUI's page asks its maker's server about nodes; this server forbids that.
+            return
+        self.problems.append(message.text)
+
+    def open(self):
+        # A person who has been here before: no tour, no template browser over the graph.
+        self.server.post("/settings", {"Comfy.TutorialCompleted": True})
+        self.page.goto(self.server.address, wait_until="domcontentloaded")
+        self.page.wait_for_function("() => window.app?.vueAppReady && window.app.canvas", timeout=120_000)
+        self.page.wait_for_selector("canvas", timeout=60_000)
+        return self
+
+    def evaluate(self, script, argument=None):
+        return self.page.evaluate(script, argument)
+
+    def load_workflow(self, workflow):
+        """Loads a UI-format workflow (a path or the parsed JSON) as dropping the file on the page would."""
+        if isinstance(workflow, str | Path):
+            workflow = json.loads(Path(workflow).read_text(encoding="utf-8"))
+        self.page.evaluate("async graph => { await window.app.loadGraphData(graph) }", workflow)
+        return self
+
+    def unknown_nodes(self):
+        """The types of the nodes on the graph that the page does not know."""
+        return self.page.evaluate(
+            "() => window.app.graph.nodes.filter(n => !n.constructor.nodeData).map(n => n.type)"
+        )
+
+    def api_prompt(self):
+        """The graph as the page itself converts it for the server."""
+        return self.page.evaluate("async () => (await window.app.graphToPrompt()).output")
+
+    def queue(self, *, timeout=300, check=True):
+        """Presses run and waits for the end: the history record. A refused graph raises with the reasons."""
+        with self.page.expect_response(
+            lambda r: r.url.endswith("/prompt") and r.request.method == "POST", timeout=60_000
+        ) as caught:
+            self.page.evaluate("async () => { await window.app.queuePrompt(0, 1) }")
+        answer = caught.value
+        if not answer.ok:
+            raise ComfyError(f"ComfyUI refused the graph: {describe_refusal(answer.text())}")
+        return self.server.wait(answer.json()["prompt_id"], timeout=timeout, check=check)
+
+    def screenshot(self, path):
+        self.page.screenshot(path=str(path))
