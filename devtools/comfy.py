@@ -25,7 +25,7 @@ class ComfyError(DevError):
 
 
 def install_pack(custom_nodes: Path):
-    """Copies the pack into a `custom_nodes` folder (links need rights on Windows), replacing an older copy."""
+    """Copies the pack into a `custom_nodes` folder in place of an older one: links need rights on Windows."""
     target = custom_nodes / PACK_FOLDER
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)

@@ -135,11 +135,20 @@ def browser():
         chromium.close()
 
 
+@pytest.fixture(scope="session")
+def browser_context(browser):
+    """One browser profile, so that the page's many files are fetched once; it remembers no workflow."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context.add_init_script("localStorage.clear(); sessionStorage.clear();")
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def page(browser, comfy_server):
+def page(browser_context, comfy_server):
     """The real ComfyUI page, open and ready, as a `ComfyPage`."""
     from harness.page import ComfyPage
 
-    context = browser.new_context(viewport={"width": 1400, "height": 900})
-    yield ComfyPage(context.new_page(), comfy_server).open()
-    context.close()
+    tab = browser_context.new_page()
+    yield ComfyPage(tab, comfy_server).open()
+    tab.close()
