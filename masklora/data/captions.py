@@ -1,0 +1,163 @@
+"""Caption texts: reading, trigger word, prefix and suffix, shuffled tags, dropout."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from pathlib import Path
+
+import torch
+
+from ..config import CAPTION_POLICIES, CaptionSettings, check_choice, check_range
+from ..errors import ConfigError, DataError
+
+
+def check_captions(settings: CaptionSettings) -> CaptionSettings:
+    """`settings` if they can be used, so that a fault shows before anything is read.
+
+    Raises:
+        ConfigError: an unknown policy, a value out of range, an empty separator with shuffling, or the
+            trigger word policy without a trigger word.
+    """
+    check_choice("missing captions", settings.missing, CAPTION_POLICIES)
+    check_range("caption dropout", settings.dropout, 0.0, 1.0)
+    check_range("keep first tags", settings.keep_first, 0, 10_000)
+    if settings.shuffle and not settings.separator:
+        raise ConfigError(
+            "caption separator: expected the text between two tags, got nothing. Write a comma."
+        )
+    if settings.missing == "use trigger word" and not settings.trigger.strip():
+        raise ConfigError("trigger word: missing captions use the trigger word, but it is empty. Write one.")
+    if any(mark in settings.extension for mark in "/\\") or not settings.extension.strip(". "):
+        raise ConfigError(f"caption extension: expected one like .txt, got {settings.extension!r}.")
+    return settings
+
+
+def caption_extension(settings: CaptionSettings) -> str:
+    """The caption files' extension with its dot."""
+    extension = settings.extension.strip()
+    return extension if extension.startswith(".") else f".{extension}"
+
+
+def read_caption(path: Path) -> str:
+    """The caption in a UTF-8 file, with or without byte order mark, its lines joined by one space each.
+
+    Returns:
+        The stripped text; an empty file is an empty caption.
+
+    Raises:
+        DataError: the file is not UTF-8 (names the byte) or cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path.name}: the caption cannot be read ({error.strerror}).") from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path.name}: expected UTF-8, got UTF-16 at byte 0. Save the caption as UTF-8.")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path.name}: expected UTF-8, got the byte 0x{data[error.start]:02x} at byte {error.start}. "
+            "Save the caption as UTF-8."
+        ) from error
+    if "\0" in text:
+        at = data.index(b"\0")
+        raise DataError(
+            f"{path.name}: expected text, got a zero byte at byte {at}. Save the caption as UTF-8."
+        )
+    return " ".join(text.removeprefix("\ufeff").split("\n")).replace("\r", "").strip()
+
+
+def compose_caption(text: str | None, settings: CaptionSettings) -> str:
+    """The caption as trained without any chance: trigger word, prefix and suffix applied.
+
+    Args:
+        text: the file's caption; None where there is none, which `settings.missing` then decides.
+        settings: what is added.
+
+    Returns:
+        The trigger word leads unless it occurs as a word already. With policy "empty caption" a missing
+        caption stays empty: nothing is added to it.
+
+    Raises:
+        DataError: `text` is None and the policy is "error".
+    """
+    return _finish(_with_trigger(text, settings), settings) if not _stays_empty(text, settings) else ""
+
+
+def draw_caption(text: str | None, settings: CaptionSettings, *, generator: torch.Generator) -> str:
+    """One caption drawn from the run's generator: dropped with probability `dropout`, else tags shuffled.
+
+    The same number of random values is consumed whatever the outcome of the dropout, so that a changed
+    dropout does not reorder the tags of the other samples.
+
+    Returns:
+        An empty text when dropped; else as `shuffle_caption`.
+    """
+    shuffled = shuffle_caption(text, settings, generator=generator)
+    dropped = float(torch.rand((), generator=generator)) < settings.dropout
+    return "" if dropped else shuffled
+
+
+def shuffle_caption(text: str | None, settings: CaptionSettings, *, generator: torch.Generator) -> str:
+    """The composed caption with its tags in random order, the first `keep_first` in place.
+
+    Tags are what lies between separators, the trigger word among them; prefix and suffix stay where they are.
+    """
+    if not settings.shuffle or _stays_empty(text, settings):
+        return compose_caption(text, settings)
+    tags = [tag.strip() for tag in _with_trigger(text, settings).split(settings.separator)]
+    tags = [tag for tag in tags if tag]
+    fixed, loose = tags[: settings.keep_first], tags[settings.keep_first :]
+    order = torch.randperm(len(loose), generator=generator).tolist()
+    joined = f"{settings.separator.rstrip()} ".join([*fixed, *(loose[i] for i in order)])
+    return _finish(joined, settings)
+
+
+def caption_variants(
+    text: str | None, settings: CaptionSettings, *, count: int, generator: torch.Generator
+) -> list[str]:
+    """Up to `count` different captions of one sample to encode once; never the dropped, empty one.
+
+    Returns:
+        At least one; the composed caption alone when tags are not shuffled. Fewer than `count` when the tags
+        have fewer orders (or chance repeats one).
+    """
+    if not settings.shuffle:
+        return [compose_caption(text, settings)]
+    drawn = (shuffle_caption(text, settings, generator=generator) for _ in range(max(1, count)))
+    return list(dict.fromkeys(drawn))
+
+
+def _stays_empty(text: str | None, settings: CaptionSettings) -> bool:
+    if text is not None:
+        return False
+    if settings.missing == "error":
+        raise DataError(
+            "a caption is missing and missing captions are an error. Write one, or change the policy."
+        )
+    return settings.missing == "empty caption"
+
+
+def _with_trigger(text: str | None, settings: CaptionSettings) -> str:
+    """The text with the trigger word in front where prefix, text and suffix lack it."""
+    body = (text or "").strip()
+    trigger = settings.trigger.strip()
+    around = " ".join((settings.prefix, body, settings.suffix))
+    if not trigger or re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", around, re.IGNORECASE):
+        return body
+    if not body:
+        return trigger
+    separator = settings.separator.rstrip() or ","
+    return f"{trigger}{separator} {body}"
+
+
+def _finish(text: str, settings: CaptionSettings) -> str:
+    prefix, suffix = settings.prefix.strip(), settings.suffix.strip()
+    out = f"{prefix} {text}".strip()
+    if not suffix:
+        return out
+    # A suffix that brings its own comma follows the text at once.
+    glue = "" if not out or not suffix[0].isalnum() else " "
+    return f"{out}{glue}{suffix}"

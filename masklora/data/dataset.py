@@ -1,0 +1,189 @@
+"""A data set: samples in order with their settings, loaded one at a time so that memory stays flat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..config import DatasetSettings, MaskTransform
+from ..errors import ConfigError, DataError, MaskError
+from ..masks import transform_mask
+from .geometry import ASPECT_TOLERANCE, Geometry, apply_mask
+from .reading import read_image, read_mask
+from .report import MatchReport, merge_reports
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One picture to learn from, by file or in memory, and everything that decides how it counts.
+
+    `size` is (width, height) after EXIF orientation. `alpha` says that the picture's own alpha is its mask
+    unless it is opaque. `image` (float32 (H, W, 3|4)) and `mask` (float32 (H, W)) are set for samples in
+    memory. `weight` multiplies the repeats; `repeats` is the product.
+    """
+
+    key: str
+    name: str
+    size: tuple[int, int]
+    image_path: Path | None = None
+    mask_path: Path | None = None
+    image: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    caption: str | None = None
+    settings: DatasetSettings = field(default_factory=DatasetSettings)
+    transform: MaskTransform = field(default_factory=MaskTransform)
+    alpha: bool = False
+    weight: float = 1.0
+
+    @property
+    def repeats(self) -> float:
+        """How often an epoch shows the sample; a fraction is a sampling weight."""
+        return self.settings.repeats * self.weight
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedSample:
+    """A decoded sample: `rgb` uint8 (H, W, 3), fill not applied; `mask` float32 in 0..1, transforms applied.
+
+    A mask file of another scale keeps its own size; the geometry brings both to one. Without a mask the
+    weights are ones of the picture's size and `has_mask` is False.
+    """
+
+    rgb: np.ndarray
+    mask: np.ndarray
+    has_mask: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Samples in a fixed order and what is known of their masks."""
+
+    samples: tuple[Sample, ...]
+    report: MatchReport = field(default_factory=MatchReport)
+
+    def __len__(self) -> int:
+        """Number of different pictures, repeats not counted."""
+        return len(self.samples)
+
+    def with_transform(self, transform: MaskTransform) -> Dataset:
+        """The same data set with mask transforms on every sample that has a mask; nothing is read.
+
+        Raises:
+            ConfigError: a sample has transforms already; their order is fixed, so they cannot be chained.
+        """
+        taken = next((s for s in self.samples if s.transform not in (MaskTransform(), transform)), None)
+        if taken is not None:
+            raise ConfigError(
+                f"{taken.name}: its masks are transformed already, and the order of the transforms is fixed. "
+                "Set them all in one node, before data sets are merged."
+            )
+        samples = tuple(replace(sample, transform=transform) for sample in self.samples)
+        return Dataset(samples, self.report)
+
+
+def merge(datasets: Sequence[Dataset], weights: Sequence[float] | None = None) -> Dataset:
+    """One data set of all samples in order; a weight multiplies the repeats of its data set.
+
+    A fractional weight is a sampling weight: 0.5 shows each sample in every other epoch on average.
+
+    Raises:
+        ConfigError: nothing to merge, counts that differ, or a weight that is not above 0 and finite.
+    """
+    weights = [1.0] * len(datasets) if weights is None else list(weights)
+    if not datasets or len(weights) != len(datasets):
+        raise ConfigError(f"merge: expected one weight per dataset, got {len(datasets)} and {len(weights)}.")
+    for i, weight in enumerate(weights):
+        if not (math.isfinite(weight) and weight > 0):
+            raise ConfigError(
+                f"weight {i + 1}: expected a number above 0, got {weight:g}. Unplug the dataset instead."
+            )
+    samples: list[Sample] = []
+    used: dict[str, int] = {}
+    for dataset, weight in zip(datasets, weights, strict=True):
+        for sample in dataset.samples:
+            used[sample.key] = used.get(sample.key, 0) + 1
+            count = used[sample.key]
+            key = sample.key if count == 1 else f"{sample.key}#{count}"
+            samples.append(replace(sample, key=key, weight=sample.weight * weight))
+    return Dataset(tuple(samples), merge_reports(dataset.report for dataset in datasets))
+
+
+def load_sample(sample: Sample) -> LoadedSample:
+    """The decoded picture and its mask after the pixel transforms, before fill and geometry.
+
+    Raises:
+        DataError: the picture cannot be read.
+        MaskError: the mask cannot be read or is of another aspect.
+    """
+    if sample.image is not None:
+        rgb, alpha = np.rint(np.clip(sample.image[..., :3], 0, 1) * 255).astype(np.uint8), None
+    else:
+        data = read_image(source_path(sample))
+        rgb, alpha = data.rgb, data.alpha
+    mask = _transformed(sample, _raw_mask(sample, alpha))
+    if mask is None:
+        return LoadedSample(rgb, np.ones(rgb.shape[:2], np.float32), False)
+    return LoadedSample(rgb, mask, True)
+
+
+def load_mask(sample: Sample) -> np.ndarray | None:
+    """The sample's mask as `load_sample` gives it, without decoding the picture where that is not needed.
+
+    Returns:
+        float32 (H, W) in 0..1, or None where there is no mask, which means weights of one.
+
+    Raises:
+        DataError, MaskError: as `load_sample`.
+    """
+    alpha = read_image(source_path(sample)).alpha if sample.alpha and sample.image is None else None
+    return _transformed(sample, _raw_mask(sample, alpha))
+
+
+def fit_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The whole mask at `size` (width, height), through the one geometry; unchanged if it has that size."""
+    width, height = size
+    if mask.shape == (height, width):
+        return mask
+    own = (mask.shape[1], mask.shape[0])
+    return apply_mask(mask, Geometry(own, size, (0, 0, width, height)))
+
+
+def check_aspect(name: str, mask_size: tuple[int, int], image_size: tuple[int, int]) -> None:
+    """Nothing if both sizes, (width, height), have the same aspect within 1 %; another scale is fine.
+
+    Raises:
+        MaskError: names the picture and both sizes.
+    """
+    (mask_w, mask_h), (width, height) = mask_size, image_size
+    if abs((mask_w * height) / (mask_h * width) - 1) > ASPECT_TOLERANCE:
+        raise MaskError(
+            f"{name}: the mask is {mask_w}×{mask_h} but the image is {width}×{height}. "
+            "Save the mask at the image's size."
+        )
+
+
+def source_path(sample: Sample) -> Path:
+    """The file of a sample that is not in memory; raises `DataError` for one that has neither."""
+    if sample.image_path is None:
+        raise DataError(f"{sample.name}: the sample has neither a file nor a picture in memory.")
+    return sample.image_path
+
+
+def _raw_mask(sample: Sample, alpha: np.ndarray | None) -> np.ndarray | None:
+    if sample.mask is not None:
+        return sample.mask
+    if sample.mask_path is not None:
+        mask = read_mask(sample.mask_path, sample.settings.mask_channel)
+        check_aspect(f"{sample.name} (mask {sample.mask_path.name})", mask.shape[::-1], sample.size)
+        return mask
+    return alpha if sample.alpha else None
+
+
+def _transformed(sample: Sample, mask: np.ndarray | None) -> np.ndarray | None:
+    if mask is None:
+        return None
+    return transform_mask(mask, sample.transform, scale=mask.shape[1] / sample.size[0])

@@ -1,0 +1,231 @@
+"""Data sets made: from a folder, reading headers only, or from pictures in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..config import FILLS, DatasetSettings, check_choice, check_range
+from ..errors import DataError, MaskError
+from .dataset import Dataset, Sample, check_aspect, source_path
+from .listing import Allowed, Item, check_settings, match
+from .reading import MAX_PIXELS, Header, read_header, read_image
+from .report import MatchReport
+
+Progress = Callable[[int, int, str], None]
+# Core's LoadImage gives this shape, all zero, for a picture without alpha.
+CORE_EMPTY_MASK = (64, 64)
+
+
+def load_dataset(
+    settings: DatasetSettings,
+    *,
+    allowed: Allowed,
+    progress: Progress | None = None,
+    check_cancel: Callable[[], None] | None = None,
+) -> Dataset:
+    """The data set of a folder; only headers are read, so ten thousand pictures take seconds.
+
+    An alpha band counts as a mask by its presence. Only where a missing mask has consequences ("skip image",
+    "error") are such pictures decoded, because an opaque alpha is no mask.
+
+    Args:
+        settings: the folder and how its samples count.
+        allowed: returns a path that may be read, raises `PathError` for any other.
+        progress: called with (done, total, name).
+        check_cancel: called between pictures; raises to stop.
+
+    Raises:
+        DataError: folder or picture unusable, no picture at all, or a caption that is missing or not UTF-8.
+        MaskError: masks ambiguous, of another aspect than their picture, or missing where that is an error.
+        ConfigError: a setting is unknown or out of range.
+    """
+    check_settings(settings)
+    _check_counting(settings)
+    items, report = match(settings, allowed=allowed)
+    samples: list[Sample] = []
+    skipped: list[str] = []
+    with_mask: list[str] = []
+    for done, item in enumerate(items):
+        if check_cancel is not None:
+            check_cancel()
+        sample = _sample(item, settings)
+        if _has_mask(sample):
+            with_mask.append(sample.name)
+        elif _is_left_out(sample, settings):
+            skipped.append(sample.name)
+            continue
+        samples.append(sample)
+        if progress is not None:
+            progress(done + 1, len(items), item.relative)
+    return Dataset(tuple(samples), _final_report(report, samples, with_mask, skipped))
+
+
+def from_images(
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray | None] = (),
+    captions: Sequence[str] = (),
+    settings: DatasetSettings | None = None,
+    *,
+    name: str = "picture",
+    invert_masks: bool = False,
+) -> Dataset:
+    """A data set of pictures in memory, as other nodes hand them over; the arrays are not copied.
+
+    Args:
+        images: float32 (H, W, 3) in 0..1, or (H, W, 4) whose alpha is the mask where none is given.
+        masks: none, one for all, or one per picture: float32 (H, W) in 0..1, 1 = learn. An entry of None is
+            no mask, and so is the empty 64×64 mask that core gives for an opaque picture of another size.
+        captions: none, one for all, or one per picture.
+        settings: how the samples count; folder and mask source have no meaning here.
+        name: begins the samples' names.
+        invert_masks: for masks in core's polarity, where 1 is transparent.
+
+    Raises:
+        DataError: no picture, wrong counts or shapes, or values that are not finite.
+        MaskError: a mask of another aspect than its picture, or missing where that is an error.
+    """
+    settings = settings or DatasetSettings()
+    check_settings(replace(settings, mask_source="auto"))
+    _check_counting(settings)
+    if not images:
+        raise DataError("images: expected at least one picture, got none. Connect a list of images.")
+    all_masks = _spread(masks, len(images), "masks")
+    all_captions = _spread(captions, len(images), "captions")
+    samples: list[Sample] = []
+    skipped: list[str] = []
+    for i, (image, mask, caption) in enumerate(zip(images, all_masks, all_captions, strict=True)):
+        label = f"{name}-{i + 1:04d}"
+        sample = _memory_sample(label, image, mask, caption, settings, invert_masks)
+        if sample.mask is None and _is_left_out(sample, settings):
+            skipped.append(label)
+        else:
+            samples.append(sample)
+    bare = tuple(s.name for s in samples if s.caption is None)
+    if bare and settings.caption.missing == "error":
+        raise DataError(
+            f"captions: {bare[0]} has none. Connect captions, or change what missing captions do."
+        )
+    with_mask = [s.name for s in samples if s.mask is not None]
+    return Dataset(tuple(samples), _final_report(MatchReport(no_caption=bare), samples, with_mask, skipped))
+
+
+def _check_counting(settings: DatasetSettings) -> None:
+    check_choice("fill", settings.fill, FILLS)
+    check_range("repeats", settings.repeats, 1, 10_000)
+    check_range("loss_multiplier", settings.loss_multiplier, 0, 1000)
+
+
+def _sample(item: Item, settings: DatasetSettings) -> Sample:
+    header = _named_header(item.image, item.relative)
+    alpha = item.mask is None and header.alpha and settings.mask_source in ("auto", "alpha")
+    if item.mask is not None:
+        check_aspect(f"{item.relative} (mask {item.mask.name})", read_header(item.mask).size, header.size)
+    return Sample(
+        key=item.image.as_posix(),
+        name=item.relative,
+        size=header.size,
+        image_path=item.image,
+        mask_path=item.mask,
+        caption=item.text,
+        settings=settings,
+        alpha=alpha,
+    )
+
+
+def _named_header(path: Path, relative: str) -> Header:
+    try:
+        return read_header(path)
+    except DataError as error:
+        # Two folders may hold files of one name.
+        raise DataError(str(error).replace(path.name, relative, 1)) from error
+
+
+def _has_mask(sample: Sample) -> bool:
+    if sample.mask_path is not None:
+        return True
+    decides = sample.settings.missing_mask != "train whole image"
+    return sample.alpha and (not decides or read_image(source_path(sample)).alpha is not None)
+
+
+def _is_left_out(sample: Sample, settings: DatasetSettings) -> bool:
+    """Whether a sample without a mask is dropped; raises where that is an error."""
+    if settings.mask_source == "none" or settings.missing_mask == "train whole image":
+        return False
+    if settings.missing_mask == "error":
+        raise MaskError(
+            f"{sample.name}: no mask found (mask source: {settings.mask_source}), and missing masks are an "
+            f"error. Add one, or change what missing masks do."
+        )
+    return True
+
+
+def _final_report(
+    report: MatchReport, samples: list[Sample], with_mask: list[str], skipped: list[str]
+) -> MatchReport:
+    if not samples:
+        raise MaskError(
+            f"All {len(skipped)} pictures were left out because they have no mask, beginning with "
+            f"{skipped[0]}. Check the mask source, or train whole images."
+        )
+    matched = frozenset(with_mask)
+    missing = tuple(sample.name for sample in samples if sample.name not in matched)
+    kept = frozenset(sample.name for sample in samples)
+    bare = tuple(name for name in report.no_caption if name in kept)
+    return replace(report, matched=tuple(with_mask), missing=missing, skipped=tuple(skipped), no_caption=bare)
+
+
+def _spread(values: Sequence, count: int, what: str) -> list:
+    if len(values) in (0, 1):
+        return [values[0] if values else None] * count
+    if len(values) != count:
+        raise DataError(f"{what}: expected none, one, or {count} (one per picture), got {len(values)}.")
+    return list(values)
+
+
+def _memory_sample(
+    name: str,
+    image: np.ndarray,
+    mask: np.ndarray | None,
+    caption: str | None,
+    settings: DatasetSettings,
+    invert: bool,
+) -> Sample:
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] not in (3, 4) or 0 in image.shape:
+        raise DataError(f"{name}: expected a picture of shape (height, width, 3), got {image.shape}.")
+    height, width = image.shape[:2]
+    if height * width >= MAX_PIXELS:
+        raise DataError(f"{name}: expected less than 100 Mpx, got {width}×{height}. Scale the picture down.")
+    _check_finite(name, image)
+    weights = _memory_mask(name, mask, (width, height), invert)
+    if weights is None and image.shape[2] == 4 and bool((image[..., 3] < 1).any()):
+        weights = np.clip(image[..., 3], 0, 1).astype(np.float32)
+    return Sample(
+        f"memory:{name}", name, (width, height), image=image, mask=weights, caption=caption, settings=settings
+    )
+
+
+def _memory_mask(
+    name: str, mask: np.ndarray | None, size: tuple[int, int], invert: bool
+) -> np.ndarray | None:
+    if mask is None:
+        return None
+    weights = np.asarray(mask, np.float32)
+    weights = weights[0] if weights.ndim == 3 and weights.shape[0] == 1 else weights
+    if weights.ndim != 2 or 0 in weights.shape:
+        raise DataError(f"{name}: expected a mask of shape (height, width), got {weights.shape}.")
+    if weights.shape == CORE_EMPTY_MASK != size[::-1] and not weights.any():
+        return None
+    _check_finite(f"{name}, mask", weights)
+    check_aspect(name, (weights.shape[1], weights.shape[0]), size)
+    weights = np.clip(weights, 0, 1)
+    return 1 - weights if invert else weights
+
+
+def _check_finite(name: str, array: np.ndarray) -> None:
+    if not np.isfinite(array).all():
+        raise DataError(f"{name}: expected values in 0..1, got NaN or infinity. Check the node that made it.")

@@ -1,0 +1,289 @@
+"""Pictures and masks from files: orientation, bit depth, palettes and alpha resolved, limits enforced.
+
+Pillow identifies and decodes; every fault of a file comes out as an error that names it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ..config import MASK_CHANNELS, check_choice
+from ..errors import DataError, MaskError
+
+MAX_PIXELS = 100_000_000
+ORIENTATION_TAG = 0x0112
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_METADATA = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}
+ALPHA_MODES = {"RGBA", "RGBa", "LA", "La", "PA"}
+WIDE_GREY_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A decoded picture: `rgb` uint8 (H, W, 3); `alpha` float32 (H, W) in 0..1, None where all is opaque."""
+
+    rgb: np.ndarray
+    alpha: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself before decoding: (width, height) after EXIF orientation, alpha or not."""
+
+    size: tuple[int, int]
+    alpha: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Bands:
+    """Decoded bands (H, W, 1..4), grey or RGB with an optional alpha last; full scale means 1."""
+
+    values: np.ndarray
+    scale: int
+
+    @property
+    def alpha(self) -> np.ndarray | None:
+        return self.values[..., -1] if self.values.shape[2] in (2, 4) else None
+
+    @property
+    def colours(self) -> np.ndarray:
+        return self.values[..., : 1 if self.values.shape[2] < 3 else 3]
+
+
+def read_header(path: Path) -> Header:
+    """Size after EXIF orientation and presence of an alpha band, without decoding the picture.
+
+    Listing thousands of pictures must not decode them; only the header is read.
+
+    Raises:
+        DataError: the file is missing, empty, no picture, of 0 px or of 100 Mpx and more.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        if _orientation(path, image) >= 5:
+            width, height = height, width
+        return Header((width, height), image.mode in ALPHA_MODES or "transparency" in image.info)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a picture or mask after EXIF orientation, from its header only.
+
+    Raises:
+        DataError: as `read_header`.
+    """
+    return read_header(path).size
+
+
+def read_image(path: Path) -> ImageData:
+    """The picture as upright RGB and its alpha.
+
+    Colours under a transparent alpha are kept as they are: filling them is a choice made elsewhere.
+    Animations give their first frame.
+
+    Returns:
+        `rgb` uint8 (H, W, 3), `alpha` float32 (H, W) in 0..1; alpha is None without a band or when it is
+        opaque everywhere.
+
+    Raises:
+        DataError: the file is missing, truncated, no picture, of 0 px or of 100 Mpx and more.
+    """
+    bands = _decode(path)
+    alpha = None
+    if bands.alpha is not None and bool((bands.alpha < bands.scale).any()):
+        alpha = _unit(bands.alpha, bands.scale)
+    colours = bands.colours
+    if bands.scale != 255:
+        colours = ((colours.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    if colours.shape[2] == 1:
+        colours = np.repeat(colours, 3, axis=2)
+    return ImageData(np.ascontiguousarray(colours), alpha)
+
+
+def read_mask(path: Path, channel: str = "luminance") -> np.ndarray:
+    """A mask file as weights: float32 (H, W) in 0..1, where 1 (white) means learn.
+
+    Sixteen-bit values are divided by 65535, so no weight is clipped. Luminance uses Rec. 601 weights and is
+    exact for grey values; the file's own alpha matters only with `channel="alpha"`.
+
+    Raises:
+        MaskError: `channel` is "alpha" and the file has none, or the file cannot be read.
+        ConfigError: `channel` is unknown.
+    """
+    check_choice("mask_channel", channel, MASK_CHANNELS)
+    try:
+        bands = _decode(path)
+    except MaskError:
+        raise
+    except DataError as error:
+        raise MaskError(f"mask {error}") from error
+    if channel == "alpha":
+        if bands.alpha is None:
+            raise MaskError(
+                f"mask {path.name}: mask_channel is alpha, but the file has no alpha channel. "
+                "Choose luminance, or save the mask with alpha."
+            )
+        return _unit(bands.alpha, bands.scale)
+    colours = bands.colours
+    if colours.shape[2] == 1:
+        return _unit(colours[..., 0], bands.scale)
+    if channel == "luminance":
+        # Integer weights that sum to 1000 keep greys exact: white must be 1, not 0.9999999.
+        mixed = colours[..., 0] * 299.0 + colours[..., 1] * 587.0 + colours[..., 2] * 114.0
+        return (mixed / (1000.0 * bands.scale)).astype(np.float32)
+    if channel == "rgb average":
+        return (colours.sum(axis=2, dtype=np.float64) / (3.0 * bands.scale)).astype(np.float32)
+    return _unit(colours[..., ("red", "green", "blue").index(channel)], bands.scale)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The opened picture, limits checked; every failure inside becomes a `DataError` that names the file."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns between its limit and twice that; ours below is an error.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _check_pixels(path, image.size)
+                yield image
+    except FileNotFoundError:
+        raise DataError(
+            f"{path.name}: the file does not exist in {path.parent}. Reload the dataset."
+        ) from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path.name}: {_unidentified(path)}") from None
+    except Image.DecompressionBombError:
+        raise DataError(_too_large(path, "far more than 100")) from None
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        raise DataError(
+            f"{path.name}: expected a complete picture, but it is truncated or unreadable ({error}). "
+            "Save it again or remove it."
+        ) from error
+
+
+def _check_pixels(path: Path, size: tuple[int, int]) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise DataError(f"{path.name}: the picture is {width}×{height}, 0 px. Remove the file.")
+    if width * height >= MAX_PIXELS:
+        raise DataError(_too_large(path, f"{width}×{height} = {width * height / 1e6:.0f}"))
+
+
+def _too_large(path: Path, megapixels: str) -> str:
+    return (
+        f"{path.name}: expected less than 100 Mpx, got {megapixels} Mpx. Save a smaller copy of the picture."
+    )
+
+
+def _unidentified(path: Path) -> str:
+    if path.stat().st_size == 0:
+        return "the file is empty (0 bytes). Save it again or remove it."
+    return (
+        "expected a picture, but the file is damaged, of 0 px, or of a format that Pillow does not know. "
+        "Save it as PNG, JPEG or WebP, or remove it."
+    )
+
+
+def _orientation(path: Path, image: Image.Image) -> int:
+    """EXIF orientation 1..8; 1 where there is none."""
+    if image.format == "PNG" and "exif" not in image.info and not _png_tail_metadata(path):
+        # The PNG reader's own getexif would decode the whole picture to look behind its pixels.
+        exif = Image.Image.getexif(image)
+    else:
+        exif = image.getexif()
+    value = exif.get(ORIENTATION_TAG, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _png_tail_metadata(path: Path) -> bool:
+    """Whether a PNG stores text or EXIF behind its pixels, where Pillow sees it only after decoding."""
+    with path.open("rb") as file:
+        if file.read(8) != PNG_SIGNATURE:
+            return False
+        pixels = False
+        while len(head := file.read(8)) == 8:
+            kind = head[4:]
+            if pixels and kind in PNG_METADATA:
+                return True
+            pixels = pixels or kind == b"IDAT"
+            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return False
+
+
+def _decode(path: Path) -> _Bands:
+    with _opened(path) as image:
+        orientation = _orientation(path, image)
+        wide = _is_wide_colour_png(image)
+        bands = _bands_of(path, image)
+    if wide:
+        bands = _wide_colour_png(path) or bands
+    return _Bands(_upright(bands.values, orientation), bands.scale)
+
+
+def _bands_of(path: Path, image: Image.Image) -> _Bands:
+    if image.mode in WIDE_GREY_MODES:
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise DataError(
+                f"{path.name}: 32-bit integer pictures are not supported. Save it as 8 or 16 bit."
+            )
+        return _Bands(values.astype(np.uint16)[..., None], 65535)
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise DataError(f"{path.name}: expected floating-point values in 0..1. Save it as 8 or 16 bit.")
+        return _Bands(np.rint(values * 65535).astype(np.uint16)[..., None], 65535)
+    values = np.asarray(image.convert(_target_mode(image)))
+    return _Bands(values[..., None] if values.ndim == 2 else values, 255)
+
+
+def _target_mode(image: Image.Image) -> str:
+    alpha = image.mode in ALPHA_MODES or "transparency" in image.info
+    if image.mode in ("L", "1", "LA", "La"):
+        return "LA" if alpha else "L"
+    return "RGBA" if alpha else "RGB"
+
+
+def _is_wide_colour_png(image: Image.Image) -> bool:
+    if (
+        image.format != "PNG"
+        or image.mode in WIDE_GREY_MODES
+        or "transparency" in image.info
+        or not image.tile
+    ):
+        return False
+    return str(image.tile[0][3]).endswith(";16B")
+
+
+def _wide_colour_png(path: Path) -> _Bands | None:
+    """All 16 bits of a colour or alpha PNG, of which Pillow keeps the upper eight; None if OpenCV cannot."""
+    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        return None
+    order = [2, 1, 0, 3][: values.shape[2]]
+    return _Bands(values[..., order], 65535)
+
+
+def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Bands (H, W, C) turned and mirrored as EXIF orientation 1..8 asks.
+
+    Source: EXIF 2.3, tag 0x0112.
+    """
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return values
+
+
+def _unit(values: np.ndarray, scale: int) -> np.ndarray:
+    return values.astype(np.float32) / np.float32(scale)
