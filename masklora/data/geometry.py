@@ -1,0 +1,218 @@
+"""One geometry for a picture and its mask: resize, crop box and flip, planned once and applied to both.
+
+EXIF orientation is undone when a file is read, before any geometry. Nothing else in the library resizes a
+mask: two code paths that each round a little differently drift apart by pixels, and the loss then looks at
+the wrong place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..errors import DataError, MaskError
+
+KERNELS = ("lanczos", "area", "bilinear", "nearest-exact")
+ASPECT_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a source picture becomes a training picture; sizes are (width, height) in pixels.
+
+    `crop` is (x, y, width, height) inside the resized picture; the flip comes last.
+    """
+
+    source: tuple[int, int]
+    resized: tuple[int, int]
+    crop: tuple[int, int, int, int]
+    flip: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of what comes out."""
+        return self.crop[2], self.crop[3]
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dict, the part of a cache key that stands for the geometry."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    def to_source(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Source coordinates of output coordinates; pixel centres are whole numbers in both."""
+        if self.flip:
+            x = self.crop[2] - 1 - x
+        scale_x, scale_y = self.source[0] / self.resized[0], self.source[1] / self.resized[1]
+        return (x + self.crop[0] + 0.5) * scale_x - 0.5, (y + self.crop[1] + 0.5) * scale_y - 0.5
+
+
+def plan_geometry(
+    source: tuple[int, int],
+    bucket: tuple[int, int],
+    *,
+    crop: str = "centre",
+    flip: bool = False,
+    focus: tuple[float, float] | None = None,
+    generator: np.random.Generator | None = None,
+    upscale: bool = False,
+) -> Geometry:
+    """The geometry that fills `bucket` with as much of the source as possible, undistorted.
+
+    The picture is scaled by one factor so that it covers the bucket, then cropped to it.
+
+    Args:
+        source: Width and height of the picture after EXIF orientation.
+        bucket: Width and height wanted.
+        crop: "centre", "mask-centred" (as close to `focus` as the borders allow) or "random".
+        flip: Mirror left and right.
+        focus: Centre of the mask in fractions of the source (see `mask_focus`); None is the centre.
+        generator: Draws the offset of a random crop.
+        upscale: Whether the source may be enlarged.
+
+    Raises:
+        DataError: The source is smaller than the bucket and `upscale` is off.
+    """
+    (width, height), (out_w, out_h) = source, bucket
+    if min(width, height, out_w, out_h) < 1:
+        raise DataError(f"A picture of {width}×{height} cannot fill a bucket of {out_w}×{out_h}.")
+    scale = max(out_w / width, out_h / height)
+    if scale > 1 and not upscale:
+        raise DataError(
+            f"A picture of {width}×{height} is smaller than its bucket {out_w}×{out_h}. "
+            "Allow upscaling or lower the resolution."
+        )
+    resized = max(out_w, round(width * scale)), max(out_h, round(height * scale))
+    slack = resized[0] - out_w, resized[1] - out_h
+    if crop == "random":
+        if generator is None:
+            raise ValueError("a random crop needs a generator")
+        left, top = int(generator.integers(slack[0] + 1)), int(generator.integers(slack[1] + 1))
+    else:
+        centre = focus if crop == "mask-centred" and focus is not None else (0.5, 0.5)
+        left = _offset(centre[0] * resized[0], out_w, slack[0])
+        top = _offset(centre[1] * resized[1], out_h, slack[1])
+    return Geometry(source, resized, (left, top, out_w, out_h), flip)
+
+
+def mask_focus(mask: np.ndarray) -> tuple[float, float] | None:
+    """Centre of the bounding box of a mask (H, W) in 0..1, as fractions (x, y) of its size.
+
+    The box counts cells above half of the mask's maximum, so faint feathering does not move it.
+
+    Returns:
+        None for a mask that is zero everywhere.
+    """
+    peak = float(mask.max(initial=0.0))
+    if peak <= 0:
+        return None
+    inside = mask > peak / 2
+    columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
+    height, width = mask.shape
+    return (columns[0] + columns[-1] + 1) / 2 / width, (rows[0] + rows[-1] + 1) / 2 / height
+
+
+def apply_image(image: np.ndarray, geometry: Geometry, *, resize: str = "lanczos") -> np.ndarray:
+    """The training picture, same dtype and channels, (height, width[, C]) of `geometry.size`.
+
+    Args:
+        image: uint8 or float32, (H, W) or (H, W, C), of `geometry.source`'s size.
+        geometry: From `plan_geometry`.
+        resize: One of `KERNELS`; "area" turns into bilinear along an axis that grows.
+
+    Raises:
+        DataError: The picture is not of the size that the geometry was planned for.
+    """
+    if (image.shape[1], image.shape[0]) != geometry.source:
+        raise DataError(
+            f"the picture is {image.shape[1]}×{image.shape[0]}, not {geometry.source[0]}×{geometry.source[1]}: "
+            "it changed while it was read. Run again."
+        )
+    return _crop(_resize(image, geometry.resized, kernel=resize, grow="bilinear"), geometry)
+
+
+def apply_mask(
+    mask: np.ndarray, geometry: Geometry, *, hard: bool = False, kernel: str | None = None
+) -> np.ndarray:
+    """The training mask, float32 (height, width) of `geometry.size` in 0..1.
+
+    Along an axis that shrinks, cells are averaged by exact area; along one that grows, a hard mask is
+    copied (nearest-exact) and a soft one interpolated (bilinear). No kernel here overshoots.
+
+    Args:
+        mask: float32 (H, W) in 0..1; the size of the picture, or the same aspect at another scale.
+        geometry: The picture's geometry.
+        hard: Whether the mask is meant as 0 and 1.
+        kernel: Force one of `KERNELS` instead, for comparison with `apply_image`.
+
+    Raises:
+        MaskError: The mask's aspect differs from the picture's by more than 1 %.
+    """
+    height, width = mask.shape
+    _check_aspect((width, height), geometry.source)
+    grow = "nearest-exact" if hard else "bilinear"
+    resized = _resize(np.asarray(mask, np.float32), geometry.resized, kernel=kernel or "area", grow=grow)
+    out = _crop(resized, geometry)
+    return out if kernel else np.clip(out, 0.0, 1.0)
+
+
+def _check_aspect(mask: tuple[int, int], image: tuple[int, int]) -> None:
+    (mask_w, mask_h), (width, height) = mask, image
+    ratio = (mask_w * height) / (mask_h * width)
+    if not 1 - ASPECT_TOLERANCE <= ratio <= 1 + ASPECT_TOLERANCE:
+        raise MaskError(
+            f"the mask is {mask_w}×{mask_h} but the image is {width}×{height}. "
+            "Save the mask at the image's size."
+        )
+
+
+def _offset(centre: float, length: int, slack: int) -> int:
+    return min(max(int(np.floor(centre - length / 2 + 1e-9)), 0), slack)
+
+
+def _crop(array: np.ndarray, geometry: Geometry) -> np.ndarray:
+    left, top, width, height = geometry.crop
+    out = array[top : top + height, left : left + width]
+    return np.ascontiguousarray(out[:, ::-1] if geometry.flip else out)
+
+
+def _resize(array: np.ndarray, size: tuple[int, int], *, kernel: str, grow: str) -> np.ndarray:
+    """`array` at `size` (width, height); "area" treats each axis by whether it shrinks or grows."""
+    if (array.shape[1], array.shape[0]) == size:
+        return array
+    if kernel == "lanczos":
+        return _lanczos(array, size)
+    for axis in (1, 0):
+        step = (size[0], array.shape[0]) if axis == 1 else (array.shape[1], size[1])
+        if step[1 - axis] == array.shape[axis]:
+            continue
+        shrinks = step[1 - axis] < array.shape[axis]
+        how = ("area" if shrinks else grow) if kernel == "area" else kernel
+        array = _along(array, step, axis=axis, kernel=how)
+    return array
+
+
+def _along(array: np.ndarray, size: tuple[int, int], *, axis: int, kernel: str) -> np.ndarray:
+    if kernel == "nearest-exact":
+        n_in, n_out = array.shape[axis], size[1 - axis]
+        index = np.minimum(((np.arange(n_out) + 0.5) * n_in / n_out).astype(np.int64), n_in - 1)
+        return np.take(array, index, axis=axis)
+    if kernel not in ("area", "bilinear"):
+        raise ValueError(f"unknown kernel {kernel!r}; known: {', '.join(KERNELS)}")
+    mode = cv2.INTER_AREA if kernel == "area" else cv2.INTER_LINEAR
+    return cv2.resize(array, size, interpolation=mode)
+
+
+def _lanczos(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.LANCZOS))
+    planes = array[..., None] if array.ndim == 2 else array
+    out = [
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(planes[..., c])).resize(size, Image.Resampling.LANCZOS)
+        )
+        for c in range(planes.shape[-1])
+    ]
+    return out[0] if array.ndim == 2 else np.stack(out, axis=-1)

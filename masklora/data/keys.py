@@ -1,0 +1,147 @@
+"""Content-hash keys of cache entries, and the memo that spares reading unchanged files again.
+
+A key stands for everything that an entry's numbers depend on and for nothing else, so that an edit makes
+exactly the affected entries stale, and undoing it finds the old ones again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import MaskTransform
+from ..errors import DataError
+from .geometry import Geometry
+
+VERSION = 1
+RACY_SECONDS = 2.0
+_CHUNK = 1 << 20
+
+
+def digest(*parts: Any) -> str:
+    """40 hexadecimal digits that stand for JSON-ready `parts`, the same on every machine."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.blake2b(text.encode("ascii"), digest_size=20).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """40 hexadecimal digits of a file's bytes, read in pieces.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    hasher = hashlib.blake2b(digest_size=20)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                hasher.update(chunk)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}). Check the file and its rights."
+        ) from error
+    return hasher.hexdigest()
+
+
+def array_digest(array: np.ndarray) -> str:
+    """40 hexadecimal digits of an array's values, shape and dtype."""
+    hasher = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=20)
+    hasher.update(np.ascontiguousarray(array).data)
+    return hasher.hexdigest()
+
+
+def mask_identity(source: str, *, channel: str, transform: MaskTransform) -> str:
+    """What a mask is before geometry: where its values come from, the channel read, the pixel transforms."""
+    return digest("mask identity", VERSION, source, channel, asdict(transform))
+
+
+def latent_key(
+    image: str, geometry: Geometry, *, resize: str, fill: str, fill_mask: str | None, encoder: str
+) -> str:
+    """Key of a latent: image bytes, geometry and its kernel, fill with the mask it follows, VAE.
+
+    Args:
+        image: Digest of the picture's bytes.
+        geometry: Where every pixel of the picture goes.
+        resize: Kernel of the picture's resize.
+        fill: What replaces the outside; "keep" leaves the mask out of the key.
+        fill_mask: `mask_identity` of the mask, or None without one.
+        encoder: Identity of the VAE.
+    """
+    outside = None if fill == "keep" or fill_mask is None else [fill, fill_mask]
+    return digest("latent", VERSION, image, geometry.to_dict(), resize, outside, encoder)
+
+
+def mask_key(identity: str | None, geometry: Geometry, *, hard: bool) -> str:
+    """Key of a mask at the training geometry; None, a picture without a mask, depends on the size only."""
+    if identity is None:
+        return digest("ones", VERSION, list(geometry.size))
+    return digest("mask", VERSION, identity, geometry.to_dict(), hard)
+
+
+def text_key(text: str, *, encoder: str) -> str:
+    """Key of a caption's embedding: the text and everything on the text encoder's side."""
+    return digest("text", VERSION, text, encoder)
+
+
+class Memo:
+    """What is already known of files and masks: digests by (path, size, mtime_ns), facts by mask identity.
+
+    A file written within the last two seconds is not remembered: a second write in the same tick of the
+    file system's clock would go unseen.
+    """
+
+    def __init__(self, values: dict[str, Any] | None = None) -> None:
+        """A memo from `to_dict`'s values; anything of another shape is dropped."""
+        values = values if isinstance(values, dict) else {}
+        files, masks = values.get("files"), values.get("masks")
+        self._files: dict[str, list[Any]] = dict(files) if isinstance(files, dict) else {}
+        self._masks: dict[str, dict[str, Any]] = dict(masks) if isinstance(masks, dict) else {}
+        self._fresh: dict[str, dict[str, Any]] = {"files": {}, "masks": {}}
+
+    def file(self, path: Path) -> str:
+        """Digest of the file's bytes, read only if its size or time changed.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}). Was it moved or deleted?") from error
+        known = self._files.get(str(path))
+        if isinstance(known, list) and known[:2] == [stat.st_size, stat.st_mtime_ns]:
+            return known[2]
+        value = file_digest(path)
+        if time.time() - stat.st_mtime > RACY_SECONDS:
+            record = [stat.st_size, stat.st_mtime_ns, value]
+            self._files[str(path)] = self._fresh["files"][str(path)] = record
+        return value
+
+    def facts(self, identity: str) -> dict[str, Any] | None:
+        """What was noted for a mask: "has" (bool) and "focus" ([x, y] or None); None if unknown."""
+        found = self._masks.get(identity)
+        return found if isinstance(found, dict) and "has" in found else None
+
+    def note(self, identity: str, **values: Any) -> dict[str, Any]:
+        """Remember values for a mask identity and return all that is known of it."""
+        merged = {**self._masks.get(identity, {}), **values}
+        self._masks[identity] = self._fresh["masks"][identity] = merged
+        return merged
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was learnt since the memo was read."""
+        return any(self._fresh.values())
+
+    def merged_into(self, other: Memo) -> dict[str, Any]:
+        """JSON-ready values of `other`, another process's newer memo, with what was learnt here added."""
+        return {
+            "files": {**other._files, **self._fresh["files"]},
+            "masks": {**other._masks, **self._fresh["masks"]},
+        }

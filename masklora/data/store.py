@@ -1,0 +1,347 @@
+"""Where cache entries live: a folder of safetensors files, or this process's memory.
+
+An entry is a flat dict of tensors and a dict of JSON values under (kind, key). Both stores hand out ordinary
+CPU tensors even inside `torch.inference_mode()`, because the trainer differentiates through what it is given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import struct
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
+
+from ..errors import CacheError
+from .keys import Memo
+
+KINDS = ("latent", "mask", "text")
+FORMAT = "masked-lora cache 1"
+GRACE_SECONDS = 3600.0
+TOUCH_SECONDS = 600.0
+_MAX_HEADER = 1 << 22
+_FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+logger = logging.getLogger(__name__)
+
+Tensors = dict[str, torch.Tensor]
+Values = dict[str, Any]
+
+
+class Store(Protocol):
+    """What the cache needs of a place for entries."""
+
+    notes: list[str]
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether an undamaged entry is there; marks it as used."""
+        ...
+
+    def read(self, kind: str, key: str) -> tuple[Tensors, Values]:
+        """The entry's tensors and values."""
+        ...
+
+    def write(self, kind: str, key: str, tensors: Tensors, values: Values | None = None) -> None:
+        """Put an entry, replacing one of the same key."""
+        ...
+
+    def load_memo(self) -> Memo:
+        """What is known of files and masks from earlier builds."""
+        ...
+
+    def save_memo(self, memo: Memo) -> None:
+        """Keep the memo for later builds."""
+        ...
+
+    def clean_up(self, *, limit: float, keep: set[tuple[str, str]]) -> int:
+        """Remove old entries until the store holds at most `limit` bytes; how many went."""
+        ...
+
+
+class MemoryStore:
+    """Entries in this process, gone with the cache object."""
+
+    def __init__(self) -> None:
+        """An empty store."""
+        self.notes: list[str] = []
+        self._entries: dict[tuple[str, str], tuple[Tensors, Values]] = {}
+        self._memo = Memo()
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether the entry is there."""
+        return (kind, key) in self._entries
+
+    def read(self, kind: str, key: str) -> tuple[Tensors, Values]:
+        """The entry's tensors, copied, and values.
+
+        Raises:
+            CacheError: There is no such entry.
+        """
+        if (kind, key) not in self._entries:
+            raise CacheError(f"The cache in memory has no {kind} {key}. Run the cache node again.")
+        tensors, values = self._entries[kind, key]
+        return _ordinary(tensors), dict(values)
+
+    def write(self, kind: str, key: str, tensors: Tensors, values: Values | None = None) -> None:
+        """Put an entry."""
+        self._entries[kind, key] = _ordinary(tensors), dict(values or {})
+
+    def load_memo(self) -> Memo:
+        """This store's own memo."""
+        return self._memo
+
+    def save_memo(self, memo: Memo) -> None:
+        """Keep the memo while the store lives."""
+        self._memo = memo
+
+    def clean_up(self, *, limit: float, keep: set[tuple[str, str]]) -> int:
+        """Nothing to remove: a store in memory holds one run's entries only."""
+        return 0
+
+
+class DiskStore:
+    """Entries as files `folder/kind/ab/abcdef….safetensors`, written whole or not at all.
+
+    Any number of processes may share the folder: keys are content hashes, so two that write the same
+    entry write the same thing, and `os.replace` shows readers either nothing or all of it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """A store in `folder`, which is made if need be.
+
+        Raises:
+            CacheError: The folder cannot be made.
+        """
+        self.folder = Path(folder)
+        self.notes: list[str] = []
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _disk_error(self.folder, error) from error
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether a whole file of this entry is there; marks it as used.
+
+        A truncated file, or one that is not this entry, is removed with a note, so that it is built anew.
+        Only the header is read; the tensors' checksum is verified by `read`.
+        """
+        path = self._path(kind, key)
+        try:
+            header = _read_header(path)
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError) as error:
+            self._discard(path, str(error))
+            return False
+        fault = _fault(header.get("__metadata__"), kind, key)
+        if fault:
+            self._discard(path, fault)
+            return False
+        _touch(path)
+        return True
+
+    def read(self, kind: str, key: str) -> tuple[Tensors, Values]:
+        """The entry's tensors and values, its checksum verified.
+
+        Raises:
+            CacheError: The entry is gone or damaged; a damaged one is removed, so that the next build
+                makes it anew.
+        """
+        path = self._path(kind, key)
+        try:
+            metadata = _read_header(path).get("__metadata__")
+            fault = _fault(metadata, kind, key)
+            if fault:
+                raise ValueError(fault)
+            with torch.inference_mode(False):
+                tensors = load_bytes(path.read_bytes())
+            if _checksum(tensors, metadata["values"]) != metadata["checksum"]:
+                raise ValueError("its checksum does not match")
+        except FileNotFoundError:
+            raise CacheError(
+                f"{path}: the cache entry is gone; another run may have cleaned the folder. "
+                "Run the cache node again."
+            ) from None
+        except (OSError, ValueError, SafetensorError) as error:
+            self._discard(path, str(error))
+            raise CacheError(
+                f"{path}: the cache entry is damaged ({error}) and was removed. Run the cache node again."
+            ) from error
+        _touch(path)
+        return tensors, json.loads(metadata["values"])
+
+    def write(self, kind: str, key: str, tensors: Tensors, values: Values | None = None) -> None:
+        """Put an entry; what was there under its key is replaced in one step.
+
+        Raises:
+            CacheError: The disk is full or the folder cannot be written; no partial file is left.
+        """
+        text = json.dumps(values or {}, sort_keys=True)
+        plain = _ordinary(tensors)
+        metadata = {
+            "format": FORMAT,
+            "kind": kind,
+            "key": key,
+            "values": text,
+            "checksum": _checksum(plain, text),
+        }
+        self._replace(
+            self._path(kind, key), save_bytes(plain, metadata=metadata), lambda: self.has(kind, key)
+        )
+
+    def load_memo(self) -> Memo:
+        """The memo in the folder; an empty one if there is none or it is damaged."""
+        try:
+            return Memo(json.loads((self.folder / "memo.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return Memo()
+
+    def save_memo(self, memo: Memo) -> None:
+        """Merge what was learnt into the memo in the folder."""
+        if memo.changed:
+            merged = memo.merged_into(self.load_memo())
+            self._replace(self.folder / "memo.json", json.dumps(merged).encode("utf-8"), lambda: True)
+
+    def clean_up(self, *, limit: float, keep: set[tuple[str, str]]) -> int:
+        """Remove the entries used longest ago until the folder holds at most `limit` bytes.
+
+        Entries in `keep` stay, and those used within the last hour, which another run may need. Temporary
+        files that a killed process left are removed too.
+
+        Returns:
+            How many entries were removed; if what must stay exceeds the limit, a note says so.
+        """
+        now, total, removed = time.time(), 0, 0
+        old: list[tuple[float, int, Path]] = []
+        for kind in KINDS:
+            for path in (self.folder / kind).glob("*/*"):
+                try:
+                    stat = path.stat()
+                    if path.suffix == ".tmp" and now - stat.st_mtime > GRACE_SECONDS:
+                        path.unlink()
+                        continue
+                except OSError:
+                    continue
+                total += stat.st_size
+                if (kind, path.stem) not in keep and now - stat.st_mtime > GRACE_SECONDS:
+                    old.append((stat.st_mtime, stat.st_size, path))
+        for _, size, path in sorted(old):
+            if total <= limit:
+                break
+            try:
+                path.unlink()
+            except OSError:
+                continue
+            total -= size
+            removed += 1
+        if total > limit:
+            self._note(
+                f"{self.folder} holds {total / 1e9:.2f} GB, more than the limit of {limit / 1e9:.2f} GB, "
+                "because runs of the last hour need it. Raise the limit or lower the resolution."
+            )
+        return removed
+
+    def _path(self, kind: str, key: str) -> Path:
+        return self.folder / kind / key[:2] / f"{key}.safetensors"
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        logger.warning(text)
+
+    def _discard(self, path: Path, reason: str) -> None:
+        self._note(f"{path}: {reason}. The entry is made anew.")
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            logger.warning("%s: could not be removed", path)
+
+    def _replace(self, target: Path, data: bytes, is_there: Callable[[], bool]) -> None:
+        temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            temporary.replace(target)
+        except PermissionError as error:
+            # Windows refuses to replace a file that another process has open; that one is as good as ours.
+            if not is_there():
+                raise _disk_error(target, error) from error
+        except OSError as error:
+            raise _disk_error(target, error, needed=len(data)) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _ordinary(tensors: Tensors) -> Tensors:
+    with torch.inference_mode(False):
+        return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+
+
+def _checksum(tensors: Tensors, text: str) -> str:
+    hasher = hashlib.blake2b(text.encode("utf-8"), digest_size=16)
+    for name in sorted(tensors):
+        value = tensors[name]
+        hasher.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        hasher.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= min(_MAX_HEADER, size - 8):
+            raise ValueError("the file is truncated or no cache entry")
+        header = json.loads(file.read(length).decode("utf-8"))
+    if not isinstance(header, dict):
+        raise ValueError("the file is no cache entry")
+    spans = [
+        v.get("data_offsets", [0, -1])
+        for k, v in header.items()
+        if k != "__metadata__" and isinstance(v, dict)
+    ]
+    if 8 + length + max((span[1] for span in spans), default=0) != size:
+        raise ValueError("the file is truncated or has been changed")
+    return header
+
+
+def _fault(metadata: Any, kind: str, key: str) -> str:
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        return "the file is no entry of this cache"
+    if (metadata.get("kind"), metadata.get("key")) != (kind, key) or not {"values", "checksum"} <= set(
+        metadata
+    ):
+        return "the file is another entry"
+    return ""
+
+
+def _touch(path: Path) -> None:
+    try:
+        if time.time() - path.stat().st_mtime > TOUCH_SECONDS:
+            os.utime(path)
+    except OSError:
+        logger.debug("%s: could not be marked as used", path)
+
+
+def _disk_error(path: Path, error: OSError, *, needed: int = 0) -> CacheError:
+    if error.errno in _FULL:
+        return CacheError(
+            f"{path}: the disk is full ({needed / 1e6:.1f} MB more were needed). What was written before "
+            "is kept. Free some space, lower the cache's size limit, or keep the cache in memory, then run "
+            "again."
+        )
+    return CacheError(
+        f"{path}: the cache folder cannot be written ({error.strerror}). Check its rights or choose another."
+    )
