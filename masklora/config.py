@@ -36,12 +36,54 @@ TIMESTEP_WEIGHTS = (
     "logit-normal",
     "sigma-linear (OneTrainer)",
 )
-ALGORITHMS = ("lora", "rslora", "dora", "loha", "lokr")
+ALGORITHMS = ("lora", "rslora", "dora")
 OPTIMIZERS = ("adamw", "adamw8bit", "adafactor", "lion", "prodigy", "schedule-free adamw")
 SCHEDULES = ("constant", "linear", "cosine", "cosine with restarts", "polynomial")
 CHECKPOINTING = ("per block", "off", "whole model")
 EXPORT_FORMATS = ("comfyui", "diffusers")
 DTYPES = ("float32", "float16", "bfloat16")
+
+MASK_TYPES = ("soft", "hard")
+FLOOR_MODES = ("affine", "max")
+PROBABILITY_SCOPES = ("sample", "batch")
+
+_LOSS_CHOICES = {
+    "elementwise": ELEMENTWISE,
+    "mask_type": MASK_TYPES,
+    "normalize": NORMALIZE,
+    "reduction": REDUCTIONS,
+    "mask_probability_scope": PROBABILITY_SCOPES,
+    "floor_mode": FLOOR_MODES,
+    "timestep_sampling": TIMESTEP_SAMPLING,
+    "timestep_weight": TIMESTEP_WEIGHTS,
+}
+_LOSS_RANGES = {
+    "elementwise_param": (1e-6, 1000.0),
+    "area_min": (0.0, 1.0),
+    "area_beta": (0.0, 1.0),
+    "mask_probability": (0.0, 1.0),
+    "edge_jitter": (0.0, 0.5),
+    "latent_blur": (0, 63),
+    "gamma": (0.01, 10.0),
+    "floor": (0.0, 1.0),
+    "ceiling": (0.0, 1.0),
+    "weight_threshold": (0.0, 1.0),
+    "outside_share": (0.0, 1.0),
+    "timestep_mean": (-10.0, 10.0),
+    "timestep_std": (0.01, 10.0),
+    "timestep_shift": (0.0, 100.0),
+    "timestep_min": (0.0, 1.0),
+    "timestep_max": (0.0, 1.0),
+    "snr_gamma": (0.01, 1000.0),
+    "noise_offset": (0.0, 1.0),
+    "multires_noise": (0.0, 0.99),
+}
+_TRANSFORM_RANGES = {
+    "threshold": (0.0, 1.0),
+    "min_area": (0, 100_000_000),
+    "grow": (-512, 512),
+    "feather": (0.0, 256.0),
+}
 
 
 @dataclass(frozen=True)
@@ -140,6 +182,8 @@ class LossSettings:
     noise_offset: float = 0.0
     multires_noise: float = 0.0
     zero_terminal_snr: bool = False
+    latent_blur: int = 0
+    weight_threshold: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -244,3 +288,29 @@ def check_range(widget: str, value: float, low: float, high: float) -> float:
     if not low <= value <= high:
         raise ConfigError(f"{widget}: expected {low:g} to {high:g}, got {value:g}.")
     return value
+
+
+def check_loss(settings: LossSettings) -> LossSettings:
+    """`settings` if every value is usable, else a `ConfigError` that names the widget and its range."""
+    for widget, choices in _LOSS_CHOICES.items():
+        check_choice(widget, getattr(settings, widget), choices)
+    for widget, (low, high) in _LOSS_RANGES.items():
+        check_range(widget, getattr(settings, widget), low, high)
+    if settings.mask_channel:
+        check_choice("mask_channel", settings.mask_channel, MASK_CHANNELS)
+    if settings.latent_blur and settings.latent_blur % 2 == 0:
+        raise ConfigError(f"latent_blur: expected 0 or an odd number of cells, got {settings.latent_blur}.")
+    if settings.floor > settings.ceiling:
+        raise ConfigError(f"floor: {settings.floor:g} lies above the ceiling {settings.ceiling:g}. Lower it.")
+    if settings.timestep_min >= settings.timestep_max:
+        raise ConfigError(
+            f"timestep_min: {settings.timestep_min:g} must be below timestep_max {settings.timestep_max:g}."
+        )
+    return settings
+
+
+def check_mask_transform(settings: MaskTransform) -> MaskTransform:
+    """`settings` if every value is usable, else a `ConfigError` that names the widget and its range."""
+    for widget, (low, high) in _TRANSFORM_RANGES.items():
+        check_range(widget, getattr(settings, widget), low, high)
+    return settings

@@ -1,0 +1,123 @@
+"""Directional derivatives of our training loss by autograd and by finite differences, for one small model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from harness.models import small_model, small_text
+from masklora.adapters import AdapterSet
+from masklora.config import AdapterSettings, LossSettings
+from masklora.data.geometry import Geometry
+from masklora.flow import add_noise, target
+from masklora.host.model import TrainableModel
+from masklora.losses import masked_objective
+from torch import Tensor, nn
+
+MODES = ("off", "per block", "whole model")
+# Eighth-order central differences: with steps of 1e-2 of a unit direction the truncation error is far below 1e-12.
+_STENCIL = ((1, 4 / 5), (2, -1 / 5), (3, 4 / 105), (4, -1 / 280))
+
+
+class _InDouble(nn.Module):
+    """The rotary table in float64: ComfyUI computes it in float32, which would drown the differences."""
+
+    def __init__(self, embedder: nn.Module) -> None:
+        super().__init__()
+        self.embedder = embedder
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.embedder(ids).double()
+
+
+class Problem:
+    """One batch of two unlike samples with unlike masks, on a small model of `family`."""
+
+    def __init__(self, family: str, *, dtype: torch.dtype, dropout: float = 0.0, algorithm: str = "lora") -> None:
+        patcher = small_model(family)
+        self.trainable = TrainableModel(patcher, dtype=dtype, guidance=1.0)
+        self.network = self.trainable.network
+        self.network.to(dtype)
+        if dtype == torch.float64:
+            self.network.dtype = dtype
+            if family == "flux":
+                self.network.pe_embedder = _InDouble(self.network.pe_embedder)
+        settings = AdapterSettings(rank=4, alpha=4.0, dropout=dropout, algorithm=algorithm)
+        self.adapters: AdapterSet = self.trainable.make_adapters(settings, seed=0)
+        generator = torch.Generator().manual_seed(1)
+        for name, p in self.adapters.parameters().items():
+            p.data = p.data.to(dtype)
+            if name.endswith("lora_B"):
+                p.data.normal_(0.0, 0.02, generator=generator)
+        channels = self.trainable.family.latent_channels
+        self.latent = torch.randn(2, channels, 8, 8, generator=generator, dtype=dtype)
+        self.noise = torch.randn(2, channels, 8, 8, generator=generator, dtype=dtype)
+        self.u = torch.tensor([0.3, 0.7])
+        self.w = (torch.rand(2, 1, 8, 8, generator=generator) > 0.6).to(dtype)
+        self.texts = [small_text(family, tokens=77, seed=s) for s in (0, 1)]
+        self.geometries = [Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))] * 2
+
+    def loss(self) -> Tensor:
+        """The masked loss through our own path: noise, denoise, target, objective."""
+        schedule, t = self.trainable.schedule, self.trainable
+        conditioning = t.collate(self.texts, self.geometries, ["a", "b"])
+        noisy = add_noise(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=schedule)
+        pred = t.denoise(noisy, self.u, conditioning)
+        goal = target(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=schedule)
+        return masked_objective(pred, goal, self.w, LossSettings())[0]
+
+    def gradients(self, mode: str) -> dict[str, Tensor]:
+        """Gradient of every adapter tensor with checkpointing `mode`."""
+        parameters = self.adapters.parameters()
+        with self.trainable.session(self.adapters, checkpointing=mode):
+            torch.manual_seed(5)
+            with self.trainable.autograd_scope():
+                loss = self.loss()
+                found = torch.autograd.grad(loss, list(parameters.values()))
+        return dict(zip(parameters, found, strict=True))
+
+    def direction(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A unit direction over all adapter tensors: half random, half along `gradients` so that it is steep."""
+        generator = torch.Generator().manual_seed(9)
+        random = {n: torch.randn(g.shape, generator=generator, dtype=g.dtype) for n, g in gradients.items()}
+        raw = {n: random[n] / _norm(random) + g / _norm(gradients) for n, g in gradients.items()}
+        return {n: r / _norm(raw) for n, r in raw.items()}
+
+    def finite_difference(self, direction: dict[str, Tensor], *, step: float = 2e-2) -> float:
+        """The derivative along `direction` from forward passes only."""
+        parameters = self.adapters.parameters()
+        start = {n: p.detach().clone() for n, p in parameters.items()}
+
+        def at(offset: float) -> float:
+            for n, p in parameters.items():
+                p.data = start[n] + offset * direction[n]
+            return float(self.loss())
+
+        with self.trainable.session(self.adapters, checkpointing="off"), torch.no_grad():
+            total = sum(c * (at(k * step) - at(-k * step)) for k, c in _STENCIL)
+        for n, p in parameters.items():
+            p.data = start[n]
+        return total / step
+
+
+def measure(family: str, *, dtype: torch.dtype) -> dict[str, Any]:
+    """Relative errors of each checkpointing mode against finite differences and against each other."""
+    problem = Problem(family, dtype=dtype)
+    found = {mode: problem.gradients(mode) for mode in MODES}
+    direction = problem.direction(found["off"])
+    truth = problem.finite_difference(direction) if dtype == torch.float64 else None
+    flat = {m: torch.cat([g.flatten() for g in grads.values()]) for m, grads in found.items()}
+    rows: dict[str, Any] = {"family": family, "dtype": str(dtype).removeprefix("torch.")}
+    for mode in MODES:
+        rows[f"{mode}: against off"] = float((flat[mode] - flat["off"]).norm() / flat["off"].norm())
+        if truth is not None:
+            rows[f"{mode}: against finite differences"] = abs(_dot(found[mode], direction) - truth) / abs(truth)
+    return rows
+
+
+def _dot(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    return float(sum((a[n] * b[n]).sum() for n in a))
+
+
+def _norm(a: dict[str, Tensor]) -> float:
+    return _dot(a, a) ** 0.5

@@ -1,0 +1,195 @@
+"""The adapters of one training: created by PEFT, put into a model and taken out again without a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import torch
+from peft import LoraConfig
+from peft.mapping import inject_adapter_in_model
+from torch import Tensor, nn
+
+from ..config import ALGORITHMS, AdapterSettings, check_choice, check_range
+from ..errors import AdapterError
+from .keys import Factors
+from .thin import ADAPTER, CUSTOM_MODULES
+
+
+def select_targets(model: nn.Module, settings: AdapterSettings, *, pattern: str) -> list[str]:
+    """Module paths that get an adapter, in model order.
+
+    Args:
+        model: The diffusion network.
+        settings: `include` adds and `exclude` removes paths by regular expression (search, not full match);
+            `convolutions` admits 2-D convolutions.
+        pattern: The preset's regular expression, full match on the path.
+
+    Raises:
+        AdapterError: If a pattern is no regular expression or nothing matches.
+    """
+    try:
+        wanted, include, exclude = re.compile(pattern), settings.include, settings.exclude
+        added = re.compile(include) if include else None
+        removed = re.compile(exclude) if exclude else None
+    except re.error as error:
+        raise AdapterError(f"include/exclude: {error} in pattern {error.pattern!r}. Correct the pattern.") from None
+    kinds = (nn.Linear, nn.Conv2d) if settings.convolutions else (nn.Linear,)
+    names = []
+    for name, module in model.named_modules():
+        one_by_one = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and wanted.pattern != ".*"
+        if not isinstance(module, kinds) and not one_by_one:
+            continue
+        chosen = wanted.fullmatch(name) or (added and added.search(name))
+        if chosen and not (removed and removed.search(name)):
+            names.append(name)
+    if not names:
+        raise AdapterError(
+            f"targets: no layer matches {settings.targets!r} with include {include!r} and exclude {exclude!r}. "
+            "Widen include or narrow exclude."
+        )
+    return names
+
+
+class AdapterSet:
+    """Adapters for the chosen layers of one network.
+
+    Created ejected: the network is as it was before. `inject` and `eject` are idempotent and keep the same
+    adapter objects, so an optimizer may hold their parameters across any number of them.
+    """
+
+    def __init__(
+        self, model: nn.Module, settings: AdapterSettings, *, targets: list[str], seed: int, device: torch.device
+    ) -> None:
+        check_choice("algorithm", settings.algorithm, ALGORITHMS)
+        check_range("rank", settings.rank, 1, 4096)
+        check_range("alpha", settings.alpha, 1e-6, 1e6)
+        self._model = model
+        self._originals = {name: model.get_submodule(name) for name in targets}
+        if settings.algorithm == "dora":
+            for name, module in self._originals.items():
+                _refuse_without_plain_weight(name, module)
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,  # type: ignore[arg-type]
+            lora_dropout=settings.dropout,
+            target_modules="|".join(re.escape(n) for n in targets),
+            use_rslora=settings.algorithm == "rslora",
+            use_dora=settings.algorithm == "dora",
+            init_lora_weights="gaussian" if settings.init == "gaussian" else True,
+        )
+        config._register_custom_module(CUSTOM_MODULES)
+        before = set(model.__dict__)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+        for extra in set(model.__dict__) - before:
+            del model.__dict__[extra]
+        self._wrappers = {name: model.get_submodule(name) for name in targets}
+        self.dropout = settings.dropout > 0
+        for wrapper in self._wrappers.values():
+            wrapper.train(self.dropout)
+        for parameter in self.parameters().values():
+            parameter.data = parameter.data.to(device=device, dtype=torch.float32)
+        self.eject()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Paths of the adapted layers."""
+        return tuple(self._wrappers)
+
+    def inject(self) -> None:
+        """Put the adapters in front of their layers."""
+        self._place(self._wrappers)
+
+    def eject(self) -> None:
+        """Give the network its own layers back."""
+        self._place(self._originals)
+
+    def _place(self, modules: dict[str, nn.Module]) -> None:
+        for name, module in modules.items():
+            parent, _, child = name.rpartition(".")
+            self._model.get_submodule(parent)._modules[child] = module
+
+    @contextlib.contextmanager
+    def injected(self) -> Iterator[None]:
+        """Injected while the context lasts, ejected after it, also after an error."""
+        self.inject()
+        try:
+            yield
+        finally:
+            self.eject()
+
+    def set_enabled(self, enabled: bool) -> None:
+        """Let the network run with or without its adapters, without rebuilding anything."""
+        for wrapper in self._wrappers.values():
+            wrapper._disable_adapters = not enabled  # type: ignore[assignment]
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Trainable tensors by name: `<path>.lora_A`, `.lora_B` and, with DoRA, `.magnitude`; float32."""
+        found: dict[str, nn.Parameter] = {}
+        for name, wrapper in self._wrappers.items():
+            found[f"{name}.lora_A"] = wrapper.lora_A[ADAPTER].weight  # type: ignore[index,union-attr,assignment]
+            found[f"{name}.lora_B"] = wrapper.lora_B[ADAPTER].weight  # type: ignore[index,union-attr,assignment]
+            if ADAPTER in wrapper.lora_magnitude_vector:  # type: ignore[operator]
+                vector = wrapper.lora_magnitude_vector[ADAPTER]  # type: ignore[index]
+                found[f"{name}.magnitude"] = vector.weight
+        return found
+
+    def scaling(self, name: str) -> float:
+        """The factor before B·A of layer `name`: alpha/rank, or alpha/√rank with rsLoRA."""
+        return float(self._wrappers[name].scaling[ADAPTER])  # type: ignore[index]
+
+    def factors(self, values: dict[str, Tensor] | None = None) -> dict[str, Factors]:
+        """Low-rank factors by layer, on the CPU, detached; alpha is such that alpha/rank is the true scaling.
+
+        Args:
+            values: Tensors named as in `parameters` to use instead of the present ones (EMA, a checkpoint).
+        """
+        source = values if values is not None else self.parameters()
+        out = {}
+        for name in self._wrappers:
+            down = source[f"{name}.lora_A"].detach().to("cpu", torch.float32, copy=True)
+            up = source[f"{name}.lora_B"].detach().to("cpu", torch.float32, copy=True)
+            magnitude = source.get(f"{name}.magnitude")
+            if magnitude is not None:
+                magnitude = magnitude.detach().to("cpu", torch.float32, copy=True).reshape(-1, *[1] * (down.ndim - 1))
+            out[name] = Factors(down, up, self.scaling(name) * down.shape[0], magnitude)
+        return out
+
+    def load(self, factors: dict[str, Factors]) -> None:
+        """Continue from `factors`; the layer's scaling is folded in, so the applied change is the same.
+
+        Raises:
+            AdapterError: If a layer of the file is not adapted here, or rank or shape differ.
+        """
+        own = self.parameters()
+        foreign = sorted(set(factors) - set(self._wrappers))
+        if foreign:
+            raise AdapterError(
+                f"start_from: the LoRA file changes {len(foreign)} layers that are not targets here, such as "
+                f"{foreign[0]}. Choose targets that include them."
+            )
+        with torch.no_grad():
+            for name, f in factors.items():
+                a, b = own[f"{name}.lora_A"], own[f"{name}.lora_B"]
+                if f.down.shape != a.shape or f.up.shape != b.shape:
+                    raise AdapterError(
+                        f"start_from: {name} has factors {tuple(f.down.shape)} and {tuple(f.up.shape)} in the file, "
+                        f"expected {tuple(a.shape)} and {tuple(b.shape)}. Set rank to the file's rank, "
+                        f"{f.down.shape[0]}, and use a LoRA of this model."
+                    )
+                a.copy_(f.down)
+                b.copy_(f.up * (f.alpha / f.down.shape[0] / self.scaling(name)))
+                if f.dora_scale is not None and f"{name}.magnitude" in own:
+                    own[f"{name}.magnitude"].copy_(f.dora_scale.reshape(own[f"{name}.magnitude"].shape))
+
+
+def _refuse_without_plain_weight(name: str, module: nn.Module) -> None:
+    weight = module.weight
+    if weight is None or hasattr(module, "_v") or type(weight.data) is not Tensor or weight.dtype.itemsize < 2:
+        raise AdapterError(
+            f"algorithm: DoRA reads the base weights, and {name} is quantised or streamed. "
+            "Choose lora or rslora, or load the model in 16 bits without dynamic VRAM."
+        )

@@ -1,0 +1,143 @@
+"""The one mapping between adapted layers and the key names of LoRA files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import AdapterError
+
+Slice = tuple[str, int, int]
+"""Name of a diffusers layer, first row and row count inside ours (count 0: all rows)."""
+
+_DOWN = (".lora_down.weight", ".lora_A.weight", ".lora.down.weight", "_lora.down.weight", ".lora_A.default.weight")
+_UP = (".lora_up.weight", ".lora_B.weight", ".lora.up.weight", "_lora.up.weight", ".lora_B.default.weight")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Low-rank change of one layer: (alpha / rank) · up · down.
+
+    Attributes:
+        down: (rank, in) or (rank, in, kh, kw), float32.
+        up: (out, rank) or (out, rank, 1, 1), float32.
+        alpha: Scale numerator; rank is `down.shape[0]`.
+        dora_scale: DoRA magnitudes (out, 1[, 1, 1]), or None.
+    """
+
+    down: Tensor
+    up: Tensor
+    alpha: float
+    dora_scale: Tensor | None = None
+
+    def delta(self) -> Tensor:
+        """Change of the weight, in the weight's shape; without DoRA's normalisation."""
+        change = (self.up.flatten(1) @ self.down.flatten(1)) * (self.alpha / self.down.shape[0])
+        return change.reshape(self.up.shape[0], *self.down.shape[1:])
+
+
+def to_comfyui(factors: Mapping[str, Factors], *, names: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+    """Tensors under kohya's key names, which ComfyUI and most other tools load.
+
+    Args:
+        factors: By module path.
+        names: Path → kohya stem, where kohya's tools use another name than the path (SD 1.5).
+
+    Returns:
+        `lora_unet_<stem>.lora_down.weight`, `.lora_up.weight`, `.alpha` (0-d) and, with DoRA, `.dora_scale`.
+    """
+    out: dict[str, Tensor] = {}
+    for path, f in factors.items():
+        stem = "lora_unet_" + (names or {}).get(path, path).replace(".", "_")
+        out[f"{stem}.lora_down.weight"] = f.down.contiguous()
+        out[f"{stem}.lora_up.weight"] = f.up.contiguous()
+        out[f"{stem}.alpha"] = torch.tensor(float(f.alpha))
+        if f.dora_scale is not None:
+            out[f"{stem}.dora_scale"] = f.dora_scale.contiguous()
+    return out
+
+
+def to_diffusers(factors: Mapping[str, Factors], *, names: Mapping[str, list[Slice]], prefix: str) -> dict[str, Tensor]:
+    """Tensors under PEFT's key names as diffusers writes them; the scale is folded into B.
+
+    Args:
+        factors: By module path.
+        names: Path → diffusers layers that our layer holds (fused q, k, v give three).
+        prefix: "unet" or "transformer".
+
+    Raises:
+        AdapterError: If a layer has no diffusers name, or DoRA magnitudes cannot be split.
+    """
+    out: dict[str, Tensor] = {}
+    for path, f in factors.items():
+        if path not in names:
+            raise AdapterError(f"format: {path} has no name in diffusers. Export in the comfyui format.")
+        if f.dora_scale is not None:
+            raise AdapterError("format: DoRA is exported in the comfyui format only. Choose comfyui.")
+        scaled = f.up * (f.alpha / f.down.shape[0])
+        for name, first, count in names[path]:
+            rows = scaled[first : first + count] if count else scaled
+            out[f"{prefix}.{name}.lora_A.weight"] = f.down.clone(memory_format=torch.contiguous_format)
+            out[f"{prefix}.{name}.lora_B.weight"] = rows.clone(memory_format=torch.contiguous_format)
+    return out
+
+
+def from_file(tensors: Mapping[str, Tensor], *, aliases: Mapping[str, str], file: str) -> dict[str, Factors]:
+    """Factors by module path from any key style that names whole layers: ours, kohya's, ComfyUI's, PEFT's.
+
+    Args:
+        tensors: The file's tensors.
+        aliases: File stem → module path (see `stem_aliases`).
+        file: The file's name, for messages.
+
+    Raises:
+        AdapterError: If a layer of the file is not in this model, or a factor is missing. Text-encoder keys
+            are an error too: they would be lost silently.
+    """
+    stems: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        stem, part = _split(key, file)
+        stems.setdefault(stem, {})[part] = value
+    out: dict[str, Factors] = {}
+    for stem, parts in stems.items():
+        if stem not in aliases:
+            raise AdapterError(
+                f"{file}: {stem} is not a layer of this model that can be continued. "
+                "Choose a LoRA file that was made for this model (kohya, ComfyUI or Masked LoRA keys)."
+            )
+        if "down" not in parts or "up" not in parts:
+            raise AdapterError(f"{file}: {stem} lacks its down or up factor. The file is damaged; choose another.")
+        down, up = parts["down"].float(), parts["up"].float()
+        alpha = float(parts["alpha"]) if "alpha" in parts else float(down.shape[0])
+        dora = parts["dora"].float() if "dora" in parts else None
+        out[aliases[stem]] = Factors(down, up, alpha, dora)
+    return out
+
+
+def stem_aliases(paths: list[str], *, diffusers: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Every stem under which a file may name one of our layers → its module path.
+
+    Args:
+        paths: Module paths of all layers that could be adapted.
+        diffusers: Diffusers layer name → module path, for layers that are not fused.
+    """
+    out: dict[str, str] = {}
+    for path in paths:
+        out["lora_unet_" + path.replace(".", "_")] = path
+        out[f"diffusion_model.{path}"] = path
+    for name, path in (diffusers or {}).items():
+        out["lora_unet_" + name.replace(".", "_")] = path
+        for prefix in ("unet.", "transformer.", ""):
+            out[prefix + name] = path
+    return out
+
+
+def _split(key: str, file: str) -> tuple[str, str]:
+    for part, endings in (("down", _DOWN), ("up", _UP), ("alpha", (".alpha",)), ("dora", (".dora_scale",))):
+        for ending in endings:
+            if key.endswith(ending):
+                return key[: -len(ending)], part
+    raise AdapterError(f"{file}: {key} is not a LoRA key that can be continued. Choose a plain LoRA or DoRA file.")

@@ -1,0 +1,108 @@
+"""What the trainer must know about a family of models, as data: a new family is one file beside this one."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from ..config import AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Training defaults from published practice; `source` names the publication."""
+
+    learning_rate: float
+    rank: int
+    alpha: float
+    steps: int
+    timestep_sampling: str
+    timestep_mean: float = 0.0
+    timestep_std: float = 1.0
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of diffusion models as ComfyUI holds them.
+
+    Attributes:
+        name: Short identifier that users see in errors and metadata.
+        title: Name in prose.
+        configs: Names of ComfyUI's model configurations that belong to it.
+        latent_channels: Channels of the VAE's latents.
+        latent_stride: Pixels per latent cell along each side.
+        patch: Latent cells per token along each side (1 for U-Nets).
+        predictions: What the network may predict: "epsilon", "v" or "flow".
+        blocks: Class names of the modules that gradient checkpointing recomputes.
+        mutates: Whether those modules write to their inputs in place.
+        targets: Regular expressions (full match on the module path) by preset name.
+        text_repeats: Whether texts of unequal token count may be repeated to a common length; else samples
+            of unequal text length run one by one.
+        size_conditioning: Whether the network is told original size, crop and target size.
+        base_model_version: Value of `ss_base_model_version` in LoRA files.
+        architecture: Value of `modelspec.architecture` in LoRA files, without "/lora".
+        defaults: Training defaults.
+    """
+
+    name: str
+    title: str
+    configs: tuple[str, ...]
+    latent_channels: int
+    latent_stride: int
+    patch: int
+    predictions: tuple[str, ...]
+    blocks: tuple[str, ...]
+    mutates: bool
+    targets: dict[str, str] = field(hash=False)
+    text_repeats: bool
+    size_conditioning: bool
+    base_model_version: str
+    architecture: str
+    defaults: Defaults
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings in which every "default of the family" has been replaced by its value."""
+
+    loss: LossSettings
+    adapter: AdapterSettings
+    optimizer: OptimizerSettings
+    train: TrainSettings
+
+
+def resolve(
+    family: Family,
+    *,
+    loss: LossSettings,
+    adapter: AdapterSettings,
+    optimizer: OptimizerSettings,
+    train: TrainSettings,
+) -> Resolved:
+    """The settings with the family's defaults filled in where the user left zero or "default".
+
+    Raises:
+        ConfigError: If `targets` is no preset of the family.
+    """
+    d = family.defaults
+    if adapter.targets not in family.targets:
+        known = ", ".join(family.targets)
+        raise ConfigError(f"targets: {family.title} has {known}; got {adapter.targets!r}. Choose one of these.")
+    if loss.timestep_sampling == "default":
+        loss = dataclasses.replace(
+            loss,
+            timestep_sampling=d.timestep_sampling,
+            timestep_mean=d.timestep_mean,
+            timestep_std=d.timestep_std,
+        )
+    rank = adapter.rank or d.rank
+    alpha = adapter.alpha or (d.alpha if not adapter.rank else float(rank))
+    length = train.steps if train.steps or train.epochs else d.steps
+    return Resolved(
+        loss=loss,
+        adapter=dataclasses.replace(adapter, rank=rank, alpha=alpha),
+        optimizer=dataclasses.replace(optimizer, learning_rate=optimizer.learning_rate or d.learning_rate),
+        train=dataclasses.replace(train, steps=length),
+    )

@@ -1,0 +1,36 @@
+"""FLUX.1 dev and schnell."""
+
+from .family import Defaults, Family
+
+_ATTENTION = r"double_blocks\.\d+\.(img|txt)_attn\.(qkv|proj)|single_blocks\.\d+\.linear[12]"
+_FEED_FORWARD = r"double_blocks\.\d+\.(img|txt)_mlp\.[02]"
+
+FLUX = Family(
+    name="flux",
+    title="FLUX.1",
+    configs=("Flux", "FluxSchnell"),
+    latent_channels=16,
+    latent_stride=8,
+    patch=2,
+    predictions=("flow",),
+    blocks=("DoubleStreamBlock", "SingleStreamBlock"),
+    mutates=True,
+    targets={
+        "default": f"{_ATTENTION}|{_FEED_FORWARD}",
+        "attention": _ATTENTION,
+        "attention and mlp": f"{_ATTENTION}|{_FEED_FORWARD}",
+        "all": r".*",
+    },
+    text_repeats=False,
+    size_conditioning=False,
+    base_model_version="flux1",
+    architecture="flux-1-dev",
+    defaults=Defaults(
+        learning_rate=1e-4,
+        rank=16,
+        alpha=16.0,
+        steps=2000,
+        timestep_sampling="sigmoid",
+        source="ai-toolkit's published FLUX.1 example (rank 16, 1e-4, 2000 steps, sigmoid timesteps)",
+    ),
+)

@@ -1,0 +1,36 @@
+"""Stable Diffusion 3 and 3.5."""
+
+from .family import Defaults, Family
+
+_ATTENTION = r"joint_blocks\.\d+\.(context|x)_block\.attn2?\.(qkv|proj)"
+_FEED_FORWARD = r"joint_blocks\.\d+\.(context|x)_block\.mlp\.fc[12]"
+
+SD3 = Family(
+    name="sd3",
+    title="Stable Diffusion 3",
+    configs=("SD3",),
+    latent_channels=16,
+    latent_stride=8,
+    patch=2,
+    predictions=("flow",),
+    blocks=("JointBlock",),
+    mutates=False,
+    targets={
+        "default": f"{_ATTENTION}|{_FEED_FORWARD}",
+        "attention": _ATTENTION,
+        "attention and mlp": f"{_ATTENTION}|{_FEED_FORWARD}",
+        "all": r".*",
+    },
+    text_repeats=False,
+    size_conditioning=False,
+    base_model_version="sd3",
+    architecture="stable-diffusion-3",
+    defaults=Defaults(
+        learning_rate=1e-4,
+        rank=16,
+        alpha=16.0,
+        steps=2000,
+        timestep_sampling="logit-normal",
+        source="Esser et al. 2024 (arXiv 2403.03206): logit-normal(0, 1) timesteps",
+    ),
+)

@@ -1,0 +1,237 @@
+"""ComfyUI's MODEL as something that can be trained: conditioning, denoising, and a session that leaves no trace."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management
+import comfy.patcher_extension
+import torch
+from comfy.model_base import ModelType
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..adapters import AdapterSet, select_targets
+from ..archs import find_family
+from ..checkpoint import checkpoint_blocks, checkpointed, saved_tensor_scope
+from ..config import CHECKPOINTING, AdapterSettings, check_choice
+from ..errors import FamilyError
+from ..flow import Schedule, sigma_of
+from .patches import autograd_parameters, pinned_attention, recast_layers, training_kernels
+
+if TYPE_CHECKING:
+    from ..data.geometry import Geometry
+
+_PREDICTIONS = {
+    ModelType.EPS: "epsilon",
+    ModelType.V_PREDICTION: "v",
+    ModelType.FLOW: "flow",
+    ModelType.FLUX: "flow",
+}
+_KEPT_CONDITIONINGS = 64
+
+
+class TrainableModel:
+    """A private clone of a MODEL, with what training needs to know about it.
+
+    Nothing of the user's MODEL changes: the clone shares its weights, and everything that `session` does to
+    the shared network is undone when the session ends.
+
+    Raises:
+        FamilyError: If the model cannot be trained; the message lists what can.
+    """
+
+    def __init__(self, patcher: ModelPatcher, *, guidance: float = 1.0, dtype: torch.dtype | None = None) -> None:
+        self.patcher = patcher.clone()
+        self.model = self.patcher.model
+        self.network = self.model.diffusion_model
+        self.family = find_family(type(self.model.model_config).__name__)
+        self.device = torch.device(self.patcher.load_device)
+        self.dtype = dtype or _compute_dtype(self.model, self.device)
+        self.guidance = guidance
+        self.schedule = self._make_schedule()
+        self._adapters: AdapterSet | None = None
+        self._whole = False
+        self._kept: OrderedDict[Any, dict[str, Any]] = OrderedDict()
+
+    def _make_schedule(self) -> Schedule:
+        prediction = _PREDICTIONS.get(self.model.model_type)
+        if prediction not in self.family.predictions:
+            raise FamilyError(
+                f"model: {self.family.title} with {self.model.model_type.name} prediction cannot be trained. "
+                f"Use a model that predicts {' or '.join(self.family.predictions)}."
+            )
+        sampling = self.patcher.get_model_object("model_sampling")
+        with torch.inference_mode(False):
+            if prediction == "flow":
+                return Schedule(prediction="flow", shift=_flow_shift(sampling))
+            sigmas = sampling.sigmas.detach().to("cpu", torch.float32, copy=True)
+            return Schedule(prediction=prediction, alphas_cumprod=1.0 / (1.0 + sigmas.square()))
+
+    def load(self, *, activation_bytes: int) -> None:
+        """Bring the weights to the compute device and everything else out of the way."""
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes)
+
+    def make_adapters(self, settings: AdapterSettings, *, seed: int) -> AdapterSet:
+        """Adapters for this network, ejected; see `AdapterSet`."""
+        targets = select_targets(self.network, settings, pattern=self.family.targets[settings.targets])
+        with torch.inference_mode(False), autograd_parameters(self.network):
+            return AdapterSet(self.network, settings, targets=targets, seed=seed, device=self.device)
+
+    @contextlib.contextmanager
+    def session(self, adapters: AdapterSet, *, checkpointing: str = "per block") -> Iterator[None]:
+        """While it lasts the network is differentiable and carries `adapters`; afterwards it is as before."""
+        check_choice("checkpointing", checkpointing, CHECKPOINTING)
+        mode = dict(mutates=self.family.mutates, preserve_rng=adapters.dropout)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(training_kernels())
+            stack.enter_context(autograd_parameters(self.network))
+            stack.enter_context(recast_layers(self.network, dtype=self.dtype, device=self.device))
+            self._adapters, self._whole = adapters, checkpointing == "whole model"
+            stack.callback(self._forget)
+            stack.enter_context(adapters.injected())
+            if checkpointing == "per block":
+                blocks = [m for m in self.network.modules() if type(m).__name__ in self.family.blocks]
+                stack.enter_context(checkpoint_blocks(blocks, **mode))
+            self._scope_mutates = self.family.mutates and checkpointing == "off"
+            yield
+
+    def _forget(self) -> None:
+        self._adapters, self._whole = None, False
+        self._kept.clear()
+
+    def autograd_scope(self) -> contextlib.AbstractContextManager:
+        """The context in which one forward and its backward must run."""
+        return saved_tensor_scope(mutates=self._scope_mutates)
+
+    def latent_in(self, latent: Tensor) -> Tensor:
+        """A VAE latent (B, C, …) scaled and shifted as the network sees it."""
+        return self.model.process_latent_in(latent)
+
+    def collate(self, texts: Sequence[dict[str, Any]], geometries: Sequence[Geometry], keys: Sequence[str]) -> list:
+        """Conditioning of a batch, one entry a sample, processed once per text and geometry.
+
+        Args:
+            texts: Flat conditioning dicts, `cond` (1, T, D) and whatever else the text encoder gave.
+            geometries: Of each sample; families with size conditioning read them.
+            keys: Identity of each text, so that equal ones are processed once.
+        """
+        return [self._process(t, g, k) for t, g, k in zip(texts, geometries, keys, strict=True)]
+
+    def _process(self, text: dict[str, Any], geometry: Geometry, key: str) -> dict[str, Any]:
+        sizes = _size_conditioning(geometry) if self.family.size_conditioning else {}
+        slot = (key, tuple(sizes.values()))
+        if slot in self._kept:
+            self._kept.move_to_end(slot)
+            return self._kept[slot]
+        extras = {k: v for k, v in text.items() if k != "cond"}
+        probe = torch.zeros(1, self.family.latent_channels, 8, 8, device=self.device)
+        made = self.model.extra_conds(
+            **{**extras, **sizes, "guidance": self.guidance},
+            cross_attn=text["cond"],
+            noise=probe,
+            device=self.device,
+            prompt_type="positive",
+        )
+        out = {k: self._to_device(c.process_cond(batch_size=1, area=None).cond) for k, c in made.items()}
+        self._kept[slot] = out
+        if len(self._kept) > _KEPT_CONDITIONINGS:
+            self._kept.popitem(last=False)
+        return out
+
+    def _to_device(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        dtype = self.dtype if value.is_floating_point() else value.dtype
+        return value.to(self.device, dtype, copy=True)
+
+    def denoise(self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]]) -> Tensor:
+        """The network's own prediction (ε, v or velocity), (B, C, H, W), in float32 or wider.
+
+        Args:
+            noisy: As `flow.add_noise` makes it, (B, C, H, W).
+            u: Noise level of each sample (B,), in [0, 1].
+            conditioning: From `collate`, one entry a sample.
+        """
+        groups = _groups(conditioning, repeats=self.family.text_repeats)
+        if len(groups) == 1:
+            return self._run(noisy, u, conditioning)
+        parts = [self._run(noisy[rows], u[rows], [conditioning[i] for i in rows]) for rows in groups]
+        order = [i for rows in groups for i in rows]
+        back = torch.tensor(order, device=noisy.device).argsort()
+        return torch.cat(parts)[back]
+
+    def _run(self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]]) -> Tensor:
+        sampling = self.patcher.get_model_object("model_sampling")
+        t = sampling.timestep(sigma_of(u, schedule=self.schedule)).float()
+        conds = {k: _join([c[k] for c in conditioning]) for k in conditioning[0]}
+        context = conds.pop("c_crossattn", None)
+        t = self.model.process_timestep(t, x=noisy, **conds)
+        options = self._transformer_options()
+        if self._whole and self._adapters is not None and torch.is_grad_enabled():
+            out = checkpointed(
+                self.network,
+                (noisy.to(self.dtype), t),
+                {**conds, "context": context, "transformer_options": options},
+                parameters=list(self._adapters.parameters().values()),
+                mutates=self.family.mutates,
+                preserve_rng=self._adapters.dropout,
+            )
+        else:
+            out = self.network(noisy.to(self.dtype), t, context=context, transformer_options=options, **conds)
+        return out if out.dtype == torch.float64 else out.float()
+
+    def _transformer_options(self) -> dict[str, Any]:
+        options = comfy.patcher_extension.copy_nested_dicts(self.patcher.model_options["transformer_options"])
+        options["optimized_attention_override"] = pinned_attention
+        options["wrappers"] = comfy.patcher_extension.copy_nested_dicts(self.patcher.wrappers)
+        options["callbacks"] = comfy.patcher_extension.copy_nested_dicts(self.patcher.callbacks)
+        return options
+
+
+def _compute_dtype(model: Any, device: torch.device) -> torch.dtype:
+    dtype = model.get_dtype_inference()
+    if dtype == torch.float16 and comfy.model_management.should_use_bf16(device):
+        return torch.bfloat16
+    return dtype
+
+
+def _flow_shift(sampling: Any) -> float:
+    shift = float(getattr(sampling, "shift", 1.0))
+    is_exponent = type(sampling).__mro__[1].__name__ == "ModelSamplingFlux"
+    return float(torch.tensor(shift).exp()) if is_exponent else shift
+
+
+def _size_conditioning(geometry: Geometry) -> dict[str, int]:
+    (width, height), (x, y, w, h) = geometry.source, geometry.crop
+    return {
+        "width": width, "height": height, "crop_w": x, "crop_h": y, "target_width": w, "target_height": h,
+    }
+
+
+def _groups(conditioning: list[dict[str, Any]], *, repeats: bool) -> list[list[int]]:
+    """Rows that can run together: equal shapes, except a text length that may be repeated."""
+    by_shape: dict[Any, list[int]] = {}
+    for i, c in enumerate(conditioning):
+        shapes = tuple(
+            (k, v.shape if not (repeats and k == "c_crossattn") else v.shape[2:]) if isinstance(v, Tensor) else (k, v)
+            for k, v in c.items()
+        )
+        by_shape.setdefault(shapes, []).append(i)
+    return list(by_shape.values())
+
+
+def _join(values: list[Any]) -> Any:
+    if not isinstance(values[0], Tensor):
+        return values[0]
+    lengths = {v.shape[1] for v in values if v.ndim == 3}
+    if len(lengths) > 1:
+        common = math.lcm(*lengths)
+        values = [v.repeat(1, common // v.shape[1], 1) for v in values]
+    return torch.cat(values)

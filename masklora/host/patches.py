@@ -1,0 +1,178 @@
+"""Temporary changes that let ComfyUI's own network be differentiated; each is undone when its context ends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import comfy.model_management
+import comfy.ops
+import torch
+import torch.nn.functional as F
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy.quant_ops import QuantizedTensor
+from torch import Tensor, nn
+
+
+@contextlib.contextmanager
+def training_kernels() -> Iterator[None]:
+    """ComfyUI picks kernels that have a backward. The switch is global, so it is put back even on cancel."""
+    before = comfy.model_management.in_training
+    comfy.model_management.in_training = True
+    try:
+        yield
+    finally:
+        comfy.model_management.in_training = before
+
+
+def pinned_attention(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Scaled dot-product attention whatever ComfyUI chose: others depend on free memory or have no backward.
+
+    For `transformer_options["optimized_attention_override"]`.
+    """
+    return attention_pytorch(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def autograd_parameters(model: nn.Module) -> Iterator[None]:
+    """Parameters and buffers that autograd may save, over the same memory, while the context lasts.
+
+    ComfyUI loads weights in inference mode; backward refuses such tensors. Nothing is copied, and the original
+    objects are put back at the end.
+    """
+    swapped: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for module in model.modules():
+            for store in (module._parameters, module._buffers):
+                for name, tensor in store.items():
+                    if tensor is not None and tensor.is_inference() and not _is_quantised(tensor):
+                        swapped.append((store, name, tensor))
+                        store[name] = _same_memory(tensor)
+        yield
+    finally:
+        for store, name, tensor in swapped:
+            store[name] = tensor
+
+
+def _same_memory(tensor: Tensor) -> Tensor:
+    fresh = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    fresh.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+    return nn.Parameter(fresh, requires_grad=False) if isinstance(tensor, nn.Parameter) else fresh
+
+
+@contextlib.contextmanager
+def recast_layers(model: nn.Module, *, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Frozen layers whose weight is not resident in `dtype` on `device` cast it anew in backward.
+
+    Autograd would otherwise keep every cast copy until backward: a second model in memory. Covers manual cast,
+    float8 and other quantised weights, offloading and dynamic VRAM. Resident layers use torch's plain ops.
+    """
+    bound: list[nn.Module] = []
+    try:
+        for module in model.modules():
+            forward = _choose_forward(module, dtype=dtype, device=device)
+            if forward is not None:
+                module.forward = forward  # type: ignore[method-assign]
+                bound.append(module)
+        yield
+    finally:
+        for module in bound:
+            module.__dict__.pop("forward", None)
+
+
+def _choose_forward(module: nn.Module, *, dtype: torch.dtype, device: torch.device) -> Callable[..., Any] | None:
+    if not isinstance(module, comfy.ops.CastWeightBiasOp):
+        return None
+    resident = _resident(module, dtype=dtype, device=device)
+    if isinstance(module, nn.Linear):
+        return _plain_linear(module) if resident else lambda x, *a, **k: _RecastLinear.apply(x, module)
+    if resident:
+        return None
+    if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+        return lambda x: _RecastConv2d.apply(x, module)
+    original = type(module).forward.__get__(module)
+
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            with torch.no_grad():
+                return original(x, *args, **kwargs)
+        return _RecastOther.apply(x, lambda t: original(t, *args, **kwargs))
+
+    return forward
+
+
+def _resident(module: nn.Module, *, dtype: torch.dtype, device: torch.device) -> bool:
+    if hasattr(module, "_v") or len(module.weight_function) or len(module.bias_function):  # type: ignore[arg-type]
+        return False
+    tensors = [t for t in (module.weight, getattr(module, "bias", None)) if t is not None]
+    return all(t.dtype == dtype and t.device == device and not _is_quantised(t) for t in tensors)
+
+
+def _plain_linear(module: nn.Linear) -> Callable[..., Tensor]:
+    return lambda x: F.linear(x, module.weight, module.bias)
+
+
+def _is_quantised(tensor: Tensor) -> bool:
+    return isinstance(tensor, QuantizedTensor) or isinstance(getattr(tensor, "data", None), QuantizedTensor)
+
+
+@contextlib.contextmanager
+def _cast(module: nn.Module, *, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[Tensor, Tensor | None]]:
+    weight, bias, stream = comfy.ops.cast_bias_weight(
+        module, dtype=dtype, device=device, bias_dtype=dtype, offloadable=True
+    )
+    try:
+        plain = weight.dequantize().to(dtype) if _is_quantised(weight) else weight
+        yield plain, bias
+    finally:
+        comfy.ops.uncast_bias_weight(module, weight, bias, stream)
+
+
+class _RecastLinear(torch.autograd.Function):
+    """x·Wᵀ + b that keeps the module instead of the cast W; gives the gradient of x only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, module: nn.Linear) -> Tensor:
+        ctx.module, ctx.dtype, ctx.device = module, x.dtype, x.device
+        with _cast(module, dtype=x.dtype, device=x.device) as (weight, bias):
+            return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        with _cast(ctx.module, dtype=ctx.dtype, device=ctx.device) as (weight, _):
+            return grad.matmul(weight), None
+
+
+class _RecastConv2d(torch.autograd.Function):
+    """A 2-D convolution, likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, module: nn.Conv2d) -> Tensor:
+        ctx.module, ctx.shape, ctx.dtype, ctx.device = module, x.shape, x.dtype, x.device
+        with _cast(module, dtype=x.dtype, device=x.device) as (weight, bias):
+            return F.conv2d(x, weight, bias, module.stride, module.padding, module.dilation, module.groups)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        m = ctx.module
+        with _cast(m, dtype=ctx.dtype, device=ctx.device) as (weight, _):
+            found = torch.nn.grad.conv2d_input(ctx.shape, weight, grad, m.stride, m.padding, m.dilation, m.groups)
+        return found, None
+
+
+class _RecastOther(torch.autograd.Function):
+    """Any other layer: keeps its input and repeats the layer in backward, when the cast is short-lived."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.layer = layer
+        ctx.save_for_backward(x)
+        return layer(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            out = ctx.layer(x)
+        return torch.autograd.grad(out, x, grad)[0], None
