@@ -107,9 +107,9 @@ def masked_mean(
     """The masked mean of `e`: a scalar. No other reduction of a masked loss exists.
 
     With ā the mean of `w` over a sample and s = mean over a sample of e·w, times ω and c:
-    `area` mean_b s / max(ā, area_min)^area_beta; `none` mean_b s; `batch` and `batch_mean` mean_b s /
-    mean_b ā. The last two are one formula, because a micro-batch has one grid; they keep two names
-    because two trainers write it differently.
+    `area` mean_b s / max(ā, area_min)^area_beta; `none` mean_b s; `batch` mean_b s / (mean_b ā)^area_beta;
+    `batch_mean` mean_b s / mean_b ā. A micro-batch has one grid, so `batch` with area_beta 1 is the sum over
+    everything divided by the weight of everything.
 
     A weight of ones gives F.mse_loss(reduction="none") averaged per sample and then over the batch, bit
     for bit, loss and gradient, in every mode.
@@ -121,7 +121,8 @@ def masked_mean(
         omega: timestep weight (B,); multiplies after the spatial mean, in every mode.
         multiplier: loss multiplier (B,), likewise.
         area_min: smallest coverage that `area` divides by; 0.05 caps the boost of small masks at 20.
-        area_beta: exponent of the coverage; 1 gives every sample an equal say, 0 is `none`.
+        area_beta: exponent of the coverage in `area` and `batch`; 1 gives every sample (every batch) an
+            equal say, 0 is `none`.
 
     Returns:
         A 0-d tensor. A sample or a batch whose weight is zero everywhere contributes exactly 0, with a
@@ -141,7 +142,8 @@ def masked_mean(
     if normalize == "none":
         return per_sample.mean()
     if normalize in ("batch", "batch_mean"):
-        return per_sample.mean() / _one_where_zero(coverage.sum() / coverage.numel())
+        beta = area_beta if normalize == "batch" else 1.0
+        return per_sample.mean() / _one_where_zero(coverage.sum() / coverage.numel()).pow(beta)
     raise ConfigError(f"normalize: expected area, none, batch or batch_mean, got {normalize!r}.")
 
 
@@ -198,8 +200,8 @@ def snr_weights(snr: Tensor, *, kind: str, gamma: float = 5.0, prediction: str =
     Args:
         snr: (B,), 0 (only noise) to infinity (clean).
         kind: `none`; `min-snr` min(snr, γ)/snr, for v min(snr, γ)/(snr+1); `min-snr (ai-toolkit)`
-            min(γ/snr, 1) for both; `debiased` 1/√min(snr, 1000), for v 1/(snr+1);
-            `debiased (OneTrainer)` the same, for v 1/√(snr+1).
+            min(γ/snr, 1) for both; `debiased` 1/√s with s = min(snr, 1000), for v 1/(s+1);
+            `debiased (OneTrainer)` the same, for v 1/√(s+1).
         gamma: γ of min-SNR; 5 is the paper's.
         prediction: `epsilon` or `v`.
 
@@ -219,12 +221,11 @@ def snr_weights(snr: Tensor, *, kind: str, gamma: float = 5.0, prediction: str =
         return snr.clamp(max=gamma) / (snr + 1)
     if kind in ("min-snr", "min-snr (ai-toolkit)"):
         return (gamma / snr).clamp(max=1.0)
-    if kind == "debiased" and v:
-        return 1 / (snr + 1)
-    if kind == "debiased (OneTrainer)" and v:
-        return torch.rsqrt(snr + 1)
     if kind in ("debiased", "debiased (OneTrainer)"):
-        return torch.rsqrt(snr.clamp(max=DEBIASED_SNR_MAX))
+        snr = snr.clamp(max=DEBIASED_SNR_MAX)
+        if not v:
+            return torch.rsqrt(snr)
+        return 1 / (snr + 1) if kind == "debiased" else torch.rsqrt(snr + 1)
     raise ConfigError(
         f"timestep weight: {kind!r} is made for flow models, and this model predicts {prediction}. "
         "Choose none, a min-snr or a debiased weight."

@@ -51,8 +51,9 @@ def effective_weights(
 
 
 def transform_mask(mask: np.ndarray, settings: MaskTransform, *, scale: float = 1.0) -> np.ndarray:
-    """The mask after the pixel-grid transforms, in this order, always: invert, binarize, fill holes,
-    min area, grow or shrink, feather.
+    """The mask after the pixel-grid transforms.
+
+    Always in this order: invert, binarize, fill holes, min area, grow or shrink, feather.
 
     Args:
         mask: (H, W) float32 in [0, 1].
@@ -124,9 +125,7 @@ def feather_mask(mask: np.ndarray, *, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(mask, size, sigma, borderType=cv2.BORDER_REPLICATE).clip(0.0, 1.0)
 
 
-def reduce_mask(
-    mask: Tensor, *, grid: tuple[int, int], kind: str = "area", binarize: bool = False
-) -> Tensor:
+def reduce_mask(mask: Tensor, *, grid: tuple[int, int], kind: str = "area", binarize: bool = False) -> Tensor:
     """The mask on the latent grid: (B, 1, [F,] h, w).
 
     A cell covers the pixels from floor(i·H/h) to ceil((i+1)·H/h), which overlap by a pixel where H is no
@@ -159,24 +158,27 @@ def reduce_mask(
     return (out > 0).to(out.dtype) if binarize else out
 
 
-def latent_weights(
-    m: Tensor, settings: LossSettings, *, generator: torch.Generator | None = None
-) -> Tensor:
+def latent_weights(m: Tensor, settings: LossSettings, *, generator: torch.Generator | None = None) -> Tensor:
     """The weights (B, 1, [F,] h, w) in [0, 1] from a mask on the latent grid.
 
-    In this order: hard cut at 0.5, edge jitter, gamma, floor, ceiling, clamp. The affine floor commutes
-    with an area reduction; gamma and the max floor do not, so they mean a little less on soft edges than
-    the same value applied to the pixels.
+    In this order: hard cut at 0.5, blur, edge jitter, gamma, floor, ceiling, clamp, and nothing at all
+    where the mask as it came was below the weight threshold. The affine floor commutes with an area
+    reduction; gamma and the max floor do not, so on soft edges they differ from the same value applied to
+    the pixels.
 
     Args:
         m: (B, 1, [F,] h, w) float.
-        settings: fields `mask_type`, `edge_jitter`, `gamma`, `floor_mode`, `floor`, `ceiling`.
+        settings: fields `mask_type`, `latent_blur`, `edge_jitter`, `gamma`, `floor_mode`, `floor`,
+            `ceiling`, `weight_threshold`.
         generator: the run's own, on the device of `m`.
 
     Raises:
         ConfigError: unknown floor mode.
     """
-    w = (m > HARD_THRESHOLD).to(m.dtype) if settings.mask_type == "hard" else m
+    m = (m > HARD_THRESHOLD).to(m.dtype) if settings.mask_type == "hard" else m
+    w = m
+    if settings.latent_blur > 1:
+        w = blur_cells(w, size=settings.latent_blur)
     if settings.edge_jitter > 0:
         w = jitter_edges(w, amount=settings.edge_jitter, generator=generator)
     if settings.gamma != 1:
@@ -187,7 +189,21 @@ def latent_weights(
         w = w.clamp(min=settings.floor)
     else:
         raise ConfigError(f"floor mode: expected affine or max, got {settings.floor_mode!r}.")
-    return w.clamp(max=settings.ceiling).clamp(0, 1)
+    w = w.clamp(max=settings.ceiling).clamp(0, 1)
+    if settings.weight_threshold > 0:
+        w = w * (m >= settings.weight_threshold)
+    return w
+
+
+def blur_cells(w: Tensor, *, size: int) -> Tensor:
+    """The weights blurred by a fixed Gaussian, same shape, the border repeated outwards.
+
+    Args:
+        w: (B, 1, [F,] h, w) float.
+        size: side of the kernel in cells, odd; σ = 0.3·((size−1)/2 − 1) + 0.8.
+    """
+    sigma = torch.full((w.shape[0],), 0.3 * ((size - 1) / 2 - 1) + 0.8, device=w.device, dtype=w.dtype)
+    return _gaussian(w, sigma, reach=size // 2)
 
 
 def jitter_edges(w: Tensor, *, amount: float, generator: torch.Generator | None = None) -> Tensor:
@@ -203,15 +219,7 @@ def jitter_edges(w: Tensor, *, amount: float, generator: torch.Generator | None 
     """
     batch, largest = w.shape[0], amount * min(w.shape[-2:])
     sigma = largest * torch.rand(batch, generator=generator, device=w.device, dtype=w.dtype)
-    reach = max(1, math.ceil(4 * largest))
-    x = torch.arange(-reach, reach + 1, device=w.device, dtype=w.dtype)
-    kernel = torch.exp(-0.5 * (x / sigma.clamp(min=1e-4)[:, None]) ** 2)
-    kernel = kernel / kernel.sum(dim=1, keepdim=True)
-    flat = w.reshape(batch, -1, *w.shape[-2:]).transpose(0, 1)
-    flat = F.pad(flat, (reach, reach, reach, reach), mode="replicate")
-    flat = F.conv2d(flat, kernel[:, None, :, None], groups=batch)
-    flat = F.conv2d(flat, kernel[:, None, None, :], groups=batch)
-    return flat.transpose(0, 1).reshape(w.shape)
+    return _gaussian(w, sigma, reach=max(1, math.ceil(4 * largest)))
 
 
 def apply_mask_probability(
@@ -237,3 +245,15 @@ def _grow_binary(mask: np.ndarray, radius: float) -> np.ndarray:
         return mask
     distance = cv2.distanceTransform((mask == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return (distance <= radius + 1e-3).astype(np.float32)
+
+
+def _gaussian(w: Tensor, sigma: Tensor, *, reach: int) -> Tensor:
+    batch = w.shape[0]
+    x = torch.arange(-reach, reach + 1, device=w.device, dtype=w.dtype)
+    kernel = torch.exp(-0.5 * (x / sigma.clamp(min=1e-4)[:, None]) ** 2)
+    kernel = kernel / kernel.sum(dim=1, keepdim=True)
+    flat = w.reshape(batch, -1, *w.shape[-2:]).transpose(0, 1)
+    flat = F.pad(flat, (reach, reach, reach, reach), mode="replicate")
+    flat = F.conv2d(flat, kernel[:, None, :, None], groups=batch)
+    flat = F.conv2d(flat, kernel[:, None, None, :], groups=batch)
+    return flat.transpose(0, 1).reshape(w.shape).clamp(0, 1)

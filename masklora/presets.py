@@ -1,4 +1,4 @@
-"""Named sets of loss options: ours, and one for each trainer whose loss is reproduced exactly."""
+"""Named sets of loss options: ours, and one for each trainer whose masked loss is reproduced exactly."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from .config import LossSettings
 from .errors import ConfigError
 
-# What a preset decides. Noise levels, their weights and the shape of the noise stay the user's.
-PRESET_FIELDS = (
+# What a preset decides. Noise levels, their weights and the noise itself stay the user's.
+PRESET_OPTIONS = (
     "elementwise",
     "elementwise_param",
     "mask_type",
@@ -23,84 +23,132 @@ PRESET_FIELDS = (
     "mask_probability",
     "mask_probability_scope",
     "edge_jitter",
+    "latent_blur",
     "gamma",
     "floor_mode",
     "floor",
     "ceiling",
+    "weight_threshold",
     "outside_share",
 )
+CUSTOM = "custom"
 
 
 @dataclass(frozen=True)
 class _Preset:
+    """One preset.
+
+    Attributes:
+        help: what it does, in plain words.
+        options: options that differ from our defaults.
+        tunable: options that the trainer itself lets its users turn; a value other than our default wins.
+    """
+
     help: str
     options: dict[str, Any] = field(default_factory=dict)
+    tunable: tuple[str, ...] = ()
 
 
+_ONETRAINER = {
+    "mask_channel": "luminance",
+    "reduction": "bilinear antialiased",
+    "floor_mode": "max",
+    "floor": 0.1,
+}
+_BLISSFUL_TUNABLE = ("gamma", "floor", "latent_blur", "area_beta", "weight_threshold")
 _BLISSFUL = (
-    "Gamma, then an affine floor, both off until set."
+    "Gamma and an affine floor act on the latent grid, both off until set. Its mask area scale b is "
+    "area_beta 1−b here, and its mask blur kernel size is latent_blur. Left out: it stops the device to look "
+    "for an empty batch."
 )
+_BLISSFUL_THRESHOLD = " Cells whose mask is below the threshold (0.1 unless set) learn nothing. "
+_KOHYA_FAULTS = (
+    "Left out: it squashes a mask of another shape instead of cropping it like the picture, and keeps "
+    "applying cached alpha masks after they are switched off."
+)
+_ONETRAINER_FAULTS = "Left out: the division by zero for a black mask when the unmasked weight is 0."
 
 _PRESETS: dict[str, _Preset] = {
-    "masked lora": _Preset("Our defaults: every sample has an equal say, down to 5 % coverage."),
+    "masked lora": _Preset(
+        "Our defaults. Every sample has an equal say however small its mask, down to 5 % coverage; smaller "
+        "masks are boosted 20-fold at most."
+    ),
     "kohya": _Preset(
-        "kohya's sd-scripts: the mean over the whole picture, so the loss shrinks with the mask.",
+        "sd-scripts with a masked loss from mask files (red channel) or alpha: the mean over the whole "
+        "picture, so that the loss shrinks with the mask. " + _KOHYA_FAULTS,
         {"normalize": "none", "mask_channel": "red"},
+        ("elementwise", "elementwise_param"),
     ),
     "SimpleTuner mask": _Preset(
-        "SimpleTuner with conditioning type mask: the mean over the whole picture.",
+        "SimpleTuner with conditioning type mask (red channel): the mean over the whole picture. Its masked "
+        "loss probability has no effect on this type, here neither. Left out: masks that drift away from "
+        "their picture when both are cropped.",
         {"normalize": "none", "mask_channel": "red"},
+        ("elementwise", "elementwise_param"),
     ),
     "SimpleTuner segmentation": _Preset(
-        "SimpleTuner with conditioning type segmentation: every cell that holds any colour counts fully.",
+        "SimpleTuner with conditioning type segmentation: every cell that any colour touches counts fully. "
+        "Its masked loss probability is drawn once per batch, as here if it is set below 1.",
         {
             "normalize": "none",
             "mask_channel": "rgb average",
             "reduction": "any",
             "reduction_binarize": True,
+            "mask_probability_scope": "batch",
         },
+        ("elementwise", "elementwise_param", "mask_probability"),
     ),
     "ai-toolkit": _Preset(
-        "ai-toolkit: weights divided by their mean over the batch, top-left pixel of every cell.",
+        "ai-toolkit: weights divided by their mean over the batch, the top-left pixel of every cell, edges "
+        "blurred at random by up to 0.5 % of the shorter side. Its mask min value is our affine floor. The "
+        "blur is drawn anew each step on the latent grid; ai-toolkit draws whole pixels at the size of the "
+        "mask's file. Left out: NaN for a batch of black masks, half-precision masks, masks stretched to "
+        "another shape.",
         {
             "normalize": "batch_mean",
             "mask_channel": "luminance",
             "reduction": "nearest",
             "edge_jitter": 0.005,
         },
+        ("elementwise", "elementwise_param", "floor", "edge_jitter"),
     ),
     "blissful": _Preset(
         "blissful-tuner: one weighted mean over the whole batch. " + _BLISSFUL,
         {"normalize": "batch", "mask_channel": "luminance"},
+        _BLISSFUL_TUNABLE,
     ),
     "blissful per sample": _Preset(
-        "blissful-tuner, normalised per sample. " + _BLISSFUL,
+        "blissful-tuner with normalize_per_sample: a weighted mean per sample without a smallest area, so "
+        "that a mask of one cell weighs as much as a whole picture. " + _BLISSFUL,
         {"normalize": "area", "area_min": 0.0, "mask_channel": "luminance"},
+        _BLISSFUL_TUNABLE,
+    ),
+    "blissful threshold": _Preset(
+        "blissful-tuner with a prior mask threshold." + _BLISSFUL_THRESHOLD + _BLISSFUL,
+        {"normalize": "batch", "mask_channel": "luminance", "weight_threshold": 0.1},
+        _BLISSFUL_TUNABLE,
+    ),
+    "blissful per sample threshold": _Preset(
+        "blissful-tuner with normalize_per_sample and a prior mask threshold."
+        + _BLISSFUL_THRESHOLD
+        + _BLISSFUL,
+        {"normalize": "area", "area_min": 0.0, "mask_channel": "luminance", "weight_threshold": 0.1},
+        _BLISSFUL_TUNABLE,
     ),
     "OneTrainer": _Preset(
-        "OneTrainer: the mean over the whole picture, the background at a tenth of the weight.",
-        {
-            "normalize": "none",
-            "mask_channel": "luminance",
-            "reduction": "bilinear antialiased",
-            "floor_mode": "max",
-            "floor": 0.1,
-        },
+        "OneTrainer's masked training: the mean over the whole picture, nowhere less than the unmasked "
+        "weight 0.1 (our max floor). " + _ONETRAINER_FAULTS,
+        {"normalize": "none", **_ONETRAINER},
+        ("elementwise", "elementwise_param", "floor"),
     ),
     "OneTrainer normalised": _Preset(
-        "OneTrainer with its masked-area normalisation.",
-        {
-            "normalize": "area",
-            "area_min": 0.0,
-            "mask_channel": "luminance",
-            "reduction": "bilinear antialiased",
-            "floor_mode": "max",
-            "floor": 0.1,
-        },
+        "OneTrainer's masked training with normalised masked area: each sample divided by its mean weight. "
+        + _ONETRAINER_FAULTS,
+        {"normalize": "area", "area_min": 0.0, **_ONETRAINER},
+        ("elementwise", "elementwise_param", "floor"),
     ),
 }
 
-CUSTOM = "custom"
 PRESETS: dict[str, LossSettings] = {
     name: LossSettings(preset=name, **preset.options) for name, preset in _PRESETS.items()
 }
@@ -112,7 +160,8 @@ def apply_preset(name: str, base: LossSettings | None = None) -> LossSettings:
 
     Args:
         name: one of `PRESET_NAMES`; `custom` takes every option from `base`.
-        base: settings whose noise levels, timestep weight and noise are kept; None for the defaults.
+        base: the user's settings: noise levels, timestep weight and noise are kept, and so is an option
+            that the trainer itself offers where it differs from our default. None for the defaults.
 
     Raises:
         ConfigError: unknown preset.
@@ -120,21 +169,39 @@ def apply_preset(name: str, base: LossSettings | None = None) -> LossSettings:
     base = base or LossSettings()
     if name == CUSTOM:
         return dataclasses.replace(base, preset=CUSTOM)
-    chosen = PRESETS.get(name)
-    if chosen is None:
-        raise ConfigError(f"preset: expected one of {', '.join(PRESET_NAMES)}, got {name!r}.")
-    options = {option: getattr(chosen, option) for option in PRESET_FIELDS}
+    chosen, default = PRESETS[_known(name)], LossSettings()
+    options = {
+        option: getattr(chosen, option)
+        for option in PRESET_OPTIONS
+        if option not in _PRESETS[name].tunable or getattr(base, option) == getattr(default, option)
+    }
     return dataclasses.replace(base, preset=name, **options)
 
 
+def overruled_options(name: str, base: LossSettings) -> tuple[str, ...]:
+    """Names of the options that a person set and the preset replaces, so that they can be told."""
+    chosen, default = apply_preset(name, base), LossSettings()
+    return tuple(
+        option
+        for option in PRESET_OPTIONS
+        if getattr(base, option) not in (getattr(default, option), getattr(chosen, option))
+    )
+
+
 def preset_help(name: str) -> str:
-    """What a preset does and which known bugs of that trainer it leaves out, in plain words.
+    """What a preset does, what it sets, and which faults of that trainer it leaves out.
 
     Raises:
         ConfigError: unknown preset.
     """
     if name == CUSTOM:
         return "Every option as you set it."
+    preset = _PRESETS[_known(name)]
+    values = ", ".join(f"{option} {value}" for option, value in preset.options.items())
+    return f"{preset.help} Sets: {values or 'the defaults'}."
+
+
+def _known(name: str) -> str:
     if name not in _PRESETS:
         raise ConfigError(f"preset: expected one of {', '.join(PRESET_NAMES)}, got {name!r}.")
-    return _PRESETS[name].help
+    return name
