@@ -40,14 +40,22 @@ def built_host():
     """The interpreter and the ComfyUI folder of this recipe's host, which is built first if need be."""
     recipe = current_recipe()
     folder = cache_root() / "hosts" / recipe.key
-    if not (folder / READY).is_file():
+    if not _is_ready(folder):
         with exclusive(folder.with_suffix(".lock")):
-            if not (folder / READY).is_file():
+            if not _is_ready(folder):
                 _build(folder, recipe)
     return interpreter_of(folder / "venv"), folder / "ComfyUI"
 
 
+def _is_ready(folder):
+    # The interpreter is a link to the one that made it, which may have been uninstalled since.
+    return (folder / READY).is_file() and interpreter_of(folder / "venv").exists()
+
+
 def _build(folder, recipe):
+    if not interpreter_of(folder / "venv").exists():
+        for stamp in folder.glob("*.done"):
+            stamp.unlink()
     say(f"setting up ComfyUI 0.30 and its Python environment once, in {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     python = interpreter_of(folder / "venv")
