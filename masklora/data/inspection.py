@@ -13,7 +13,7 @@ from .loading import Progress
 from .report import HIGH_COVERAGE, LOW_COVERAGE, MatchReport, PictureStats
 
 # JPEG masks are seldom exactly 0 or 255.
-NEARLY = 2 / 255
+NEARLY = 2.5 / 255
 VANISHED = 0.5
 CONTRAST = 0.2
 VOTERS = 4
@@ -50,6 +50,7 @@ def inspect(
     black: list[str] = []
     white: list[str] = []
     thin: list[str] = []
+    graded: list[PictureStats] = []
     for done, sample in enumerate(dataset.samples):
         if check_cancel is not None:
             check_cancel()
@@ -57,16 +58,17 @@ def inspect(
         stats = mask_stats(sample, mask, grid_stride, resolution)
         pictures.append(stats)
         if mask is not None:
-            if float(mask.max()) <= NEARLY:
+            lowest, highest = float(mask.min()), float(mask.max())
+            if highest <= NEARLY:
                 black.append(sample.name)
-            elif float(mask.min()) >= 1 - NEARLY:
+            elif lowest >= 1 - NEARLY:
                 white.append(sample.name)
-            elif stats.peak < VANISHED * float(mask.max()):
-                thin.append(sample.name)
+            else:
+                graded.append(stats)
+                if stats.peak < VANISHED * highest:
+                    thin.append(sample.name)
         if progress is not None:
             progress(done + 1, len(dataset), sample.name)
-    plain = frozenset((*black, *white))
-    graded = [stats for stats in pictures if stats.has_mask and stats.name not in plain]
     return replace(
         dataset.report,
         matched=tuple(stats.name for stats in pictures if stats.has_mask),

@@ -91,7 +91,7 @@ def from_images(
     settings = settings or DatasetSettings()
     check_settings(replace(settings, mask_source="auto"))
     _check_counting(settings)
-    if not images:
+    if len(images) == 0:
         raise DataError("images: expected at least one picture, got none. Connect a list of images.")
     all_masks = _spread(masks, len(images), "masks")
     all_captions = _spread(captions, len(images), "captions")
@@ -180,7 +180,7 @@ def _final_report(
 
 def _spread(values: Sequence, count: int, what: str) -> list:
     if len(values) in (0, 1):
-        return [values[0] if values else None] * count
+        return [values[0] if len(values) else None] * count
     if len(values) != count:
         raise DataError(f"{what}: expected none, one, or {count} (one per picture), got {len(values)}.")
     return list(values)
