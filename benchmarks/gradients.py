@@ -60,7 +60,7 @@ class Problem:
     def loss(self) -> Tensor:
         """The masked loss through our own path: noise, denoise, target, objective."""
         schedule, t = self.trainable.schedule, self.trainable
-        conditioning = t.collate(self.texts, self.geometries, ["a", "b"])
+        conditioning = t.collate(self.texts, self.geometries)
         noisy = add_noise(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=schedule)
         pred = t.denoise(noisy, self.u, conditioning)
         goal = target(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=schedule)
@@ -83,7 +83,7 @@ class Problem:
         raw = {n: random[n] / _norm(random) + g / _norm(gradients) for n, g in gradients.items()}
         return {n: r / _norm(raw) for n, r in raw.items()}
 
-    def finite_difference(self, direction: dict[str, Tensor], *, step: float = 2e-2) -> float:
+    def finite_difference(self, direction: dict[str, Tensor], *, step: float = 1e-2) -> float:
         """The derivative along `direction` from forward passes only."""
         parameters = self.adapters.parameters()
         start = {n: p.detach().clone() for n, p in parameters.items()}

@@ -56,7 +56,7 @@ class TrainableModel:
         self.schedule = self._make_schedule()
         self._adapters: AdapterSet | None = None
         self._whole = False
-        self._kept: OrderedDict[Any, dict[str, Any]] = OrderedDict()
+        self._kept: OrderedDict[Any, tuple[dict, dict]] = OrderedDict()
 
     def _make_schedule(self) -> Schedule:
         prediction = _PREDICTIONS.get(self.model.model_type)
@@ -114,22 +114,22 @@ class TrainableModel:
         """A VAE latent (B, C, …) scaled and shifted as the network sees it."""
         return self.model.process_latent_in(latent)
 
-    def collate(self, texts: Sequence[dict[str, Any]], geometries: Sequence[Geometry], keys: Sequence[str]) -> list:
+    def collate(self, texts: Sequence[dict[str, Any]], geometries: Sequence[Geometry]) -> list[dict[str, Any]]:
         """Conditioning of a batch, one entry a sample, processed once per text and geometry.
 
         Args:
-            texts: Flat conditioning dicts, `cond` (1, T, D) and whatever else the text encoder gave.
+            texts: Flat conditioning dicts, `cond` (1, T, D) and whatever else the text encoder gave. The same
+                object is processed once.
             geometries: Of each sample; families with size conditioning read them.
-            keys: Identity of each text, so that equal ones are processed once.
         """
-        return [self._process(t, g, k) for t, g, k in zip(texts, geometries, keys, strict=True)]
+        return [self._process(t, g) for t, g in zip(texts, geometries, strict=True)]
 
-    def _process(self, text: dict[str, Any], geometry: Geometry, key: str) -> dict[str, Any]:
+    def _process(self, text: dict[str, Any], geometry: Geometry) -> dict[str, Any]:
         sizes = _size_conditioning(geometry) if self.family.size_conditioning else {}
-        slot = (key, tuple(sizes.values()))
+        slot = (id(text), tuple(sizes.values()))
         if slot in self._kept:
             self._kept.move_to_end(slot)
-            return self._kept[slot]
+            return self._kept[slot][1]
         extras = {k: v for k, v in text.items() if k != "cond"}
         probe = torch.zeros(1, self.family.latent_channels, 8, 8, device=self.device)
         made = self.model.extra_conds(
@@ -140,7 +140,8 @@ class TrainableModel:
             prompt_type="positive",
         )
         out = {k: self._to_device(c.process_cond(batch_size=1, area=None).cond) for k, c in made.items()}
-        self._kept[slot] = out
+        # The text is kept too, so that its id cannot pass to another one.
+        self._kept[slot] = (text, out)
         if len(self._kept) > _KEPT_CONDITIONINGS:
             self._kept.popitem(last=False)
         return out

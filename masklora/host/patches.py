@@ -86,12 +86,12 @@ def _choose_forward(module: nn.Module, *, dtype: torch.dtype, device: torch.devi
         return None
     resident = _resident(module, dtype=dtype, device=device)
     if isinstance(module, nn.Linear):
-        return _plain_linear(module) if resident else lambda x, *a, **k: _RecastLinear.apply(x, module)
+        return _plain_linear(module) if resident else _recast_linear(module)
     if resident:
         return None
     if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
         return lambda x: _RecastConv2d.apply(x, module)
-    original = type(module).forward.__get__(module)
+    original = getattr(module, "forward_comfy_cast_weights", type(module).forward.__get__(module))
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not (torch.is_grad_enabled() and x.requires_grad):
@@ -111,6 +111,14 @@ def _resident(module: nn.Module, *, dtype: torch.dtype, device: torch.device) ->
 
 def _plain_linear(module: nn.Linear) -> Callable[..., Tensor]:
     return lambda x: F.linear(x, module.weight, module.bias)
+
+
+def _recast_linear(module: nn.Linear) -> Callable[..., Tensor]:
+    def forward(x: Tensor) -> Tensor:
+        # Blocks write to the result in place, which autograd forbids on a view made inside a Function.
+        return _RecastLinear.apply(x.reshape(-1, x.shape[-1]), module).reshape(*x.shape[:-1], module.out_features)
+
+    return forward
 
 
 def _is_quantised(tensor: Tensor) -> bool:

@@ -1,0 +1,201 @@
+"""The trainable model: same predictions as ComfyUI, no trace afterwards, no second copy of the weights."""
+
+import comfy.model_management
+import comfy.sampler_helpers
+import comfy.samplers
+import pytest
+import torch
+from harness.models import small_model, small_text
+from masklora.archs import FAMILIES
+from masklora.config import AdapterSettings
+from masklora.data.geometry import Geometry
+from masklora.errors import AdapterError, FamilyError
+from masklora.flow import add_noise, sigma_of
+from masklora.host.model import TrainableModel
+
+SQUARE = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
+LIGHT = ["sd15", "sd3", "flux"]
+
+
+def make_adapters(trainable, **settings):
+    adapters = trainable.make_adapters(AdapterSettings(**{"rank": 4, "alpha": 4.0, **settings}), seed=0)
+    for name, p in adapters.parameters().items():
+        if name.endswith("lora_B"):
+            p.data.normal_(0, 0.02, generator=torch.Generator().manual_seed(3))
+    return adapters
+
+
+def batch(trainable, n=2):
+    g = torch.Generator().manual_seed(1)
+    latent = torch.randn(n, trainable.family.latent_channels, 8, 8, generator=g)
+    noise = torch.randn(n, trainable.family.latent_channels, 8, 8, generator=g)
+    u = torch.linspace(0.2, 0.8, n)
+    return add_noise(latent, noise, u, schedule=trainable.schedule), u, latent
+
+
+def network_state(patcher):
+    return {k: v.clone() for k, v in patcher.model.state_dict().items()}
+
+
+def assert_untouched(patcher, before, ids):
+    after = patcher.model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[k], before[k]) for k in before)
+    assert [id(p) for p in patcher.model.parameters()] == ids
+    assert not any("forward" in m.__dict__ for m in patcher.model.modules())
+    assert not comfy.model_management.in_training
+
+
+@pytest.mark.parametrize("family", [f.name for f in FAMILIES])
+def test_denoise_equals_what_core_computes_from_the_same_inputs(family):
+    patcher = small_model(family)
+    trainable = TrainableModel(patcher, guidance=3.5)
+    text = small_text(family, tokens=77)
+    noisy, u, _ = batch(trainable, n=1)
+    with trainable.session(make_adapters(trainable), checkpointing="off"), torch.no_grad():
+        trainable._adapters.set_enabled(False)
+        ours = trainable.denoise(noisy, u, trainable.collate([text], [SQUARE]))
+    sigma = sigma_of(u, schedule=trainable.schedule)
+    sampling = patcher.model.model_sampling
+    if trainable.schedule.prediction == "flow":
+        x = noisy
+    else:
+        x = noisy * (sigma.view(-1, 1, 1, 1) ** 2 + 1).sqrt()
+    sizes = {"width": 64, "height": 64, "target_width": 64, "target_height": 64, "crop_w": 0, "crop_h": 0}
+    cond = [[text["cond"], {"pooled_output": text["pooled_output"], "guidance": 3.5, **sizes}]]
+    conds = {"positive": comfy.sampler_helpers.convert_cond(cond)}
+    comfy.model_management.load_models_gpu([patcher])
+    patcher.pre_run()
+    with torch.no_grad():
+        conds = comfy.samplers.process_conds(patcher.model, x, conds, x.device, x, None, 0)
+        theirs = comfy.samplers.calc_cond_batch(
+            patcher.model, [conds["positive"]], x, sigma, patcher.model_options
+        )[0]
+    expected = sampling.calculate_denoised(sigma, ours, x)
+    assert torch.allclose(expected, theirs, rtol=1e-4, atol=1e-4), (expected - theirs).abs().max()
+
+
+@pytest.mark.parametrize("family", LIGHT)
+def test_samples_of_a_batch_keep_their_own_caption(family):
+    trainable = TrainableModel(small_model(family))
+    texts = [small_text(family, tokens=77, seed=1), small_text(family, tokens=154, seed=2)]
+    noisy, u, _ = batch(trainable)
+    with trainable.session(make_adapters(trainable)), torch.no_grad():
+        both = trainable.denoise(noisy, u, trainable.collate(texts, [SQUARE] * 2))
+        for i in range(2):
+            alone = trainable.denoise(
+                noisy[i : i + 1], u[i : i + 1], trainable.collate([texts[i]], [SQUARE])
+            )
+            assert torch.allclose(both[i], alone[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("ending", ["normal", "error", "cancel"])
+@pytest.mark.parametrize("family", LIGHT)
+def test_model_is_bit_identical_after_training_however_it_ends(family, ending):
+    patcher = small_model(family)
+    before, ids = network_state(patcher), [id(p) for p in patcher.model.parameters()]
+    trainable = TrainableModel(patcher)
+    adapters = make_adapters(trainable)
+    stop = {"error": RuntimeError, "cancel": comfy.model_management.InterruptProcessingException, "normal": None}
+    try:
+        with trainable.session(adapters):
+            noisy, u, _ = batch(trainable)
+            text = small_text(family, tokens=77)
+            out = trainable.denoise(noisy, u, trainable.collate([text] * 2, [SQUARE] * 2))
+            out.square().mean().backward()
+            if stop[ending]:
+                raise stop[ending]("stopped")
+    except (RuntimeError, comfy.model_management.InterruptProcessingException):
+        assert ending != "normal"
+    assert_untouched(patcher, before, ids)
+
+
+def test_model_loaded_in_inference_mode_trains_without_copying_its_weights():
+    with torch.inference_mode():
+        patcher = small_model("flux")
+        assert next(patcher.model.diffusion_model.parameters()).is_inference()
+        pointers = {n: p.data_ptr() for n, p in patcher.model.named_parameters()}
+        before = network_state(patcher)
+        ids = [id(p) for p in patcher.model.parameters()]
+        trainable = TrainableModel(patcher)
+        adapters = make_adapters(trainable)
+        with trainable.session(adapters, checkpointing="off"), trainable.autograd_scope():
+            inside = {n.replace(".base_layer", ""): p.data_ptr() for n, p in patcher.model.named_parameters()}
+            assert all(inside[n] == pointer for n, pointer in pointers.items())
+            noisy, u, _ = batch(trainable)
+            text = small_text("flux", tokens=77)
+            loss = trainable.denoise(noisy, u, trainable.collate([text] * 2, [SQUARE] * 2)).square().mean()
+            loss.backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapters.parameters().values())
+        assert_untouched(patcher, before, ids)
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("family", LIGHT)
+def test_no_cast_copy_of_a_frozen_weight_is_kept_for_backward(family, stored):
+    patcher = small_model(family)
+    weights = [m.weight for m in patcher.model.diffusion_model.modules() if isinstance(m, torch.nn.Linear)]
+    for w in weights:
+        w.data = w.data.to(stored)
+    shapes = {tuple(w.shape) for w in weights} | {tuple(w.t().shape) for w in weights}
+    patcher.model.manual_cast_dtype = torch.float32
+    for m in patcher.model.diffusion_model.modules():
+        if hasattr(m, "comfy_cast_weights"):
+            m.comfy_cast_weights = True
+    trainable = TrainableModel(patcher, dtype=torch.float32)
+    adapters = make_adapters(trainable)
+    own = {p.data_ptr() for p in adapters.parameters().values()}
+    saved = []
+
+    def keep(t):
+        if tuple(t.shape) in shapes and t.data_ptr() not in own:
+            saved.append((tuple(t.shape), t.dtype))
+        return t
+
+    with trainable.session(adapters, checkpointing="off"), trainable.autograd_scope():
+        noisy, u, _ = batch(trainable)
+        text = small_text(family, tokens=77)
+        conditioning = trainable.collate([text] * 2, [SQUARE] * 2)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            loss = trainable.denoise(noisy, u, conditioning).square().mean()
+        loss.backward()
+    assert saved == []
+    assert all(p.grad.isfinite().all() for p in adapters.parameters().values())
+
+
+def test_gradients_through_cast_weights_equal_those_of_the_cast_model():
+    plain, cast = small_model("flux"), small_model("flux")
+    for a, b in zip(plain.model.parameters(), cast.model.parameters(), strict=True):
+        b.data = b.data.to(torch.bfloat16)
+        a.data = b.data.float()
+    for m in cast.model.modules():
+        if hasattr(m, "comfy_cast_weights"):
+            m.comfy_cast_weights = True
+    found = []
+    for patcher in (plain, cast):
+        trainable = TrainableModel(patcher, dtype=torch.float32)
+        adapters = make_adapters(trainable)
+        with trainable.session(adapters):
+            noisy, u, _ = batch(trainable)
+            text = small_text("flux", tokens=77)
+            out = trainable.denoise(noisy, u, trainable.collate([text] * 2, [SQUARE] * 2))
+            out.square().mean().backward()
+        found.append({n: p.grad for n, p in adapters.parameters().items()})
+    for name, grad in found[0].items():
+        assert torch.allclose(grad, found[1][name], rtol=1e-4, atol=1e-6), name
+
+
+def test_unknown_family_names_the_known_ones():
+    patcher = small_model("sd15")
+    patcher.model.model_config = type("Mystery", (), {})()
+    with pytest.raises(FamilyError, match=r"Mystery.*Stable Diffusion 1\.5.*FLUX"):
+        TrainableModel(patcher)
+
+
+def test_dora_is_refused_on_quantised_weights():
+    patcher = small_model("flux")
+    for m in patcher.model.diffusion_model.modules():
+        if isinstance(m, torch.nn.Linear):
+            m.weight.data = m.weight.data.to(torch.float8_e4m3fn)
+    with pytest.raises(AdapterError, match="DoRA"):
+        make_adapters(TrainableModel(patcher, dtype=torch.float32), algorithm="dora")
