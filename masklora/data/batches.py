@@ -1,0 +1,204 @@
+"""Which samples, variants and captions every micro-batch holds, as a pure function of seed and number.
+
+Because nothing is carried from one batch to the next, a resumed run needs to know only its step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import ConfigError
+
+EMPTY_CAPTION = -1
+
+_EPOCH, _PHASE, _FILL, _DRAW = range(4)
+
+
+class EntryLike(Protocol):
+    """What the plan reads of a cache entry."""
+
+    @property
+    def name(self) -> str:
+        """Unique name of the picture."""
+        ...
+
+    @property
+    def bucket(self) -> tuple[int, int]:
+        """(width, height) of the training picture."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """Appearances per epoch; fractions are met over several epochs."""
+        ...
+
+    @property
+    def latent_keys(self) -> Sequence[object]:
+        """One per crop, flip or fill variant."""
+        ...
+
+    @property
+    def text_keys(self) -> Sequence[object]:
+        """One per caption variant."""
+        ...
+
+    @property
+    def caption_dropout(self) -> float:
+        """Probability of the empty caption."""
+        ...
+
+
+Draw = tuple[int, int, int]
+
+
+def split_validation(names: Sequence[str], *, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices to train on and indices held out, disjoint, both in the order of `names`.
+
+    The choice hangs on seed and name alone, so adding a picture moves none of the others.
+
+    Args:
+        names: unique names of the pictures.
+        share: part to hold out, in [0, 1).
+        seed: of the run.
+
+    Returns:
+        (training, validation). With share above 0 and at least two pictures, both hold at least one.
+
+    Raises:
+        ConfigError: the share is outside [0, 1).
+    """
+    if not 0.0 <= share < 1.0:
+        raise ConfigError(f"validation_share: expected at least 0 and less than 1, got {share:g}.")
+    if share == 0.0 or len(names) < 2:
+        return list(range(len(names))), []
+    count = min(len(names) - 1, max(1, round(share * len(names))))
+    ranks = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names]
+    held = set(sorted(range(len(names)), key=ranks.__getitem__)[:count])
+    return [i for i in range(len(names)) if i not in held], sorted(held)
+
+
+class BatchPlan:
+    """The micro-batches of a run: every one from one bucket, every epoch true to the repeats.
+
+    Batch `n` depends on the entries, the batch size, the seed and n, on nothing else.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[EntryLike],
+        batch_size: int,
+        seed: int,
+        *,
+        use: Sequence[int] | None = None,
+    ) -> None:
+        """Plan over cache entries.
+
+        Args:
+            entries: of the cache.
+            batch_size: pictures per micro-batch.
+            seed: of the run.
+            use: indices of the entries to train on; all by default.
+
+        Raises:
+            ConfigError: no entry has a positive weight, or the batch size is below 1.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: expected at least 1, got {batch_size}.")
+        self.entries, self.batch_size, self.seed = entries, batch_size, seed
+        chosen = list(range(len(entries))) if use is None else list(use)
+        self._use = np.array([i for i in chosen if entries[i].weight > 0], dtype=np.int64)
+        if not len(self._use):
+            raise ConfigError("dataset: there is nothing to train on. Every picture has 0 repeats.")
+        self._weights = np.array([float(entries[i].weight) for i in self._use])
+        self._phase = np.array([self._generator(_PHASE, int(i)).random() for i in self._use])
+        self._bucket_of = [tuple(entries[i].bucket) for i in self._use]
+        self._buckets = sorted(set(self._bucket_of))
+        self._members = [
+            np.array([k for k, b in enumerate(self._bucket_of) if b == bucket]) for bucket in self._buckets
+        ]
+        self._starts = [0]
+        self._batches = lru_cache(maxsize=2)(self._make_epoch)
+
+    def batch(self, number: int) -> list[Draw]:
+        """The samples of micro-batch `number`: (entry index, latent variant, caption variant).
+
+        Returns:
+            Exactly `batch_size` draws from one bucket. A caption variant of `EMPTY_CAPTION` stands for
+            the empty caption.
+        """
+        epoch, start = self._locate(number)
+        members = self._batches(epoch)[number - start]
+        random = self._generator(_DRAW, number)
+        return [self._draw(int(self._use[k]), random) for k in members]
+
+    def epoch_of(self, number: int) -> int:
+        """The 0-based epoch that micro-batch `number` belongs to."""
+        return self._locate(number)[0]
+
+    def epoch_length(self, epoch: int) -> int:
+        """Number of micro-batches in an epoch; differs between epochs only if a weight is a fraction."""
+        counts = self._counts(epoch)
+        return sum(math.ceil(int(counts[m].sum()) / self.batch_size) for m in self._members)
+
+    def steps_for(self, epochs: int, *, accumulation: int = 1) -> int:
+        """Optimizer steps that see every picture `epochs` times; the last step may reach beyond."""
+        total = sum(self.epoch_length(epoch) for epoch in range(epochs))
+        return max(1, math.ceil(total / accumulation))
+
+    def _draw(self, entry: int, random: np.random.Generator) -> Draw:
+        variants, captions = len(self.entries[entry].latent_keys), len(self.entries[entry].text_keys)
+        variant = int(random.integers(variants)) if variants > 1 else 0
+        caption = int(random.integers(captions)) if captions > 1 else 0
+        if captions == 0:
+            return entry, variant, EMPTY_CAPTION
+        dropout = self.entries[entry].caption_dropout
+        if dropout > 0 and random.random() < dropout:
+            caption = EMPTY_CAPTION
+        return entry, variant, caption
+
+    def _locate(self, number: int) -> tuple[int, int]:
+        while self._starts[-1] <= number:
+            self._starts.append(self._starts[-1] + self.epoch_length(len(self._starts) - 1))
+        epoch = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return epoch, self._starts[epoch]
+
+    def _counts(self, epoch: int) -> np.ndarray:
+        # A fraction f shows up in floor((e+1)f + phase) - floor(ef + phase) of the epochs: the right
+        # share in the long run, spread evenly, without remembering what came before.
+        whole = np.floor(self._weights)
+        part = self._weights - whole
+        extra = np.floor((epoch + 1) * part + self._phase) - np.floor(epoch * part + self._phase)
+        counts = (whole + extra).astype(np.int64)
+        if not counts.any():
+            counts[int(np.argmax(self._weights))] = 1
+        return counts
+
+    def _make_epoch(self, epoch: int) -> list[list[int]]:
+        counts = self._counts(epoch)
+        random = self._generator(_EPOCH, epoch)
+        batches: list[list[int]] = []
+        for number, members in enumerate(self._members):
+            order = random.permutation(np.repeat(members, counts[members])).tolist()
+            short = -len(order) % self.batch_size
+            order += self._fill(members, order, short, self._generator(_FILL, epoch, number))
+            batches += [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        return [batches[i] for i in random.permutation(len(batches))]
+
+    def _fill(
+        self, members: np.ndarray, order: list[int], short: int, random: np.random.Generator
+    ) -> list[int]:
+        if short == 0:
+            return []
+        started = set(order[len(order) - (self.batch_size - short) :])
+        fresh = [int(k) for k in random.permutation(members) if int(k) not in started]
+        pool = fresh or [int(k) for k in members]
+        return [pool[i % len(pool)] for i in range(short)]
+
+    def _generator(self, purpose: int, *numbers: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed & 0xFFFFFFFFFFFFFFFF, purpose, *numbers])

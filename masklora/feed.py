@@ -1,0 +1,158 @@
+"""From cache entries to the tensors of a micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .config import LossSettings
+from .data.batches import EMPTY_CAPTION, Draw, EntryLike
+from .masks import HARD_THRESHOLD, reduce_mask
+
+MASK_MEMO_BYTES = 256 * 2**20
+TEXT_MEMO = 64
+
+
+class TrainEntry(EntryLike, Protocol):
+    """What training reads of a cache entry."""
+
+    @property
+    def geometries(self) -> Sequence[Any]:
+        """One per latent variant."""
+        ...
+
+    @property
+    def multiplier(self) -> float:
+        """Loss multiplier of the data set."""
+        ...
+
+    @property
+    def regularisation(self) -> bool:
+        """Whether the entry is of a regularisation set."""
+        ...
+
+
+class CacheLike(Protocol):
+    """What training asks of a cache."""
+
+    @property
+    def entries(self) -> Sequence[TrainEntry]:
+        """All entries; their order is the meaning of an entry's index."""
+        ...
+
+    def latent(self, entry: Any, variant: int) -> Tensor:
+        """(C, [F,] h, w) float32 in the VAE's own space."""
+        ...
+
+    def mask(self, entry: Any, variant: int) -> Tensor:
+        """(1, [F,] H, W) float32 in [0, 1] at the training geometry."""
+        ...
+
+    def text(self, key: Any) -> dict[str, Any]:
+        """One caption's conditioning."""
+        ...
+
+    def empty_text(self) -> dict[str, Any]:
+        """The conditioning of the empty caption."""
+        ...
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Tensors on the training device, one row per sample.
+
+    Attributes:
+        latents: (B, C, [F,] h, w) float32 in the model's space.
+        masks: (B, 1, [F,] h, w) float32 on the latent grid, before the latent transforms.
+        grid: (h, w).
+        conditioning: whatever the collator made of the captions and geometries.
+        multiplier: (B,) float32.
+        names: of the pictures.
+    """
+
+    latents: Tensor
+    masks: Tensor
+    grid: tuple[int, int]
+    conditioning: Any
+    multiplier: Tensor
+    names: tuple[str, ...]
+
+
+class Feed:
+    """Reads the samples of a micro-batch; reduced masks are remembered, within a bound."""
+
+    def __init__(
+        self,
+        cache: CacheLike,
+        loss: LossSettings,
+        *,
+        collate: Callable[[list[dict[str, Any]], list[Any]], Any],
+        grid_of: Callable[[tuple[int, int]], tuple[int, int]],
+        latent_in: Callable[[Tensor], Tensor],
+        regularisation_weight: float,
+        device: torch.device,
+    ) -> None:
+        """Read from `cache`; see `TrainJob` for the callables."""
+        self.cache, self.loss, self.device = cache, loss, device
+        self._collate, self._grid_of, self._latent_in = collate, grid_of, latent_in
+        self._regularisation_weight = regularisation_weight
+        self._memo: dict[tuple[int, int], Tensor] = {}
+        self._memo_bytes = 0
+        self._texts: dict[Any, dict[str, Any]] = {}
+
+    def make(self, draws: Sequence[Draw]) -> MicroBatch:
+        """The micro-batch of these draws, which are all of one bucket."""
+        entries = [self.cache.entries[index] for index, _, _ in draws]
+        grid = self._grid_of(tuple(entries[0].bucket))
+        latents = [self.cache.latent(e, v) for e, (_, v, _) in zip(entries, draws, strict=True)]
+        masks = [self._reduced(index, variant, grid) for index, variant, _ in draws]
+        texts = [self._text(e, c) for e, (_, _, c) in zip(entries, draws, strict=True)]
+        geometries = [e.geometries[v] for e, (_, v, _) in zip(entries, draws, strict=True)]
+        return MicroBatch(
+            latents=self._latent_in(self._to_device(latents)),
+            masks=self._to_device(masks),
+            grid=grid,
+            conditioning=self._collate(texts, geometries),
+            multiplier=self._to_device([torch.tensor(self._multiplier(e)) for e in entries]),
+            names=tuple(e.name for e in entries),
+        )
+
+    def _multiplier(self, entry: TrainEntry) -> float:
+        return entry.multiplier * (self._regularisation_weight if entry.regularisation else 1.0)
+
+    def _text(self, entry: TrainEntry, caption: int) -> dict[str, Any]:
+        key = "" if caption == EMPTY_CAPTION else entry.text_keys[caption]
+        text = self._texts.pop(key, None)
+        if text is None:
+            text = self.cache.text(key) if key else self.cache.empty_text()
+        self._texts[key] = text
+        if len(self._texts) > TEXT_MEMO:
+            del self._texts[next(iter(self._texts))]
+        return text
+
+    def _reduced(self, index: int, variant: int, grid: tuple[int, int]) -> Tensor:
+        known = self._memo.get((index, variant))
+        if known is not None:
+            return known
+        mask = self.cache.mask(self.cache.entries[index], variant).to(torch.float32)
+        if self.loss.mask_type == "hard":
+            mask = (mask > HARD_THRESHOLD).to(mask.dtype)
+        small = reduce_mask(
+            mask[None], grid=grid, kind=self.loss.reduction, binarize=self.loss.reduction_binarize
+        )[0].clone()
+        self._memo[(index, variant)] = small
+        self._memo_bytes += small.nbytes
+        while self._memo_bytes > MASK_MEMO_BYTES and len(self._memo) > 1:
+            self._memo_bytes -= self._memo.pop(next(iter(self._memo))).nbytes
+        return small
+
+    def _to_device(self, rows: list[Tensor]) -> Tensor:
+        batch = torch.stack([row.to(torch.float32) for row in rows])
+        if self.device.type == "cuda" and batch.device.type == "cpu":
+            # Copying from pageable memory waits for the work queued before it.
+            return batch.pin_memory().to(self.device, non_blocking=True)
+        return batch.to(self.device)

@@ -1,0 +1,139 @@
+"""What `trainer.train` is given and what it gives back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import LossSettings, OptimizerSettings, TrainSettings, check_loss, check_range
+from .errors import ConfigError
+from .feed import CacheLike
+from .flow import Schedule
+from .metrics import StepReport
+
+Denoise = Callable[[Tensor, Tensor, Any], Tensor]
+
+
+@dataclass
+class TrainJob:
+    """What to train, on what, and how.
+
+    Attributes:
+        denoise: (noisy latents, noise levels u (B,), conditioning) to the prediction in the model's own
+            parameterisation, same shape as the latents.
+        params: the trainable parameters by name, in float32.
+        cache: latents, masks and captions.
+        schedule: what the model predicts.
+        collate: captions' conditioning and geometries of a micro-batch to what `denoise` takes.
+        grid_of: bucket (width, height) to the latent grid (h, w).
+        latent_in: from the VAE's space to the model's, for a batch on the device.
+        loss: the masked objective.
+        optim: the optimizer.
+        train: length, batch and bookkeeping.
+        device: where the model computes.
+        default_steps: the family's, used where `train.steps` and `train.epochs` are 0.
+        default_learning_rate: the family's, used where the optimizer's is 0.
+        grad_scaling: the model computes in float16.
+        autograd_scope: the context in which each forward runs together with its backward.
+        set_training: called with False around validation, then with True; for dropout.
+    """
+
+    denoise: Denoise
+    params: Mapping[str, nn.Parameter]
+    cache: CacheLike
+    schedule: Schedule
+    collate: Callable[[list[dict[str, Any]], list[Any]], Any]
+    grid_of: Callable[[tuple[int, int]], tuple[int, int]]
+    latent_in: Callable[[Tensor], Tensor] = lambda latents: latents
+    loss: LossSettings = field(default_factory=LossSettings)
+    optim: OptimizerSettings = field(default_factory=OptimizerSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    default_steps: int = 500
+    default_learning_rate: float = 1e-4
+    grad_scaling: bool = False
+    autograd_scope: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    set_training: Callable[[bool], None] = lambda on: None
+
+
+class Hooks:
+    """What a host may do during training; every method does nothing until it is overridden.
+
+    Anything that a hook raises, BaseExceptions included, ends the run, leaves a resumable checkpoint, and
+    is raised again.
+    """
+
+    def check_cancel(self) -> None:
+        """Raise to cancel. Called before every step and every validation batch."""
+
+    def should_stop(self) -> bool:
+        """Whether to stop here and finish normally with what was learned."""
+        return False
+
+    def should_pause(self) -> bool:
+        """Whether to wait; asked again ten times a second."""
+        return False
+
+    def after_step(self, step: int) -> None:
+        """Called between steps, when the weights are whole: the place for sample pictures."""
+
+    def on_step(self, report: StepReport) -> None:
+        """A step's numbers; on a GPU they arrive in groups, up to a quarter of a second late."""
+
+    def on_validation(self, step: int, loss: float) -> None:
+        """The held-out loss after `step`."""
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        """A checkpoint was written."""
+
+    def on_message(self, text: str) -> None:
+        """Something that a person should know."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run has left.
+
+    Attributes:
+        adapter: float32 CPU weights to use: the moving average where there is one.
+        steps: finished optimizer steps.
+        completed: whether all planned steps were taken; False after a stop.
+        loaded: whether a finished run was found and nothing was trained.
+        resumed_from: step of the checkpoint that was continued, 0 for a fresh start.
+        losses: of every step.
+        summary: see `metrics.summarise`, and `validation`, `validation_best`, `best_step`.
+        folder: of the run.
+    """
+
+    adapter: dict[str, Tensor]
+    steps: int
+    completed: bool
+    loaded: bool
+    resumed_from: int
+    losses: list[float]
+    summary: dict[str, Any]
+    folder: Path
+
+
+def check_job(job: TrainJob) -> None:
+    """Nothing if the job can be trained.
+
+    Raises:
+        ConfigError: a setting is out of range; names the widget.
+    """
+    check_range("batch_size", job.train.batch_size, 1, 4096)
+    check_range("gradient_accumulation", job.train.gradient_accumulation, 1, 4096)
+    check_range("steps", job.train.steps, 0, 10**8)
+    check_range("epochs", job.train.epochs, 0, 10**7)
+    check_range("keep_last", job.train.keep_last, 1, 10**4)
+    check_range("regularisation_weight", job.train.regularisation_weight, 0.0, 1e3)
+    check_loss(job.loss)
+    for name, p in job.params.items():
+        if p.dtype not in (torch.float32, torch.float64):
+            raise ConfigError(f"adapter: {name} is {p.dtype}, expected float32.")

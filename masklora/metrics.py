@@ -1,0 +1,177 @@
+"""What every step reports, gathered on the device and fetched in one transfer now and then.
+
+Reading a number from a GPU waits for all the work queued before it. So the loop only appends device
+tensors here, and they cross over together: every so many steps or every quarter of a second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NAMES_SHOWN = 8
+FLUSH_STEPS = 50
+FLUSH_SECONDS = 0.25
+SUMMARY_STEPS = 100
+COLUMNS = ("loss", "inside", "outside", "coverage", "zero_weight_samples", "grad_norm")
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimizer step in numbers.
+
+    Attributes:
+        step: number of finished steps, 1 for the first.
+        total: steps of the whole run.
+        epoch: 0-based.
+        loss: the objective, averaged over the accumulated micro-batches.
+        inside: unweighted elementwise loss inside the masks; None when nothing was inside.
+        outside: the same outside; None when nothing was outside.
+        coverage: mean weight over all latent cells, 0 to 1.
+        zero_weight_samples: samples without any weight.
+        grad_norm: before clipping.
+        learning_rate: of the first parameter group.
+        steps_per_second: over the last seconds, pauses left out.
+        samples: names of the pictures, at most eight.
+    """
+
+    step: int
+    total: int
+    epoch: int
+    loss: float
+    inside: float | None
+    outside: float | None
+    coverage: float
+    zero_weight_samples: int
+    grad_norm: float
+    learning_rate: float
+    steps_per_second: float
+    samples: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as JSON-able values; NaN and infinity become None."""
+        out = dataclasses.asdict(self)
+        for key, value in out.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                out[key] = None
+        return out
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """What the host knows of a step without asking the device."""
+
+    step: int
+    epoch: int
+    learning_rate: float
+    samples: tuple[str, ...]
+
+
+def step_row(losses: Sequence[Tensor], parts: Sequence[dict[str, Tensor]], grad_norm: Tensor) -> Tensor:
+    """The columns of a step as one device tensor (len(COLUMNS),), float32, no waiting for the device.
+
+    Args:
+        losses: 0-d loss of each micro-batch.
+        parts: `losses.inside_outside` of each micro-batch.
+        grad_norm: 0-d.
+
+    Returns:
+        Means over the micro-batches; `inside` and `outside` leave out those that have no such cell.
+    """
+    columns = [
+        torch.stack([loss.detach() for loss in losses]).mean(),
+        torch.stack([p["inside"] for p in parts]).nanmean(),
+        torch.stack([p["outside"] for p in parts]).nanmean(),
+        torch.stack([p["coverage"].mean() for p in parts]).mean(),
+        torch.stack([p["zero"] for p in parts]).sum(),
+        grad_norm.detach(),
+    ]
+    return torch.stack([c.to(torch.float32) for c in columns])
+
+
+class MetricBuffer:
+    """Rows waiting on the device, and the speed of the run."""
+
+    def __init__(self, total: int) -> None:
+        """`total` is the run's number of steps."""
+        self.total = total
+        self._rows: list[Tensor] = []
+        self._facts: list[StepFacts] = []
+        self._last = time.monotonic()
+        self._marks: deque[tuple[float, int]] = deque(maxlen=32)
+
+    def add(self, row: Tensor, facts: StepFacts) -> None:
+        """Keep a step's row until the next flush."""
+        if not self._marks:
+            self._marks.append((self._last, facts.step - 1))
+        self._rows.append(row)
+        self._facts.append(facts)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to fetch; always on the CPU, where fetching is free."""
+        if not self._rows:
+            return False
+        if self._rows[-1].device.type == "cpu":
+            return True
+        return len(self._rows) >= FLUSH_STEPS or time.monotonic() - self._last >= FLUSH_SECONDS
+
+    def restart_clock(self) -> None:
+        """Forget the speed so far, after a pause or a validation."""
+        self._last = time.monotonic()
+        self._marks.clear()
+
+    def fetch(self) -> list[StepReport]:
+        """All waiting steps as reports, oldest first, in one transfer."""
+        if not self._rows:
+            return []
+        table = torch.stack(self._rows).tolist()
+        facts, self._rows, self._facts = self._facts, [], []
+        self._last = time.monotonic()
+        self._marks.append((self._last, facts[-1].step))
+        (t0, s0), (t1, s1) = self._marks[0], self._marks[-1]
+        rate = (s1 - s0) / (t1 - t0) if t1 > t0 else 0.0
+        return [self._report(row, fact, rate) for row, fact in zip(table, facts, strict=True)]
+
+    def _report(self, row: list[float], facts: StepFacts, rate: float) -> StepReport:
+        values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
+        for key in ("inside", "outside"):
+            values[key] = None if math.isnan(values[key]) else values[key]
+        values["zero_weight_samples"] = round(values["zero_weight_samples"])
+        return StepReport(
+            step=facts.step,
+            total=self.total,
+            epoch=facts.epoch,
+            learning_rate=facts.learning_rate,
+            steps_per_second=rate,
+            samples=facts.samples[:NAMES_SHOWN],
+            **values,
+        )
+
+
+def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Coverage and loss inside and outside over the last hundred steps, and all samples without weight.
+
+    Args:
+        records: lines of metrics.jsonl.
+
+    Returns:
+        JSON-able; a mean is None where no step has that value.
+    """
+    steps = [r for r in records if "loss" in r]
+    recent = steps[-SUMMARY_STEPS:]
+    out: dict[str, Any] = {}
+    for key in ("loss", "inside", "outside", "coverage"):
+        values = [r[key] for r in recent if r.get(key) is not None]
+        out[key] = sum(values) / len(values) if values else None
+    out["zero_weight_samples"] = sum(r.get("zero_weight_samples", 0) for r in steps)
+    out["over_steps"] = len(recent)
+    return out
