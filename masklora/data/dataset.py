@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ..config import DatasetSettings, MaskTransform
 from ..errors import ConfigError, DataError, MaskError
 from ..masks import transform_mask
 from .geometry import ASPECT_TOLERANCE, Geometry, apply_mask
-from .reading import read_image, read_mask
+from .reading import ImageData, read_image, read_mask
 from .report import MatchReport, merge_reports
 
 
@@ -122,7 +123,7 @@ def load_sample(sample: Sample) -> LoadedSample:
     if sample.image is not None:
         rgb, alpha = np.rint(np.clip(sample.image[..., :3], 0, 1) * 255).astype(np.uint8), None
     else:
-        data = read_image(source_path(sample))
+        data = _read(sample)
         rgb, alpha = data.rgb, data.alpha
     mask = _transformed(sample, _raw_mask(sample, alpha))
     if mask is None:
@@ -139,7 +140,7 @@ def load_mask(sample: Sample) -> np.ndarray | None:
     Raises:
         DataError, MaskError: as `load_sample`.
     """
-    alpha = read_image(source_path(sample)).alpha if sample.alpha and sample.image is None else None
+    alpha = _read(sample).alpha if sample.alpha and sample.image is None else None
     return _transformed(sample, _raw_mask(sample, alpha))
 
 
@@ -166,6 +167,15 @@ def check_aspect(name: str, mask_size: tuple[int, int], image_size: tuple[int, i
         )
 
 
+@contextmanager
+def naming(path: Path, label: str, kind: type[DataError] = DataError) -> Iterator[None]:
+    """A context in which errors of reading `path` carry `label`: files of one name lie in many folders."""
+    try:
+        yield
+    except DataError as error:
+        raise kind(str(error).removeprefix("mask ").replace(path.name, label, 1)) from error
+
+
 def source_path(sample: Sample) -> Path:
     """The file of a sample that is not in memory; raises `DataError` for one that has neither."""
     if sample.image_path is None:
@@ -173,12 +183,20 @@ def source_path(sample: Sample) -> Path:
     return sample.image_path
 
 
+def _read(sample: Sample) -> ImageData:
+    path = source_path(sample)
+    with naming(path, sample.name):
+        return read_image(path)
+
+
 def _raw_mask(sample: Sample, alpha: np.ndarray | None) -> np.ndarray | None:
     if sample.mask is not None:
         return sample.mask
     if sample.mask_path is not None:
-        mask = read_mask(sample.mask_path, sample.settings.mask_channel)
-        check_aspect(f"{sample.name} (mask {sample.mask_path.name})", mask.shape[::-1], sample.size)
+        label = f"{sample.name} (mask {sample.mask_path.name})"
+        with naming(sample.mask_path, label, MaskError):
+            mask = read_mask(sample.mask_path, sample.settings.mask_channel)
+        check_aspect(label, (mask.shape[1], mask.shape[0]), sample.size)
         return mask
     return alpha if sample.alpha else None
 

@@ -22,6 +22,7 @@ IMAGE_EXTENSIONS = frozenset(
 )
 # Suffix of the stem, and the extensions it is used with (all of them where empty).
 SIDECAR_SUFFIXES = (("-masklabel", (".png",)), ("_wmask", (".png",)), ("_mask", ()), (".mask", ()))
+MASK_FOLDER_NAMES = frozenset({"mask", "masks"})
 SKIPPED_FOLDERS = frozenset({"__MACOSX", "$RECYCLE.BIN"})
 
 Allowed = Callable[[Path], Path]
@@ -89,7 +90,9 @@ def match(settings: DatasetSettings, *, allowed: Allowed) -> tuple[list[Item], M
     check_settings(settings)
     folder = _existing_folder(settings.folder, "folder", allowed)
     mask_folder = _mask_folder(settings, folder, allowed)
-    tree = _walk(folder, settings.subfolders, allowed, skip=mask_folder)
+    # Masks stay masks when the source is switched to alpha or none and the widget is left filled.
+    unused = folder / settings.mask_folder.strip() if settings.mask_folder.strip() else None
+    tree = _walk(folder, settings.subfolders, allowed, skip=mask_folder or unused)
     pictures, sidecars = _split_sidecars(tree.images)
     if not pictures:
         raise DataError(f"{folder}: {_no_pictures(tree, settings)}")
@@ -245,7 +248,7 @@ def _match_folder(
     chosen = _assign(pictures, by_key, "mask-folder")
     known = {picture.key for picture in pictures}
     orphaned = [file.relative for file in tree.images if file.key not in known]
-    if settings.mask_source == "folder" and not chosen:
+    if not chosen and (settings.mask_source == "folder" or tree.images):
         first = tree.images[0].relative if tree.images else "no picture file at all"
         raise MaskError(
             f"{mask_folder}: no mask fits any picture. The first picture is {pictures[0].relative}, the mask "
@@ -274,8 +277,7 @@ def _report(
     if bare and settings.caption.missing == "error":
         raise DataError(
             f"{bare[0]}: expected a caption {caption_extension(settings.caption)} beside it, found none "
-            f"({len(bare)} "
-            f"of {len(items)} pictures lack one). Write it, or change what missing captions do."
+            f"({len(bare)} of {len(items)} pictures lack one). Write it, or change what missing captions do."
         )
     report = MatchReport(
         matched=tuple(item.relative for item in items if item.mask is not None),
@@ -283,13 +285,24 @@ def _report(
         orphaned=tuple(orphaned),
         no_caption=bare,
     )
+    return replace(report, notes=tuple(_notes(pictures)))
+
+
+def _notes(pictures: list[_File]) -> list[str]:
+    """What looks like a mask but is taken as a picture."""
     notes = [
         f"{file.relative} is named like a mask, but there is no picture {_sidecar_base(file)}.* beside it; "
         "it is taken as a picture."
         for file in pictures
         if _sidecar_base(file) is not None
     ]
-    return replace(report, notes=tuple(notes))
+    folders = dict.fromkeys(file.folder for file in pictures)
+    notes += [
+        f"the files in {folder} are taken as pictures. If they are masks, name {folder} as mask_folder."
+        for folder in folders
+        if PurePosixPath(folder).name.lower() in MASK_FOLDER_NAMES
+    ]
+    return notes
 
 
 def _no_pictures(tree: _Tree, settings: DatasetSettings) -> str:

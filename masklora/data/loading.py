@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from ..config import FILLS, DatasetSettings, check_choice, check_range
 from ..errors import DataError, MaskError
-from .dataset import Dataset, Sample, check_aspect, source_path
+from .dataset import Dataset, Sample, check_aspect, naming, source_path
 from .listing import Allowed, Item, check_settings, match
-from .reading import MAX_PIXELS, Header, read_header, read_image
+from .reading import MAX_PIXELS, read_header, read_image
 from .report import MatchReport
 
 Progress = Callable[[int, int, str], None]
@@ -120,12 +119,16 @@ def _check_counting(settings: DatasetSettings) -> None:
 
 
 def _sample(item: Item, settings: DatasetSettings) -> Sample:
-    header = _named_header(item.image, item.relative)
+    with naming(item.image, item.relative):
+        header = read_header(item.image)
     alpha = item.mask is None and header.alpha and settings.mask_source in ("auto", "alpha")
     if item.mask is not None:
-        check_aspect(f"{item.relative} (mask {item.mask.name})", read_header(item.mask).size, header.size)
+        label = f"{item.relative} (mask {item.mask.name})"
+        with naming(item.mask, label, MaskError):
+            mask_size = read_header(item.mask).size
+        check_aspect(label, mask_size, header.size)
     return Sample(
-        key=item.image.as_posix(),
+        key=item.relative,
         name=item.relative,
         size=header.size,
         image_path=item.image,
@@ -136,19 +139,13 @@ def _sample(item: Item, settings: DatasetSettings) -> Sample:
     )
 
 
-def _named_header(path: Path, relative: str) -> Header:
-    try:
-        return read_header(path)
-    except DataError as error:
-        # Two folders may hold files of one name.
-        raise DataError(str(error).replace(path.name, relative, 1)) from error
-
-
 def _has_mask(sample: Sample) -> bool:
     if sample.mask_path is not None:
         return True
-    decides = sample.settings.missing_mask != "train whole image"
-    return sample.alpha and (not decides or read_image(source_path(sample)).alpha is not None)
+    if not sample.alpha or sample.settings.missing_mask == "train whole image":
+        return sample.alpha
+    with naming(source_path(sample), sample.name):
+        return read_image(source_path(sample)).alpha is not None
 
 
 def _is_left_out(sample: Sample, settings: DatasetSettings) -> bool:

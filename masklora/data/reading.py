@@ -5,6 +5,7 @@ Pillow identifies and decodes; every fault of a file comes out as an error that 
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ ORIENTATION_TAG = 0x0112
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_METADATA = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}
 ALPHA_MODES = {"RGBA", "RGBa", "LA", "La", "PA"}
+# What Pillow's readers raise on damaged files.
+_BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, MemoryError, struct.error)
 WIDE_GREY_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
@@ -136,10 +139,12 @@ def read_mask(path: Path, channel: str = "luminance") -> np.ndarray:
         return _unit(colours[..., 0], bands.scale)
     if channel == "luminance":
         # Integer weights that sum to 1000 keep greys exact: white must be 1, not 0.9999999.
-        mixed = colours[..., 0] * 299.0 + colours[..., 1] * 587.0 + colours[..., 2] * 114.0
-        return (mixed / (1000.0 * bands.scale)).astype(np.float32)
+        mixed = np.zeros(colours.shape[:2], np.uint32)
+        for band, weight in enumerate((299, 587, 114)):
+            mixed += colours[..., band] * np.uint32(weight)
+        return _unit(mixed, 1000 * bands.scale)
     if channel == "rgb average":
-        return (colours.sum(axis=2, dtype=np.float64) / (3.0 * bands.scale)).astype(np.float32)
+        return _unit(colours.sum(axis=2, dtype=np.uint32), 3 * bands.scale)
     return _unit(colours[..., ("red", "green", "blue").index(channel)], bands.scale)
 
 
@@ -161,7 +166,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path.name}: {_unidentified(path)}") from None
     except Image.DecompressionBombError:
         raise DataError(_too_large(path, "far more than 100")) from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+    except _BROKEN as error:
         raise DataError(
             f"{path.name}: expected a complete picture, but it is truncated or unreadable ({error}). "
             "Save it again or remove it."
@@ -193,12 +198,16 @@ def _unidentified(path: Path) -> str:
 
 def _orientation(path: Path, image: Image.Image) -> int:
     """EXIF orientation 1..8; 1 where there is none."""
-    if image.format == "PNG" and "exif" not in image.info and not _png_tail_metadata(path):
-        # The PNG reader's own getexif would decode the whole picture to look behind its pixels.
-        exif = Image.Image.getexif(image)
-    else:
-        exif = image.getexif()
-    value = exif.get(ORIENTATION_TAG, 1)
+    try:
+        if image.format == "PNG" and "exif" not in image.info and not _png_tail_metadata(path):
+            # The PNG reader's own getexif would decode the whole picture to look behind its pixels.
+            exif = Image.Image.getexif(image)
+        else:
+            exif = image.getexif()
+        value = exif.get(ORIENTATION_TAG, 1)
+    except (SyntaxError, struct.error, ValueError, TypeError, LookupError):
+        # Garbage in the metadata does not spoil the pixels; viewers show such a picture as it is stored.
+        return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 

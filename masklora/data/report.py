@@ -57,8 +57,8 @@ class MatchReport:
         """`to_dict` as JSON text with sorted keys; non-ASCII names stay readable."""
         return json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
 
-    def to_text(self) -> str:
-        """Lines for a person: counts first, then each warning with its remedy, then one line per picture."""
+    def to_text(self, limit: int = 200) -> str:
+        """Lines for a person: counts, each warning with its remedy, then up to `limit` inspected pictures."""
         total = len(self.matched) + len(self.missing)
         lines = [f"{total} pictures: {len(self.matched)} with a mask, {len(self.missing)} without."]
         lines += [_line(text, getattr(self, name)) for name, text in _FINDINGS if getattr(self, name)]
@@ -67,7 +67,9 @@ class MatchReport:
                 "No picture has a caption: training sees empty texts. Write captions or set a trigger word."
             )
         lines += [f"Note: {note}" for note in self.notes]
-        lines += [_picture_line(stats) for stats in self.pictures]
+        lines += [_picture_line(stats) for stats in self.pictures[:limit]]
+        if len(self.pictures) > limit:
+            lines.append(f"… and {len(self.pictures) - limit} more pictures.")
         return "\n".join(lines)
 
     def require_learnable(self) -> None:

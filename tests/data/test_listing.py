@@ -122,6 +122,22 @@ def test_a_mask_folder_inside_the_picture_folder_holds_no_pictures(tmp_path):
         assert found(tmp_path, mask_source=source, mask_folder="masks") == {"a.png": "a.png"}
 
 
+def test_masks_stay_masks_when_the_source_is_switched(tmp_path):
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "masks" / "a.png")
+    for source in ("alpha", "sidecar", "none"):
+        assert found(tmp_path, mask_source=source, mask_folder="masks") == {"a.png": None}
+        assert found(tmp_path, mask_source=source, mask_folder=str(tmp_path / "masks")) == {"a.png": None}
+        assert found(tmp_path, mask_source=source, mask_folder="nowhere")["a.png"] is None
+
+
+def test_a_folder_that_is_named_like_masks_but_not_given_is_noted(tmp_path):
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "Masks" / "a.png")
+    items, report = match(folder_settings(tmp_path), allowed=anywhere)
+    assert len(items) == 2 and "name Masks as mask_folder" in report.to_text()
+
+
 def test_a_picture_folder_inside_the_mask_folder_holds_no_masks(tmp_path):
     picture(tmp_path / "a.png")
     picture(tmp_path / "pictures" / "a.jpg")
@@ -153,7 +169,16 @@ def test_the_picture_folder_as_mask_folder_is_an_error(tmp_path):
 def test_masks_that_fit_no_picture_at_all_are_an_error_with_an_example(tmp_path):
     for name in ("p/cat.jpg", "m/cat_alpha.png"):
         picture(tmp_path / name)
-    with pytest.raises(MaskError, match=r"no mask fits.*cat\.jpg.*cat_alpha\.png"):
+    for source in ("folder", "auto"):
+        with pytest.raises(MaskError, match=r"no mask fits.*cat\.jpg.*cat_alpha\.png"):
+            found(tmp_path / "p", mask_source=source, mask_folder=str(tmp_path / "m"))
+
+
+def test_an_empty_mask_folder_is_an_error_only_when_it_is_the_source(tmp_path):
+    picture(tmp_path / "p" / "cat.jpg")
+    (tmp_path / "m").mkdir()
+    assert found(tmp_path / "p", mask_folder=str(tmp_path / "m")) == {"cat.jpg": None}
+    with pytest.raises(MaskError, match="no picture file at all"):
         found(tmp_path / "p", mask_source="folder", mask_folder=str(tmp_path / "m"))
 
 

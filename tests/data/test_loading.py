@@ -124,6 +124,32 @@ def test_bad_pictures_are_named_with_their_subfolder(tmp_path):
         loaded(tmp_path)
 
 
+def test_bad_masks_are_named_with_their_picture(tmp_path):
+    path = picture(tmp_path / "sub" / "a.png", (40, 40)).with_name("a_mask.png")
+    grey(path, np.random.default_rng(0).random((40, 40)))
+    whole = path.read_bytes()
+    path.write_bytes(b"no picture")
+    with pytest.raises(MaskError, match=r"sub/a\.png \(mask a_mask\.png\): expected a picture"):
+        loaded(tmp_path)
+    path.write_bytes(whole[: len(whole) // 2])
+    for read in (load_sample, load_mask):
+        with pytest.raises(MaskError, match=r"sub/a\.png \(mask a_mask\.png\): expected a complete picture"):
+            read(loaded(tmp_path).samples[0])
+
+
+def test_truncated_pictures_are_named_with_their_subfolder(tmp_path):
+    path = grey(tmp_path / "sub" / "a.png", np.random.default_rng(0).random((40, 40)))
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(DataError, match=r"sub/a\.png: expected a complete picture, but it is truncated"):
+        first(loaded(tmp_path))
+
+
+def test_keys_do_not_depend_on_where_the_folder_lies(tmp_path):
+    for name in ("here", "there"):
+        picture(tmp_path / name / "x" / "a.png")
+    assert loaded(tmp_path / "here").samples[0].key == loaded(tmp_path / "there").samples[0].key
+
+
 def test_transforms_reach_masks_but_not_missing_ones(tmp_path):
     with_alpha(tmp_path / "a.png", HALF)
     picture(tmp_path / "b.png")

@@ -231,6 +231,39 @@ def test_hundred_megapixels_are_refused_before_decoding(tmp_path, size):
     assert time.perf_counter() - start < 1
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("name", ["a.png", "p.png", "w.png", "a.jpg", "a.webp", "a.gif", "a.tif", "a.bmp"])
+def test_damaged_files_raise_nothing_but_an_error_with_their_name(tmp_path, name):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (40, 30, 3), dtype=np.uint8))
+    path = tmp_path / name
+    if name == "w.png":
+        cv2.imwrite(str(path), rng.integers(0, 65536, (40, 30, 4), dtype=np.uint16))
+    else:
+        image = image.quantize(16) if name in ("p.png", "a.gif") else image
+        image.save(path, **({} if name in ("a.bmp", "a.gif") else {"exif": exif_bytes(6)}))
+    content = path.read_bytes()
+    refused = 0
+    for round_ in range(60):
+        damaged = bytearray(content if round_ % 2 else content[: rng.integers(1, len(content))])
+        for _ in range(int(rng.integers(0, 20))):
+            damaged[int(rng.integers(min(len(damaged), 400)))] = int(rng.integers(256))
+        path.write_bytes(damaged)
+        for read in (read_header, read_image, read_mask):
+            try:
+                read(path)
+            except DataError as error:
+                assert name in str(error)
+                refused += 1
+    assert refused > 20
+
+
+def test_garbage_in_the_metadata_does_not_spoil_the_pixels(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (20, 10), (200, 100, 50)).save(path, exif=b"Exif\0\0garbage")
+    assert image_size(path) == (20, 10) and read_image(path).rgb.shape == (10, 20, 3)
+
+
 def test_float_pictures_outside_the_unit_range_are_refused(tmp_path):
     Image.fromarray(np.array([[0, 300]], np.float32)).save(tmp_path / "f.tif")
     with pytest.raises(DataError, match=r"f\.tif.*0\.\.1"):
