@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import cv2
@@ -71,7 +70,7 @@ def latent_grid(rgb: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def contact_sheet(images: Sequence[np.ndarray], columns: int = 4, *, side: int = 256) -> np.ndarray:
-    """One picture of many, row by row, each shrunk to fit a square of `side` px and centred in it.
+    """One picture of many, row by row, each shrunk to fit a square of `side` px; rows are as tall as need be.
 
     Args:
         images: uint8 (H, W, 3), of any sizes; smaller ones are not enlarged.
@@ -82,14 +81,18 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int = 4, *, side: int =
         uint8 (H, W, 3); for no pictures one empty cell.
     """
     columns = max(1, min(columns, len(images)))
-    rows = max(1, math.ceil(len(images) / columns))
-    pitch = side + GAP
-    sheet = np.full((rows * pitch + GAP, columns * pitch + GAP, 3), BACKGROUND, np.uint8)
-    for i, image in enumerate(images):
-        fitted = _fit(image, side)
-        top = GAP + (i // columns) * pitch + (side - fitted.shape[0]) // 2
-        left = GAP + (i % columns) * pitch + (side - fitted.shape[1]) // 2
-        sheet[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
+    fitted = [_fit(image, side) for image in images] or [np.full((side, side, 3), BACKGROUND, np.uint8)]
+    rows = [fitted[i : i + columns] for i in range(0, len(fitted), columns)]
+    heights = [max(image.shape[0] for image in row) for row in rows]
+    size = sum(heights) + GAP * (len(rows) + 1), columns * (side + GAP) + GAP
+    sheet = np.full((*size, 3), BACKGROUND, np.uint8)
+    top = GAP
+    for row, height in zip(rows, heights, strict=True):
+        for column, image in enumerate(row):
+            y = top + (height - image.shape[0]) // 2
+            x = GAP + column * (side + GAP) + (side - image.shape[1]) // 2
+            sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
+        top += height + GAP
     return sheet
 
 
