@@ -110,6 +110,18 @@ def test_filling_holes_keeps_grey_and_leaves_a_black_mask_black():
     assert filled[3, 3] == np.float32(0.4)
 
 
+def test_a_hole_that_touches_the_outside_only_by_a_corner_is_filled():
+    mask = np.ones((6, 6), dtype=np.float32)
+    mask[0, 0] = mask[1, 1] = 0
+    filled = fill_holes(mask)
+    assert filled[1, 1] == 1
+    assert filled[0, 0] == 0
+
+
+def test_pixels_that_touch_by_a_corner_are_one_island():
+    assert np.array_equal(drop_small(np.eye(5, dtype=np.float32), min_area=5), np.eye(5))
+
+
 @pytest.mark.parametrize("area", [1, 5, 20, 60])
 def test_islands_below_the_area_vanish_whole(area):
     mask = blobs(seed=3) * picture(60, 70)

@@ -147,7 +147,7 @@ def test_simpletuner_segmentation(batch):
 @pytest.mark.parametrize("mask_min_value", [0.0, 0.2])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_ai_toolkit(batch, mask_min_value):
-    """ostris/ai-toolkit: extensions_built_in/sd_trainer/SDTrainer.py:1484-1504 and 950-1010 (calculate_loss).
+    """ostris/ai-toolkit: extensions_built_in/sd_trainer/SDTrainer.py:1484-1504 and 959-1013 (calculate_loss).
 
     toolkit/dataloader_mixins.py:1657 maps [0, 1] to [mask_min_value, 1]; the mask is interpolated with the
     default mode (nearest), expanded over the channels and divided by its mean over the whole batch. The
@@ -164,7 +164,7 @@ def test_ai_toolkit(batch, mask_min_value):
 
 
 def test_ai_toolkit_blurs_edges_by_up_to_half_a_percent_of_the_shorter_side():
-    """ostris/ai-toolkit: toolkit/dataloader_mixins.py:1629 load_mask_image: radius = U(0, 1)·0.005·min side.
+    """ostris/ai-toolkit: toolkit/dataloader_mixins.py:1630 load_mask_image: radius = U(0, 1)·0.005·min side.
 
     Theirs is cut to whole pixels and drawn by Pillow, so the draws cannot agree; the range does.
     """
