@@ -24,6 +24,13 @@ def test_command(options, rest):
     return run_tests(find_host(options.comfyui), rest)
 
 
+def demo_command(options, _rest):
+    """Trains a LoRA with a masked loss in a real ComfyUI and shows what it learned."""
+    from devtools.demo import run_demo
+
+    return run_demo(find_host(options.comfyui), checkpoint=options.checkpoint, serve=options.serve)
+
+
 def make_parser():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -33,6 +40,10 @@ def make_parser():
     host = commands.add_parser("host", parents=[shared], help="find or build the ComfyUI that is used")
     host.add_argument("--json", action="store_true", help="one JSON line")
     host.set_defaults(run=host_command)
+    demo = commands.add_parser("demo", parents=[shared], help="train a LoRA through an example workflow")
+    demo.add_argument("--serve", action="store_true", help="leave ComfyUI running afterwards")
+    demo.add_argument("--checkpoint", metavar="NAME", help="a checkpoint of yours instead of the demo's")
+    demo.set_defaults(run=demo_command)
     test = commands.add_parser(
         "test", parents=[shared], help="run every test; other arguments go to pytest", add_help=False
     )

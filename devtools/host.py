@@ -18,7 +18,7 @@ _PROBE = (
 )
 COMFYUI_NEEDS = ("torch", "aiohttp")
 PACK_NEEDS = ("peft", "cv2", "safetensors", "prodigyopt", "schedulefree")
-TESTS_NEED = ("pytest", "xdist", "ruff", "playwright", "websocket", "skimage")
+TESTS_NEED = ("pytest", "xdist", "ruff", "playwright", "skimage")
 
 
 @dataclass(frozen=True)

@@ -103,10 +103,19 @@ def comfy_server(comfy_host, tmp_path_factory):
     from devtools.comfy import ComfyServer
 
     with ComfyServer(comfy_host, tmp_path_factory.mktemp("server") / "Übung mit Masken") as server:
-        if (ROOT / "nodes").is_dir():
+        if (ROOT / "nodes" / "__init__.py").is_file():
             ours = [name for name in server.object_info() if name.startswith("MLT_")]
             assert ours, f"ComfyUI started without the pack's nodes:\n{server.log_tail(200)}"
         yield server
+
+
+@pytest.fixture(scope="session")
+def demo_server(comfy_server):
+    """`comfy_server` with the demo's checkpoint and pictures in its folders."""
+    from devtools.demo import offer_demo_inputs
+
+    offer_demo_inputs(comfy_server.host, comfy_server.base)
+    return comfy_server
 
 
 @pytest.fixture

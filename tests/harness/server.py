@@ -1,12 +1,10 @@
 """A client that listens to a real ComfyUI's events while it runs a graph."""
 
-import json
-import threading
 import time
 import uuid
 from dataclasses import dataclass, field
 
-import websocket
+from devtools.events import EventStream
 
 END_OF_RUN = ("execution_success", "execution_error", "execution_interrupted")
 
@@ -50,32 +48,11 @@ class ComfyClient:
     def __init__(self, server):
         self.server = server
         self.client_id = uuid.uuid4().hex
-        self.events = []
-        self._socket = websocket.create_connection(
-            f"ws://127.0.0.1:{server.port}/ws?clientId={self.client_id}", timeout=30
-        )
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
-
-    def _listen(self):
-        while True:
-            try:
-                message = self._socket.recv()
-            except websocket.WebSocketTimeoutException:
-                continue
-            except (websocket.WebSocketException, OSError):
-                return
-            if message == "":
-                return
-            if isinstance(message, bytes):
-                self.events.append(("binary", len(message)))
-            else:
-                parsed = json.loads(message)
-                self.events.append((parsed["type"], parsed.get("data")))
+        self._stream = EventStream(server.port, self.client_id)
+        self.events = self._stream.events
 
     def close(self):
-        self._socket.close()
-        self._thread.join(5)
+        self._stream.close()
 
     def submit(self, prompt):
         """Queues a graph; a refused one raises `ComfyError` with ComfyUI's reasons."""
