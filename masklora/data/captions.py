@@ -23,9 +23,7 @@ def check_captions(settings: CaptionSettings) -> CaptionSettings:
     check_range("caption dropout", settings.dropout, 0.0, 1.0)
     check_range("keep first tags", settings.keep_first, 0, 10_000)
     if settings.shuffle and not settings.separator:
-        raise ConfigError(
-            "caption separator: expected the text between two tags, got nothing. Write a comma."
-        )
+        raise ConfigError("caption separator: expected the text between two tags, got nothing. Write a comma.")
     if settings.missing == "use trigger word" and not settings.trigger.strip():
         raise ConfigError("trigger word: missing captions use the trigger word, but it is empty. Write one.")
     if any(mark in settings.extension for mark in "/\\") or not settings.extension.strip(". "):
@@ -63,9 +61,7 @@ def read_caption(path: Path) -> str:
         ) from error
     if "\0" in text:
         at = data.index(b"\0")
-        raise DataError(
-            f"{path.name}: expected text, got a zero byte at byte {at}. Save the caption as UTF-8."
-        )
+        raise DataError(f"{path.name}: expected text, got a zero byte at byte {at}. Save the caption as UTF-8.")
     return " ".join(text.removeprefix("\ufeff").split("\n")).replace("\r", "").strip()
 
 
@@ -134,9 +130,7 @@ def _stays_empty(text: str | None, settings: CaptionSettings) -> bool:
     if text is not None:
         return False
     if settings.missing == "error":
-        raise DataError(
-            "a caption is missing and missing captions are an error. Write one, or change the policy."
-        )
+        raise DataError("a caption is missing and missing captions are an error. Write one, or change the policy.")
     return settings.missing == "empty caption"
 
 

@@ -99,9 +99,7 @@ def merge(datasets: Sequence[Dataset], weights: Sequence[float] | None = None) -
         raise ConfigError(f"merge: expected one weight per dataset, got {len(datasets)} and {len(weights)}.")
     for i, weight in enumerate(weights):
         if not (math.isfinite(weight) and weight > 0):
-            raise ConfigError(
-                f"weight {i + 1}: expected a number above 0, got {weight:g}. Unplug the dataset instead."
-            )
+            raise ConfigError(f"weight {i + 1}: expected a number above 0, got {weight:g}. Unplug the dataset instead.")
     samples: list[Sample] = []
     used: dict[str, int] = {}
     for dataset, weight in zip(datasets, weights, strict=True):

@@ -63,7 +63,5 @@ def _filling(rgb: np.ndarray, mask: np.ndarray, kind: str, seed: int) -> np.ndar
     # inside.
     inside = mask >= 0.98 * float(mask.max())
     if kind == "inpaint" and float(mask.max()) > 0 and not inside.all():
-        return cv2.inpaint(
-            np.ascontiguousarray(rgb), (~inside).astype(np.uint8), INPAINT_RADIUS, cv2.INPAINT_TELEA
-        )
+        return cv2.inpaint(np.ascontiguousarray(rgb), (~inside).astype(np.uint8), INPAINT_RADIUS, cv2.INPAINT_TELEA)
     return np.full_like(rgb, GREY)

@@ -16,7 +16,6 @@ from .report import HIGH_COVERAGE, LOW_COVERAGE, MatchReport, PictureStats
 NEARLY = 2.5 / 255
 VANISHED = 0.5
 CONTRAST = 0.2
-VOTERS = 4
 MAJORITY = 0.75
 
 
@@ -90,9 +89,7 @@ def latent_cells(size: tuple[int, int], grid_stride: int, resolution: int = 0) -
     return max(1, round(width * scale / grid_stride)), max(1, round(height * scale / grid_stride))
 
 
-def mask_stats(
-    sample: Sample, mask: np.ndarray | None, grid_stride: int, resolution: int = 0
-) -> PictureStats:
+def mask_stats(sample: Sample, mask: np.ndarray | None, grid_stride: int, resolution: int = 0) -> PictureStats:
     """The weight of one mask, float32 (H, W) in 0..1, on its pixels and on the latent grid; None weighs 1."""
     cells = latent_cells(sample.size, grid_stride, resolution)
     if mask is None:
@@ -116,7 +113,8 @@ def odd_polarity(pictures: list[PictureStats]) -> tuple[str, ...]:
     """
     clear = [stats for stats in pictures if abs(stats.contrast) >= CONTRAST]
     centred = sum(stats.contrast > 0 for stats in clear)
-    if len(clear) < VOTERS or max(centred, len(clear) - centred) / len(clear) < MAJORITY:
+    # One odd mask among three is a third of them: it takes four for a majority of three quarters.
+    if not clear or max(centred, len(clear) - centred) / len(clear) < MAJORITY:
         return ()
     usual = centred * 2 > len(clear)
     return tuple(stats.name for stats in clear if (stats.contrast > 0) != usual)

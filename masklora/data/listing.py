@@ -17,9 +17,7 @@ from ..errors import ConfigError, DataError, MaskError
 from .captions import caption_extension, check_captions, read_caption
 from .report import MatchReport
 
-IMAGE_EXTENSIONS = frozenset(
-    {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
-)
+IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
 # Suffix of the stem, and the extensions it is used with (all of them where empty).
 SIDECAR_SUFFIXES = (("-masklabel", (".png",)), ("_wmask", (".png",)), ("_mask", ()), (".mask", ()))
 MASK_FOLDER_NAMES = frozenset({"mask", "masks"})
@@ -132,9 +130,7 @@ def _existing_folder(text: str, widget: str, allowed: Allowed) -> Path:
         raise ConfigError(f"{widget}: expected a folder, got nothing. Choose the folder of the pictures.")
     folder = Path(allowed(Path(text)))
     if not folder.exists():
-        raise DataError(
-            f"{widget}: {folder} does not exist. Check the name, or create it and put pictures in it."
-        )
+        raise DataError(f"{widget}: {folder} does not exist. Check the name, or create it and put pictures in it.")
     if not folder.is_dir():
         raise DataError(f"{widget}: {folder} is a file, expected a folder. Name the folder that holds it.")
     return folder
@@ -187,9 +183,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return list(entries)
     except OSError as error:
-        raise DataError(
-            f"{folder}: the folder cannot be read ({error.strerror}). Check its permissions."
-        ) from error
+        raise DataError(f"{folder}: the folder cannot be read ({error.strerror}). Check its permissions.") from error
 
 
 def _split_sidecars(images: tuple[_File, ...]) -> tuple[list[_File], dict[tuple[str, str], list[_File]]]:
@@ -224,9 +218,7 @@ def _assign(pictures: list[_File], masks: dict[tuple[str, str], list[_File]], ki
             continue
         if len(found) > 1:
             names = ", ".join(file.relative for file in found)
-            raise MaskError(
-                f"{picture.relative}: expected one {kind} mask, got {len(found)}: {names}. Keep one."
-            )
+            raise MaskError(f"{picture.relative}: expected one {kind} mask, got {len(found)}: {names}. Keep one.")
         if picture.key in owner:
             raise MaskError(
                 f"{found[0].relative}: this mask fits both {owner[picture.key].relative} and "
@@ -270,9 +262,7 @@ def _items(
     return items
 
 
-def _report(
-    items: list[Item], pictures: list[_File], orphaned: list[str], settings: DatasetSettings
-) -> MatchReport:
+def _report(items: list[Item], pictures: list[_File], orphaned: list[str], settings: DatasetSettings) -> MatchReport:
     bare = tuple(item.relative for item in items if item.text is None)
     if bare and settings.caption.missing == "error":
         raise DataError(

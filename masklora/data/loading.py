@@ -105,9 +105,7 @@ def from_images(
             samples.append(sample)
     bare = tuple(s.name for s in samples if s.caption is None)
     if bare and settings.caption.missing == "error":
-        raise DataError(
-            f"captions: {bare[0]} has none. Connect captions, or change what missing captions do."
-        )
+        raise DataError(f"captions: {bare[0]} has none. Connect captions, or change what missing captions do.")
     with_mask = [s.name for s in samples if s.mask is not None]
     return Dataset(tuple(samples), _final_report(MatchReport(no_caption=bare), samples, with_mask, skipped))
 
@@ -160,9 +158,7 @@ def _is_left_out(sample: Sample, settings: DatasetSettings) -> bool:
     return True
 
 
-def _final_report(
-    report: MatchReport, samples: list[Sample], with_mask: list[str], skipped: list[str]
-) -> MatchReport:
+def _final_report(report: MatchReport, samples: list[Sample], with_mask: list[str], skipped: list[str]) -> MatchReport:
     if not samples:
         raise MaskError(
             f"All {len(skipped)} pictures were left out because they have no mask, beginning with "
@@ -206,9 +202,7 @@ def _memory_sample(
     )
 
 
-def _memory_mask(
-    name: str, mask: np.ndarray | None, size: tuple[int, int], invert: bool
-) -> np.ndarray | None:
+def _memory_mask(name: str, mask: np.ndarray | None, size: tuple[int, int], invert: bool) -> np.ndarray | None:
     if mask is None:
         return None
     weights = np.asarray(mask, np.float32)

@@ -159,9 +159,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 _check_pixels(path, image.size)
                 yield image
     except FileNotFoundError:
-        raise DataError(
-            f"{path.name}: the file does not exist in {path.parent}. Reload the dataset."
-        ) from None
+        raise DataError(f"{path.name}: the file does not exist in {path.parent}. Reload the dataset.") from None
     except UnidentifiedImageError:
         raise DataError(f"{path.name}: {_unidentified(path)}") from None
     except Image.DecompressionBombError:
@@ -182,9 +180,7 @@ def _check_pixels(path: Path, size: tuple[int, int]) -> None:
 
 
 def _too_large(path: Path, megapixels: str) -> str:
-    return (
-        f"{path.name}: expected less than 100 Mpx, got {megapixels} Mpx. Save a smaller copy of the picture."
-    )
+    return f"{path.name}: expected less than 100 Mpx, got {megapixels} Mpx. Save a smaller copy of the picture."
 
 
 def _unidentified(path: Path) -> str:
@@ -240,9 +236,7 @@ def _bands_of(path: Path, image: Image.Image) -> _Bands:
     if image.mode in WIDE_GREY_MODES:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise DataError(
-                f"{path.name}: 32-bit integer pictures are not supported. Save it as 8 or 16 bit."
-            )
+            raise DataError(f"{path.name}: 32-bit integer pictures are not supported. Save it as 8 or 16 bit.")
         return _Bands(values.astype(np.uint16)[..., None], 65535)
     if image.mode == "F":
         values = np.asarray(image)
@@ -261,12 +255,7 @@ def _target_mode(image: Image.Image) -> str:
 
 
 def _is_wide_colour_png(image: Image.Image) -> bool:
-    if (
-        image.format != "PNG"
-        or image.mode in WIDE_GREY_MODES
-        or "transparency" in image.info
-        or not image.tile
-    ):
+    if image.format != "PNG" or image.mode in WIDE_GREY_MODES or "transparency" in image.info or not image.tile:
         return False
     return str(image.tile[0][3]).endswith(";16B")
 

@@ -63,9 +63,7 @@ class MatchReport:
         lines = [f"{total} pictures: {len(self.matched)} with a mask, {len(self.missing)} without."]
         lines += [_line(text, getattr(self, name)) for name, text in _FINDINGS if getattr(self, name)]
         if self.no_caption and len(self.no_caption) == total:
-            lines.append(
-                "No picture has a caption: training sees empty texts. Write captions or set a trigger word."
-            )
+            lines.append("No picture has a caption: training sees empty texts. Write captions or set a trigger word.")
         lines += [f"Note: {note}" for note in self.notes]
         lines += [_picture_line(stats) for stats in self.pictures[:limit]]
         if len(self.pictures) > limit:
@@ -107,9 +105,7 @@ def merge_reports(reports: Iterable[MatchReport]) -> MatchReport:
     """One report with the names of all, in the order given."""
     reports = list(reports)
     names = [field.name for field in dataclasses.fields(MatchReport)]
-    return MatchReport(
-        **{name: tuple(x for report in reports for x in getattr(report, name)) for name in names}
-    )
+    return MatchReport(**{name: tuple(x for report in reports for x in getattr(report, name)) for name in names})
 
 
 def _line(text: str, names: tuple[str, ...]) -> str:

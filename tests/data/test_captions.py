@@ -55,7 +55,8 @@ def test_a_missing_caption_file_is_named(tmp_path):
         ("a cat on a mat", "sks, a cat on a mat"),
         ("a sks cat", "a sks cat"),
         ("a SKS, cat", "a SKS, cat"),
-        ("asksb", "sks, asksb"),
+        ("asks", "sks, asks"),
+        ("sksb", "sks, sksb"),
         ("", "sks"),
     ],
 )

@@ -88,6 +88,7 @@ def test_soft_edges_mix_picture_and_filling_in_proportion():
     rgb = np.full((4, 5, 3), 228, np.uint8)
     mask = np.tile(np.array([1, 0.75, 0.5, 0.25, 0], np.float32), (4, 1))
     assert apply_fill(rgb, mask, "grey")[0, :, 0].tolist() == [228, 203, 178, 153, 128]
+    assert (apply_fill(rgb, mask * 0 + np.float32(0.75), "grey") == 203).all()
 
 
 @pytest.mark.parametrize("kind", ["mean colour", "inpaint", "blur", "noise", "grey"])

@@ -91,9 +91,7 @@ def test_coverage_is_of_the_transformed_mask(tmp_path):
     grey(tmp_path / "a_mask.png", disc())
     dataset = load_dataset(folder_settings(tmp_path), allowed=anywhere)
     plain = inspect(dataset).pictures[0].coverage
-    assert inspect(dataset.with_transform(MaskTransform(invert=True))).pictures[0].coverage == pytest.approx(
-        1 - plain
-    )
+    assert inspect(dataset.with_transform(MaskTransform(invert=True))).pictures[0].coverage == pytest.approx(1 - plain)
     assert inspect(dataset.with_transform(MaskTransform(grow=4))).pictures[0].coverage > plain
 
 

@@ -82,9 +82,7 @@ def test_a_sidecar_in_another_folder_is_a_picture(tmp_path):
 def test_two_sidecars_for_one_picture_are_an_error_that_names_them(tmp_path):
     for name in ("a.png", "a_mask.png", "a-masklabel.png"):
         picture(tmp_path / name)
-    with pytest.raises(
-        MaskError, match=r"a\.png: expected one sidecar mask, got 2: a-masklabel\.png, a_mask\.png"
-    ):
+    with pytest.raises(MaskError, match=r"a\.png: expected one sidecar mask, got 2: a-masklabel\.png, a_mask\.png"):
         found(tmp_path)
     assert found(tmp_path, mask_source="alpha") == {"a.png": None}
 
@@ -317,9 +315,7 @@ def test_ten_thousand_pictures_are_matched_without_decoding_in_ten_seconds(tmp_p
     assert sum(item.text == "a caption" for item in items) == 2_000
 
 
-@pytest.mark.skipif(
-    os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="needs permissions"
-)
+@pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="needs permissions")
 def test_an_unreadable_folder_is_named(tmp_path):
     picture(tmp_path / "locked" / "a.png")
     (tmp_path / "locked").chmod(0)

@@ -78,14 +78,12 @@ def test_leaving_out_every_picture_is_an_error(tmp_path):
 def test_a_mask_of_another_aspect_is_an_error_with_both_sizes(tmp_path):
     picture(tmp_path / "cat 03.png", (102, 76))
     grey(tmp_path / "cat 03_mask.png", np.ones((51, 51)))
-    with pytest.raises(
-        MaskError, match=r"cat 03\.png .*the mask is 51×51 but the image is 102×76\. Save the mask"
-    ):
+    with pytest.raises(MaskError, match=r"cat 03\.png .*the mask is 51×51 but the image is 102×76\. Save the mask"):
         loaded(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("size", "fits"), [((200, 101), True), ((200, 103), False), ((400, 200), True), ((50, 25), True)]
+    ("size", "fits"), [((200, 101), True), ((200, 102), False), ((400, 200), True), ((50, 25), True)]
 )
 def test_aspects_may_differ_by_one_percent_and_scale_freely(tmp_path, size, fits):
     picture(tmp_path / "a.png", (200, 100))
@@ -94,7 +92,7 @@ def test_aspects_may_differ_by_one_percent_and_scale_freely(tmp_path, size, fits
         dataset = loaded(tmp_path)
         assert fit_mask(first(dataset).mask, dataset.samples[0].size).shape == (100, 200)
     else:
-        with pytest.raises(MaskError, match="200×103"):
+        with pytest.raises(MaskError, match="200×102"):
             loaded(tmp_path)
 
 
@@ -187,7 +185,7 @@ def test_merging_multiplies_repeats_and_keeps_every_settings(tmp_path):
     assert [s.settings.loss_multiplier for s in both.samples] == [0.5, 1.0]
     assert [s.settings.regularisation for s in both.samples] == [False, True]
     assert both.report.missing == ("a.png", "a.png")
-    assert merge([both, one], [1, 2]).samples[2].repeats == 6
+    assert [s.repeats for s in merge([both, one], [2, 2]).samples] == [3, 4, 6]
 
 
 def test_merged_samples_have_keys_of_their_own(tmp_path):
@@ -197,7 +195,7 @@ def test_merged_samples_have_keys_of_their_own(tmp_path):
     assert len({sample.key for sample in merged.samples}) == 3
 
 
-@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")]])
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [1.0, float("inf")]])
 def test_weights_that_mean_nothing_are_refused(tmp_path, weights):
     picture(tmp_path / "a.png")
     dataset = loaded(tmp_path)
@@ -309,9 +307,7 @@ def test_alpha_of_a_picture_in_memory_is_its_mask_unless_opaque():
 
 def test_one_mask_and_one_caption_serve_every_picture():
     dataset = from_images([floats(), floats(16, 16)], [HALF.astype(np.float32)], ["x"])
-    assert [s.caption for s in dataset.samples] == ["x", "x"] and all(
-        s.mask is not None for s in dataset.samples
-    )
+    assert [s.caption for s in dataset.samples] == ["x", "x"] and all(s.mask is not None for s in dataset.samples)
 
 
 @pytest.mark.parametrize(
@@ -345,8 +341,6 @@ def test_policies_hold_in_memory_too():
 
 def test_inputs_are_never_changed():
     image, mask = floats(value=1.5), HALF.astype(np.float32)
-    dataset = from_images([image], [mask], invert_masks=True).with_transform(
-        MaskTransform(grow=1, feather=1.0)
-    )
+    dataset = from_images([image], [mask], invert_masks=True).with_transform(MaskTransform(grow=1, feather=1.0))
     load_sample(dataset.samples[0])
     assert (image == 1.5).all() and (mask == HALF).all()

@@ -111,9 +111,7 @@ def test_sixteen_bit_grey_with_alpha(tmp_path):
     np.testing.assert_allclose(read_mask(tmp_path / "la16.png"), [[1000 / 65535, 1]], atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("mode", "extension"), [("RGBA", "png"), ("LA", "png"), ("RGBA", "webp"), ("RGBA", "tif")]
-)
+@pytest.mark.parametrize(("mode", "extension"), [("RGBA", "png"), ("LA", "png"), ("RGBA", "webp"), ("RGBA", "tif")])
 def test_alpha_of_every_kind_is_read(tmp_path, mode, extension):
     alpha = np.array([[0, 128], [200, 255]], np.uint8)
     image = Image.new(mode, (2, 2), (90,) if mode == "LA" else (90, 90, 90))
@@ -129,9 +127,18 @@ def test_palette_with_transparency_gives_colours_and_alpha(tmp_path):
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 0), 1)
     image.save(tmp_path / "p.png", transparency=bytes([0, 128]))
+    assert read_header(tmp_path / "p.png").alpha
     data = read_image(tmp_path / "p.png")
     np.testing.assert_array_equal(data.rgb, [[[10, 20, 30], [200, 100, 50]]])
     np.testing.assert_allclose(data.alpha, [[0, 128 / 255]], atol=1e-6)
+
+
+def test_a_transparent_colour_gives_alpha(tmp_path):
+    image = Image.new("RGB", (2, 1), (5, 6, 7))
+    image.putpixel((1, 0), (9, 9, 9))
+    image.save(tmp_path / "key.png", transparency=(9, 9, 9))
+    assert read_header(tmp_path / "key.png").alpha
+    np.testing.assert_array_equal(read_image(tmp_path / "key.png").alpha, [[1, 0]])
 
 
 def test_palette_mask_is_resolved_to_its_colours(tmp_path):
