@@ -1,0 +1,143 @@
+"""Which folders of this ComfyUI may be read: a workflow from a stranger names paths too."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+
+from ..errors import PathError
+
+OWN_FOLDER = "masked_lora"
+CONFIG_NAME = "allowed_folders.json"
+EXAMPLE = '{"folders": ["D:/pictures"]}'
+
+
+def own_folder() -> Path:
+    """The pack's folder in ComfyUI's user folder: out of reach of ComfyUI's own user data routes."""
+    return Path(folder_paths.get_user_directory()) / OWN_FOLDER
+
+
+def config_path() -> Path:
+    """The file in which an administrator allows further folders."""
+    return own_folder() / CONFIG_NAME
+
+
+def cache_folder() -> Path:
+    """Where caches on disk are kept; no folder that ComfyUI lists as data sets."""
+    return own_folder() / "cache"
+
+
+def allowed_roots() -> list[Path]:
+    """Resolved folders below which reading is allowed, ComfyUI's own first, then the administrator's.
+
+    Raises:
+        PathError: The administrator's file is not of the expected form.
+    """
+    own = [
+        folder_paths.get_input_directory(),
+        folder_paths.get_output_directory(),
+        folder_paths.get_user_directory(),
+        *folder_paths.get_folder_paths("datasets"),
+    ]
+    return [Path(folder).resolve() for folder in [*own, *_added_folders()]]
+
+
+def allow(path: Path | str, *, widget: str = "") -> Path:
+    """The real path, links and `..` resolved, if it may be read.
+
+    A relative path is looked for in the input folder, then in the `datasets` folders; what exists nowhere is
+    taken to be in the input folder.
+
+    Args:
+        path: As a person or a workflow wrote it.
+        widget: Begins the message.
+
+    Raises:
+        PathError: The real path lies outside every allowed folder.
+    """
+    roots = allowed_roots()
+    try:
+        real = _locate(Path(path))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise PathError(f"{_head(widget)}{str(path)!r} is no usable path ({error}). Check it.") from error
+    if not any(real.is_relative_to(root) for root in roots):
+        listed = ", ".join(str(root) for root in dict.fromkeys(roots))
+        raise PathError(
+            f"{_head(widget)}{path} lies outside the folders that may be read: {listed}. Move it into one of "
+            f"them, or add its folder to the file {config_path()}, for example: {EXAMPLE}"
+        )
+    return real
+
+
+def fingerprint(folder: Path, *, subfolders: bool, allowed: Callable[[Path], Path] = allow) -> str:
+    """A text that changes with the name, size or time of any file in a folder; nothing is opened.
+
+    A folder that is missing or unreadable has a text of its own, and so have links that lead outside.
+    """
+    lines: list[str] = []
+    pending, seen = [folder], set()
+    while pending:
+        current = pending.pop()
+        try:
+            real = allowed(current)
+            entries = [] if real in seen else list(os.scandir(real))
+        except (OSError, PathError) as error:
+            lines.append(f"{current}|{type(error).__name__}")
+            continue
+        seen.add(real)
+        for entry in entries:
+            if not entry.is_dir():
+                lines.append(_file_state(entry))
+            elif subfolders:
+                pending.append(Path(entry.path))
+    text = "\n".join(sorted(lines))
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+def _file_state(entry: os.DirEntry[str]) -> str:
+    try:
+        state = entry.stat()
+    except OSError as error:
+        return f"{entry.path}|{type(error).__name__}"
+    return f"{entry.path}|{state.st_size}|{state.st_mtime_ns}"
+
+
+def _locate(path: Path) -> Path:
+    if path.is_absolute():
+        return path.resolve()
+    bases = [folder_paths.get_input_directory(), *folder_paths.get_folder_paths("datasets")]
+    candidates = [(Path(base) / path).resolve() for base in bases]
+    return next((found for found in candidates if found.exists()), candidates[0])
+
+
+def _added_folders() -> list[str]:
+    path = config_path()
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise PathError(f"{path} cannot be read ({error}). Save it as UTF-8, like {EXAMPLE}") from error
+    try:
+        content: Any = json.loads(text)
+    except ValueError as error:
+        raise PathError(
+            f"{path}: expected JSON like {EXAMPLE}, got an error ({error}). "
+            "On Windows write / or \\\\ in paths."
+        ) from error
+    folders = content.get("folders") if isinstance(content, dict) else None
+    if not isinstance(folders, list) or not all(
+        isinstance(f, str) and Path(f).is_absolute() for f in folders
+    ):
+        raise PathError(f"{path}: expected a list of absolute folders, like {EXAMPLE}. Correct it.")
+    return folders
+
+
+def _head(widget: str) -> str:
+    return f"{widget}: " if widget else ""

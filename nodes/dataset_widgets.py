@@ -1,0 +1,132 @@
+"""Widgets that every node which makes a data set has, and the settings they stand for."""
+
+from comfy_api.latest import io
+
+from ..masklora.config import CAPTION_POLICIES, FILLS, MISSING_MASK, CaptionSettings, DatasetSettings
+from .types import choice
+
+SET = DatasetSettings()
+CAPTION = CaptionSettings()
+
+# Widget name → field of CaptionSettings.
+_CAPTION_WIDGETS = {
+    "trigger_word": "trigger",
+    "caption_extension": "extension",
+    "caption_prefix": "prefix",
+    "caption_suffix": "suffix",
+    "caption_separator": "separator",
+    "shuffle_tags": "shuffle",
+    "keep_first_tags": "keep_first",
+    "caption_dropout": "dropout",
+    "missing_captions": "missing",
+}
+_SET_WIDGETS = (
+    "folder",
+    "subfolders",
+    "mask_source",
+    "mask_folder",
+    "mask_channel",
+    "missing_mask",
+    "fill",
+    "repeats",
+    "loss_multiplier",
+    "regularisation",
+)
+
+
+def trigger_input():
+    """The trigger word."""
+    return io.String.Input(
+        "trigger_word",
+        default=CAPTION.trigger,
+        tooltip="Put before every caption that does not hold it yet. Empty = none. Any length.",
+    )
+
+
+def counting_inputs():
+    """Missing mask, fill, repeats and loss multiplier."""
+    return [
+        choice(
+            "missing_mask",
+            MISSING_MASK,
+            SET.missing_mask,
+            "What a picture without a mask means: learned as a whole, left out, or an error.",
+        ),
+        choice(
+            "fill",
+            FILLS,
+            SET.fill,
+            "What replaces the ignored pixels before the VAE sees them, which smears them into edge cells. "
+            "keep = nothing; inpaint is slow.",
+        ),
+        io.Int.Input(
+            "repeats",
+            default=SET.repeats,
+            min=1,
+            max=10_000,
+            tooltip="How often one epoch shows each picture, 1 to 10000.",
+        ),
+        io.Float.Input(
+            "loss_multiplier",
+            default=SET.loss_multiplier,
+            min=0.0,
+            max=1000.0,
+            step=0.05,
+            tooltip="Factor on the loss of these pictures, 0 to 1000.",
+        ),
+    ]
+
+
+def regularisation_input():
+    """Whether these are class pictures."""
+    return io.Boolean.Input(
+        "regularisation",
+        default=SET.regularisation,
+        tooltip="These are class pictures: shown beside the others so that the model keeps what it knows.",
+    )
+
+
+def caption_inputs():
+    """How captions are put together and varied."""
+    return [
+        io.String.Input("caption_prefix", default=CAPTION.prefix, tooltip="Text put before every caption."),
+        io.String.Input("caption_suffix", default=CAPTION.suffix, tooltip="Text put after every caption."),
+        io.String.Input(
+            "caption_separator",
+            default=CAPTION.separator,
+            tooltip="What stands between two tags of a caption.",
+        ),
+        io.Boolean.Input(
+            "shuffle_tags",
+            default=CAPTION.shuffle,
+            tooltip="Show the tags in random order; the cache keeps as many orders as its variants.",
+        ),
+        io.Int.Input(
+            "keep_first_tags",
+            default=CAPTION.keep_first,
+            min=0,
+            max=10_000,
+            tooltip="Number of first tags that shuffling leaves in place, 0 to 10000.",
+        ),
+        io.Float.Input(
+            "caption_dropout",
+            default=CAPTION.dropout,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Share of the steps, 0 to 1, that see the empty caption instead.",
+        ),
+        choice(
+            "missing_captions",
+            CAPTION_POLICIES,
+            CAPTION.missing,
+            "What a picture without a caption file gets.",
+        ),
+    ]
+
+
+def dataset_settings(widgets):
+    """`DatasetSettings` from the widgets of a node; those that are absent keep their defaults."""
+    caption = {field: widgets[name] for name, field in _CAPTION_WIDGETS.items() if name in widgets}
+    fields = {name: widgets[name] for name in _SET_WIDGETS if name in widgets}
+    return DatasetSettings(**fields, caption=CaptionSettings(**caption))

@@ -1,0 +1,83 @@
+"""Graphs in API form and small real folders for the tests of the nodes."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+class Folders:
+    """Makes picture folders below the input folder of the running ComfyUI."""
+
+    def __init__(self, server):
+        self.input = server.base / "input"
+
+    def make(self, name, count=3, *, size=(96, 64), alpha=False, captions=True):
+        folder = self.input / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(1, count + 1):
+            self.picture(folder / f"cat {i}.png", size=size, alpha=alpha, value=40 * i)
+            if captions:
+                (folder / f"cat {i}.txt").write_text(f"a cät, number {i}", encoding="utf-8")
+        return folder
+
+    def picture(self, path, *, size=(96, 64), alpha=False, value=120):
+        pixels = np.full((size[1], size[0], 4 if alpha else 3), value % 256, np.uint8)
+        if alpha:
+            pixels[..., 3] = 0
+            pixels[: size[1] // 2, :, 3] = 255
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        return path
+
+    def mask(self, path, *, size=(96, 64), rows=0.5):
+        pixels = np.zeros((size[1], size[0]), np.uint8)
+        pixels[: round(size[1] * rows)] = 255
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        return path
+
+
+@pytest.fixture
+def folders(comfy_server):
+    return Folders(comfy_server)
+
+
+@pytest.fixture(scope="session")
+def defaults(comfy_server):
+    """A function that gives a node's required widgets their defaults, as the page would."""
+    info = comfy_server.object_info()
+
+    def widgets(node_id, **changes):
+        values = {}
+        for name, (kind, *options) in info[node_id]["input"].get("required", {}).items():
+            settings = options[0] if options else {}
+            if "default" in settings:
+                values[name] = settings["default"]
+            elif kind == "COMBO":
+                values[name] = settings["options"][0]
+        return values | changes
+
+    return widgets
+
+
+@pytest.fixture
+def graph(defaults):
+    """Builds a graph in API form: `graph.add(node_id, **inputs)` gives the node's id."""
+    return Graph(defaults)
+
+
+class Graph:
+    """Nodes by id; a link is `graph.out(node, index)`."""
+
+    def __init__(self, defaults):
+        self.defaults = defaults
+        self.nodes = {}
+
+    def add(self, node_id, **inputs):
+        name = str(len(self.nodes) + 1)
+        self.nodes[name] = {"class_type": node_id, "inputs": self.defaults(node_id, **inputs)}
+        return name
+
+    def text(self, link):
+        """Shows a STRING output, so that it can be read from the history; gives the node's id."""
+        return self.add("PreviewAny", source=link)
