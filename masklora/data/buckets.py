@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..config import CacheSettings
 from ..errors import ConfigError, DataError
 
@@ -12,10 +14,7 @@ Size = tuple[int, int]
 
 
 def make_buckets(resolution: int, step: int, *, max_aspect: float = MAX_ASPECT) -> list[Size]:
-    """All bucket sizes (width, height), widest last.
-
-    For every width that is a multiple of `step`, the tallest height that is one too and keeps the area
-    within resolution² pixels; and the same with the sides swapped.
+    """All bucket sizes (width, height), sorted: sides that `step` divides, at most resolution² pixels.
 
     Raises:
         ConfigError: The resolution is smaller than one step.
@@ -26,34 +25,37 @@ def make_buckets(resolution: int, step: int, *, max_aspect: float = MAX_ASPECT) 
             "Raise the resolution or lower the bucket step."
         )
     budget = resolution * resolution
-    found: set[Size] = set()
-    side = step
-    while side * step <= budget:
-        other = budget // side // step * step
-        if max(side, other) <= max_aspect * min(side, other):
-            found |= {(side, other), (other, side)}
-        side += step
-    return sorted(found)
+    return [
+        (width, height)
+        for width in range(step, budget // step + 1, step)
+        for height in range(step, budget // width + 1, step)
+        if max(width, height) <= max_aspect * min(width, height)
+    ]
 
 
-def choose_bucket(size: Size, settings: CacheSettings) -> Size | None:
+def choose_bucket(size: Size, settings: CacheSettings, *, buckets: Sequence[Size] = ()) -> Size | None:
     """The bucket for a picture of `size` (width, height), or None if it is smaller than every bucket.
 
-    Among the buckets of `make_buckets`, the one that keeps most of the picture, the larger of equals; with
-    bucketing off the one square. If that would enlarge the picture and upscaling is off, the largest
-    multiple of the step that fits inside the picture instead.
+    The one with the largest area times the square of `kept_share`: a bucket of nearly the picture's aspect is
+    better than one a few pixels larger that crops. Without upscaling only buckets that fit inside the picture
+    count, so small pictures get small ones; with bucketing off only squares.
+
+    Args:
+        size: Width and height after EXIF orientation.
+        settings: Resolution, bucket step, bucketing, upscale.
+        buckets: `make_buckets`' result, to make it once for many pictures.
     """
-    step = settings.bucket_step
-    if settings.bucketing:
-        candidates = make_buckets(settings.resolution, step)
-    else:
-        make_buckets(settings.resolution, step)
-        side = settings.resolution // step * step
-        candidates = [(side, side)]
-    best = max(candidates, key=lambda bucket: (kept_share(size, bucket), bucket[0] * bucket[1], bucket))
-    if settings.upscale or (best[0] <= size[0] and best[1] <= size[1]):
-        return best
-    return _fitting(size, settings)
+    usable = np.array(buckets or make_buckets(settings.resolution, settings.bucket_step), dtype=np.int64)
+    if not settings.bucketing:
+        usable = usable[usable[:, 0] == usable[:, 1]]
+    if not settings.upscale:
+        usable = usable[(usable[:, 0] <= size[0]) & (usable[:, 1] <= size[1])]
+    if not len(usable):
+        return None
+    cross, other = size[0] * usable[:, 1], size[1] * usable[:, 0]
+    kept = np.minimum(cross, other) / np.maximum(cross, other)
+    best = usable[np.argmax(usable.prod(axis=1) * kept**2)]
+    return int(best[0]), int(best[1])
 
 
 def kept_share(size: Size, bucket: Size) -> float:
@@ -82,10 +84,11 @@ def assign(
             f"bucket step: expected a multiple of {multiple} for this VAE and model, "
             f"got {settings.bucket_step}."
         )
+    buckets = make_buckets(settings.resolution, settings.bucket_step)
     memo: dict[Size, Size | None] = {}
     for size in sizes:
         if size not in memo:
-            memo[size] = choose_bucket(size, settings)
+            memo[size] = choose_bucket(size, settings, buckets=buckets)
     tiny = [i for i, size in enumerate(sizes) if memo[size] is None]
     if tiny:
         step = settings.bucket_step
@@ -98,20 +101,3 @@ def assign(
             "Remove the picture, lower the bucket step, or allow upscaling."
         )
     return [memo[size] for size in sizes]  # type: ignore[misc]
-
-
-def _fitting(size: Size, settings: CacheSettings) -> Size | None:
-    step, budget = settings.bucket_step, settings.resolution**2
-    best: tuple[float, Size] | None = None
-    widths = range(step, size[0] + 1, step)
-    for width in widths:
-        height = min(size[1], budget // width) // step * step
-        height = min(height, int(width * MAX_ASPECT) // step * step)
-        if height < step or width > MAX_ASPECT * height:
-            continue
-        if not settings.bucketing:
-            width = height = min(width, height)
-        score = width * height * kept_share(size, (width, height)) ** 2
-        if best is None or score > best[0]:
-            best = (score, (width, height))
-    return best[1] if best else None

@@ -6,48 +6,21 @@ found by content-hash keys (`keys`), wherever they are kept (`store`).
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..config import CacheSettings
-from ..errors import CacheError, ConfigError, FamilyError
-from .dataset import Dataset, LoadedSample, check_aspect, load_sample
-from .fill import apply_fill
-from .geometry import Geometry, apply_image, apply_mask
+from ..errors import CacheError, ConfigError
+from .builder import Builder, Cancel, Encoder, TextEncoder
+from .dataset import Dataset
 from .keys import digest, text_key
-from .plan import Entry, Progress, check_settings, is_hard, plan_entries
+from .mask_bytes import decode_mask
+from .plan import Entry, Progress, check_settings, plan_entries
 from .store import DiskStore, MemoryStore, Store
-
-Cancel = Callable[[], None]
-_LEVELS = 65535
-
-
-class Encoder(Protocol):
-    """What turns pictures into latents."""
-
-    identity: str
-    channels: int
-    stride: int
-
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Latents (B, C, h, w), float32, without chance, of images (B, H, W, 3) in 0..1."""
-        ...
-
-
-class TextEncoder(Protocol):
-    """What turns captions into conditioning."""
-
-    identity: str
-
-    def encode(self, texts: list[str]) -> list[dict[str, Any]]:
-        """Per text a flat dict of tensors and plain values."""
-        ...
 
 
 @dataclass
@@ -63,6 +36,7 @@ class Cache:
         empty_key: Key of the empty caption, None without a text encoder.
         notes: What a person should know: entries rebuilt, size over the limit.
         built: How many entries of each kind were made by this build.
+        sources: One JSON-able dict per data set: pictures, settings and mask transforms, for metadata.
     """
 
     entries: tuple[Entry, ...]
@@ -74,6 +48,7 @@ class Cache:
     empty_key: str | None = None
     notes: tuple[str, ...] = ()
     built: dict[str, int] = field(default_factory=dict)
+    sources: tuple[dict[str, Any], ...] = ()
 
     def latent(self, entry: Entry, variant: int = 0) -> torch.Tensor:
         """The latent of a variant: float32 (C, h, w) in the VAE's own space.
@@ -176,7 +151,7 @@ def build_cache(
         )
     finally:
         store.save_memo(memo)
-    builder = _Builder(
+    builder = Builder(
         dataset, settings, encoder=encoder, store=store, progress=progress, check_cancel=check_cancel
     )
     builder.pictures(entries)
@@ -198,166 +173,32 @@ def build_cache(
         empty_key=empty,
         notes=tuple(store.notes),
         built=builder.built,
+        sources=_sources(dataset),
     )
 
 
-class _Builder:
-    """Makes what a store lacks."""
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        settings: CacheSettings,
-        *,
-        encoder: Encoder,
-        store: Store,
-        progress: Progress,
-        check_cancel: Cancel,
-    ) -> None:
-        self.dataset, self.settings, self.encoder, self.store = dataset, settings, encoder, store
-        self.progress, self.check_cancel = progress, check_cancel
-        self.built = {"latent": 0, "mask": 0, "text": 0}
-
-    def pictures(self, entries: list[Entry]) -> None:
-        """Make the missing latents and masks, one bucket after the other."""
-        jobs = self._jobs(entries)
-        done = 0
-        for bucket in sorted({entry.bucket for entry, _, _ in jobs}):
-            batch: list[tuple[str, str, np.ndarray]] = []
-            for entry, latents, masks in (job for job in jobs if job[0].bucket == bucket):
-                self.check_cancel()
-                self.progress(done, len(jobs), f"encoding {entry.name}")
-                loaded = self._load(entry)
-                self._write_masks(entry, masks, loaded)
-                for variant in latents:
-                    batch.append(
-                        (entry.latent_keys[variant], entry.name, self._picture(entry, variant, loaded))
-                    )
-                    if len(batch) == self.settings.batch_size:
-                        self._encode(batch)
-                        batch = []
-                done += 1
-            if batch:
-                self._encode(batch)
-        if jobs:
-            self.progress(done, len(jobs), "pictures encoded")
-
-    def texts(self, entries: list[Entry], text: TextEncoder) -> None:
-        """Make the missing caption embeddings, and that of the empty caption."""
-        wanted = {text_key("", encoder=text.identity): ""}
-        for entry in entries:
-            wanted.update(zip(entry.text_keys, entry.captions, strict=True))
-        missing = [(key, caption) for key, caption in wanted.items() if not self.store.has("text", key)]
-        size = self.settings.batch_size
-        for start in range(0, len(missing), size):
-            self.check_cancel()
-            self.progress(start, len(missing), "encoding captions")
-            part = missing[start : start + size]
-            for (key, _), values in zip(part, text.encode([caption for _, caption in part]), strict=True):
-                tensors = {name: v for name, v in values.items() if isinstance(v, torch.Tensor)}
-                plain = {name: v for name, v in values.items() if name not in tensors}
-                self.store.write("text", key, tensors, plain)
-                self.built["text"] += 1
-        if missing:
-            self.progress(len(missing), len(missing), "captions encoded")
-
-    def _jobs(self, entries: list[Entry]) -> list[tuple[Entry, list[int], list[int]]]:
-        """Entries with the variants whose latent or mask is missing; a key that occurs twice is made once."""
-        seen: set[tuple[str, str]] = set()
-
-        def lacking(kind: str, keys: tuple[str, ...]) -> list[int]:
-            found = []
-            for variant, key in enumerate(keys):
-                if (kind, key) not in seen:
-                    seen.add((kind, key))
-                    if not self.store.has(kind, key):
-                        found.append(variant)
-            return found
-
-        jobs = []
-        for entry in entries:
-            self.check_cancel()
-            latents, masks = lacking("latent", entry.latent_keys), lacking("mask", entry.mask_keys)
-            if latents or masks:
-                jobs.append((entry, latents, masks))
-        return jobs
-
-    def _load(self, entry: Entry) -> LoadedSample:
-        sample = self.dataset.samples[entry.index]
-        loaded = load_sample(sample)
-        check_aspect(sample.name, loaded.mask.shape[::-1], sample.size)
-        return loaded
-
-    def _write_masks(self, entry: Entry, variants: list[int], loaded: LoadedSample) -> None:
-        hard = is_hard(self.dataset.samples[entry.index])
-        for variant in variants:
-            mask = apply_mask(loaded.mask, entry.geometries[variant], hard=hard)
-            data, values = encode_mask(mask)
-            self.store.write("mask", entry.mask_keys[variant], {"data": data}, values)
-            self.built["mask"] += 1
-
-    def _picture(self, entry: Entry, variant: int, loaded: LoadedSample) -> np.ndarray:
-        sample = self.dataset.samples[entry.index]
-        geometry = entry.geometries[variant]
-        rgb = apply_image(loaded.rgb, geometry, resize=self.settings.resize)
-        if sample.settings.fill == "keep" or not loaded.has_mask:
-            return rgb
-        mask = apply_mask(loaded.mask, geometry, hard=is_hard(sample))
-        return apply_fill(rgb, mask, sample.settings.fill, seed=fill_seed(geometry))
-
-    def _encode(self, batch: list[tuple[str, str, np.ndarray]]) -> None:
-        self.check_cancel()
-        images = torch.from_numpy(np.stack([picture for _, _, picture in batch])).float() / 255
-        latents = self.encoder.encode(images)
-        stride, shape = self.encoder.stride, images.shape
-        expected = (shape[0], self.encoder.channels, shape[1] // stride, shape[2] // stride)
-        if tuple(latents.shape) != expected:
-            raise FamilyError(f"The VAE gave latents of shape {tuple(latents.shape)}, expected {expected}.")
-        for (key, name, _), latent in zip(batch, latents, strict=True):
-            if not bool(torch.isfinite(latent).all()):
-                raise FamilyError(
-                    f"{name}: the VAE gave values that are not finite. Start ComfyUI with --fp32-vae or "
-                    "choose another VAE."
-                )
-            self.store.write("latent", key, {"latent": latent.float()})
-            self.built["latent"] += 1
-
-
-def fill_seed(geometry: Geometry) -> int:
-    """The seed of a random fill: fixed by the geometry, so that an entry is made alike every time."""
-    return int(digest("fill", geometry.to_dict())[:8], 16)
-
-
-def encode_mask(mask: np.ndarray) -> tuple[torch.Tensor, dict[str, Any]]:
-    """A mask (H, W) in 0..1 as compressed bytes and what is needed to read them.
-
-    Values become whole steps of 1/65535 (an error of at most 1/131070), stored in one byte each where all
-    are multiples of 1/255; so masks of 8 and 16 bits, and 0 and 1 in any mask, are exact.
-    """
-    steps = np.rint(np.clip(mask, 0.0, 1.0).astype(np.float64) * _LEVELS).astype("<u2")
-    small = not (steps % 257).any()
-    packed = zlib.compress((steps // 257).astype("u1").tobytes() if small else steps.tobytes(), 1)
-    with torch.inference_mode(False):
-        data = torch.frombuffer(bytearray(packed), dtype=torch.uint8)
-    return data, {"shape": list(mask.shape), "bits": 8 if small else 16}
-
-
-def decode_mask(data: torch.Tensor, values: dict[str, Any]) -> torch.Tensor:
-    """The mask of `encode_mask`'s result as float32 (1, H, W) in 0..1.
-
-    Raises:
-        CacheError: The bytes do not fit the shape.
-    """
-    height, width = values["shape"]
-    small = values["bits"] == 8
-    size = height * width * (1 if small else 2)
-    raw = zlib.decompressobj().decompress(data.numpy().tobytes(), size + 1)
-    if len(raw) != size:
-        raise CacheError("A cached mask does not fit its size. Empty the cache folder and run again.")
-    steps = np.frombuffer(raw, "u1" if small else "<u2").astype(np.float32)
-    scaled = (steps / np.float32(255 if small else _LEVELS)).reshape(1, height, width)
-    with torch.inference_mode(False):
-        return torch.from_numpy(scaled)
+def _sources(dataset: Dataset) -> tuple[dict[str, Any], ...]:
+    found: dict[str, dict[str, Any]] = {}
+    for sample in dataset.samples:
+        settings, transform = asdict(sample.settings), asdict(sample.transform)
+        # A folder is told by its last name: metadata travels with the LoRA, and paths hold people's names.
+        settings["folder"], settings["mask_folder"] = (
+            Path(settings[k]).name for k in ("folder", "mask_folder")
+        )
+        key = digest("source", settings, transform)
+        info = found.setdefault(
+            key,
+            {
+                "name": settings["folder"],
+                "images": 0,
+                "num_repeats": sample.repeats,
+                "regularisation": sample.settings.regularisation,
+                "settings": settings,
+                "mask_transforms": transform,
+            },
+        )
+        info["images"] += 1
+    return tuple(found.values())
 
 
 def _open_store(settings: CacheSettings, folder: Path | None) -> Store:

@@ -127,8 +127,8 @@ def apply_image(image: np.ndarray, geometry: Geometry, *, resize: str = "lanczos
     """
     if (image.shape[1], image.shape[0]) != geometry.source:
         raise DataError(
-            f"the picture is {image.shape[1]}×{image.shape[0]}, not {geometry.source[0]}×{geometry.source[1]}: "
-            "it changed while it was read. Run again."
+            f"the picture is {image.shape[1]}×{image.shape[0]}, not "
+            f"{geometry.source[0]}×{geometry.source[1]}: it changed while it was read. Run again."
         )
     return _crop(_resize(image, geometry.resized, kernel=resize, grow="bilinear"), geometry)
 

@@ -7,6 +7,7 @@ where an alpha channel may turn out to be opaque, and what is learnt of a mask i
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class Entry:
 
     Attributes:
         index: Position of the sample in the data set.
-        name: The sample's name, for messages.
+        name: The sample's name; a number makes it unique where data sets share names.
         bucket: Training width and height.
         geometries: One per variant: random crops, each also flipped if flip is on.
         latent_keys: Key of each variant's latent.
@@ -135,10 +136,15 @@ def plan_entries(
         raise DataError("The data set has no pictures. Check its folder and its filters.")
     buckets = assign([s.size for s in samples], settings, multiple=multiple, names=[s.name for s in samples])
     entries = []
+    names: Counter[str] = Counter()
     for index, (sample, bucket) in enumerate(zip(samples, buckets, strict=True)):
         check_cancel()
         progress(index, len(samples), f"looking at {sample.name}")
-        entries.append(_plan(index, sample, bucket, settings=settings, memo=memo, encoder=encoder, text=text))
+        entry = _plan(index, sample, bucket, settings=settings, memo=memo, encoder=encoder, text=text)
+        names[sample.name] += 1
+        if names[sample.name] > 1:
+            entry = dataclasses.replace(entry, name=f"{sample.name} ({names[sample.name]})")
+        entries.append(entry)
     return entries
 
 
@@ -228,7 +234,7 @@ def _geometries(
     crops = settings.variants if settings.crop == "random" else 1
     found: dict[Geometry, None] = {}
     for number in range(crops):
-        seed = int(digest("crop", settings.seed, sample.key, number)[:16], 16)
+        seed = int(digest("crop", settings.seed, sample.name, number)[:16], 16)
         plain = plan_geometry(
             sample.size,
             bucket,
@@ -244,6 +250,6 @@ def _geometries(
 
 
 def _captions(sample: Sample, settings: CacheSettings) -> tuple[str, ...]:
-    generator = torch.Generator().manual_seed(int(digest("caption", settings.seed, sample.key)[:15], 16))
+    generator = torch.Generator().manual_seed(int(digest("caption", settings.seed, sample.name)[:15], 16))
     options = sample.settings.caption
     return tuple(caption_variants(sample.caption, options, count=settings.variants, generator=generator))

@@ -138,13 +138,13 @@ class DiskStore:
         """
         path = self._path(kind, key)
         try:
-            header = _read_header(path)
+            about = _read_header(path)
         except FileNotFoundError:
             return False
         except (OSError, ValueError) as error:
             self._discard(path, str(error))
             return False
-        fault = _fault(header.get("__metadata__"), kind, key)
+        fault = _fault(about, kind, key)
         if fault:
             self._discard(path, fault)
             return False
@@ -160,18 +160,17 @@ class DiskStore:
         """
         path = self._path(kind, key)
         try:
-            metadata = _read_header(path).get("__metadata__")
-            fault = _fault(metadata, kind, key)
+            about = _read_header(path)
+            fault = _fault(about, kind, key)
             if fault:
                 raise ValueError(fault)
             with torch.inference_mode(False):
                 tensors = load_bytes(path.read_bytes())
-            if _checksum(tensors, metadata["values"]) != metadata["checksum"]:
+            if _checksum(tensors, about["values"]) != about["checksum"]:
                 raise ValueError("its checksum does not match")
         except FileNotFoundError:
             raise CacheError(
-                f"{path}: the cache entry is gone; another run may have cleaned the folder. "
-                "Run the cache node again."
+                f"{path}: the cache entry is gone; another run may have cleaned the folder. Run the cache node again."
             ) from None
         except (OSError, ValueError, SafetensorError) as error:
             self._discard(path, str(error))
@@ -179,7 +178,7 @@ class DiskStore:
                 f"{path}: the cache entry is damaged ({error}) and was removed. Run the cache node again."
             ) from error
         _touch(path)
-        return tensors, json.loads(metadata["values"])
+        return tensors, json.loads(about["values"])
 
     def write(self, kind: str, key: str, tensors: Tensors, values: Values | None = None) -> None:
         """Put an entry; what was there under its key is replaced in one step.
@@ -189,16 +188,16 @@ class DiskStore:
         """
         text = json.dumps(values or {}, sort_keys=True)
         plain = _ordinary(tensors)
-        metadata = {
+        about = {
             "format": FORMAT,
             "kind": kind,
             "key": key,
             "values": text,
             "checksum": _checksum(plain, text),
         }
-        self._replace(
-            self._path(kind, key), save_bytes(plain, metadata=metadata), lambda: self.has(kind, key)
-        )
+        # One metadata field: safetensors writes several in random order, and equal entries are equal files.
+        data = save_bytes(plain, metadata={"entry": json.dumps(about, sort_keys=True)})
+        self._replace(self._path(kind, key), data, lambda: self.has(kind, key))
 
     def load_memo(self) -> Memo:
         """The memo in the folder; an empty one if there is none or it is damaged."""
@@ -298,6 +297,7 @@ def _checksum(tensors: Tensors, text: str) -> str:
 
 
 def _read_header(path: Path) -> dict[str, Any]:
+    """What an entry's file says of itself; raises `ValueError` if the file is not whole."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(8)
@@ -305,24 +305,21 @@ def _read_header(path: Path) -> dict[str, Any]:
         if not 2 <= length <= min(_MAX_HEADER, size - 8):
             raise ValueError("the file is truncated or no cache entry")
         header = json.loads(file.read(length).decode("utf-8"))
-    if not isinstance(header, dict):
-        raise ValueError("the file is no cache entry")
-    spans = [
-        v.get("data_offsets", [0, -1])
-        for k, v in header.items()
-        if k != "__metadata__" and isinstance(v, dict)
-    ]
-    if 8 + length + max((span[1] for span in spans), default=0) != size:
+    try:
+        metadata = header.pop("__metadata__", {})
+        end = max((part["data_offsets"][1] for part in header.values()), default=0)
+        about = json.loads(metadata.get("entry", "{}"))
+    except (AttributeError, TypeError, KeyError, IndexError) as error:
+        raise ValueError("the file is no cache entry") from error
+    if 8 + length + end != size:
         raise ValueError("the file is truncated or has been changed")
-    return header
+    return about if isinstance(about, dict) else {}
 
 
-def _fault(metadata: Any, kind: str, key: str) -> str:
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+def _fault(about: dict[str, Any], kind: str, key: str) -> str:
+    if about.get("format") != FORMAT:
         return "the file is no entry of this cache"
-    if (metadata.get("kind"), metadata.get("key")) != (kind, key) or not {"values", "checksum"} <= set(
-        metadata
-    ):
+    if (about.get("kind"), about.get("key")) != (kind, key) or not {"values", "checksum"} <= set(about):
         return "the file is another entry"
     return ""
 

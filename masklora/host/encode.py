@@ -45,7 +45,7 @@ class VaeEncoder:
             )
         self.vae = vae
         self.channels, self.stride = int(channels), stride
-        self.identity = digest("vae", channels, stride, vae.latent_dim, _patcher_identity(vae.patcher))
+        self.identity = digest("vae", channels, stride, vae.latent_dim, patcher_identity(vae.patcher))
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """The latents' mean without chance: float32 (B, C, h, w), in the VAE's own space, on the CPU.
@@ -100,7 +100,7 @@ class ClipTextEncoder:
             type(clip.tokenizer).__qualname__,
             clip.layer_idx,
             _canonical(clip.tokenizer_options),
-            _patcher_identity(clip.patcher),
+            patcher_identity(clip.patcher),
         )
 
     def encode(self, texts: list[str]) -> list[dict[str, Any]]:
@@ -145,7 +145,7 @@ def _ordinary(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _patcher_identity(patcher: Any) -> str:
+def patcher_identity(patcher: Any) -> str:
     """Digest of a model's class, weights and patches, the same whether it is loaded and patched or not."""
     hasher = hashlib.blake2b(type(patcher.model).__qualname__.encode(), digest_size=20)
     state, backup = patcher.model_state_dict(), patcher.backup
