@@ -117,8 +117,7 @@ def _unpack(archive, folder):
         wanted = [m for m in source.getmembers() if m.name.startswith(COMFYUI_IN_SDIST + "/")]
         if not hasattr(tarfile, "data_filter"):
             raise DevError(
-                f"Python {sys.version.split()[0]} lacks the safe way to unpack archives; "
-                "use 3.10.12, 3.11.4 or newer."
+                f"Python {sys.version.split()[0]} lacks the safe way to unpack archives; use 3.10.12, 3.11.4 or newer."
             )
         source.extractall(staging, members=wanted, filter="data")
     shutil.rmtree(folder / "ComfyUI", ignore_errors=True)
@@ -165,6 +164,7 @@ def _pip(python, arguments, *, what, hint=None):
         text=True,
         encoding="utf-8",
         errors="replace",
+        close_fds=False,
     ) as pip:
         for line in pip.stdout or ():
             output.append(line)

@@ -31,9 +31,7 @@ def run_demo(host, *, checkpoint=None, serve=False):
     base = cache_root() / "demo"
     plan = offer_demo_inputs(host, base)
     say("starting ComfyUI with the pack in it")
-    with ComfyServer(
-        host, base, cpu=not has_cuda(host.python), models=_users_models(host, checkpoint)
-    ) as server:
+    with ComfyServer(host, base, cpu=not has_cuda(host.python), models=_users_models(host, checkpoint)) as server:
         known = server.object_info()
         _check_checkpoint(known, checkpoint)
         watch = Watch(server)
@@ -174,13 +172,9 @@ def sampling_graph(prompts, sampling, checkpoint, *, lora=None):
     prefix = f"demo/{'lora' if lora else 'base'}"
     for seed, prompt in enumerate(prompts):
         graph[f"words {seed}"] = _node("CLIPTextEncode", clip=["model", 1], text=prompt)
-        graph[f"sample {seed}"] = _node(
-            "KSampler", positive=[f"words {seed}", 0], seed=seed, denoise=1.0, **inputs
-        )
+        graph[f"sample {seed}"] = _node("KSampler", positive=[f"words {seed}", 0], seed=seed, denoise=1.0, **inputs)
         graph[f"decode {seed}"] = _node("VAEDecode", samples=[f"sample {seed}", 0], vae=["model", 2])
-        graph[f"save {seed}"] = _node(
-            "SaveImage", images=[f"decode {seed}", 0], filename_prefix=f"{prefix}_{seed:02}"
-        )
+        graph[f"save {seed}"] = _node("SaveImage", images=[f"decode {seed}", 0], filename_prefix=f"{prefix}_{seed:02}")
     return graph
 
 
@@ -220,9 +214,7 @@ class Watch:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + self.every
-        text = (
-            training_line(newest_metrics(self.server.base, began)) if self._trains(events, prompt) else None
-        )
+        text = training_line(newest_metrics(self.server.base, began)) if self._trains(events, prompt) else None
         text = text or event_line(events, prompt)
         if text and text != self._said:
             self._said = text

@@ -38,9 +38,7 @@ def prepare(job):
 
 def compare(job):
     """Writes the side-by-side picture; its path and the judged numbers as lines of text."""
-    base, lora = (
-        [np.asarray(Image.open(path).convert("RGB")) for path in job[name]] for name in ("base", "lora")
-    )
+    base, lora = ([np.asarray(Image.open(path).convert("RGB")) for path in job[name]] for name in ("base", "lora"))
     rows = [
         ("training pictures; what the mask ignores is tinted", training_pictures(Path(job["training"]))),
         ("base model, seeds 0 to 5", base),

@@ -1,4 +1,8 @@
-"""One builder at a time: a lock that the operating system drops when its holder dies."""
+"""One builder at a time: a lock that the operating system drops when its holder dies.
+
+On POSIX systems a child that inherits the descriptor (`close_fds=False`) shares the lock: an installer that outlives
+its killed parent keeps others out until it ends.
+"""
 
 import contextlib
 import os
@@ -42,6 +46,7 @@ def exclusive(path: Path, *, poll=0.5, reminder=30.0):
     """Holds the lock file `path` for the length of the block; waits while another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    os.set_inheritable(descriptor, True)
     try:
         next_word = 0.0
         while True:
@@ -50,7 +55,7 @@ def exclusive(path: Path, *, poll=0.5, reminder=30.0):
                 break
             except OSError:
                 if time.monotonic() >= next_word:
-                    say(f"waiting for process {_holder(path)}, which is setting up the same host")
+                    say(f"waiting for process {_holder(path)} or its installer, which sets up the same host")
                     next_word = time.monotonic() + reminder
                 time.sleep(poll)
         os.ftruncate(descriptor, 0)

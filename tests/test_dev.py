@@ -138,8 +138,8 @@ with exclusive(Path(sys.argv[2]), poll=0.05):
 """
 
 
-def hold(lock, seconds):
-    command = [sys.executable, "-c", HOLD, str(ROOT), str(lock), str(seconds)]
+def hold(lock, seconds, *, script=HOLD):
+    command = [sys.executable, "-c", script, str(ROOT), str(lock), str(seconds)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -164,6 +164,23 @@ def test_a_killed_set_up_holds_no_lock(tmp_path):
     assert second.wait(30) == 0
     second.communicate()
     assert time.monotonic() - began < 20
+
+
+LEAVE_AN_INSTALLER = HOLD.replace("import sys, time", "import subprocess, sys, time").replace(
+    "    time.sleep(float(sys.argv[3]))",
+    "    subprocess.run([sys.executable, '-c', 'import time; time.sleep(1.5)'], close_fds=False)",
+)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ties locks to processes")
+def test_an_installer_that_outlives_its_killed_parent_keeps_others_out(tmp_path):
+    first = hold(tmp_path / "lock", 0, script=LEAVE_AN_INSTALLER)
+    taken = float(first.stdout.readline())
+    time.sleep(0.5)
+    first.kill()
+    second = hold(tmp_path / "lock", 0)
+    assert float(second.communicate(timeout=30)[0].splitlines()[0]) >= taken + 1.4
+    first.communicate()
 
 
 @pytest.mark.parametrize(
