@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from harness.models import small_model, small_text
 from masklora.adapters import AdapterSet
 from masklora.config import AdapterSettings, LossSettings
@@ -12,7 +14,6 @@ from masklora.data.geometry import Geometry
 from masklora.flow import add_noise, target
 from masklora.host.model import TrainableModel
 from masklora.losses import masked_objective
-from torch import Tensor, nn
 
 MODES = ("off", "per block", "whole model")
 # Eighth-order central differences: with steps of 1e-2 of a unit direction the truncation error is far below 1e-12.

@@ -22,7 +22,7 @@ class _Recompute(torch.autograd.Function):
     """Runs `call` without a graph and rebuilds that graph in backward; all tensors are explicit inputs."""
 
     @staticmethod
-    def forward(ctx: Any, call: Callable[..., Any], mutates: bool, rng: _RngState | None, n: int, *tensors: Tensor):
+    def forward(ctx: Any, call: Callable, mutates: bool, rng: _RngState | None, n: int, *tensors: Tensor):
         ctx.call, ctx.mutates, ctx.rng, ctx.n = call, mutates, rng, n
         ctx.save_for_backward(*tensors)
         inputs = [t.clone() for t in tensors[:n]] if mutates else list(tensors[:n])
@@ -40,9 +40,7 @@ class _Recompute(torch.autograd.Function):
             given = [t.clone() for t in inputs] if ctx.mutates else inputs
             outputs = ctx.call(given)
             pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None and o.requires_grad]
-            found = torch.autograd.grad(
-                [o for o, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True
-            )
+            found = torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True)
         by_id = {id(t): g for t, g in zip(wanted, found, strict=True)}
         return None, None, None, None, *(by_id.get(id(t)) for t in (*inputs, *parameters))
 
@@ -131,9 +129,7 @@ def _bind(block: nn.Module, *, mutates: bool, preserve_rng: bool) -> Callable[..
         if not torch.is_grad_enabled():
             return original(*args, **kwargs)
         parameters = [p for p in block.parameters() if p.requires_grad]
-        return checkpointed(
-            original, args, kwargs, parameters=parameters, mutates=mutates, preserve_rng=preserve_rng
-        )
+        return checkpointed(original, args, kwargs, parameters=parameters, mutates=mutates, preserve_rng=preserve_rng)
 
     return forward
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator
 
@@ -60,7 +61,13 @@ class AdapterSet:
     """
 
     def __init__(
-        self, model: nn.Module, settings: AdapterSettings, *, targets: list[str], seed: int, device: torch.device
+        self,
+        model: nn.Module,
+        settings: AdapterSettings,
+        *,
+        targets: list[str],
+        seed: int,
+        device: torch.device,
     ) -> None:
         check_choice("algorithm", settings.algorithm, ALGORITHMS)
         check_range("rank", settings.rank, 1, 4096)
@@ -88,8 +95,7 @@ class AdapterSet:
             del model.__dict__[extra]
         self._wrappers = {name: model.get_submodule(name) for name in targets}
         self.dropout = settings.dropout > 0
-        for wrapper in self._wrappers.values():
-            wrapper.train(self.dropout)
+        self.set_training(True)
         for parameter in self.parameters().values():
             parameter.data = parameter.data.to(device=device, dtype=torch.float32)
         self.eject()
@@ -126,6 +132,11 @@ class AdapterSet:
         for wrapper in self._wrappers.values():
             wrapper._disable_adapters = not enabled  # type: ignore[assignment]
 
+    def set_training(self, training: bool) -> None:
+        """Whether dropout is drawn; off for validation and sampling."""
+        for wrapper in self._wrappers.values():
+            wrapper.train(training and self.dropout)
+
     def parameters(self) -> dict[str, nn.Parameter]:
         """Trainable tensors by name: `<path>.lora_A`, `.lora_B` and, with DoRA, `.magnitude`; float32."""
         found: dict[str, nn.Parameter] = {}
@@ -152,11 +163,20 @@ class AdapterSet:
         for name in self._wrappers:
             down = source[f"{name}.lora_A"].detach().to("cpu", torch.float32, copy=True)
             up = source[f"{name}.lora_B"].detach().to("cpu", torch.float32, copy=True)
+            factors = Factors(down, up, self.scaling(name) * down.shape[0])
             magnitude = source.get(f"{name}.magnitude")
             if magnitude is not None:
-                magnitude = magnitude.detach().to("cpu", torch.float32, copy=True).reshape(-1, *[1] * (down.ndim - 1))
-            out[name] = Factors(down, up, self.scaling(name) * down.shape[0], magnitude)
+                plain = magnitude.detach().to("cpu", torch.float32).reshape(-1, *[1] * (down.ndim - 1))
+                scale = plain * self._norm_ratio(name, factors)
+                factors = dataclasses.replace(factors, dora_scale=scale)
+            out[name] = factors
         return out
+
+    def _norm_ratio(self, name: str, factors: Factors) -> Tensor:
+        """‖W‖/‖W + ΔW‖ by output row: ComfyUI divides DoRA's magnitude by the first, PEFT by the second."""
+        weight = self._originals[name].weight.detach().to("cpu", torch.float32)
+        ratio = weight.flatten(1).norm(dim=1) / (weight + factors.delta()).flatten(1).norm(dim=1)
+        return ratio.reshape(-1, *[1] * (weight.ndim - 1))
 
     def load(self, factors: dict[str, Factors]) -> None:
         """Continue from `factors`; the layer's scaling is folded in, so the applied change is the same.
@@ -183,7 +203,8 @@ class AdapterSet:
                 a.copy_(f.down)
                 b.copy_(f.up * (f.alpha / f.down.shape[0] / self.scaling(name)))
                 if f.dora_scale is not None and f"{name}.magnitude" in own:
-                    own[f"{name}.magnitude"].copy_(f.dora_scale.reshape(own[f"{name}.magnitude"].shape))
+                    plain = f.dora_scale / self._norm_ratio(name, f)
+                    own[f"{name}.magnitude"].copy_(plain.reshape(own[f"{name}.magnitude"].shape))
 
 
 def _refuse_without_plain_weight(name: str, module: nn.Module) -> None:

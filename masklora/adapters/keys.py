@@ -13,7 +13,13 @@ from ..errors import AdapterError
 Slice = tuple[str, int, int]
 """Name of a diffusers layer, first row and row count inside ours (count 0: all rows)."""
 
-_DOWN = (".lora_down.weight", ".lora_A.weight", ".lora.down.weight", "_lora.down.weight", ".lora_A.default.weight")
+_DOWN = (
+    ".lora_down.weight",
+    ".lora_A.weight",
+    ".lora.down.weight",
+    "_lora.down.weight",
+    ".lora_A.default.weight",
+)
 _UP = (".lora_up.weight", ".lora_B.weight", ".lora.up.weight", "_lora.up.weight", ".lora_B.default.weight")
 
 
@@ -25,7 +31,7 @@ class Factors:
         down: (rank, in) or (rank, in, kh, kw), float32.
         up: (out, rank) or (out, rank, 1, 1), float32.
         alpha: Scale numerator; rank is `down.shape[0]`.
-        dora_scale: DoRA magnitudes (out, 1[, 1, 1]), or None.
+        dora_scale: DoRA magnitudes (out, 1[, 1, 1]) as ComfyUI applies them: (W + ΔW) · scale / ‖W‖; or None.
     """
 
     down: Tensor

@@ -24,6 +24,7 @@ class ThinLinear(PeftLinear):
         """Nothing: PEFT would put adapters into the base's storage dtype, even float8."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """(…, in) to (…, out) in the dtype of x; without the adapter while it is disabled."""
         if self.disable_adapters:
             return self.base_layer(x)
         if ADAPTER in self.lora_variant:
@@ -33,7 +34,10 @@ class ThinLinear(PeftLinear):
         up = self.lora_B[ADAPTER].weight.to(x.dtype)
         hidden = F.linear(self.lora_dropout[ADAPTER](x), down)
         flat = torch.addmm(
-            out.reshape(-1, out.shape[-1]), hidden.reshape(-1, hidden.shape[-1]), up.t(), alpha=self.scaling[ADAPTER]
+            out.reshape(-1, out.shape[-1]),
+            hidden.reshape(-1, hidden.shape[-1]),
+            up.t(),
+            alpha=self.scaling[ADAPTER],
         )
         return flat.view(out.shape)
 
@@ -45,13 +49,19 @@ class ThinConv2d(PeftConv2d):
         """Nothing, as in `ThinLinear`."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """(B, in, H, W) to (B, out, H', W') in the dtype of x; without the adapter while it is disabled."""
         if self.disable_adapters:
             return self.base_layer(x)
         if ADAPTER in self.lora_variant:
             return super().forward(x, *args, **kwargs)
         down, up = self.lora_A[ADAPTER], self.lora_B[ADAPTER]
         hidden = F.conv2d(
-            self.lora_dropout[ADAPTER](x), down.weight.to(x.dtype), None, down.stride, down.padding, down.dilation,
+            self.lora_dropout[ADAPTER](x),
+            down.weight.to(x.dtype),
+            None,
+            down.stride,
+            down.padding,
+            down.dilation,
             down.groups,
         )
         scaled = up.weight.to(x.dtype) * self.scaling[ADAPTER]

@@ -41,6 +41,7 @@ class Family:
         text_repeats: Whether texts of unequal token count may be repeated to a common length; else samples
             of unequal text length run one by one.
         size_conditioning: Whether the network is told original size, crop and target size.
+        kohya_as_diffusers: Whether kohya's tools name this family's layers as diffusers does.
         base_model_version: Value of `ss_base_model_version` in LoRA files.
         architecture: Value of `modelspec.architecture` in LoRA files, without "/lora".
         defaults: Training defaults.
@@ -58,6 +59,7 @@ class Family:
     targets: dict[str, str] = field(hash=False)
     text_repeats: bool
     size_conditioning: bool
+    kohya_as_diffusers: bool
     base_model_version: str
     architecture: str
     defaults: Defaults

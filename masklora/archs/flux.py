@@ -23,6 +23,7 @@ FLUX = Family(
     },
     text_repeats=False,
     size_conditioning=False,
+    kohya_as_diffusers=False,
     base_model_version="flux1",
     architecture="flux-1-dev",
     defaults=Defaults(

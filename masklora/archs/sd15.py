@@ -16,6 +16,7 @@ SD15 = Family(
     targets=UNET_TARGETS,
     text_repeats=True,
     size_conditioning=False,
+    kohya_as_diffusers=True,
     base_model_version="sd_v1",
     architecture="stable-diffusion-v1",
     defaults=Defaults(
@@ -24,6 +25,6 @@ SD15 = Family(
         alpha=16.0,
         steps=1500,
         timestep_sampling="uniform",
-        source="Hu et al. 2021 (arXiv 2106.09685) for alpha = rank; diffusers' text-to-image LoRA example for 1e-4",
+        source="Hu et al. 2021 (arXiv 2106.09685) for alpha = rank; diffusers' LoRA example for 1e-4",
     ),
 )

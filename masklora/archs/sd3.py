@@ -23,6 +23,7 @@ SD3 = Family(
     },
     text_repeats=False,
     size_conditioning=False,
+    kohya_as_diffusers=False,
     base_model_version="sd3",
     architecture="stable-diffusion-3",
     defaults=Defaults(

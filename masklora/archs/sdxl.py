@@ -16,6 +16,7 @@ SDXL = Family(
     targets=UNET_TARGETS,
     text_repeats=True,
     size_conditioning=True,
+    kohya_as_diffusers=False,
     base_model_version="sdxl_base_v1-0",
     architecture="stable-diffusion-xl-v1-base",
     defaults=Defaults(
@@ -24,6 +25,6 @@ SDXL = Family(
         alpha=16.0,
         steps=2000,
         timestep_sampling="uniform",
-        source="diffusers' DreamBooth LoRA SDXL example (1e-4); Podell et al. 2023 (arXiv 2307.01952) for sizes",
+        source="diffusers' DreamBooth LoRA SDXL example (1e-4); sizes: arXiv 2307.01952",
     ),
 )

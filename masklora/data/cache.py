@@ -89,9 +89,7 @@ class Cache:
             CacheError: The cache was built without a text encoder.
         """
         if self.empty_key is None:
-            raise CacheError(
-                "The cache holds no captions. Connect a CLIP to the cache node and run it again."
-            )
+            raise CacheError("The cache holds no captions. Connect a CLIP to the cache node and run it again.")
         return self.text(self.empty_key)
 
     def summary(self) -> str:
@@ -151,9 +149,7 @@ def build_cache(
         )
     finally:
         store.save_memo(memo)
-    builder = Builder(
-        dataset, settings, encoder=encoder, store=store, progress=progress, check_cancel=check_cancel
-    )
+    builder = Builder(dataset, settings, encoder=encoder, store=store, progress=progress, check_cancel=check_cancel)
     builder.pictures(entries)
     empty = None
     if text is not None:
@@ -182,9 +178,7 @@ def _sources(dataset: Dataset) -> tuple[dict[str, Any], ...]:
     for sample in dataset.samples:
         settings, transform = asdict(sample.settings), asdict(sample.transform)
         # A folder is told by its last name: metadata travels with the LoRA, and paths hold people's names.
-        settings["folder"], settings["mask_folder"] = (
-            Path(settings[k]).name for k in ("folder", "mask_folder")
-        )
+        settings["folder"], settings["mask_folder"] = (Path(settings[k]).name for k in ("folder", "mask_folder"))
         key = digest("source", settings, transform)
         info = found.setdefault(
             key,

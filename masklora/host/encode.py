@@ -35,14 +35,10 @@ class VaeEncoder:
             FamilyError: The VAE is empty, or is for sound or another thing than pictures.
         """
         if vae is None or getattr(vae, "first_stage_model", None) is None:
-            raise FamilyError(
-                "VAE: this one is empty; the checkpoint holds none. Connect a Load VAE node instead."
-            )
+            raise FamilyError("VAE: this one is empty; the checkpoint holds none. Connect a Load VAE node instead.")
         stride, channels = vae.spacial_compression_encode(), vae.latent_channels
         if vae.latent_dim not in (2, 3) or vae.extra_1d_channel is not None or not isinstance(stride, int):
-            raise FamilyError(
-                "VAE: this one does not encode pictures. Connect the VAE of the model you train."
-            )
+            raise FamilyError("VAE: this one does not encode pictures. Connect the VAE of the model you train.")
         self.vae = vae
         self.channels, self.stride = int(channels), stride
         self.identity = digest("vae", channels, stride, vae.latent_dim, patcher_identity(vae.patcher))

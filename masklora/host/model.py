@@ -1,8 +1,9 @@
-"""ComfyUI's MODEL as something that can be trained: conditioning, denoising, and a session that leaves no trace."""
+"""ComfyUI's MODEL as something that can be trained, in sessions that leave no trace."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -19,8 +20,8 @@ from ..adapters import AdapterSet, select_targets
 from ..archs import find_family
 from ..checkpoint import checkpoint_blocks, checkpointed, saved_tensor_scope
 from ..config import CHECKPOINTING, AdapterSettings, check_choice
-from ..errors import FamilyError
-from ..flow import Schedule, sigma_of
+from ..errors import ConfigError, FamilyError
+from ..flow import Schedule, rescale_zero_terminal_snr
 from .patches import autograd_parameters, pinned_attention, recast_layers, training_kernels
 
 if TYPE_CHECKING:
@@ -71,6 +72,20 @@ class TrainableModel:
                 return Schedule(prediction="flow", shift=_flow_shift(sampling))
             sigmas = sampling.sigmas.detach().to("cpu", torch.float32, copy=True)
             return Schedule(prediction=prediction, alphas_cumprod=1.0 / (1.0 + sigmas.square()))
+
+    def use_zero_terminal_snr(self) -> None:
+        """Train on the schedule whose last step is pure noise (v models; has no meaning for flow models).
+
+        Raises:
+            ConfigError: The model does not predict v: at pure noise ε tells nothing.
+        """
+        table = self.schedule.alphas_cumprod
+        if table is None or self.schedule.prediction != "v":
+            raise ConfigError(
+                f"zero_terminal_snr: it needs a model that predicts v, this one predicts {self.schedule.prediction}. "
+                "Switch it off."
+            )
+        self.schedule = dataclasses.replace(self.schedule, alphas_cumprod=rescale_zero_terminal_snr(table))
 
     def load(self, *, activation_bytes: int) -> None:
         """Bring the weights to the compute device and everything else out of the way."""
@@ -169,8 +184,7 @@ class TrainableModel:
         return torch.cat(parts)[back]
 
     def _run(self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]]) -> Tensor:
-        sampling = self.patcher.get_model_object("model_sampling")
-        t = sampling.timestep(sigma_of(u, schedule=self.schedule)).float()
+        t = self._timestep(u)
         conds = {k: _join([c[k] for c in conditioning]) for k in conditioning[0]}
         context = conds.pop("c_crossattn", None)
         t = self.model.process_timestep(t, x=noisy, **conds)
@@ -187,6 +201,13 @@ class TrainableModel:
         else:
             out = self.network(noisy.to(self.dtype), t, context=context, transformer_options=options, **conds)
         return out if out.dtype == torch.float64 else out.float()
+
+    def _timestep(self, u: Tensor) -> Tensor:
+        """What the network is told of noise level u; a table's position, so that rescaling it changes nothing."""
+        table = self.schedule.alphas_cumprod
+        if table is not None:
+            return (u * len(table)).long().clamp(max=len(table) - 1).float()
+        return self.patcher.get_model_object("model_sampling").timestep(u).float()
 
     def _transformer_options(self) -> dict[str, Any]:
         options = comfy.patcher_extension.copy_nested_dicts(self.patcher.model_options["transformer_options"])
@@ -212,7 +233,12 @@ def _flow_shift(sampling: Any) -> float:
 def _size_conditioning(geometry: Geometry) -> dict[str, int]:
     (width, height), (x, y, w, h) = geometry.source, geometry.crop
     return {
-        "width": width, "height": height, "crop_w": x, "crop_h": y, "target_width": w, "target_height": h,
+        "width": width,
+        "height": height,
+        "crop_w": x,
+        "crop_h": y,
+        "target_width": w,
+        "target_height": h,
     }
 
 

@@ -1,4 +1,4 @@
-"""Temporary changes that let ComfyUI's own network be differentiated; each is undone when its context ends."""
+"""Temporary changes that let ComfyUI's own network be differentiated; each ends with its context."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def pinned_attention(function: Callable[..., Any], *args: Any, **kwargs: Any) ->
 def autograd_parameters(model: nn.Module) -> Iterator[None]:
     """Parameters and buffers that autograd may save, over the same memory, while the context lasts.
 
-    ComfyUI loads weights in inference mode; backward refuses such tensors. Nothing is copied, and the original
-    objects are put back at the end.
+    ComfyUI loads weights in inference mode; backward refuses such tensors. Nothing is copied, and the
+    original objects are put back at the end.
     """
     swapped: list[tuple[dict[str, Any], str, Any]] = []
     try:
@@ -65,8 +65,8 @@ def _same_memory(tensor: Tensor) -> Tensor:
 def recast_layers(model: nn.Module, *, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """Frozen layers whose weight is not resident in `dtype` on `device` cast it anew in backward.
 
-    Autograd would otherwise keep every cast copy until backward: a second model in memory. Covers manual cast,
-    float8 and other quantised weights, offloading and dynamic VRAM. Resident layers use torch's plain ops.
+    Autograd would otherwise keep every cast copy until backward: a second model in memory. Covers manual
+    cast, float8 and other quantised weights, offloading and dynamic VRAM. Resident layers use plain ops.
     """
     bound: list[nn.Module] = []
     try:

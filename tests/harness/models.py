@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import zlib
 from typing import Any
 
 import comfy.ops
@@ -11,6 +12,7 @@ import torch
 from comfy.ldm.flux.model import Flux
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.taesd.taesd import TAESD
 
 TEXT_WIDTH = {"sd15": 768, "sdxl": 2048, "sd3": 4096, "flux": 4096}
 POOLED_WIDTH = {"sd15": 768, "sdxl": 1280, "sd3": 2048, "flux": 768}
@@ -120,9 +122,7 @@ def _state(family: str, sizes: tuple) -> dict[str, torch.Tensor]:
     return state
 
 
-def small_model(
-    family: str, *, dtype: torch.dtype = torch.float32, options: dict | None = None, **sizes: int
-) -> Any:
+def small_model(family: str, *, dtype: torch.dtype = torch.float32, options: dict | None = None, **sizes: int) -> Any:
     """A MODEL (ModelPatcher) of `family` (sd15, sdxl, sd3 or flux) with weights stored in `dtype`."""
     state = {k: v.to(dtype) for k, v in _state(family, tuple(sorted(sizes.items()))).items()}
     model = comfy.sd.load_diffusion_model_state_dict(state, model_options=options or {})
@@ -142,3 +142,26 @@ def small_text(family: str, *, tokens: int = 8, seed: int = 0) -> dict[str, torc
         "cond": torch.randn(1, tokens, TEXT_WIDTH[family], generator=generator),
         "pooled_output": torch.randn(1, POOLED_WIDTH[family], generator=generator),
     }
+
+
+def small_vae(family: str) -> Any:
+    """A VAE with random weights in TAESD's layout, of the family's channels and stride."""
+    generator = torch.Generator().manual_seed(3)
+    channels = {"sd15": 4, "sdxl": 4, "sd3": 16, "flux": 16}[family]
+    state = {}
+    for name, value in TAESD(latent_channels=channels).state_dict().items():
+        scale = 1.0 / max(1, value[0].numel()) ** 0.5 if value.ndim > 1 else 0.02
+        state[name] = torch.randn(value.shape, generator=generator) * scale
+    state["vae_scale"], state["vae_shift"] = torch.tensor(1.0), torch.tensor(0.0)
+    return comfy.sd.VAE(sd=state)
+
+
+class HashedText:
+    """A text encoder of the cache's protocol whose features depend on the caption and on nothing else."""
+
+    def __init__(self, family: str) -> None:
+        self.family = family
+        self.identity = f"hashed text {family}"
+
+    def encode(self, texts: list[str]) -> list[dict[str, torch.Tensor]]:
+        return [small_text(self.family, tokens=77, seed=zlib.crc32(t.encode())) for t in texts]

@@ -1,7 +1,11 @@
 """The gradient that the trainer uses, for every family, checkpointing mode and precision."""
 
+import functools
+
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
+
 from benchmarks.gradients import MODES, Problem, measure
 from masklora.archs import FAMILIES
 
@@ -45,18 +49,22 @@ def test_other_algorithms_have_exact_gradients_too(algorithm):
     assert abs(claimed - truth) <= tolerance * abs(truth)
 
 
-def test_core_style_checkpointing_would_be_wrong_on_flux():
-    """Guards the reason for our own checkpoint: torch's, around the same block, gives another gradient."""
+def _on_clones(function, *args, **kwargs):
+    copy = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in kwargs.items()}
+    return function(*(a.clone() if isinstance(a, torch.Tensor) else a for a in args), **copy)
+
+
+def test_torch_checkpointing_with_cloned_inputs_would_be_silently_wrong_on_flux():
+    """Guards the reason for our own checkpoint."""
     problem = Problem("flux", dtype=torch.float64)
     right = problem.gradients("per block")
-    from torch.utils.checkpoint import checkpoint
-
     blocks = [m for m in problem.network.modules() if type(m).__name__ in problem.trainable.family.blocks]
     parameters = problem.adapters.parameters()
     with problem.trainable.session(problem.adapters, checkpointing="off"):
         for block in blocks:
             original = type(block).forward.__get__(block)
-            block.forward = lambda *a, _f=original, **k: checkpoint(_f, *a, use_reentrant=False, **k)
+            cloned = functools.partial(_on_clones, original)
+            block.forward = functools.partial(checkpoint, cloned, use_reentrant=False)
         try:
             wrong = torch.autograd.grad(problem.loss(), list(parameters.values()))
         finally:

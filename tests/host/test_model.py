@@ -5,6 +5,7 @@ import comfy.sampler_helpers
 import comfy.samplers
 import pytest
 import torch
+
 from harness.models import small_model, small_text
 from masklora.archs import FAMILIES
 from masklora.config import AdapterSettings
@@ -68,9 +69,7 @@ def test_denoise_equals_what_core_computes_from_the_same_inputs(family):
     patcher.pre_run()
     with torch.no_grad():
         conds = comfy.samplers.process_conds(patcher.model, x, conds, x.device, x, None, 0)
-        theirs = comfy.samplers.calc_cond_batch(
-            patcher.model, [conds["positive"]], x, sigma, patcher.model_options
-        )[0]
+        theirs = comfy.samplers.calc_cond_batch(patcher.model, [conds["positive"]], x, sigma, patcher.model_options)[0]
     expected = sampling.calculate_denoised(sigma, ours, x)
     assert torch.allclose(expected, theirs, rtol=1e-4, atol=1e-4), (expected - theirs).abs().max()
 
@@ -83,9 +82,7 @@ def test_samples_of_a_batch_keep_their_own_caption(family):
     with trainable.session(make_adapters(trainable)), torch.no_grad():
         both = trainable.denoise(noisy, u, trainable.collate(texts, [SQUARE] * 2))
         for i in range(2):
-            alone = trainable.denoise(
-                noisy[i : i + 1], u[i : i + 1], trainable.collate([texts[i]], [SQUARE])
-            )
+            alone = trainable.denoise(noisy[i : i + 1], u[i : i + 1], trainable.collate([texts[i]], [SQUARE]))
             assert torch.allclose(both[i], alone[0], rtol=1e-3, atol=1e-4)
 
 
@@ -96,7 +93,11 @@ def test_model_is_bit_identical_after_training_however_it_ends(family, ending):
     before, ids = network_state(patcher), [id(p) for p in patcher.model.parameters()]
     trainable = TrainableModel(patcher)
     adapters = make_adapters(trainable)
-    stop = {"error": RuntimeError, "cancel": comfy.model_management.InterruptProcessingException, "normal": None}
+    stop = {
+        "error": RuntimeError,
+        "cancel": comfy.model_management.InterruptProcessingException,
+        "normal": None,
+    }
     try:
         with trainable.session(adapters):
             noisy, u, _ = batch(trainable)

@@ -1,0 +1,73 @@
+"""Layer names of other tools for a loaded model, from ComfyUI's own tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.utils
+
+from ..adapters.keys import Slice, stem_aliases
+
+_PREFIX = "diffusion_model."
+
+
+@dataclass(frozen=True)
+class LayerNames:
+    """Names of one model's layers.
+
+    Attributes:
+        kohya: Module path → stem, where kohya's tools use diffusers' names (SD 1.5); else empty.
+        diffusers: Module path → diffusers layers in it, for transformers; else empty.
+        aliases: Every stem of a LoRA file that stands for a whole layer → module path.
+    """
+
+    kohya: dict[str, str]
+    diffusers: dict[str, list[Slice]]
+    aliases: dict[str, str]
+
+
+def layer_names(model: Any, *, paths: list[str], kohya_as_diffusers: bool) -> LayerNames:
+    """The names of `model`'s layers in other tools.
+
+    Args:
+        model: ComfyUI's BaseModel.
+        paths: Module paths of the layers that may be adapted.
+        kohya_as_diffusers: Whether kohya's tools name this family's layers as diffusers does.
+    """
+    config = model.model_config.unet_config
+    unet = {
+        name.removesuffix(".weight"): path.removesuffix(".weight")
+        for name, path in comfy.utils.unet_to_diffusers(config).items()
+        if name.endswith(".weight")
+    }
+    slices = {} if unet else _transformer_slices(config)
+    whole = unet or {parts[0][0]: path for path, parts in slices.items() if len(parts) == 1 and not parts[0][2]}
+    return LayerNames(
+        kohya={path: name for name, path in unet.items()} if kohya_as_diffusers else {},
+        diffusers=slices,
+        aliases=stem_aliases(paths, diffusers=whole),
+    )
+
+
+def _transformer_slices(config: dict[str, Any]) -> dict[str, list[Slice]]:
+    is_flux = "depth_single_blocks" in config
+    table = comfy.utils.flux_to_diffusers(config) if is_flux else comfy.utils.mmdit_to_diffusers(config)
+    out: dict[str, list[Slice]] = {}
+    for name, target in table.items():
+        if not name.endswith(".weight"):
+            continue
+        key, place = (target[0], target[1]) if isinstance(target, tuple) else (target, (0, 0, 0))
+        if place is None:
+            continue  # diffusers stores this layer rearranged: no LoRA of ours fits it
+        path = key.removesuffix(".weight").removeprefix(_PREFIX)
+        parts = out.setdefault(path, [])
+        if not any(_overlap(place, part) for part in parts):
+            parts.append((name.removesuffix(".weight"), place[1], place[2]))
+    return out
+
+
+def _overlap(place: tuple[int, int, int], part: Slice) -> bool:
+    """Whether two row ranges share rows: ComfyUI's table has second names for the same rows."""
+    (_, first, count), (_, other, rows) = place, part
+    return not count or not rows or (first < other + rows and other < first + count)

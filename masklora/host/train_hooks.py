@@ -1,0 +1,115 @@
+"""Progress of a training as ComfyUI shows it: bar, curve, status line, interrupt."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+from PIL import Image, ImageDraw
+from server import PromptServer
+
+from ..job import Hooks
+from ..metrics import StepReport
+
+_STATUS_SECONDS = 0.5
+_CURVE_SECONDS = 2.0
+_LOG_SECONDS = 10.0
+_WIDTH, _HEIGHT = 480, 270
+_COLOURS = {"loss": "#3b82f6", "inside": "#16a34a", "outside": "#f59e0b"}
+_SMOOTHING = 0.9
+
+logger = logging.getLogger(__name__)
+
+
+class NodeHooks(Hooks):
+    """Tells ComfyUI's queue and page how a training node is doing."""
+
+    def __init__(self, total: int, *, node_id: str | None) -> None:
+        """Report for node `node_id`, `total` steps long."""
+        self._bar = comfy.utils.ProgressBar(max(1, total), node_id=node_id)
+        self._node_id = node_id
+        self._curves: dict[str, list[float]] = {name: [] for name in _COLOURS}
+        self._said = self._drawn = self._logged = 0.0
+
+    def check_cancel(self) -> None:
+        """Raise ComfyUI's interrupt if a person pressed cancel."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    def on_step(self, report: StepReport) -> None:
+        """Move the bar; every so often the status line, the curve and the log too."""
+        for name, points in self._curves.items():
+            value = getattr(report, name)
+            if value is not None and math.isfinite(value):
+                points.append(value if not points else _SMOOTHING * points[-1] + (1 - _SMOOTHING) * value)
+        now, last = time.monotonic(), report.step >= report.total
+        preview = None
+        if last or now - self._drawn >= _CURVE_SECONDS:
+            self._drawn = now
+            preview = ("JPEG", draw_curves(self._curves), _WIDTH)
+        self._bar.update_absolute(report.step, report.total, preview)
+        if last or now - self._said >= _STATUS_SECONDS:
+            self._said = now
+            self.say(status_line(report))
+        if last or now - self._logged >= _LOG_SECONDS:
+            self._logged = now
+            logger.info("masked lora: %s", status_line(report))
+
+    def on_validation(self, step: int, loss: float) -> None:
+        """Log the held-out loss."""
+        logger.info("masked lora: step %d, held-out loss %.4f", step, loss)
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        """Log where the checkpoint lies."""
+        logger.info("masked lora: checkpoint of step %d in %s", step, folder)
+
+    def on_message(self, text: str) -> None:
+        """Log and show a message."""
+        logger.warning("masked lora: %s", text)
+        self.say(text)
+
+    def on_plan(self, text: str) -> None:
+        """Log and show the memory plan."""
+        logger.info("masked lora: %s", text)
+        self.say(text)
+
+    def say(self, text: str) -> None:
+        """Show a line of text on the node."""
+        if self._node_id is not None:
+            PromptServer.instance.send_progress_text(text, self._node_id)
+
+
+def status_line(report: StepReport) -> str:
+    """Step, losses inside and outside the mask, speed and time left, in one line."""
+    rate = report.steps_per_second
+    left = (report.total - report.step) / rate if rate else 0.0
+    inside, outside = (_number(v) for v in (report.inside, report.outside))
+    minutes, seconds = divmod(round(left), 60)
+    return (
+        f"step {report.step}/{report.total} · loss {report.loss:.4f} · inside {inside} · outside {outside} · "
+        f"{rate:.2f} steps/s · {minutes}:{seconds:02d} left"
+    )
+
+
+def draw_curves(curves: dict[str, list[float]]) -> Image.Image:
+    """The smoothed curves as a picture, on one linear scale from zero."""
+    image = Image.new("RGB", (_WIDTH, _HEIGHT), "white")
+    draw = ImageDraw.Draw(image)
+    top = max((max(p) for p in curves.values() if p), default=1.0) or 1.0
+    for row, (name, points) in enumerate(curves.items()):
+        colour = _COLOURS[name]
+        draw.text((8, 6 + 14 * row), f"{name} {points[-1]:.4f}" if points else f"{name} –", fill=colour)
+        stride = max(1, len(points) // _WIDTH)
+        line = points[::stride]
+        if len(line) > 1:
+            across = (_WIDTH - 16) / (len(line) - 1)
+            down = _HEIGHT - 60
+            draw.line([(8 + i * across, _HEIGHT - 8 - v / top * down) for i, v in enumerate(line)], colour, 2)
+    return image
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

@@ -1,0 +1,273 @@
+"""From what a train node is given to a finished LoRA: the one place where host, trainer and files meet."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..adapters import AdapterSet, Factors, from_file, to_comfyui
+from ..archs import Resolved, resolve
+from ..config import AdapterSettings, LossSettings, OptimizerSettings, TrainSettings, check_range
+from ..data.cache import Cache
+from ..errors import AdapterError, ConfigError, FamilyError
+from ..export import LoraRecord, ModelLabels, tag_frequency
+from ..job import Hooks, TrainJob, TrainResult
+from ..run import Run, fingerprint
+from ..trainer import train
+from .encode import patcher_identity
+from .memory import MemoryPlan, plan_memory
+from .model import TrainableModel
+from .names import LayerNames, layer_names
+
+# Part of every run's identity: raise it when equal settings would no longer give equal results.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked for: ComfyUI's MODEL, a cache, and settings with the family's defaults still open."""
+
+    model: Any
+    cache: Cache
+    loss: LossSettings
+    adapter: AdapterSettings
+    optimizer: OptimizerSettings
+    train: TrainSettings
+    start_from: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainedLora:
+    """What came out.
+
+    Attributes:
+        factors: The adapters by module path.
+        tensors: The same under ComfyUI's key names, float32, as the LORA_MODEL socket carries them.
+        names: Names of the layers for other formats.
+        record: For the metadata of files.
+        result: Of the run.
+        plan: The memory plan.
+    """
+
+    factors: dict[str, Factors]
+    tensors: dict[str, Tensor]
+    names: LayerNames
+    record: LoraRecord
+    result: TrainResult
+    plan: MemoryPlan
+
+
+def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[str], None]) -> TrainedLora:
+    """The LoRA that `request` describes: trained, resumed, or loaded if the same request was finished before.
+
+    Args:
+        request: See `Request`.
+        runs: Folder of the runs.
+        hooks: For progress, cancel and stop.
+        report: Receives lines for people: the plan, what is resumed.
+
+    Raises:
+        FamilyError: The model cannot be trained, or the cache's VAE or CLIP does not fit it.
+        ConfigError: A setting is out of range.
+        AdapterError: No layer matches, or `start_from` belongs to another model.
+        RunError: The run folder cannot be used; NonFiniteLossError if the loss is no number.
+    """
+    started = time.time()
+    trainable = TrainableModel(request.model, guidance=request.train.guidance)
+    check_cache_fits(request.cache, trainable)
+    settings = resolve(
+        trainable.family,
+        loss=request.loss,
+        adapter=request.adapter,
+        optimizer=request.optimizer,
+        train=request.train,
+    )
+    _check_ranges(settings.train)
+    if settings.loss.zero_terminal_snr:
+        trainable.use_zero_terminal_snr()
+    for line in channel_notes(settings.loss, request.cache):
+        report(line)
+    adapters = trainable.make_adapters(settings.adapter, seed=settings.train.seed)
+    names = layer_names(
+        trainable.model,
+        paths=_adaptable(trainable),
+        kohya_as_diffusers=trainable.family.kohya_as_diffusers,
+    )
+    if request.start_from is not None:
+        adapters.load(read_lora(request.start_from, names=names))
+    plan = _plan(trainable, adapters, settings, request.cache)
+    report(plan.to_text())
+    identity = _identity(request, settings, trainable)
+    with Run.open(runs, settings.train.name, fingerprint(identity), settings=identity) as run:
+        trainable.load(activation_bytes=plan.activations + plan.adapters)
+        with trainable.session(adapters, checkpointing=settings.train.checkpointing):
+            result = train(_job(trainable, adapters, settings, request.cache), run=run, hooks=hooks)
+    factors = adapters.factors(result.adapter)
+    return TrainedLora(
+        factors=factors,
+        tensors=to_comfyui(factors, names=names.kohya),
+        names=names,
+        record=_record(trainable, settings, request, result, started=started),
+        result=result,
+        plan=plan,
+    )
+
+
+def check_cache_fits(cache: Cache, trainable: TrainableModel) -> None:
+    """Nothing if the cache was made for models of this family.
+
+    Raises:
+        FamilyError: The VAE has other channels or another stride than the model, or the text width differs.
+        ConfigError: The cache holds no captions.
+    """
+    family = trainable.family
+    if (cache.channels, cache.stride) != (family.latent_channels, family.latent_stride):
+        raise FamilyError(
+            f"cache: it was made with a VAE of {cache.channels} channels and stride {cache.stride}, but "
+            f"{family.title} takes {family.latent_channels} channels and stride {family.latent_stride}. "
+            "Connect the VAE that belongs to the MODEL to the cache node."
+        )
+    if cache.empty_key is None:
+        raise ConfigError("cache: it holds no captions. Connect the CLIP that belongs to the MODEL to the cache node.")
+    width = cache.empty_text()["cond"].shape[-1]
+    config = trainable.model.model_config.unet_config
+    wanted = config.get("context_dim") or config.get("context_in_dim")
+    if "context_embedder_config" in config:
+        wanted = config["context_embedder_config"]["params"]["in_features"]
+    if wanted and width != wanted:
+        raise FamilyError(
+            f"cache: its captions have {width} features, but {family.title} reads {wanted}. "
+            "Connect the CLIP that belongs to the MODEL to the cache node."
+        )
+
+
+def channel_notes(loss: LossSettings, cache: Cache) -> list[str]:
+    """Lines on data sets whose masks were read from another channel than the loss preset's trainer reads."""
+    wanted = loss.mask_channel
+    read = {s["settings"]["mask_channel"] for s in cache.sources if s["settings"]["mask_source"] != "alpha"}
+    return [
+        f"The preset {loss.preset} reads masks from their {wanted} channel, but a data set was read with "
+        f"{channel}. For equal results set mask_channel to {wanted} in Load Dataset."
+        for channel in sorted(read - {wanted})
+        if wanted
+    ]
+
+
+def read_lora(path: Path, *, names: LayerNames) -> dict[str, Factors]:
+    """The factors in a LoRA file.
+
+    Raises:
+        AdapterError: The file is unreadable or made for another model.
+    """
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(
+            f"start_from: {path.name} cannot be read as safetensors ({error}). Choose another LoRA file."
+        ) from error
+    return from_file(tensors, aliases=names.aliases, file=path.name)
+
+
+def _check_ranges(train: TrainSettings) -> None:
+    check_range("steps", train.steps, 0, 10_000_000)
+    check_range("epochs", train.epochs, 0, 1_000_000)
+    check_range("batch_size", train.batch_size, 1, 4096)
+
+
+def _adaptable(trainable: TrainableModel) -> list[str]:
+    kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    return [name for name, module in trainable.network.named_modules() if isinstance(module, kinds)]
+
+
+def _plan(trainable: TrainableModel, adapters: AdapterSet, settings: Resolved, cache: Cache) -> MemoryPlan:
+    stride = cache.stride
+    grids = [(e.bucket[1] // stride, e.bucket[0] // stride) for e in cache.entries]
+    return plan_memory(
+        trainable,
+        dict(adapters.parameters()),
+        optimizer=settings.optimizer,
+        checkpointing=settings.train.checkpointing,
+        grid=max(grids, key=lambda g: g[0] * g[1]),
+        batch=settings.train.batch_size,
+    )
+
+
+def _identity(request: Request, settings: Resolved, trainable: TrainableModel) -> dict[str, Any]:
+    train_settings = dataclasses.asdict(settings.train)
+    # These change what is kept, not what is learned.
+    for name in ("name", "save_every", "keep_last", "checkpointing"):
+        train_settings.pop(name)
+    start = request.start_from
+    return {
+        "format": FORMAT,
+        "family": trainable.family.name,
+        "model": patcher_identity(trainable.patcher),
+        "dtype": str(trainable.dtype),
+        "cache": request.cache.fingerprint,
+        "loss": dataclasses.asdict(settings.loss),
+        "adapter": dataclasses.asdict(settings.adapter),
+        "optimizer": dataclasses.asdict(settings.optimizer),
+        "train": train_settings,
+        "start_from": [start.name, start.stat().st_size, start.stat().st_mtime_ns] if start else None,
+    }
+
+
+def _job(trainable: TrainableModel, adapters: AdapterSet, settings: Resolved, cache: Cache) -> TrainJob:
+    stride = cache.stride
+    return TrainJob(
+        denoise=trainable.denoise,
+        params=adapters.parameters(),
+        cache=cache,
+        schedule=trainable.schedule,
+        collate=trainable.collate,
+        grid_of=lambda bucket: (bucket[1] // stride, bucket[0] // stride),
+        latent_in=trainable.latent_in,
+        loss=settings.loss,
+        optim=settings.optimizer,
+        train=settings.train,
+        device=trainable.device,
+        default_steps=trainable.family.defaults.steps,
+        default_learning_rate=trainable.family.defaults.learning_rate,
+        grad_scaling=trainable.dtype == torch.float16,
+        autograd_scope=trainable.autograd_scope,
+        set_training=adapters.set_training,
+    )
+
+
+def _record(
+    trainable: TrainableModel, settings: Resolved, request: Request, result: TrainResult, *, started: float
+) -> LoraRecord:
+    cache, family = request.cache, trainable.family
+    side = cache.settings.resolution
+    captions = [(e.name.rpartition("/")[0] or "pictures", c) for e in cache.entries for c in e.captions[:1]]
+    return LoraRecord(
+        name=settings.train.name,
+        model=ModelLabels(
+            base_version=family.base_model_version,
+            architecture=family.architecture,
+            prediction=trainable.schedule.prediction,
+        ),
+        rank=settings.adapter.rank,
+        alpha=settings.adapter.alpha,
+        steps=result.steps,
+        learning_rate=settings.optimizer.learning_rate,
+        resolution=(side, side),
+        adapter=settings.adapter,
+        loss=settings.loss,
+        optimizer=settings.optimizer,
+        train=settings.train,
+        datasets=cache.sources,
+        tag_frequency=tag_frequency(captions),
+        summary=result.summary,
+        started=started,
+        finished=time.time(),
+    )

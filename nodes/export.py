@@ -1,0 +1,62 @@
+"""MLT_ExportLoRA: LoRA files in other formats, dtypes and places."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..masklora.config import DTYPES, EXPORT_FORMATS, ExportSettings
+from ..masklora.host.exporting import export_lora
+from ..masklora.host.outputs import lora_path
+from .types import TRAIN_CATEGORY
+
+_D = ExportSettings()
+
+
+class ExportLoRA(io.ComfyNode):
+    """Write a LoRA file that ComfyUI and other tools load as it is."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node's inputs and outputs."""
+        return io.Schema(
+            node_id="MLT_ExportLoRA",
+            display_name="Export Masked LoRA",
+            category=TRAIN_CATEGORY,
+            description="Writes the LoRA under output/loras; never replaces a file that is there.",
+            is_output_node=True,
+            inputs=[
+                io.Custom("LORA_MODEL").Input("lora", tooltip="From Train Masked LoRA (or core's Train LoRA)."),
+                io.String.Input(
+                    "name",
+                    default="masked-lora",
+                    tooltip="File name under output/loras, without suffix; may hold folders.",
+                ),
+                io.Combo.Input(
+                    "format",
+                    options=list(EXPORT_FORMATS),
+                    default=_D.format,
+                    tooltip="comfyui: kohya's keys, read by ComfyUI, kohya, A1111, Forge and diffusers. "
+                    "diffusers: PEFT's keys, for SD 3 and FLUX.1.",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=list(DTYPES),
+                    default=_D.dtype,
+                    tooltip="Of the numbers in the file; float16 is usual.",
+                ),
+                io.String.Input("title", default=_D.title, advanced=True, tooltip="For people; empty: the name."),
+                io.String.Input(
+                    "trigger",
+                    default=_D.trigger,
+                    advanced=True,
+                    tooltip="Word that asks for the subject; kept as metadata.",
+                ),
+            ],
+            outputs=[io.String.Output("path", tooltip="Absolute path of the file.")],
+        )
+
+    @classmethod
+    def execute(cls, lora, name, **values) -> io.NodeOutput:
+        """Write the file."""
+        path = export_lora(lora, lora_path(name), ExportSettings(**values))
+        return io.NodeOutput(str(path), ui=ui.PreviewText(f"Wrote {path}"))

@@ -1,0 +1,227 @@
+"""MLT_TrainLoRA: the loop as a node."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io, ui
+
+from ..masklora.config import (
+    CHECKPOINTING,
+    AdapterSettings,
+    ExportSettings,
+    LossSettings,
+    OptimizerSettings,
+    TrainSettings,
+)
+from ..masklora.host.exporting import LoraTensors, apply_lora, export_once
+from ..masklora.host.outputs import lora_path, runs_folder
+from ..masklora.host.train_hooks import NodeHooks
+from ..masklora.host.training import Request, train_lora
+from .types import MLT_ADAPTER, MLT_CACHE, MLT_LOSS, MLT_OPTIMIZER, TRAIN_CATEGORY
+
+_D = TrainSettings()
+
+
+class TrainLoRA(io.ComfyNode):
+    """Train a LoRA with a masked loss on the MODEL that ComfyUI holds."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node's inputs and outputs."""
+        return io.Schema(
+            node_id="MLT_TrainLoRA",
+            display_name="Train Masked LoRA",
+            category=TRAIN_CATEGORY,
+            description=(
+                "Trains a LoRA on the masked part of each picture. The queue is occupied until it ends; cancel "
+                "leaves a checkpoint, and queueing the same graph again goes on from there."
+            ),
+            is_output_node=True,
+            inputs=[*_sockets(), *_widgets()],
+            outputs=[
+                io.Custom("LORA_MODEL").Output(
+                    "lora", tooltip="The LoRA's tensors, for Export Masked LoRA or core's Save LoRA."
+                ),
+                io.Model.Output("model_with_lora", tooltip="The MODEL with the LoRA applied at strength 1."),
+                io.Custom("LOSS_MAP").Output("loss_map", tooltip="Loss of every step, for core's Plot Loss Graph."),
+                io.Int.Output("steps_done", tooltip="Finished optimizer steps, 1 or more."),
+                io.String.Output("path", tooltip="Absolute path of the LoRA file that was written."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model, cache, **values) -> io.NodeOutput:
+        """Train, resume or load; then write the file once."""
+        sockets = {k: values.pop(k, None) for k in ("loss", "adapter", "optimizer")}
+        rate = values.pop("learning_rate")
+        settings = TrainSettings(**values)
+        destination = lora_path(settings.name)
+        adapter = sockets["adapter"] or AdapterSettings()
+        optimizer = sockets["optimizer"] or OptimizerSettings()
+        if rate > 0:
+            optimizer = dataclasses.replace(optimizer, learning_rate=rate)
+        hooks = NodeHooks(settings.steps, node_id=cls.hidden.unique_id)
+        lines: list[str] = []
+        request = Request(
+            model=model,
+            cache=cache,
+            loss=sockets["loss"] or LossSettings(),
+            adapter=adapter,
+            optimizer=optimizer,
+            train=settings,
+            start_from=_start_file(adapter),
+        )
+        trained = train_lora(request, runs=runs_folder(), hooks=hooks, report=lambda t: _tell(hooks, lines, t))
+        lora = LoraTensors(trained)
+        path = export_once(lora, destination, ExportSettings())
+        result = trained.result
+        lines += [_summary(trained), f"Wrote {path}", f"Run folder: {result.folder}"]
+        return io.NodeOutput(
+            lora,
+            apply_lora(model, lora),
+            {"loss": list(result.losses)},
+            result.steps,
+            str(path),
+            ui=ui.PreviewText("\n".join(lines)),
+        )
+
+
+def _tell(hooks: NodeHooks, lines: list[str], text: str) -> None:
+    lines.append(text)
+    hooks.on_plan(text)
+
+
+def _start_file(adapter: AdapterSettings) -> Path | None:
+    if not adapter.start_from:
+        return None
+    return Path(folder_paths.get_full_path_or_raise("loras", adapter.start_from))
+
+
+def _summary(trained) -> str:
+    result, facts = trained.result, trained.result.summary
+    how = "Loaded the finished run" if result.loaded else f"Trained {result.steps} steps"
+    if result.resumed_from and not result.loaded:
+        how += f", resumed from step {result.resumed_from}"
+    numbers = ", ".join(
+        f"{name} {facts[name]:.4g}" for name in ("loss", "inside", "outside", "coverage") if facts.get(name) is not None
+    )
+    return f"{how}. {numbers}" if numbers else f"{how}."
+
+
+def _sockets() -> list:
+    return [
+        io.Model.Input("model", tooltip="The model to train on; LoRAs and patches on it stay in force. Not changed."),
+        MLT_CACHE.Input("cache", tooltip="From Cache Dataset: latents, masks and captions made with this model's VAE."),
+        MLT_LOSS.Input("loss", optional=True, tooltip="From Masked Loss. Without it: masked, normalised by area."),
+        MLT_ADAPTER.Input("adapter", optional=True, tooltip="From Adapter. Without it: LoRA, the family's own rank."),
+        MLT_OPTIMIZER.Input("optimizer", optional=True, tooltip="From Optimizer. Without it: AdamW, constant rate."),
+    ]
+
+
+def _widgets() -> list:
+    return [
+        io.Int.Input(
+            "steps",
+            default=_D.steps,
+            min=0,
+            max=1_000_000,
+            tooltip="Optimizer steps, 0 to 1000000. 0: the number usual for the model's family (1500 to 2000).",
+        ),
+        io.Int.Input("batch_size", default=_D.batch_size, min=1, max=256, tooltip="Pictures a step, 1 to 256."),
+        io.Float.Input(
+            "learning_rate",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=1e-6,
+            round=False,
+            tooltip="0 to 1. 0: the optimizer node's, else the one usual for the family (1e-4).",
+        ),
+        io.String.Input("name", default=_D.name, tooltip="File name of the LoRA under output/loras, without suffix."),
+        io.Int.Input(
+            "seed",
+            default=_D.seed,
+            min=0,
+            max=2**63 - 1,
+            control_after_generate=False,
+            tooltip="Decides start weights, order, noise and captions, 0 to 2^63-1. Same seed: same LoRA.",
+        ),
+        io.Int.Input(
+            "epochs",
+            default=_D.epochs,
+            min=0,
+            max=100_000,
+            advanced=True,
+            tooltip="Passes over the data set, 0 to 100000. Above 0 it replaces steps.",
+        ),
+        io.Int.Input(
+            "gradient_accumulation",
+            default=_D.gradient_accumulation,
+            min=1,
+            max=1024,
+            advanced=True,
+            tooltip="Batches a step, 1 to 1024: a larger batch without its memory.",
+        ),
+        io.Combo.Input(
+            "checkpointing",
+            options=list(CHECKPOINTING),
+            default=_D.checkpointing,
+            advanced=True,
+            tooltip="What is recomputed in backward. Per block: little memory. Off: about a quarter faster.",
+        ),
+        io.Float.Input(
+            "guidance",
+            default=_D.guidance,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            advanced=True,
+            tooltip="Guidance told to guidance-distilled models (FLUX.1 dev) while training, 0 to 100. Usual: 1.",
+        ),
+        io.Int.Input(
+            "save_every",
+            default=_D.save_every,
+            min=0,
+            max=1_000_000,
+            advanced=True,
+            tooltip="Steps between checkpoints, 0 (only at the end or on cancel) to 1000000.",
+        ),
+        io.Int.Input(
+            "keep_last",
+            default=_D.keep_last,
+            min=1,
+            max=1000,
+            advanced=True,
+            tooltip="How many checkpoints stay, 1 to 1000; the best by held-out loss stays besides.",
+        ),
+        io.Int.Input(
+            "validate_every",
+            default=_D.validate_every,
+            min=0,
+            max=1_000_000,
+            advanced=True,
+            tooltip="Steps between held-out losses, 0 (never) to 1000000.",
+        ),
+        io.Float.Input(
+            "validation_share",
+            default=_D.validation_share,
+            min=0.0,
+            max=0.9,
+            step=0.01,
+            advanced=True,
+            tooltip="Share of the pictures held out for it, 0 to 0.9.",
+        ),
+        io.Float.Input(
+            "regularisation_weight",
+            default=_D.regularisation_weight,
+            min=0.0,
+            max=100.0,
+            step=0.05,
+            advanced=True,
+            tooltip="Factor on the loss of regularisation data sets, 0 to 100.",
+        ),
+    ]

@@ -1,0 +1,244 @@
+"""A whole training on ComfyUI's classes: from pictures to a file that ComfyUI's own loader applies."""
+
+import dataclasses
+import json
+import logging
+
+import comfy.lora
+import comfy.sd
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from comfy.model_management import InterruptProcessingException
+from safetensors import safe_open
+
+from harness.models import HashedText, small_model, small_vae
+from masklora.adapters import to_comfyui
+from masklora.config import (
+    AdapterSettings,
+    CacheSettings,
+    DatasetSettings,
+    ExportSettings,
+    LossSettings,
+    OptimizerSettings,
+    TrainSettings,
+)
+from masklora.data.cache import build_cache
+from masklora.data.loading import from_images
+from masklora.errors import AdapterError, ConfigError, FamilyError
+from masklora.host.encode import VaeEncoder
+from masklora.host.exporting import LoraTensors, apply_lora, export_lora, export_once
+from masklora.host.training import Request, train_lora
+from masklora.job import Hooks
+
+LIGHT = ["sd15", "sd3", "flux"]
+
+
+def pictures(n=4):
+    rng = np.random.default_rng(0)
+    images = [rng.random((64, 64, 3), dtype=np.float32) for _ in range(n)]
+    masks = [np.zeros((64, 64), np.float32) for _ in range(n)]
+    for i, mask in enumerate(masks):
+        mask[8 : 40 + 4 * i, 16:48] = 1.0
+    return from_images(images, masks, [f"a thing {i}" for i in range(n)], DatasetSettings())
+
+
+def make_cache(family):
+    return build_cache(
+        pictures(),
+        CacheSettings(resolution=64, bucket_step=16, storage="memory"),
+        encoder=VaeEncoder(small_vae(family)),
+        text=HashedText(family),
+        multiple=16,
+    )
+
+
+@pytest.fixture(scope="module")
+def caches():
+    return {family: make_cache(family) for family in LIGHT}
+
+
+def make_request(family, cache, **train):
+    return Request(
+        model=small_model(family),
+        cache=cache,
+        loss=LossSettings(),
+        adapter=AdapterSettings(rank=4, alpha=2.0),
+        optimizer=OptimizerSettings(learning_rate=1e-3),
+        train=TrainSettings(**{"steps": 3, "batch_size": 2, "name": "probe", **train}),
+    )
+
+
+def run(request, tmp_path, hooks=None):
+    return train_lora(request, runs=tmp_path / "runs", hooks=hooks or Hooks(), report=lambda text: None)
+
+
+def applied_change(model, tensors):
+    """What ComfyUI's loader makes of a LoRA file: weight change by key, and the keys that it left over."""
+    patched, _ = comfy.sd.load_lora_for_models(model, None, dict(tensors), 1.0, 0.0)
+    change = {}
+    for key, patches in patched.patches.items():
+        weight = model.model.state_dict()[key].float()
+        change[key] = comfy.lora.calculate_weight(patches, weight.clone(), key) - weight
+    return change
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("family", LIGHT)
+@pytest.mark.parametrize("file_format", ["comfyui", "diffusers"])
+def test_every_export_loads_in_comfyui_without_a_left_over_key_and_changes_the_weights_as_ours(
+    family, file_format, dtype, caches, tmp_path, caplog
+):
+    request = make_request(family, caches[family])
+    trained = run(request, tmp_path)
+    lora = LoraTensors(trained)
+    settings = ExportSettings(format=file_format, dtype=dtype)
+    if file_format == "diffusers" and family == "sd15":
+        with pytest.raises(AdapterError, match="comfyui"):
+            export_lora(lora, tmp_path / "x.safetensors", settings)
+        return
+    path = export_lora(lora, tmp_path / "lora", settings)
+    tensors = safetensors.torch.load_file(path)
+    with caplog.at_level(logging.WARNING):
+        change = applied_change(request.model, tensors)
+    assert "not loaded" not in caplog.text
+    assert len(change) == len(trained.factors)
+    for name, factors in trained.factors.items():
+        found, ours = change[f"diffusion_model.{name}.weight"], factors.delta()
+        tolerance = 1e-4 if dtype == "float32" else 2e-3
+        assert (found - ours.reshape(found.shape)).norm() <= tolerance * ours.norm(), name
+
+
+@pytest.mark.parametrize("algorithm", ["rslora", "dora"])
+def test_rslora_and_dora_files_change_the_prediction_as_in_training(algorithm, caches, tmp_path):
+    request = make_request("sd3", caches["sd3"])
+    request = dataclasses.replace(request, adapter=dataclasses.replace(request.adapter, algorithm=algorithm))
+    trained = run(request, tmp_path)
+    change = applied_change(request.model, to_comfyui(trained.factors))
+    for name, factors in trained.factors.items():
+        weight = request.model.model.state_dict()[f"diffusion_model.{name}.weight"].float()
+        expected = factors.delta()
+        if factors.dora_scale is not None:
+            summed = weight + expected
+            magnitude = trained.result.adapter[f"{name}.magnitude"].reshape(-1, 1)
+            expected = magnitude * summed / summed.norm(dim=1, keepdim=True) - weight
+        found = change[f"diffusion_model.{name}.weight"]
+        assert torch.allclose(found, expected, rtol=1e-3, atol=2e-6), name
+
+
+def test_convolutions_are_trained_and_exported_when_asked_for(caches, tmp_path):
+    request = make_request("sd15", caches["sd15"])
+    adapter = dataclasses.replace(request.adapter, convolutions=True, targets="all")
+    trained = run(dataclasses.replace(request, adapter=adapter), tmp_path)
+    assert any(f.down.ndim == 4 and f.down.shape[-1] == 3 for f in trained.factors.values())
+    change = applied_change(request.model, trained.tensors)
+    for name, factors in trained.factors.items():
+        found = change[f"diffusion_model.{name}.weight"]
+        assert torch.allclose(found, factors.delta().reshape(found.shape), rtol=1e-3, atol=1e-6), name
+
+
+def test_metadata_tells_kohya_tools_and_us_what_was_trained(caches, tmp_path):
+    trained = run(make_request("flux", caches["flux"]), tmp_path)
+    path = export_lora(LoraTensors(trained), tmp_path / "lora", ExportSettings(trigger="zib"))
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["ss_base_model_version"] == "flux1"
+    assert metadata["modelspec.architecture"] == "flux-1-dev/lora"
+    assert metadata["ss_network_dim"] == "4" and metadata["ss_network_alpha"] == "2"
+    assert json.loads(metadata["masklora.loss"])["normalize"] == "area"
+    summary = json.loads(metadata["masklora.summary"])
+    assert 0 < summary["coverage"] < 1 and summary["inside"] > 0 and summary["outside"] > 0
+    assert json.loads(metadata["ss_datasets"])[0]["mask_transforms"]["invert"] is False
+
+
+def test_finished_run_is_loaded_and_a_changed_one_is_trained(caches, tmp_path):
+    request = make_request("sd3", caches["sd3"])
+    first = run(request, tmp_path)
+    again = run(dataclasses.replace(request, model=small_model("sd3")), tmp_path)
+    other = run(dataclasses.replace(request, loss=LossSettings(normalize="none")), tmp_path)
+    assert not first.result.loaded and again.result.loaded and not other.result.loaded
+    assert all(torch.equal(first.tensors[k], again.tensors[k]) for k in first.tensors)
+    assert other.result.folder != first.result.folder
+    path = export_once(LoraTensors(first), tmp_path / "out" / "probe.safetensors", ExportSettings())
+    assert export_once(LoraTensors(again), tmp_path / "out" / "probe.safetensors", ExportSettings()) == path
+
+
+@pytest.mark.parametrize("family", ["sd15", "flux"])
+def test_cancelled_training_resumes_bit_for_bit_and_leaves_the_model_untouched(family, caches, tmp_path):
+    class CancelAt(Hooks):
+        asked = 0
+
+        def check_cancel(self):
+            self.asked += 1
+            if self.asked > 2:
+                raise InterruptProcessingException
+
+    straight = run(make_request(family, caches[family], steps=4), tmp_path / "straight")
+    request = make_request(family, caches[family], steps=4)
+    before = {k: v.clone() for k, v in request.model.model.state_dict().items()}
+    with pytest.raises(InterruptProcessingException):
+        run(request, tmp_path / "cut", CancelAt())
+    after = request.model.model.state_dict()
+    assert list(after) == list(before) and all(torch.equal(after[k], before[k]) for k in before)
+    resumed = run(request, tmp_path / "cut")
+    assert resumed.result.resumed_from == 2
+    for key, value in straight.tensors.items():
+        assert torch.equal(value, resumed.tensors[key]), key
+
+
+def test_training_continues_from_a_lora_file_of_ours_or_kohyas(caches, tmp_path):
+    request = make_request("sd15", caches["sd15"])
+    trained = run(request, tmp_path)
+    path = export_lora(LoraTensors(trained), tmp_path / "start", ExportSettings(dtype="float32"))
+    still = OptimizerSettings(learning_rate=1e-30, weight_decay=0.0)
+    onward = run(dataclasses.replace(request, start_from=path, optimizer=still), tmp_path)
+    for name, factors in trained.factors.items():
+        assert torch.allclose(onward.factors[name].delta(), factors.delta(), atol=1e-7), name
+    with pytest.raises(AdapterError, match=r"start\.safetensors.*not a layer of this model"):
+        run(dataclasses.replace(make_request("flux", caches["flux"]), start_from=path), tmp_path)
+    wrong_rank = dataclasses.replace(request, start_from=path, adapter=AdapterSettings(rank=8))
+    with pytest.raises(AdapterError, match="Set rank to the file's rank, 4"):
+        run(wrong_rank, tmp_path)
+
+
+def test_cache_of_another_vae_or_without_captions_is_refused(caches, tmp_path):
+    with pytest.raises(FamilyError, match="VAE of 16 channels"):
+        run(make_request("sd15", caches["flux"]), tmp_path)
+    silent = build_cache(
+        pictures(),
+        CacheSettings(resolution=64, bucket_step=16, storage="memory"),
+        encoder=VaeEncoder(small_vae("flux")),
+        multiple=16,
+    )
+    with pytest.raises(ConfigError, match="Connect the CLIP"):
+        run(make_request("flux", silent), tmp_path)
+
+
+def test_text_of_another_width_is_refused(tmp_path):
+    cache = build_cache(
+        pictures(),
+        CacheSettings(resolution=64, bucket_step=16, storage="memory"),
+        encoder=VaeEncoder(small_vae("sd15")),
+        text=HashedText("sdxl"),
+        multiple=16,
+    )
+    with pytest.raises(FamilyError, match="2048 features.*768"):
+        run(make_request("sd15", cache), tmp_path)
+
+
+def test_model_with_lora_predicts_what_training_ended_with(caches, tmp_path):
+    request = make_request("sd3", caches["sd3"])
+    trained = run(request, tmp_path)
+    patched = apply_lora(request.model, LoraTensors(trained))
+    assert len(patched.patches) == len(trained.factors) and not request.model.patches
+
+
+def test_float8_model_trains_and_its_weights_stay_float8(caches, tmp_path):
+    request = make_request("flux", caches["flux"])
+    model = small_model("flux", options={"dtype": torch.float8_e4m3fn})
+    stored = {p.dtype for p in model.model.diffusion_model.parameters()}
+    trained = run(dataclasses.replace(request, model=model), tmp_path)
+    assert torch.float8_e4m3fn in stored
+    assert {p.dtype for p in model.model.diffusion_model.parameters()} == stored
+    assert all(np.isfinite(trained.result.losses))
