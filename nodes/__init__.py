@@ -5,8 +5,9 @@ from comfy_api.latest import ComfyExtension
 from .cache import CacheDataset
 from .dataset import DatasetFromImages, LoadDataset, MergeDatasets
 from .inspect import InspectDataset
+from .loss import MaskedLoss
 from .masks import RefineMask, TransformMasks
-from .settings import Adapter, MaskedLoss, Optimizer
+from .settings import Adapter, Optimizer
 
 NODES = [
     LoadDataset,

@@ -21,6 +21,18 @@ def choice(name, options, default, tooltip, **extra):
     return io.Combo.Input(name, options=list(options), default=default, tooltip=tooltip, **extra)
 
 
+def number(settings, name, low, high, tooltip, *, step=0.01):
+    """A widget for a float or int field, default from the dataclass, range told by the tooltip."""
+    default = getattr(settings, name)
+    kind = io.Int if isinstance(default, int) else io.Float
+    return kind.Input(name, default=default, min=low, max=high, step=step, tooltip=tooltip)
+
+
+def switch(settings, name, tooltip):
+    """A widget for a bool field."""
+    return io.Boolean.Input(name, default=getattr(settings, name), tooltip=tooltip)
+
+
 def advanced(inputs):
     """The inputs, hidden behind the node's advanced switch; a graph in API form may leave them out."""
     for one in inputs:

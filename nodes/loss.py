@@ -1,0 +1,182 @@
+"""The node that holds the settings of the masked loss."""
+
+import dataclasses
+
+from comfy_api.latest import io
+
+from ..masklora.config import (
+    ELEMENTWISE,
+    FLOOR_MODES,
+    MASK_TYPES,
+    NORMALIZE,
+    PROBABILITY_SCOPES,
+    REDUCTIONS,
+    TIMESTEP_SAMPLING,
+    TIMESTEP_WEIGHTS,
+    LossSettings,
+    check_loss,
+)
+from ..masklora.presets import PRESET_NAMES, apply_preset, overruled_options, preset_help
+from .types import MLT_LOSS, TRAIN_CATEGORY, advanced, choice, number, switch
+
+LOSS = LossSettings()
+
+
+class MaskedLoss(io.ComfyNode):
+    """The masked objective."""
+
+    @classmethod
+    def define_schema(cls):
+        """Ids, widgets and tooltips."""
+        return io.Schema(
+            node_id="MLT_MaskedLoss",
+            display_name="Masked Loss (masked LoRA)",
+            category=TRAIN_CATEGORY,
+            description="How the mask weighs the loss. Only needed to change the defaults.",
+            inputs=[*cls._visible(), *advanced([*cls._mask_options(), *cls._time_options()])],
+            outputs=[
+                MLT_LOSS.Output("loss", tooltip="For the training node."),
+                io.String.Output("report", tooltip="What the preset does and which widgets it overrules."),
+            ],
+        )
+
+    @staticmethod
+    def _visible():
+        return [
+            choice(
+                "preset",
+                PRESET_NAMES,
+                LOSS.preset,
+                "Ours, or the exact loss of another trainer; the report tells which widgets it overrules. "
+                "custom = every widget counts.",
+            ),
+            choice(
+                "normalize",
+                NORMALIZE,
+                LOSS.normalize,
+                "What the masked loss is divided by. area: the mask's size, so that every picture has an "
+                "equal "
+                "say. none: the whole picture's. batch, batch_mean: the batch's weights.",
+            ),
+            choice("mask_type", MASK_TYPES, LOSS.mask_type, "soft: grey is a weight. hard: cut at 0.5."),
+            number(LOSS, "floor", 0.0, 1.0, "Least weight of an ignored cell, 0 to 1; 0 ignores it fully."),
+            number(LOSS, "outside_share", 0.0, 1.0, "Share of the weight, 0 to 1, given to what is ignored."),
+            number(
+                LOSS, "mask_probability", 0.0, 1.0, "Share of the steps, 0 to 1, in which the mask applies."
+            ),
+            choice(
+                "timestep_sampling",
+                TIMESTEP_SAMPLING,
+                LOSS.timestep_sampling,
+                "How noise levels are drawn; default = as usual for the model's family.",
+            ),
+            choice(
+                "timestep_weight",
+                TIMESTEP_WEIGHTS,
+                LOSS.timestep_weight,
+                "Factor on the loss by noise level. min-snr and debiased are for SD 1.5 and SDXL, the others "
+                "for flow models.",
+            ),
+        ]
+
+    @staticmethod
+    def _mask_options():
+        return [
+            choice("elementwise", ELEMENTWISE, LOSS.elementwise, "Loss of one value; mse is usual."),
+            number(LOSS, "elementwise_param", 1e-6, 1000.0, "Its β, δ or c, above 0 to 1000."),
+            number(
+                LOSS,
+                "area_min",
+                0.0,
+                1.0,
+                "normalize area: smaller masks, as share of the picture, 0 to 1, count as this size.",
+            ),
+            number(
+                LOSS, "area_beta", 0.0, 1.0, "normalize area: exponent of the size, 0 (none) to 1 (full)."
+            ),
+            choice("reduction", REDUCTIONS, LOSS.reduction, "How pixels of the mask become latent cells."),
+            switch(LOSS, "reduction_binarize", "Count every cell above 0 fully."),
+            choice(
+                "mask_probability_scope",
+                PROBABILITY_SCOPES,
+                LOSS.mask_probability_scope,
+                "Draw the mask probability per sample or once per batch.",
+            ),
+            number(
+                LOSS,
+                "edge_jitter",
+                0.0,
+                0.5,
+                "Blur the mask by a random radius per step, up to this share of the shorter side, 0 to 0.5.",
+                step=0.001,
+            ),
+            number(
+                LOSS, "gamma", 0.01, 10.0, "Exponent on the weights, 0.01 to 10; above 1 thins soft edges."
+            ),
+            choice(
+                "floor_mode",
+                FLOOR_MODES,
+                LOSS.floor_mode,
+                "affine: squeeze the weights into floor to 1. max: raise those below.",
+            ),
+            number(LOSS, "ceiling", 0.0, 1.0, "Largest weight of a cell, 0 to 1."),
+            number(
+                LOSS,
+                "latent_blur",
+                0,
+                63,
+                "Blur the weights over this odd number of cells, 0 (off) to 63.",
+                step=1,
+            ),
+            number(LOSS, "weight_threshold", 0.0, 1.0, "Cells below this weight, 0 to 1, learn nothing."),
+        ]
+
+    @staticmethod
+    def _time_options():
+        return [
+            number(LOSS, "timestep_mean", -10.0, 10.0, "Mean of logit-normal sampling, −10 to 10."),
+            number(LOSS, "timestep_std", 0.01, 10.0, "Spread of logit-normal sampling, 0.01 to 10."),
+            number(LOSS, "timestep_shift", 0.0, 100.0, "Shift towards noise, 0 (the model's own) to 100."),
+            number(LOSS, "timestep_min", 0.0, 1.0, "Least noise level, 0 (clean) to 1 (noise)."),
+            number(LOSS, "timestep_max", 0.0, 1.0, "Largest noise level, 0 (clean) to 1 (noise)."),
+            number(
+                LOSS,
+                "snr_gamma",
+                0.01,
+                1000.0,
+                "γ of the min-snr weights, 0.01 to 1000; 5 is usual.",
+                step=0.5,
+            ),
+            number(
+                LOSS,
+                "noise_offset",
+                0.0,
+                1.0,
+                "Add one random level per channel to the noise, 0 to 1. SD 1.5 and SDXL.",
+            ),
+            number(
+                LOSS,
+                "multires_noise",
+                0.0,
+                0.99,
+                "Add coarser noise, each octave times this, 0 to 0.99. SD 1.5 and SDXL.",
+            ),
+            switch(
+                LOSS, "zero_terminal_snr", "Rescale the noise schedule to end in pure noise. v models only."
+            ),
+        ]
+
+    @classmethod
+    def execute(cls, preset, **widgets):
+        """The preset decides its options; what it overrules is told."""
+        asked = check_loss(dataclasses.replace(LOSS, **widgets))
+        loss = check_loss(apply_preset(preset, asked))
+        overruled = overruled_options(preset, asked)
+        report = preset_help(preset)
+        if overruled:
+            report += (
+                f"\nOverruled by the preset: {', '.join(overruled)}. Choose custom to set them yourself."
+            )
+        if loss.mask_channel:
+            report += f"\nThis trainer reads the {loss.mask_channel} of a mask file: set mask_channel so."
+        return io.NodeOutput(loss, report)
