@@ -141,9 +141,9 @@ class Feed:
         mask = self.cache.mask(self.cache.entries[index], variant).to(torch.float32)
         if self.loss.mask_type == "hard":
             mask = (mask > HARD_THRESHOLD).to(mask.dtype)
-        small = reduce_mask(mask[None], grid=grid, kind=self.loss.reduction, binarize=self.loss.reduction_binarize)[
-            0
-        ].clone()
+        small = reduce_mask(
+            mask[None], grid=grid, kind=self.loss.reduction, binarize=self.loss.reduction_binarize
+        )[0].clone()
         self._memo[(index, variant)] = small
         self._memo_bytes += small.nbytes
         while self._memo_bytes > MASK_MEMO_BYTES and len(self._memo) > 1:

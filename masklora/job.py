@@ -41,6 +41,8 @@ class TrainJob:
         default_learning_rate: the family's, used where the optimizer's is 0.
         grad_scaling: the model computes in float16.
         autograd_scope: the context in which each forward runs together with its backward.
+        immediate: whether the numbers of a step are read right after it, None for only on the CPU, where
+            that costs nothing.
         set_training: called with False around validation, then with True; for dropout.
     """
 
@@ -59,6 +61,7 @@ class TrainJob:
     default_learning_rate: float = 1e-4
     grad_scaling: bool = False
     autograd_scope: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    immediate: bool | None = None
     set_training: Callable[[bool], None] = lambda on: None
 
 

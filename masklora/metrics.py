@@ -100,9 +100,9 @@ def step_row(losses: Sequence[Tensor], parts: Sequence[dict[str, Tensor]], grad_
 class MetricBuffer:
     """Rows waiting on the device, and the speed of the run."""
 
-    def __init__(self, total: int) -> None:
-        """`total` is the run's number of steps."""
-        self.total = total
+    def __init__(self, total: int, *, immediate: bool) -> None:
+        """`total` is the run's number of steps; `immediate` is due after every one."""
+        self.total, self.immediate = total, immediate
         self._rows: list[Tensor] = []
         self._facts: list[StepFacts] = []
         self._last = time.monotonic()
@@ -117,10 +117,10 @@ class MetricBuffer:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to fetch; always on the CPU, where fetching is free."""
+        """Whether it is time to fetch."""
         if not self._rows:
             return False
-        if self._rows[-1].device.type == "cpu":
+        if self.immediate:
             return True
         return len(self._rows) >= FLUSH_STEPS or time.monotonic() - self._last >= FLUSH_SECONDS
 

@@ -181,6 +181,7 @@ class Run:
                 flush_to_disk(path)
                 hashes[path.name] = hash_file(path)
             document = {"step": step, "fingerprint": self.fingerprint, "sha256": hashes, "state": packed}
+            document["seal"] = fingerprint(document)
             write_text_atomically(temporary / "state.json", json.dumps(document))
             self._replace_folder(temporary, target)
         except (OSError, SafetensorError, RunError) as error:
@@ -244,6 +245,8 @@ class Run:
     def _read_checkpoint(self, step: int) -> Checkpoint:
         folder = self._checkpoint_folder(step)
         document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if document.pop("seal") != fingerprint(document):
+            raise RunError("state.json is not what was written")
         for name, expected in document["sha256"].items():
             if hash_file(folder / name) != expected:
                 raise RunError(f"{name} is not what was written")

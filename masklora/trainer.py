@@ -85,7 +85,8 @@ class _Session:
         self.gate = optim.StepGate(job.device)
         self.scaler = torch.amp.GradScaler(job.device.type) if job.grad_scaling else None
         self.generator = torch.Generator(device=job.device).manual_seed(settings.seed)
-        self.buffer = MetricBuffer(self.total)
+        self.immediate = job.device.type == "cpu" if job.immediate is None else job.immediate
+        self.buffer = MetricBuffer(self.total, immediate=self.immediate)
         self.step, self.saved_step, self.resumed_from = 0, 0, 0
         self.best: float | None = None
         self.validation: float | None = None
@@ -109,8 +110,8 @@ class _Session:
         try:
             completed = self._loop()
         except BaseException as error:
-            # On the CPU a bad loss is seen before it touches the weights, on a GPU after later steps.
-            if self.job.device.type == "cpu" or not isinstance(error, NonFiniteLossError):
+            # A bad loss that is seen at once has not touched the weights, one that is seen late may have.
+            if self.immediate or not isinstance(error, NonFiniteLossError):
                 self._rescue()
             raise
         finally:
@@ -185,7 +186,7 @@ class _Session:
         row = step_row(losses, parts, norm)
         self.gate.observe(row[0], *([] if self.scaler else [norm]))
         epoch = self.plan.epoch_of(self.step * self.accumulation)
-        if self.job.device.type == "cpu":
+        if self.immediate:
             self._refuse_non_finite(row[0].item(), norm.item(), self.step + 1, tuple(names))
         self.updating = True
         rate = self._update()

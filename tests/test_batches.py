@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+
 from harness.toy import ToyEntry, toy_entries
 from masklora.data.batches import EMPTY_CAPTION, BatchPlan, split_validation
 from masklora.errors import ConfigError

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+
 from harness.toy import same
 from masklora.config import OPTIMIZERS, SCHEDULES, OptimizerSettings
 from masklora.errors import ConfigError, RunError

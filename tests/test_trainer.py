@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from harness.toy import (
     GRIDS,
     Recorder,
@@ -317,6 +318,41 @@ def test_a_bad_loss_names_step_and_pictures_and_keeps_the_good_weights(tmp_path,
         assert checkpoint.step == 6
         assert same(checkpoint.adapter, good.adapter)
         assert len([r for r in run.read_metrics() if "loss" in r]) == 6
+
+
+def test_a_bad_loss_that_is_noticed_late_has_not_touched_the_weights(tmp_path):
+    """As on a GPU: numbers are read at checkpoints only, three steps after the bad one."""
+    job = poisoned(toy_job(save_every=4), 5, math.nan)
+    job.immediate = False
+    good = train_toy(tmp_path / "good", toy_job(), Recorder(stop_at=4))
+    with pytest.raises(NonFiniteLossError, match=r"Step 5: the loss .* step 4 is kept"):
+        train_toy(tmp_path, job)
+    assert same({n: p.detach() for n, p in job.params.items()}, good.adapter)
+    with open_run(tmp_path) as run:
+        assert run.checkpoints() == [4]
+        assert same(run.load_checkpoint().adapter, good.adapter)
+
+
+@pytest.mark.parametrize("name", RESUMABLE)
+def test_a_bad_loss_that_is_noticed_late_never_makes_weights_or_checkpoints_bad(tmp_path, name):
+    job = poisoned(toy_job(save_every=4, optim=optimizer(name)), 5, math.nan)
+    job.immediate = False
+    with pytest.raises(NonFiniteLossError, match="Step 5"):
+        train_toy(tmp_path, job)
+    assert all(torch.isfinite(p).all() for p in job.params.values())
+    with open_run(tmp_path) as run:
+        assert run.checkpoints() == [4]
+
+
+def test_numbers_read_late_are_the_same_numbers(tmp_path):
+    late, now = Recorder(), Recorder()
+    job = toy_job()
+    job.immediate = False
+    outcome = train_toy(tmp_path / "1", job, late)
+    assert same(outcome.adapter, train_toy(tmp_path / "2", toy_job(), now).adapter)
+    assert [replace(r, steps_per_second=0) for r in late.reports] == [
+        replace(r, steps_per_second=0) for r in now.reports
+    ]
 
 
 def test_a_finite_loss_with_a_bad_gradient_stops_too(tmp_path):
