@@ -20,7 +20,7 @@ from ..masklora.host.exporting import LoraTensors, apply_lora, export_once
 from ..masklora.host.outputs import lora_path, runs_folder
 from ..masklora.host.train_hooks import NodeHooks
 from ..masklora.host.training import Request, train_lora
-from .types import MLT_ADAPTER, MLT_CACHE, MLT_LOSS, MLT_OPTIMIZER, TRAIN_CATEGORY
+from .types import MLT_ADAPTER, MLT_CACHE, MLT_LOSS, MLT_OPTIMIZER, TRAIN_CATEGORY, advanced
 
 _D = TrainSettings()
 
@@ -40,7 +40,7 @@ class TrainLoRA(io.ComfyNode):
                 "leaves a checkpoint, and queueing the same graph again goes on from there."
             ),
             is_output_node=True,
-            inputs=[*_sockets(), *_widgets()],
+            inputs=[*_sockets(), *_widgets(), *advanced(_advanced())],
             outputs=[
                 io.Custom("LORA_MODEL").Output(
                     "lora", tooltip="The LoRA's tensors, for Export Masked LoRA or core's Save LoRA."
@@ -150,12 +150,16 @@ def _widgets() -> list:
             control_after_generate=False,
             tooltip="Decides start weights, order, noise and captions, 0 to 2^63-1. Same seed: same LoRA.",
         ),
+    ]
+
+
+def _advanced() -> list:
+    return [
         io.Int.Input(
             "epochs",
             default=_D.epochs,
             min=0,
             max=100_000,
-            advanced=True,
             tooltip="Passes over the data set, 0 to 100000. Above 0 it replaces steps.",
         ),
         io.Int.Input(
@@ -163,14 +167,12 @@ def _widgets() -> list:
             default=_D.gradient_accumulation,
             min=1,
             max=1024,
-            advanced=True,
             tooltip="Batches a step, 1 to 1024: a larger batch without its memory.",
         ),
         io.Combo.Input(
             "checkpointing",
             options=list(CHECKPOINTING),
             default=_D.checkpointing,
-            advanced=True,
             tooltip="What is recomputed in backward. Per block: little memory. Off: about a quarter faster.",
         ),
         io.Float.Input(
@@ -179,7 +181,6 @@ def _widgets() -> list:
             min=0.0,
             max=100.0,
             step=0.1,
-            advanced=True,
             tooltip="Guidance told to guidance-distilled models (FLUX.1 dev) while training, 0 to 100. Usual: 1.",
         ),
         io.Int.Input(
@@ -187,7 +188,6 @@ def _widgets() -> list:
             default=_D.save_every,
             min=0,
             max=1_000_000,
-            advanced=True,
             tooltip="Steps between checkpoints, 0 (only at the end or on cancel) to 1000000.",
         ),
         io.Int.Input(
@@ -195,7 +195,6 @@ def _widgets() -> list:
             default=_D.keep_last,
             min=1,
             max=1000,
-            advanced=True,
             tooltip="How many checkpoints stay, 1 to 1000; the best by held-out loss stays besides.",
         ),
         io.Int.Input(
@@ -203,7 +202,6 @@ def _widgets() -> list:
             default=_D.validate_every,
             min=0,
             max=1_000_000,
-            advanced=True,
             tooltip="Steps between held-out losses, 0 (never) to 1000000.",
         ),
         io.Float.Input(
@@ -212,7 +210,6 @@ def _widgets() -> list:
             min=0.0,
             max=0.9,
             step=0.01,
-            advanced=True,
             tooltip="Share of the pictures held out for it, 0 to 0.9.",
         ),
         io.Float.Input(
@@ -221,7 +218,6 @@ def _widgets() -> list:
             min=0.0,
             max=100.0,
             step=0.05,
-            advanced=True,
             tooltip="Factor on the loss of regularisation data sets, 0 to 100.",
         ),
     ]

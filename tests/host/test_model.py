@@ -58,10 +58,8 @@ def test_denoise_equals_what_core_computes_from_the_same_inputs(family):
         ours = trainable.denoise(noisy, u, trainable.collate([text], [SQUARE]))
     sigma = sigma_of(u, schedule=trainable.schedule)
     sampling = patcher.model.model_sampling
-    if trainable.schedule.prediction == "flow":
-        x = noisy
-    else:
-        x = noisy * (sigma.view(-1, 1, 1, 1) ** 2 + 1).sqrt()
+    flow = trainable.schedule.prediction == "flow"
+    x = noisy if flow else noisy * (sigma.view(-1, 1, 1, 1) ** 2 + 1).sqrt()
     sizes = {"width": 64, "height": 64, "target_width": 64, "target_height": 64, "crop_w": 0, "crop_h": 0}
     cond = [[text["cond"], {"pooled_output": text["pooled_output"], "guidance": 3.5, **sizes}]]
     conds = {"positive": comfy.sampler_helpers.convert_cond(cond)}

@@ -223,7 +223,7 @@ def test_text_of_another_width_is_refused(tmp_path):
         text=HashedText("sdxl"),
         multiple=16,
     )
-    with pytest.raises(FamilyError, match="2048 features.*768"):
+    with pytest.raises(FamilyError, match=r"2048 features.*768"):
         run(make_request("sd15", cache), tmp_path)
 
 
