@@ -36,7 +36,10 @@ def decode_mask(data: torch.Tensor, values: dict[str, Any]) -> torch.Tensor:
     height, width = values["shape"]
     small = values["bits"] == 8
     size = height * width * (1 if small else 2)
-    raw = zlib.decompressobj().decompress(data.numpy().tobytes(), size + 1)
+    try:
+        raw = zlib.decompressobj().decompress(data.numpy().tobytes(), size + 1)
+    except zlib.error:
+        raw = b""
     if len(raw) != size:
         raise CacheError("A cached mask does not fit its size. Empty the cache folder and run again.")
     steps = np.frombuffer(raw, "u1" if small else "<u2").astype(np.float32)

@@ -19,6 +19,7 @@ from masklora.config import CacheSettings, CaptionSettings, DatasetSettings, Mas
 from masklora.data.cache import build_cache
 from masklora.data.dataset import Dataset, Sample
 from masklora.data.loading import load_dataset
+from masklora.data.mask_bytes import decode_mask, encode_mask
 from masklora.errors import CacheError, ConfigError, DataError, FamilyError
 
 SETTINGS = CacheSettings(resolution=64, bucket_step=16, batch_size=2)
@@ -355,6 +356,27 @@ def test_any_mask_is_stored_to_half_a_step_of_sixteen_bits(tmp_path):
     mask = np.random.default_rng(0).random((64, 64), dtype=np.float32)
     cache = build_cache(Dataset((memory_sample(mask),)), SETTINGS, encoder=Pooling(), folder=tmp_path)
     assert np.abs(cache.mask(cache.entries[0])[0].numpy() - mask).max() <= 0.5 / 65535 + 1e-7
+
+
+@pytest.mark.parametrize("damage", ["longer", "shorter", "garbage"])
+def test_packed_masks_that_do_not_fit_their_size_are_refused(damage):
+    data, values = encode_mask(np.ones((8, 8), np.float32))
+    if damage == "garbage":
+        data = torch.full_like(data, 255)
+    else:
+        values = {**values, "shape": [8, 9 if damage == "shorter" else 7]}
+    with pytest.raises(CacheError, match="does not fit"):
+        decode_mask(data, values)
+
+
+def test_a_fill_follows_a_mask_of_another_scale(tmp_path):
+    mask = np.zeros((32, 32), np.float32)
+    mask[:, :16] = 1
+    sample = replace(memory_sample(mask), settings=DatasetSettings(fill="grey"))
+    cache = build_cache(Dataset((sample,)), SETTINGS, encoder=Pooling(), folder=tmp_path)
+    latent = cache.latent(cache.entries[0])
+    assert torch.allclose(latent[:, :, 5:], torch.tensor(128 / 255), atol=1e-6)
+    assert not torch.allclose(latent[:, :, :3], torch.tensor(128 / 255), atol=1e-3)
 
 
 def memory_sample(mask, name="p", size=(64, 64)):
