@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,13 @@ def schemas(comfy_host):
     """Every node's schema by id, from the pack's own entry point."""
     import masked_lora_pack
 
-    extension = asyncio.run(masked_lora_pack.comfy_entrypoint())
-    classes = asyncio.run(extension.get_node_list())
+    async def node_classes():
+        extension = await masked_lora_pack.comfy_entrypoint()
+        return await extension.get_node_list()
+
+    # Playwright leaves an event loop in the main thread.
+    with ThreadPoolExecutor(1) as thread:
+        classes = thread.submit(lambda: asyncio.run(node_classes())).result()
     return {schema.node_id: schema for schema in (node.GET_SCHEMA() for node in classes)}
 
 
