@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ..masklora.config import DTYPES, EXPORT_FORMATS, ExportSettings
 from ..masklora.host.exporting import export_lora
 from ..masklora.host.outputs import lora_path
-from .types import TRAIN_CATEGORY
+from .types import TRAIN_CATEGORY, advanced
 
 _D = ExportSettings()
 
@@ -44,12 +44,15 @@ class ExportLoRA(io.ComfyNode):
                     default=_D.dtype,
                     tooltip="Of the numbers in the file; float16 is usual.",
                 ),
-                io.String.Input("title", default=_D.title, advanced=True, tooltip="For people; empty: the name."),
-                io.String.Input(
-                    "trigger",
-                    default=_D.trigger,
-                    advanced=True,
-                    tooltip="Word that asks for the subject; kept as metadata.",
+                *advanced(
+                    [
+                        io.String.Input("title", default=_D.title, tooltip="For people; empty: the name."),
+                        io.String.Input(
+                            "trigger",
+                            default=_D.trigger,
+                            tooltip="Word that asks for the subject; kept as metadata.",
+                        ),
+                    ]
                 ),
             ],
             outputs=[io.String.Output("path", tooltip="Absolute path of the file.")],

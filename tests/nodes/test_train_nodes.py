@@ -1,0 +1,170 @@
+"""Training through nodes in a real ComfyUI, on the demo's own model and pictures."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from demo.assemble import build_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def demo_inputs(comfy_server):
+    """The demo's checkpoint and pictures where ComfyUI looks for them."""
+    folder = comfy_server.base / "models" / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(ROOT / "demo" / "pictures", comfy_server.base / "input" / "train demo", dirs_exist_ok=True)
+    return build_checkpoint(folder).name
+
+
+@pytest.fixture
+def graph(demo_inputs, defaults):
+    """The smallest graph, in API form; changes to the train node as keywords."""
+
+    def make(**train):
+        settings = {"steps": 3, "batch_size": 2, "name": "probe", **train}
+        return {
+            "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": demo_inputs}},
+            "2": {"class_type": "MLT_LoadDataset", "inputs": defaults("MLT_LoadDataset", folder="train demo/alpha")},
+            "3": {
+                "class_type": "MLT_CacheDataset",
+                "inputs": defaults(
+                    "MLT_CacheDataset", dataset=["2", 0], vae=["1", 2], clip=["1", 1], resolution=128, bucket_step=16
+                ),
+            },
+            "4": {
+                "class_type": "MLT_TrainLoRA",
+                "inputs": defaults("MLT_TrainLoRA", model=["1", 0], cache=["3", 0], **settings),
+            },
+        }
+
+    return make
+
+
+def text_of(run, node="4"):
+    return "\n".join(str(t) for t in run.outputs[node]["text"])
+
+
+def test_four_nodes_make_a_lora_file_with_metadata(comfy_client, comfy_server, graph):
+    run = comfy_client.run(graph(name="four nodes"))
+    path = comfy_server.base / "output" / "loras" / "four nodes.safetensors"
+    assert path.is_file() and str(path) in text_of(run)
+    assert "Memory plan" in text_of(run) and "inside" in text_of(run)
+    with safe_open(path, "np") as file:
+        metadata = file.metadata()
+    assert metadata["ss_base_model_version"] == "sd3" and metadata["ss_steps"] == "3"
+    progress = [d for d in run.of_kind("progress") if d.get("node") == "4"]
+    assert progress[-1]["value"] == progress[-1]["max"] == 3
+
+
+def test_core_nodes_take_our_outputs_and_the_lora_paints(comfy_client, comfy_server, graph):
+    prompt = graph(name="core", steps=4)
+    prompt |= {
+        "5": {"class_type": "SaveLoRA", "inputs": {"lora": ["4", 0], "prefix": "loras/by core", "steps": ["4", 3]}},
+        "6": {
+            "class_type": "LoraModelLoader",
+            "inputs": {"model": ["1", 0], "lora": ["4", 0], "strength_model": 1.0, "bypass": False},
+        },
+        "7": {"class_type": "LossGraphNode", "inputs": {"loss": ["4", 2], "filename_prefix": "loss"}},
+        "8": {
+            "class_type": "MLT_ExportLoRA",
+            "inputs": {"lora": ["4", 0], "name": "again/diff", "format": "diffusers", "dtype": "float32"},
+        },
+        "9": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "a red star"}},
+        "10": {"class_type": "EmptySD3LatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}},
+    }
+    for start, model in ((20, ["4", 1]), (30, ["6", 0])):
+        prompt[str(start)] = {
+            "class_type": "KSampler",
+            "inputs": {
+                "model": model,
+                "positive": ["9", 0],
+                "negative": ["9", 0],
+                "latent_image": ["10", 0],
+                "seed": 1,
+                "steps": 2,
+                "cfg": 1.0,
+                "sampler_name": "euler",
+                "scheduler": "simple",
+                "denoise": 1.0,
+            },
+        }
+        prompt[str(start + 1)] = {"class_type": "VAEDecode", "inputs": {"samples": [str(start), 0], "vae": ["1", 2]}}
+        prompt[str(start + 2)] = {
+            "class_type": "SaveImage",
+            "inputs": {"images": [str(start + 1), 0], "filename_prefix": f"s{start}"},
+        }
+    run = comfy_client.run(prompt)
+    loras = comfy_server.base / "output" / "loras"
+    assert list(loras.glob("by core*.safetensors")) and (loras / "again" / "diff.safetensors").is_file()
+    pictures = [run.outputs[n]["images"][0]["filename"] for n in ("22", "32")]
+    same = [(comfy_server.base / "output" / p).stat().st_size for p in pictures]
+    assert min(same) > 0 and run.outputs["7"]["images"]
+
+
+def test_finished_run_is_found_again_and_a_changed_one_trains(comfy_client, graph):
+    first = comfy_client.run(graph(name="twice", steps=3))
+    comfy_client.run(
+        {
+            "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+            "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+        }
+    )
+    prompt = graph(name="twice", steps=3, keep_last=5)
+    again = comfy_client.run(prompt)
+    assert "Trained 3 steps" in text_of(first) and "Loaded the finished run" in text_of(again)
+    assert "Trained 3 steps" in text_of(comfy_client.run(graph(name="twice", steps=3, seed=1)))
+
+
+def test_interrupt_leaves_a_checkpoint_from_which_the_same_graph_goes_on(comfy_client, comfy_server, graph):
+    prompt_id = comfy_client.submit(graph(name="cut", steps=400))
+    comfy_client.wait_for(
+        lambda kind, d: kind == "progress" and d.get("prompt_id") == prompt_id and d["max"] == 400 and d["value"] > 2,
+        timeout=120,
+    )
+    comfy_client.interrupt()
+    cut = comfy_client.finish(prompt_id, check=False)
+    assert cut.ending == "execution_interrupted"
+    runs = comfy_server.base / "user" / "masked_lora" / "runs"
+    folder = next(p for p in runs.iterdir() if p.name.startswith("cut-"))
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert 2 < steps[-1] < 400 and list((folder / "checkpoints").glob("step-*"))
+    prompt_id = comfy_client.submit(graph(name="cut", steps=400))
+    comfy_client.wait_for(
+        lambda kind, d: (
+            kind == "progress" and d.get("prompt_id") == prompt_id and d["max"] == 400 and d["value"] > steps[-1]
+        ),
+        timeout=120,
+    )
+    comfy_client.interrupt()
+    comfy_client.finish(prompt_id, check=False)
+    after = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert after[: len(steps)] == steps and after == list(range(1, len(after) + 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "../../escape"}, "output/loras"),
+        ({"name": ""}, "output/loras"),
+    ],
+)
+def test_a_name_that_leads_elsewhere_is_refused(changes, message, comfy_client, graph):
+    run = comfy_client.run(graph(**changes), check=False)
+    assert not run.succeeded and message in run.error
+
+
+def test_widget_values_out_of_range_are_refused_before_anything_runs(comfy_client, graph):
+    with pytest.raises(Exception, match="batch_size"):
+        comfy_client.submit(graph(batch_size=0))
+
+
+def test_vae_that_does_not_fit_the_model_is_named(comfy_client, comfy_server, graph):
+    prompt = graph(name="misfit")
+    prompt["3"]["inputs"].pop("clip")
+    run = comfy_client.run(prompt, check=False)
+    assert not run.succeeded and "CLIP" in run.error
