@@ -107,7 +107,7 @@ class Feed:
     def make(self, draws: Sequence[Draw]) -> MicroBatch:
         """The micro-batch of these draws, which are all of one bucket."""
         entries = [self.cache.entries[index] for index, _, _ in draws]
-        grid = self._grid_of(tuple(entries[0].bucket))
+        grid = self._grid_of(entries[0].bucket)
         latents = [self.cache.latent(e, v) for e, (_, v, _) in zip(entries, draws, strict=True)]
         masks = [self._reduced(index, variant, grid) for index, variant, _ in draws]
         texts = [self._text(e, c) for e, (_, _, c) in zip(entries, draws, strict=True)]
@@ -141,9 +141,9 @@ class Feed:
         mask = self.cache.mask(self.cache.entries[index], variant).to(torch.float32)
         if self.loss.mask_type == "hard":
             mask = (mask > HARD_THRESHOLD).to(mask.dtype)
-        small = reduce_mask(
-            mask[None], grid=grid, kind=self.loss.reduction, binarize=self.loss.reduction_binarize
-        )[0].clone()
+        small = reduce_mask(mask[None], grid=grid, kind=self.loss.reduction, binarize=self.loss.reduction_binarize)[
+            0
+        ].clone()
         self._memo[(index, variant)] = small
         self._memo_bytes += small.nbytes
         while self._memo_bytes > MASK_MEMO_BYTES and len(self._memo) > 1:

@@ -113,9 +113,7 @@ def parameter_groups(
     if ratio == 1.0 or not b_names:
         return [_group(params, list(params), learning_rate)]
     if settings.optimizer == "prodigy":
-        raise ConfigError(
-            f"lora_plus_ratio: prodigy has one step size for all weights, expected 1, got {ratio:g}."
-        )
+        raise ConfigError(f"lora_plus_ratio: prodigy has one step size for all weights, expected 1, got {ratio:g}.")
     others = [name for name in params if name not in set(b_names)]
     groups = [_group(params, others, learning_rate)] if others else []
     return [*groups, _group(params, b_names, learning_rate * ratio)]
@@ -229,9 +227,7 @@ def _prodigy(groups: list[dict[str, Any]], settings: OptimizerSettings) -> Optim
 def _schedule_free(groups: list[dict[str, Any]], settings: OptimizerSettings) -> Optimizer:
     from schedulefree import AdamWScheduleFree
 
-    optimizer = AdamWScheduleFree(
-        groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
-    )
+    optimizer = AdamWScheduleFree(groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
     optimizer.train()
     return optimizer
 
@@ -276,9 +272,7 @@ class Ema:
 
 
 @torch.no_grad()
-def result_weights(
-    params: Mapping[str, nn.Parameter], optimizer: Optimizer, ema: Ema | None
-) -> dict[str, Tensor]:
+def result_weights(params: Mapping[str, nn.Parameter], optimizer: Optimizer, ema: Ema | None) -> dict[str, Tensor]:
     """Detached float32 copies of the weights that a person would use now.
 
     That is the moving average where there is one, the averaged point of schedule-free AdamW (whose live
@@ -294,6 +288,13 @@ def result_weights(
             anchor, beta1 = anchors[id(p)]
             out[name].lerp_(anchor.to(torch.float32), 1.0 - 1.0 / beta1)
     return out
+
+
+def live_weights(params: Mapping[str, nn.Parameter], result: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """The weights being trained, detached, or None where `result_weights` gave the very same values."""
+    live = {name: p.detach() for name, p in params.items()}
+    alike = all(t.dtype == result[name].dtype and torch.equal(t, result[name]) for name, t in live.items())
+    return None if alike else live
 
 
 def _schedule_free_anchors(optimizer: Optimizer) -> dict[int, tuple[Tensor, float]]:

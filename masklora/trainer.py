@@ -77,6 +77,10 @@ class _Session:
             regularisation_weight=settings.regularisation_weight,
             device=job.device,
         )
+        table = job.schedule.alphas_cumprod
+        self.schedule = dataclasses.replace(
+            job.schedule, alphas_cumprod=None if table is None else table.to(job.device)
+        )
         self.params = list(job.params.values())
         rate = optim.resolve_learning_rate(job.optim, default=job.default_learning_rate)
         groups = optim.parameter_groups(job.params, job.optim, learning_rate=rate)
@@ -121,9 +125,7 @@ class _Session:
         summary["best_step"] = self.run.best_step()
         self.run.write_result({"steps": self.step, "completed": completed, "summary": summary})
         adapter = self._result_weights()
-        return self._outcome(
-            {n: t.cpu() for n, t in adapter.items()}, summary, self.step, completed=completed
-        )
+        return self._outcome({n: t.cpu() for n, t in adapter.items()}, summary, self.step, completed=completed)
 
     def _outcome(
         self,
@@ -173,7 +175,7 @@ class _Session:
         losses, parts, names = [], [], []
         for micro in range(self.accumulation):
             number = self.step * self.accumulation + micro
-            torch.manual_seed(_mix(self.job.train.seed, number))
+            _seed_global_random(self.job.device, _mix(self.job.train.seed, number))
             batch = self.feed.make(self.plan.batch(number))
             with self.job.autograd_scope():
                 loss, part = self._objective(batch, self.job.loss, self.generator)
@@ -198,7 +200,7 @@ class _Session:
     def _objective(
         self, batch: MicroBatch, loss: LossSettings, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        schedule, x = self.job.schedule, batch.latents
+        schedule, x = self.schedule, batch.latents
         noise = make_noise(x, generator=generator, offset=loss.noise_offset, multires=loss.multires_noise)
         u = sample_timesteps(x.shape[0], loss, schedule=schedule, generator=generator, device=self.job.device)
         w = effective_weights(batch.masks, loss, grid=batch.grid, generator=generator)
@@ -298,7 +300,7 @@ class _Session:
         rounds = -(-VALIDATION_DRAWS // len(self.held_out))
         by_bucket: dict[tuple[int, int], list[int]] = {}
         for index in self.held_out:
-            by_bucket.setdefault(tuple(entries[index].bucket), []).append(index)
+            by_bucket.setdefault(entries[index].bucket, []).append(index)
         for members in by_bucket.values():
             draws = [(index, 0, 0 if entries[index].text_keys else -1) for index in members * rounds]
             for start in range(0, len(draws), size):
@@ -326,7 +328,7 @@ class _Session:
             "optimizer": optim.optimizer_state(self.optimizer),
             "generator": self.random_before,
             "scaler": self.scaler.state_dict() if self.scaler else None,
-            "live": {name: p.detach() for name, p in self.job.params.items()},
+            "live": optim.live_weights(self.job.params, adapter),
         }
         folder = self.run.save_checkpoint(
             self.step, adapter=adapter, state=state, keep_last=self.job.train.keep_last, best=best
@@ -338,7 +340,8 @@ class _Session:
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
         with torch.no_grad():
-            optim.copy_named({n: p.data for n, p in self.job.params.items()}, state["live"])
+            live = checkpoint.adapter if state["live"] is None else state["live"]
+            optim.copy_named({n: p.data for n, p in self.job.params.items()}, live)
         optim.restore_optimizer(self.optimizer, state["optimizer"])
         if self.ema:
             self.ema.load(checkpoint.adapter)
@@ -372,6 +375,15 @@ def _mix(seed: int, number: int) -> int:
 
 def _finite(value: float | None) -> bool:
     return value is not None and abs(value) != float("inf") and value == value
+
+
+def _seed_global_random(device: torch.device, seed: int) -> None:
+    # torch.manual_seed visits every backend, which costs milliseconds, and queues calls for absent ones.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 @contextlib.contextmanager

@@ -506,3 +506,10 @@ def test_another_seed_gives_another_outcome(tmp_path):
     assert seeded("a", 1).initial_seed() != seeded("b", 1).initial_seed()
     with open_run(tmp_path / "3") as run:
         assert same(train(toy_job(), run=run).adapter, one.adapter)
+
+
+@pytest.mark.parametrize(("settings", "twice"), [({}, False), ({"ema_decay": 0.9}, True)])
+def test_checkpoints_hold_the_live_weights_apart_only_where_they_differ(tmp_path, settings, twice):
+    train_toy(tmp_path, toy_job(optim=optimizer("adamw", **settings)))
+    with open_run(tmp_path) as run:
+        assert (run.load_checkpoint().state["live"] is not None) == twice
