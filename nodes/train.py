@@ -131,7 +131,6 @@ def _widgets() -> list:
             max=1_000_000,
             tooltip="Optimizer steps, 0 to 1000000. 0: the number usual for the model's family (1500 to 2000).",
         ),
-        io.Int.Input("batch_size", default=_D.batch_size, min=1, max=256, tooltip="Pictures a step, 1 to 256."),
         io.Float.Input(
             "learning_rate",
             default=0.0,
@@ -142,19 +141,20 @@ def _widgets() -> list:
             tooltip="0 to 1. 0: the optimizer node's, else the one usual for the family (1e-4).",
         ),
         io.String.Input("name", default=_D.name, tooltip="File name of the LoRA under output/loras, without suffix."),
-        io.Int.Input(
-            "seed",
-            default=_D.seed,
-            min=0,
-            max=2**63 - 1,
-            control_after_generate=False,
-            tooltip="Decides start weights, order, noise and captions, 0 to 2^63-1. Same seed: same LoRA.",
-        ),
     ]
 
 
 def _advanced() -> list:
     return [
+        io.Int.Input("batch_size", default=_D.batch_size, min=1, max=256, tooltip="Pictures a step, 1 to 256."),
+        io.Int.Input(
+            "seed",
+            default=_D.seed,
+            min=0,
+            max=2**32 - 1,
+            control_after_generate=False,
+            tooltip="Decides start weights, order, noise and captions, 0 to 4294967295. Same seed: same LoRA.",
+        ),
         io.Int.Input(
             "epochs",
             default=_D.epochs,

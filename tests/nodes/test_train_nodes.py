@@ -163,8 +163,8 @@ def test_widget_values_out_of_range_are_refused_before_anything_runs(comfy_clien
         comfy_client.submit(graph(batch_size=0))
 
 
-def test_vae_that_does_not_fit_the_model_is_named(comfy_client, comfy_server, graph):
-    prompt = graph(name="misfit")
+def test_cache_without_captions_is_refused_with_the_remedy(comfy_client, graph):
+    prompt = graph(name="silent")
     prompt["3"]["inputs"].pop("clip")
     run = comfy_client.run(prompt, check=False)
-    assert not run.succeeded and "CLIP" in run.error
+    assert not run.succeeded and "Connect the CLIP" in run.error
