@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import comfy.model_management
 import comfy.patcher_extension
 import torch
-from comfy.model_base import ModelType
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
@@ -27,12 +26,8 @@ from .patches import autograd_parameters, pinned_attention, recast_layers, train
 if TYPE_CHECKING:
     from ..data.geometry import Geometry
 
-_PREDICTIONS = {
-    ModelType.EPS: "epsilon",
-    ModelType.V_PREDICTION: "v",
-    ModelType.FLOW: "flow",
-    ModelType.FLUX: "flow",
-}
+# By ComfyUI's class of the sampling parameterisation; the nearest ancestor decides, and None cannot be trained.
+_PREDICTIONS = {"CONST": "flow", "V_PREDICTION": "v", "EPS": "epsilon", "EDM": None, "X0": None, "IMG_TO_IMG": None}
 _KEPT_CONDITIONINGS = 64
 
 
@@ -60,18 +55,30 @@ class TrainableModel:
         self._kept: OrderedDict[Any, tuple[dict, dict]] = OrderedDict()
 
     def _make_schedule(self) -> Schedule:
-        prediction = _PREDICTIONS.get(self.model.model_type)
+        sampling = self.patcher.get_model_object("model_sampling")
+        ancestors = [c.__name__ for c in type(sampling).__mro__]
+        prediction = next((_PREDICTIONS[name] for name in ancestors if name in _PREDICTIONS), None)
         if prediction not in self.family.predictions:
             raise FamilyError(
-                f"model: {self.family.title} with {self.model.model_type.name} prediction cannot be trained. "
-                f"Use a model that predicts {' or '.join(self.family.predictions)}."
+                f"model: {self.family.title} with {ancestors[1]} sampling and {self.model.model_type.name} prediction "
+                f"cannot be trained. Use a model that predicts {' or '.join(self.family.predictions)}."
             )
-        sampling = self.patcher.get_model_object("model_sampling")
         with torch.inference_mode(False):
             if prediction == "flow":
-                return Schedule(prediction="flow", shift=_flow_shift(sampling))
+                shift = torch.tensor(float(getattr(sampling, "shift", 1.0)))
+                return Schedule("flow", shift=float(shift.exp() if "ModelSamplingFlux" in ancestors else shift))
             sigmas = sampling.sigmas.detach().to("cpu", torch.float32, copy=True)
-            return Schedule(prediction=prediction, alphas_cumprod=1.0 / (1.0 + sigmas.square()))
+            return Schedule(prediction, alphas_cumprod=1.0 / (1.0 + sigmas.square()))
+
+    def incoming_notes(self) -> list[str]:
+        """Lines on what the MODEL already carries: it is trained on top of that, or without it."""
+        notes = []
+        if self.patcher.patches:
+            notes.append(f"The MODEL carries patches (LoRAs) on {len(self.patcher.patches)} weights: trained on top.")
+        ignored = [k for k in self.patcher.model_options if k.endswith(("_function", "_wrapper"))]
+        if ignored or self.patcher.wrappers.get(comfy.patcher_extension.WrappersMP.APPLY_MODEL):
+            notes.append("The MODEL carries sampling patches that act outside the network: trained without them.")
+        return notes
 
     def use_zero_terminal_snr(self) -> None:
         """Train on the schedule whose last step is pure noise (v models; has no meaning for flow models).
@@ -88,7 +95,9 @@ class TrainableModel:
         self.schedule = dataclasses.replace(self.schedule, alphas_cumprod=rescale_zero_terminal_snr(table))
 
     def load(self, *, activation_bytes: int) -> None:
-        """Bring the weights to the compute device and everything else out of the way."""
+        """Bring the weights to the compute device, and every other model (VAE, text encoder) off it."""
+        if self.device.type != "cpu":
+            comfy.model_management.unload_all_models()
         comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes)
 
     def make_adapters(self, settings: AdapterSettings, *, seed: int) -> AdapterSet:
@@ -222,12 +231,6 @@ def _compute_dtype(model: Any, device: torch.device) -> torch.dtype:
     if dtype == torch.float16 and comfy.model_management.should_use_bf16(device):
         return torch.bfloat16
     return dtype
-
-
-def _flow_shift(sampling: Any) -> float:
-    shift = float(getattr(sampling, "shift", 1.0))
-    is_exponent = type(sampling).__mro__[1].__name__ == "ModelSamplingFlux"
-    return float(torch.tensor(shift).exp()) if is_exponent else shift
 
 
 def _size_conditioning(geometry: Geometry) -> dict[str, int]:

@@ -94,7 +94,7 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     _check_ranges(settings.train)
     if settings.loss.zero_terminal_snr:
         trainable.use_zero_terminal_snr()
-    for line in channel_notes(settings.loss, request.cache):
+    for line in [*trainable.incoming_notes(), *channel_notes(settings.loss, request.cache)]:
         report(line)
     adapters = trainable.make_adapters(settings.adapter, seed=settings.train.seed)
     names = layer_names(

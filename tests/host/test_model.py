@@ -3,6 +3,7 @@
 import comfy.model_management
 import comfy.sampler_helpers
 import comfy.samplers
+import comfy_extras.nodes_model_advanced
 import pytest
 import torch
 
@@ -198,3 +199,31 @@ def test_dora_is_refused_on_quantised_weights():
             m.weight.data = m.weight.data.to(torch.float8_e4m3fn)
     with pytest.raises(AdapterError, match="DoRA"):
         make_adapters(TrainableModel(patcher, dtype=torch.float32), algorithm="dora")
+
+
+def test_prediction_follows_a_sampling_patch_on_the_model():
+    patcher = small_model("sd15")
+    assert TrainableModel(patcher).schedule.prediction == "epsilon"
+    node = comfy_extras.nodes_model_advanced.ModelSamplingDiscrete()
+    (patched,) = node.patch(patcher, "v_prediction", zsnr=False)
+    assert TrainableModel(patched).schedule.prediction == "v"
+    (patched,) = node.patch(patcher, "x0", zsnr=False)
+    with pytest.raises(FamilyError, match="predicts epsilon or v"):
+        TrainableModel(patched)
+
+
+def test_shift_of_flow_models_is_the_one_that_core_samples_with():
+    assert TrainableModel(small_model("sd3")).schedule.shift == pytest.approx(3.0)
+    flux = small_model("flux")
+    shift = TrainableModel(flux).schedule.shift
+    half = shift * 0.5 / (1 + (shift - 1) * 0.5)
+    assert half == pytest.approx(float(flux.model.model_sampling.percent_to_sigma(0.5)), abs=1e-6)
+
+
+def test_patches_on_the_incoming_model_are_told():
+    patcher = small_model("sd3")
+    key = next(k for k in patcher.model.state_dict() if k.endswith("qkv.weight"))
+    patched = patcher.clone()
+    patched.add_patches({key: (torch.zeros_like(patcher.model.state_dict()[key]),)})
+    assert "1 weights" in TrainableModel(patched).incoming_notes()[0]
+    assert TrainableModel(patcher).incoming_notes() == []
