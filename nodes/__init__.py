@@ -4,10 +4,12 @@ from comfy_api.latest import ComfyExtension
 
 from .cache import CacheDataset
 from .dataset import DatasetFromImages, LoadDataset, MergeDatasets
+from .export import ExportLoRA
 from .inspect import InspectDataset
 from .loss import MaskedLoss
 from .masks import RefineMask, TransformMasks
 from .settings import Adapter, Optimizer
+from .train import TrainLoRA
 
 NODES = [
     LoadDataset,
@@ -20,6 +22,8 @@ NODES = [
     MaskedLoss,
     Adapter,
     Optimizer,
+    TrainLoRA,
+    ExportLoRA,
 ]
 
 

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..masklora.config import CROPS, CacheSettings
 from ..masklora.data.cache import build_cache
+from ..masklora.data.weight_check import require_weight
 from ..masklora.host import paths
 from ..masklora.host.encode import ClipTextEncoder, VaeEncoder
 from ..masklora.host.progress import NodeProgress
@@ -118,6 +119,7 @@ class CacheDataset(io.ComfyNode):
             io.Int.Input(
                 "seed",
                 default=D.seed,
+                control_after_generate=False,
                 min=0,
                 max=0xFFFFFFFF,
                 tooltip="Decides random crops and caption orders, 0 to 4294967295.",
@@ -137,6 +139,7 @@ class CacheDataset(io.ComfyNode):
             progress=progress,
             check_cancel=progress.check_cancel,
         )
+        require_weight(cache)
         report = cache.summary()
         if clip is None:
             report += "\nNo CLIP is connected: the cache holds no captions, and training will ask for them."
