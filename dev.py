@@ -1,6 +1,7 @@
 """Two commands for a fresh machine: `python dev.py demo` and `python dev.py test`. Standard library only."""
 
 import argparse
+import signal
 import sys
 
 if sys.version_info < (3, 10):  # noqa: UP036 - run before any packaging metadata is read
@@ -57,6 +58,8 @@ def main(arguments=None):
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command != "test":
         parser.error(f"unknown arguments: {' '.join(rest)}")
+    # Without this, an ended dev.py would leave the ComfyUI that it started behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return options.run(options, rest)
     except DevError as error:

@@ -30,6 +30,8 @@ def run_demo(host, *, checkpoint=None, serve=False):
     require(host, PACK_NEEDS, file="requirements.txt")
     base = cache_root() / "demo"
     plan = offer_demo_inputs(host, base)
+    # So small a model gains nothing from more threads, and loses much where the cores are shared.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
     say("starting ComfyUI with the pack in it")
     with ComfyServer(host, base, cpu=not has_cuda(host.python), models=_users_models(host, checkpoint)) as server:
         known = server.object_info()
@@ -185,7 +187,7 @@ def _node(kind, **inputs):
 class Watch:
     """Runs graphs and says in the terminal what they do."""
 
-    def __init__(self, server, *, every=2.0):
+    def __init__(self, server, *, every=5.0):
         self.server = server
         self.every = every
         self._said = ""

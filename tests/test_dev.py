@@ -227,3 +227,29 @@ def test_a_comfyui_that_does_not_start_shows_its_log(tmp_path, lookalike):
 def test_web_tests_lie_where_comfyui_does_not_load_them():
     assert all("tests" in path.parts for path in web_test_files())
     assert list((ROOT / "web").rglob("*.test.*js")) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+def test_a_terminated_command_leaves_no_comfyui_behind(tmp_path, lookalike):
+    started = tmp_path / "pid"
+    (lookalike / "main.py").write_text(
+        f"import os, pathlib, time\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(600)\n",
+        encoding="utf-8",
+    )
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import dev;"
+        "from devtools.comfy import ComfyServer; from devtools.host import Host;"
+        "dev.host_command = lambda *_: ComfyServer("
+        "Host(Path(sys.executable), Path(sys.argv[2]), 'tests'), Path(sys.argv[3])).__enter__();"
+        "dev.main(['host'])"
+    )
+    command = [sys.executable, "-c", script, str(ROOT), str(lookalike), str(tmp_path / "base")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not (started.is_file() and started.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child = int(started.read_text())
+    process.terminate()
+    process.communicate(timeout=60)
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
