@@ -71,7 +71,8 @@ _ONETRAINER_FAULTS = "Left out: the division by zero for a black mask when the u
 _PRESETS: dict[str, _Preset] = {
     "masked lora": _Preset(
         "Our defaults. Every sample has an equal say however small its mask, down to 5 % coverage; smaller "
-        "masks are boosted 20-fold at most."
+        "masks are boosted 20-fold at most.",
+        tunable=PRESET_OPTIONS,
     ),
     "kohya": _Preset(
         "sd-scripts with a masked loss from mask files (red channel) or alpha: the mean over the whole "

@@ -93,18 +93,20 @@ def resolve(
         known = ", ".join(family.targets)
         raise ConfigError(f"targets: {family.title} has {known}; got {adapter.targets!r}. Choose one of these.")
     if loss.timestep_sampling == "default":
+        usual = LossSettings()
+        mean = d.timestep_mean if loss.timestep_mean == usual.timestep_mean else loss.timestep_mean
+        std = d.timestep_std if loss.timestep_std == usual.timestep_std else loss.timestep_std
         loss = dataclasses.replace(
-            loss,
-            timestep_sampling=d.timestep_sampling,
-            timestep_mean=d.timestep_mean,
-            timestep_std=d.timestep_std,
+            loss, timestep_sampling=d.timestep_sampling, timestep_mean=mean, timestep_std=std
         )
     rank = adapter.rank or d.rank
     alpha = adapter.alpha or (d.alpha if not adapter.rank else float(rank))
+    # Prodigy's rate is a factor on the step size that it finds: the family's would all but stop it.
+    usual_rate = 1.0 if optimizer.optimizer == "prodigy" else d.learning_rate
     length = train.steps if train.steps or train.epochs else d.steps
     return Resolved(
         loss=loss,
         adapter=dataclasses.replace(adapter, rank=rank, alpha=alpha),
-        optimizer=dataclasses.replace(optimizer, learning_rate=optimizer.learning_rate or d.learning_rate),
+        optimizer=dataclasses.replace(optimizer, learning_rate=optimizer.learning_rate or usual_rate),
         train=dataclasses.replace(train, steps=length),
     )

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from ..data.geometry import Geometry
 
 # By ComfyUI's class of the sampling parameterisation; the nearest ancestor decides, and None cannot be trained.
-_PREDICTIONS = {"CONST": "flow", "V_PREDICTION": "v", "EPS": "epsilon", "EDM": None, "X0": None, "IMG_TO_IMG": None}
+_PREDICTIONS = {"CONST": "flow", "V_PREDICTION": "v", "EPS": "epsilon"}
+_PREDICTIONS |= dict.fromkeys(("EDM", "X0", "LCM", "IMG_TO_IMG", "IMG_TO_IMG_FLOW"))
 _KEPT_CONDITIONINGS = 64
 
 
@@ -235,6 +236,9 @@ def _compute_dtype(model: Any, device: torch.device) -> torch.dtype:
 
 def _size_conditioning(geometry: Geometry) -> dict[str, int]:
     (width, height), (x, y, w, h) = geometry.source, geometry.crop
+    if geometry.flip:
+        # The crop of the mirrored picture, which is what the network is shown.
+        x = geometry.resized[0] - x - w
     return {
         "width": width,
         "height": height,

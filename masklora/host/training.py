@@ -16,10 +16,19 @@ from torch import Tensor
 
 from ..adapters import AdapterSet, Factors, from_file, to_comfyui
 from ..archs import Resolved, resolve
-from ..config import AdapterSettings, LossSettings, OptimizerSettings, TrainSettings, check_range
+from ..config import (
+    AdapterSettings,
+    LossSettings,
+    MaskTransform,
+    OptimizerSettings,
+    TrainSettings,
+    check_range,
+)
 from ..data.cache import Cache
+from ..data.keys import digest
 from ..errors import AdapterError, ConfigError, FamilyError
 from ..export import LoraRecord, ModelLabels, tag_frequency
+from ..flow import Schedule
 from ..job import Hooks, TrainJob, TrainResult
 from ..run import Run, fingerprint
 from ..trainer import train
@@ -212,6 +221,7 @@ def _identity(request: Request, settings: Resolved, trainable: TrainableModel) -
         "family": trainable.family.name,
         "model": patcher_identity(trainable.patcher),
         "dtype": str(trainable.dtype),
+        "sampling": _sampling_identity(trainable.schedule),
         "cache": request.cache.fingerprint,
         "loss": dataclasses.asdict(settings.loss),
         "adapter": dataclasses.asdict(settings.adapter),
@@ -219,6 +229,12 @@ def _identity(request: Request, settings: Resolved, trainable: TrainableModel) -
         "train": train_settings,
         "start_from": [start.name, start.stat().st_size, start.stat().st_mtime_ns] if start else None,
     }
+
+
+def _sampling_identity(schedule: Schedule) -> list[Any]:
+    """What a ModelSampling node may change, which `patcher_identity` knows by name only."""
+    table = schedule.alphas_cumprod
+    return [schedule.prediction, schedule.shift, None if table is None else digest("table", table.tolist())]
 
 
 def _job(trainable: TrainableModel, adapters: AdapterSet, settings: Resolved, cache: Cache) -> TrainJob:
@@ -248,6 +264,7 @@ def _record(
 ) -> LoraRecord:
     cache, family = request.cache, trainable.family
     side = cache.settings.resolution
+    triggers = [s["settings"]["caption"]["trigger"] for s in cache.sources if not s["regularisation"]]
     captions = [(e.name.rpartition("/")[0] or "pictures", c) for e in cache.entries for c in e.captions[:1]]
     return LoraRecord(
         name=settings.train.name,
@@ -261,13 +278,16 @@ def _record(
         steps=result.steps,
         learning_rate=settings.optimizer.learning_rate,
         resolution=(side, side),
+        trigger=next((t for t in triggers if t), ""),
         adapter=settings.adapter,
         loss=settings.loss,
         optimizer=settings.optimizer,
         train=settings.train,
+        masks=[MaskTransform(**s["mask_transforms"]) for s in cache.sources],
         datasets=cache.sources,
         tag_frequency=tag_frequency(captions),
         summary=result.summary,
+        extra={"cache": dataclasses.asdict(cache.settings)},
         started=started,
         finished=time.time(),
     )

@@ -1,5 +1,7 @@
 """The trainable model: same predictions as ComfyUI, no trace afterwards, no second copy of the weights."""
 
+import dataclasses
+
 import comfy.model_management
 import comfy.sampler_helpers
 import comfy.samplers
@@ -13,7 +15,7 @@ from masklora.config import AdapterSettings
 from masklora.data.geometry import Geometry
 from masklora.errors import AdapterError, FamilyError
 from masklora.flow import add_noise, sigma_of
-from masklora.host.model import TrainableModel
+from masklora.host.model import TrainableModel, _size_conditioning
 
 SQUARE = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
 LIGHT = ["sd15", "sd3", "flux"]
@@ -185,6 +187,13 @@ def test_gradients_through_cast_weights_equal_those_of_the_cast_model():
         assert torch.allclose(grad, found[1][name], rtol=1e-4, atol=1e-6), name
 
 
+def test_crop_coordinates_of_a_mirrored_picture_are_those_of_the_mirrored_picture():
+    plain = Geometry(source=(200, 100), resized=(128, 64), crop=(10, 0, 64, 64))
+    mirrored = _size_conditioning(dataclasses.replace(plain, flip=True))
+    assert _size_conditioning(plain)["crop_w"] == 10
+    assert mirrored == {**_size_conditioning(plain), "crop_w": 128 - 10 - 64}
+
+
 def test_unknown_family_names_the_known_ones():
     patcher = small_model("sd15")
     patcher.model.model_config = type("Mystery", (), {})()
@@ -207,9 +216,10 @@ def test_prediction_follows_a_sampling_patch_on_the_model():
     node = comfy_extras.nodes_model_advanced.ModelSamplingDiscrete()
     (patched,) = node.patch(patcher, "v_prediction", zsnr=False)
     assert TrainableModel(patched).schedule.prediction == "v"
-    (patched,) = node.patch(patcher, "x0", zsnr=False)
-    with pytest.raises(FamilyError, match="predicts epsilon or v"):
-        TrainableModel(patched)
+    for kind in ("x0", "lcm"):
+        (patched,) = node.patch(patcher, kind, zsnr=False)
+        with pytest.raises(FamilyError, match="predicts epsilon or v"):
+            TrainableModel(patched)
 
 
 def test_shift_of_flow_models_is_the_one_that_core_samples_with():

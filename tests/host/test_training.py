@@ -6,6 +6,7 @@ import logging
 
 import comfy.lora
 import comfy.sd
+import comfy_extras.nodes_model_advanced
 import numpy as np
 import pytest
 import safetensors.torch
@@ -21,6 +22,7 @@ from masklora.config import (
     DatasetSettings,
     ExportSettings,
     LossSettings,
+    MaskTransform,
     OptimizerSettings,
     TrainSettings,
 )
@@ -150,6 +152,24 @@ def test_metadata_tells_kohya_tools_and_us_what_was_trained(caches, tmp_path):
     summary = json.loads(metadata["masklora.summary"])
     assert 0 < summary["coverage"] < 1 and summary["inside"] > 0 and summary["outside"] > 0
     assert json.loads(metadata["ss_datasets"])[0]["mask_transforms"]["invert"] is False
+    assert json.loads(metadata["masklora.cache"])["resolution"] == 64
+    assert json.loads(metadata["masklora.masks"]) == [dataclasses.asdict(MaskTransform())]
+
+
+def test_record_carries_the_data_sets_own_trigger_word_and_mask_transforms(caches, tmp_path):
+    source = dict(caches["flux"].sources[0])
+    source["settings"] = {**source["settings"], "caption": {**source["settings"]["caption"], "trigger": "zib"}}
+    source["mask_transforms"] = dataclasses.asdict(MaskTransform(grow=3))
+    cache = dataclasses.replace(caches["flux"], sources=(source,))
+    record = run(make_request("flux", cache), tmp_path).record
+    assert record.trigger == "zib" and list(record.masks) == [MaskTransform(grow=3)]
+
+
+def test_a_run_on_another_noise_schedule_is_another_run(caches, tmp_path):
+    request = make_request("sd3", caches["sd3"], steps=1)
+    node = comfy_extras.nodes_model_advanced.ModelSamplingSD3()
+    models = [node.patch(request.model, shift)[0] for shift in (1.0, 6.0)]
+    assert len({run(dataclasses.replace(request, model=m), tmp_path).result.folder for m in models}) == 2
 
 
 def test_finished_run_is_loaded_and_a_changed_one_is_trained(caches, tmp_path):
