@@ -128,13 +128,10 @@ def _added_folders() -> list[str]:
         content: Any = json.loads(text)
     except ValueError as error:
         raise PathError(
-            f"{path}: expected JSON like {EXAMPLE}, got an error ({error}). "
-            "On Windows write / or \\\\ in paths."
+            f"{path}: expected JSON like {EXAMPLE}, got an error ({error}). On Windows write / or \\\\ in paths."
         ) from error
     folders = content.get("folders") if isinstance(content, dict) else None
-    if not isinstance(folders, list) or not all(
-        isinstance(f, str) and Path(f).is_absolute() for f in folders
-    ):
+    if not isinstance(folders, list) or not all(isinstance(f, str) and Path(f).is_absolute() for f in folders):
         raise PathError(f"{path}: expected a list of absolute folders, like {EXAMPLE}. Correct it.")
     return folders
 

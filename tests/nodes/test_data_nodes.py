@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 
 import numpy as np
 from PIL import Image
@@ -203,3 +204,21 @@ def test_a_preset_tells_what_it_overrules(comfy_client, graph):
     text = shown(comfy_client.run(graph.nodes), report)
     assert "Overruled by the preset: normalize" in text
     assert "reads the red" in text
+
+
+def test_cancelling_the_cache_loses_nothing_that_is_done(comfy_client, graph, folders):
+    folders.make("many", count=150, size=(256, 256), captions=False)
+    load = graph.add("MLT_LoadDataset", folder="many", preview_images=0)
+    vae = graph.add("VAELoader", vae_name="pixel_space")
+    size = {"resolution": 256, "bucket_step": 64, "batch_size": 1}
+    cache = graph.add("MLT_CacheDataset", dataset=[load, 0], vae=[vae, 0], **size)
+    report = graph.text([cache, 1])
+    prompt = comfy_client.submit(graph.nodes)
+    comfy_client.wait_for(
+        lambda kind, data: kind == "progress_state" and data["nodes"].get(cache, {}).get("value", 0) > 5
+    )
+    comfy_client.interrupt()
+    assert comfy_client.finish(prompt, check=False).ending == "execution_interrupted"
+    text = shown(comfy_client.run(graph.nodes), report)
+    made = int(re.search(r"made now: (\d+) latent", text).group(1))
+    assert 0 < made < 150
