@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .config import LossSettings, OptimizerSettings, TrainSettings, check_loss, check_range
 from .errors import ConfigError
 from .feed import CacheLike
-from .flow import Schedule
+from .flow import Schedule, timestep_weights
 from .metrics import StepReport
 
 Denoise = Callable[[Tensor, Tensor, Any], Tensor]
@@ -128,7 +128,7 @@ def check_job(job: TrainJob) -> None:
     """Nothing if the job can be trained.
 
     Raises:
-        ConfigError: a setting is out of range; names the widget.
+        ConfigError: a setting is out of range or made for another kind of model; names the widget.
     """
     check_range("batch_size", job.train.batch_size, 1, 4096)
     check_range("gradient_accumulation", job.train.gradient_accumulation, 1, 4096)
@@ -137,6 +137,8 @@ def check_job(job: TrainJob) -> None:
     check_range("keep_last", job.train.keep_last, 1, 10**4)
     check_range("regularisation_weight", job.train.regularisation_weight, 0.0, 1e3)
     check_loss(job.loss)
+    # On one made-up noise level: a weight of another kind of model must not wait for the first prediction.
+    timestep_weights(torch.full((1,), 0.5), job.loss, schedule=job.schedule)
     for name, p in job.params.items():
         if p.dtype not in (torch.float32, torch.float64):
             raise ConfigError(f"adapter: {name} is {p.dtype}, expected float32.")

@@ -21,7 +21,7 @@ from harness.toy import (
 from masklora.config import OPTIMIZERS, LossSettings, OptimizerSettings
 from masklora.data.batches import EMPTY_CAPTION, BatchPlan
 from masklora.errors import ConfigError, NonFiniteLossError, RunError
-from masklora.flow import add_noise, make_noise, sample_timesteps, target
+from masklora.flow import Schedule, add_noise, make_noise, sample_timesteps, target
 from masklora.losses import masked_objective
 from masklora.masks import effective_weights, reduce_mask
 from masklora.trainer import train
@@ -490,6 +490,23 @@ def test_gradient_scaling_trains_and_resumes_exactly(tmp_path):
 def test_settings_out_of_range_are_refused_by_name(tmp_path, settings, widget):
     with pytest.raises(ConfigError, match=widget):
         train_toy(tmp_path, toy_job(**settings))
+
+
+@pytest.mark.parametrize(
+    ("prediction", "loss", "widget"),
+    [
+        ("flow", LossSettings(timestep_weight="min-snr"), "timestep weight"),
+        ("epsilon", LossSettings(timestep_weight="cosmap"), "timestep weight"),
+    ],
+)
+def test_options_of_another_kind_of_model_are_refused_before_the_first_prediction(tmp_path, prediction, loss, widget):
+    def never(*args):
+        raise AssertionError("the model was asked")
+
+    table = None if prediction == "flow" else torch.linspace(0.999, 0.005, 1000)
+    job = replace(toy_job(loss=loss), schedule=Schedule(prediction, table), denoise=never)
+    with pytest.raises(ConfigError, match=widget):
+        train_toy(tmp_path, job)
 
 
 def test_half_precision_adapters_are_refused(tmp_path):

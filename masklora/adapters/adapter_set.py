@@ -8,14 +8,13 @@ import re
 from collections.abc import Iterator
 
 import torch
-from peft import LoraConfig
-from peft.mapping import inject_adapter_in_model
 from torch import Tensor, nn
 
 from ..config import ALGORITHMS, AdapterSettings, check_choice, check_range
 from ..errors import AdapterError
-from .keys import Factors
-from .thin import ADAPTER, CUSTOM_MODULES
+from .keys import ADAPTER, Factors
+
+INITS = ("default", "gaussian")
 
 
 def select_targets(model: nn.Module, settings: AdapterSettings, *, pattern: str) -> list[str]:
@@ -72,11 +71,19 @@ class AdapterSet:
         check_choice("algorithm", settings.algorithm, ALGORITHMS)
         check_range("rank", settings.rank, 1, 4096)
         check_range("alpha", settings.alpha, 1e-6, 1e6)
+        check_range("dropout", settings.dropout, 0.0, 0.99)
+        check_choice("init", settings.init, INITS)
         self._model = model
         self._originals = {name: model.get_submodule(name) for name in targets}
         if settings.algorithm == "dora":
             for name, module in self._originals.items():
                 _refuse_without_plain_weight(name, module)
+        # PEFT takes a second to import, which ComfyUI's start must not wait for.
+        from peft import LoraConfig
+        from peft.mapping import inject_adapter_in_model
+
+        from .thin import CUSTOM_MODULES
+
         config = LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,  # type: ignore[arg-type]
@@ -88,11 +95,16 @@ class AdapterSet:
         )
         config._register_custom_module(CUSTOM_MODULES)
         before = set(model.__dict__)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            inject_adapter_in_model(config, model, adapter_name=ADAPTER)
-        for extra in set(model.__dict__) - before:
-            del model.__dict__[extra]
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)
+                inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+        except BaseException:
+            self._place(self._originals)
+            raise
+        finally:
+            for extra in set(model.__dict__) - before:
+                del model.__dict__[extra]
         self._wrappers = {name: model.get_submodule(name) for name in targets}
         self.dropout = settings.dropout > 0
         self.set_training(True)
@@ -178,11 +190,18 @@ class AdapterSet:
         ratio = weight.flatten(1).norm(dim=1) / (weight + factors.delta()).flatten(1).norm(dim=1)
         return ratio.reshape(-1, *[1] * (weight.ndim - 1))
 
+    def _plain_magnitude(self, name: str, factors: Factors) -> Tensor:
+        """PEFT's magnitude for a file's factors; those of a plain LoRA keep the length that W + ΔW has."""
+        if factors.dora_scale is not None:
+            return factors.dora_scale / self._norm_ratio(name, factors)
+        weight = self._originals[name].weight.detach().to("cpu", torch.float32)
+        return (weight + factors.delta()).flatten(1).norm(dim=1)
+
     def load(self, factors: dict[str, Factors]) -> None:
         """Continue from `factors`; the layer's scaling is folded in, so the applied change is the same.
 
         Raises:
-            AdapterError: If a layer of the file is not adapted here, or rank or shape differ.
+            AdapterError: If a layer of the file is not adapted here, rank or shape differ, or magnitudes would be lost.
         """
         own = self.parameters()
         foreign = sorted(set(factors) - set(self._wrappers))
@@ -202,9 +221,15 @@ class AdapterSet:
                     )
                 a.copy_(f.down)
                 b.copy_(f.up * (f.alpha / f.down.shape[0] / self.scaling(name)))
-                if f.dora_scale is not None and f"{name}.magnitude" in own:
-                    plain = f.dora_scale / self._norm_ratio(name, f)
-                    own[f"{name}.magnitude"].copy_(plain.reshape(own[f"{name}.magnitude"].shape))
+                magnitude = own.get(f"{name}.magnitude")
+                if magnitude is None and f.dora_scale is not None:
+                    raise AdapterError(
+                        f"start_from: {name} has DoRA magnitudes in the file, which would be lost. "
+                        "Set algorithm to dora."
+                    )
+                if magnitude is not None:
+                    plain = self._plain_magnitude(name, f)
+                    magnitude.copy_(plain.reshape(magnitude.shape))
 
 
 def _refuse_without_plain_weight(name: str, module: nn.Module) -> None:

@@ -78,8 +78,9 @@ class NodeHooks(Hooks):
 
     def say(self, text: str) -> None:
         """Show a line of text on the node."""
-        if self._node_id is not None:
-            PromptServer.instance.send_progress_text(text, self._node_id)
+        client = PromptServer.instance.client_id
+        if self._node_id is not None and client is not None:
+            PromptServer.instance.send_progress_text(text, self._node_id, client)
 
 
 def status_line(report: StepReport) -> str:

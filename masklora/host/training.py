@@ -28,7 +28,7 @@ from ..data.cache import Cache
 from ..data.keys import digest
 from ..errors import AdapterError, ConfigError, FamilyError
 from ..export import LoraRecord, ModelLabels, tag_frequency
-from ..flow import Schedule
+from ..flow import Schedule, timestep_weights
 from ..job import Hooks, TrainJob, TrainResult
 from ..run import Run, fingerprint
 from ..trainer import train
@@ -101,6 +101,7 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
         train=request.train,
     )
     _check_ranges(settings.train)
+    _check_noise(settings.loss, trainable.schedule)
     if settings.loss.zero_terminal_snr:
         trainable.use_zero_terminal_snr()
     for line in [*trainable.incoming_notes(), *channel_notes(settings.loss, request.cache)]:
@@ -190,6 +191,15 @@ def _check_ranges(train: TrainSettings) -> None:
     check_range("steps", train.steps, 0, 10_000_000)
     check_range("epochs", train.epochs, 0, 1_000_000)
     check_range("batch_size", train.batch_size, 1, 4096)
+
+
+def _check_noise(loss: LossSettings, schedule: Schedule) -> None:
+    # Also refuses a weight of another kind of model, before its weights are loaded.
+    timestep_weights(torch.full((1,), 0.5), loss, schedule=schedule)
+    if schedule.prediction == "flow" and (loss.noise_offset or loss.multires_noise):
+        raise ConfigError(
+            "noise_offset, multires_noise: expected 0, because a flow model starts from plain noise. Set both to 0."
+        )
 
 
 def _adaptable(trainable: TrainableModel) -> list[str]:

@@ -187,6 +187,38 @@ def test_gradients_through_cast_weights_equal_those_of_the_cast_model():
         assert torch.allclose(grad, found[1][name], rtol=1e-4, atol=1e-6), name
 
 
+def test_a_failed_making_of_adapters_gives_the_network_its_own_layers_back(monkeypatch):
+    patcher = small_model("sd15")
+    before = {name: type(m) for name, m in patcher.model.diffusion_model.named_modules()}
+    made = []
+
+    def fail_at_the_fifth(*args, **kwargs):
+        made.append(args)
+        if len(made) == 5:
+            raise MemoryError
+        return init(*args, **kwargs)
+
+    init = torch.nn.init.kaiming_uniform_
+    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", fail_at_the_fifth)
+    with pytest.raises(MemoryError):
+        make_adapters(TrainableModel(patcher))
+    assert {name: type(m) for name, m in patcher.model.diffusion_model.named_modules()} == before
+    assert "peft_config" not in patcher.model.diffusion_model.__dict__
+
+
+def test_continuing_between_lora_and_dora_keeps_the_applied_change_or_is_refused():
+    trainable = TrainableModel(small_model("sd3"))
+    plain = make_adapters(trainable).factors()
+    dora = make_adapters(trainable, algorithm="dora")
+    dora.load(plain)
+    layer = next(iter(plain))
+    weight = trainable.network.get_submodule(layer).weight.detach()
+    length = dora.parameters()[f"{layer}.magnitude"].detach().flatten()
+    assert torch.allclose(length, (weight + plain[layer].delta()).norm(dim=1), rtol=1e-5)
+    with pytest.raises(AdapterError, match="Set algorithm to dora"):
+        make_adapters(trainable).load(dora.factors())
+
+
 def test_crop_coordinates_of_a_mirrored_picture_are_those_of_the_mirrored_picture():
     plain = Geometry(source=(200, 100), resized=(128, 64), crop=(10, 0, 64, 64))
     mirrored = _size_conditioning(dataclasses.replace(plain, flip=True))

@@ -235,6 +235,21 @@ def test_cache_of_another_vae_or_without_captions_is_refused(caches, tmp_path):
         run(make_request("flux", silent), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("loss", "widget"),
+    [
+        (LossSettings(noise_offset=0.1), "noise_offset"),
+        (LossSettings(multires_noise=0.3), "multires_noise"),
+        (LossSettings(timestep_weight="min-snr"), "timestep weight"),
+        (LossSettings(zero_terminal_snr=True), "zero_terminal_snr"),
+    ],
+)
+def test_options_of_another_kind_of_model_are_refused_before_a_run_is_made(loss, widget, caches, tmp_path):
+    with pytest.raises(ConfigError, match=widget):
+        run(dataclasses.replace(make_request("sd3", caches["sd3"]), loss=loss), tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_text_of_another_width_is_refused(tmp_path):
     cache = build_cache(
         pictures(),
