@@ -60,18 +60,12 @@ class Painter:
         import torch
 
         latent = {"samples": torch.zeros(count, 16, SIZE // 8, SIZE // 8)}
-        sampled = self.nodes.KSampler().sample(
-            model or self.model,
-            seed,
-            STEPS,
-            GUIDANCE,
-            SAMPLER,
-            SCHEDULER,
-            self.words(prompt),
-            self.empty,
-            latent,
-        )[0]
-        return self.nodes.VAEDecode().decode(self.vae, sampled)[0].float().clamp(0, 1).numpy()
+        with torch.inference_mode():
+            sampled = self.nodes.KSampler().sample(
+                model or self.model, seed, STEPS, GUIDANCE, SAMPLER, SCHEDULER, self.words(prompt), self.empty, latent
+            )[0]
+            pictures = self.nodes.VAEDecode().decode(self.vae, sampled)[0]
+        return pictures.float().clamp(0, 1).numpy()
 
 
 def asked_scenes(count: int) -> list[tuple[str, str, str]]:

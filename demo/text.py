@@ -35,7 +35,7 @@ def hashed_signs(rows: int, *, salt: int) -> np.ndarray:
         words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         words = words ^ (words >> np.uint64(31))
-    bits = (words[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
+    bits = np.unpackbits(words.astype("<u8").view(np.uint8), bitorder="little")
     return (bits.astype(np.int8) * 2 - 1).reshape(rows, WIDTH)
 
 
