@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..config import FILLS, DatasetSettings, check_choice, check_range
+from ..config import FILLS, CaptionSettings, DatasetSettings, check_choice, check_range
 from ..errors import DataError, MaskError
 from .dataset import Dataset, Sample, check_aspect, naming, source_path
 from .listing import Allowed, Item, check_settings, match
@@ -168,7 +168,20 @@ def _final_report(report: MatchReport, samples: list[Sample], with_mask: list[st
     missing = tuple(sample.name for sample in samples if sample.name not in matched)
     kept = frozenset(sample.name for sample in samples)
     bare = tuple(name for name in report.no_caption if name in kept)
-    return replace(report, matched=tuple(with_mask), missing=missing, skipped=tuple(skipped), no_caption=bare)
+    notes = (*report.notes, *_unused_trigger(samples[0].settings.caption, bare))
+    return replace(
+        report, matched=tuple(with_mask), missing=missing, skipped=tuple(skipped), no_caption=bare, notes=notes
+    )
+
+
+def _unused_trigger(caption: CaptionSettings, bare: tuple[str, ...]) -> list[str]:
+    trigger = caption.trigger.strip()
+    if not bare or not trigger or caption.missing != "empty caption":
+        return []
+    return [
+        f"the trigger word {trigger} is not put into the empty captions of {len(bare)} pictures without a caption "
+        "file. Set missing_captions to use trigger word if it should be."
+    ]
 
 
 def _spread(values: Sequence, count: int, what: str) -> list:

@@ -63,7 +63,10 @@ class MatchReport:
         lines = [f"{total} pictures: {len(self.matched)} with a mask, {len(self.missing)} without."]
         lines += [_line(text, getattr(self, name)) for name, text in _FINDINGS if getattr(self, name)]
         if self.no_caption and len(self.no_caption) == total:
-            lines.append("No picture has a caption: training sees empty texts. Write captions or set a trigger word.")
+            lines.append(
+                "No picture has a caption: training sees empty texts. Write captions, or set a trigger word and "
+                "missing_captions to use trigger word."
+            )
         lines += [f"Note: {note}" for note in self.notes]
         lines += [_picture_line(stats) for stats in self.pictures[:limit]]
         if len(self.pictures) > limit:

@@ -23,7 +23,9 @@ def lora_path(name: str) -> Path:
     """
     folder = (Path(folder_paths.get_output_directory()) / "loras").resolve()
     plain = name.strip().removesuffix(".safetensors").replace("\\", "/")
-    target = (folder / f"{plain}.safetensors").resolve()
-    if not plain or plain.endswith("/") or not target.is_relative_to(folder):
+    # Decided on the text: resolving a Windows share would already ask another machine.
+    leads_away = not plain or plain.startswith("/") or plain.endswith("/") or ":" in plain or "\0" in plain
+    target = folder if leads_away else (folder / f"{plain}.safetensors").resolve()
+    if leads_away or not target.is_relative_to(folder):
         raise PathError(f"name: {name!r} does not lie inside output/loras. Use a plain file name such as my-lora.")
     return target

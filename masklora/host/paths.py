@@ -63,10 +63,12 @@ def allow(path: Path | str, *, widget: str = "") -> Path:
     """
     roots = allowed_roots()
     try:
-        real = _locate(Path(path))
+        # Resolving a share of another machine would already reach for the network.
+        share = str(path).startswith(("//", "\\\\")) and not any(Path(path).is_relative_to(root) for root in roots)
+        real = None if share else _locate(Path(path))
     except (OSError, RuntimeError, ValueError) as error:
         raise PathError(f"{_head(widget)}{str(path)!r} is no usable path ({error}). Check it.") from error
-    if not any(real.is_relative_to(root) for root in roots):
+    if real is None or not any(real.is_relative_to(root) for root in roots):
         listed = ", ".join(str(root) for root in dict.fromkeys(roots))
         raise PathError(
             f"{_head(widget)}{path} lies outside the folders that may be read: {listed}. Move it into one of "
