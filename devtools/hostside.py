@@ -14,7 +14,7 @@ COLUMNS = 6
 CELL = 128
 GAP = 4
 LABEL = 16
-IGNORED_TINT = (255, 0, 0)
+STRIPE = 5
 
 
 def prepare(job):
@@ -40,7 +40,7 @@ def compare(job):
     """Writes the side-by-side picture; its path and the judged numbers as lines of text."""
     base, lora = ([np.asarray(Image.open(path).convert("RGB")) for path in job[name]] for name in ("base", "lora"))
     rows = [
-        ("training pictures; what the mask ignores is tinted", training_pictures(Path(job["training"]))),
+        ("training pictures; what the mask ignores is striped", training_pictures(Path(job["training"]))),
         ("base model, seeds 0 to 5", base),
         ("with the LoRA, same seeds and prompts", lora),
     ]
@@ -49,13 +49,13 @@ def compare(job):
 
 
 def training_pictures(folder):
-    """The first pictures with alpha of a folder, their ignored part tinted."""
+    """The first pictures with alpha of a folder, dark stripes over their ignored part."""
     out = []
     for path in sorted(folder.glob("*.png"))[:COLUMNS]:
         pixels = np.asarray(Image.open(path).convert("RGBA")).astype(np.float32)
-        ignored = 0.6 * (1 - pixels[..., 3:] / 255)
-        tinted = (1 - ignored) * pixels[..., :3] + ignored * np.array(IGNORED_TINT, np.float32)
-        out.append(np.rint(tinted).astype(np.uint8))
+        striped = np.indices(pixels.shape[:2]).sum(0) // STRIPE % 2
+        darkness = striped[..., None] * 0.75 * (1 - pixels[..., 3:] / 255)
+        out.append(np.rint((1 - darkness) * pixels[..., :3]).astype(np.uint8))
     return out
 
 

@@ -72,9 +72,7 @@ def test_a_graph_is_converted_as_the_page_converts_it(page):
 @pytest.mark.parametrize("path", sorted((ROOT / "workflows").glob("*.json")), ids=lambda path: path.stem)
 def test_every_example_is_converted_as_the_page_converts_it(page, path):
     page.load_workflow(path)
-    assert to_api(json.loads(path.read_text(encoding="utf-8")), page.server.object_info()) == bare(
-        page.api_prompt()
-    )
+    assert to_api(json.loads(path.read_text(encoding="utf-8")), page.server.object_info()) == bare(page.api_prompt())
 
 
 def test_the_sampling_graph_is_one_that_comfyui_accepts(comfy_server):
@@ -124,4 +122,22 @@ def test_the_lora_is_the_one_that_the_graph_names(tmp_path):
 
 
 def test_the_demo_s_workflow_exists():
-    assert WORKFLOW.is_file() or not (ROOT / "workflows").is_dir()
+    assert WORKFLOW.is_file()
+
+
+def test_the_side_by_side_picture_stripes_only_what_the_mask_ignores(tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    from devtools.hostside import side_by_side, training_pictures
+
+    pixels = np.full((128, 128, 4), 200, np.uint8)
+    pixels[..., 3] = 0
+    pixels[32:96, 32:96, 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (picture,) = training_pictures(tmp_path)
+    assert (picture[32:96, 32:96] == 200).all()
+    assert set(np.unique(picture[:32])) == {50, 200}
+    sheet = side_by_side([("training", [picture]), ("base", [picture] * 9)])
+    assert sheet.width < 900
+    assert np.asarray(sheet).min() < 60
