@@ -13,6 +13,9 @@ from ..errors import AdapterError
 Slice = tuple[str, int, int]
 """Name of a diffusers layer, first row and row count inside ours (count 0: all rows)."""
 
+ADAPTER = "default"
+"""PEFT's name of the one adapter that a layer of ours carries; it is part of PEFT's key names."""
+
 _DOWN = (
     ".lora_down.weight",
     ".lora_A.weight",
