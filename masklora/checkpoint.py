@@ -9,6 +9,7 @@ benchmarks/gradient_table.py). Here the forward runs on clones and the recomputa
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,13 +18,16 @@ from torch import Tensor, nn
 from torch.autograd.graph import allow_mutation_on_saved_tensors
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+_Calls = tuple[Callable[[Sequence[Tensor]], list[Tensor]], Callable[[Sequence[Tensor]], list[Tensor]]]
+
 
 class _Recompute(torch.autograd.Function):
-    """Runs `call` without a graph and rebuilds that graph in backward; all tensors are explicit inputs."""
+    """Runs the first call without a graph, and the second in backward with one; all tensors are explicit inputs."""
 
     @staticmethod
-    def forward(ctx: Any, call: Callable, mutates: bool, rng: _RngState | None, n: int, *tensors: Tensor):
-        ctx.call, ctx.mutates, ctx.rng, ctx.n = call, mutates, rng, n
+    def forward(ctx: Any, calls: _Calls, mutates: bool, rng: _RngState | None, n: int, *tensors: Tensor):
+        call, ctx.again = calls
+        ctx.mutates, ctx.rng, ctx.n = mutates, rng, n
         ctx.save_for_backward(*tensors)
         inputs = [t.clone() for t in tensors[:n]] if mutates else list(tensors[:n])
         return tuple(call(inputs))
@@ -38,7 +42,7 @@ class _Recompute(torch.autograd.Function):
         with torch.enable_grad(), scope, ctx.rng or contextlib.nullcontext():
             # A leaf that requires grad may not be written in place; a view of it may.
             given = [t.clone() for t in inputs] if ctx.mutates else inputs
-            outputs = ctx.call(given)
+            outputs = ctx.again(given)
             pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None and o.requires_grad]
             found = torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True)
         by_id = {id(t): g for t, g in zip(wanted, found, strict=True)}
@@ -72,6 +76,7 @@ def checkpointed(
     parameters: Sequence[nn.Parameter],
     mutates: bool,
     preserve_rng: bool = False,
+    again: Callable[..., Any] | None = None,
 ) -> Any:
     """The result of `body(*args, **kwargs)`, holding its inputs instead of its activations.
 
@@ -82,6 +87,7 @@ def checkpointed(
         parameters: The trainable tensors that `body` reads besides its arguments.
         mutates: Whether `body` may write to its inputs in place; costs one clone of each floating input.
         preserve_rng: Repeat the same random numbers in backward (needed with dropout).
+        again: What backward runs instead of `body`: the same graph, whose results need not have the values.
 
     Returns:
         What `body` returns (tensors, or nested containers of them). Without grad mode, or if nothing requires
@@ -91,30 +97,42 @@ def checkpointed(
     where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     out_spec: list[Any] = []
 
-    def call(tensors: Sequence[Tensor]) -> list[Tensor]:
+    def call(run: Callable[..., Any], tensors: Sequence[Tensor]) -> list[Tensor]:
         filled = list(leaves)
         for i, t in zip(where, tensors, strict=True):
             filled[i] = t
         a, k = tree_unflatten(filled, spec)
-        flat, out = tree_flatten(body(*a, **k))
+        flat, out = tree_flatten(run(*a, **k))
         out_spec[:] = [out]
         return flat
 
     tensors = [leaves[i] for i in where]
     rng = _RngState(tensors[0].device) if preserve_rng and tensors else None
-    flat = _Recompute.apply(call, mutates, rng, len(tensors), *tensors, *parameters)
+    calls = functools.partial(call, body), functools.partial(call, again or body)
+    flat = _Recompute.apply(calls, mutates, rng, len(tensors), *tensors, *parameters)
     return tree_unflatten(list(flat), out_spec[0])
 
 
+# The context in which a block that was called with these arguments is repeated for backward.
+Repeating = Callable[[nn.Module, dict[str, Any]], contextlib.AbstractContextManager]
+
+
+def _plainly(block: nn.Module, kwargs: dict[str, Any]) -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext()
+
+
 @contextlib.contextmanager
-def checkpoint_blocks(blocks: Sequence[nn.Module], *, mutates: bool, preserve_rng: bool = False) -> Iterator[None]:
+def checkpoint_blocks(
+    blocks: Sequence[nn.Module], *, mutates: bool, preserve_rng: bool = False, repeating: Repeating = _plainly
+) -> Iterator[None]:
     """Each of `blocks` keeps only its inputs for backward while the context lasts.
 
     The blocks' class stays what it was (hosts test it with isinstance): only the instance's `forward` is
-    replaced, and given back at the end, also after an error.
+    replaced, and given back at the end, also after an error. `repeating` may save work that only a block's
+    result depends on, since the result is known when the block is repeated.
     """
     for block in blocks:
-        block.forward = _bind(block, mutates=mutates, preserve_rng=preserve_rng)  # type: ignore[method-assign]
+        block.forward = _bind(block, mutates=mutates, preserve_rng=preserve_rng, repeating=repeating)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -122,14 +140,19 @@ def checkpoint_blocks(blocks: Sequence[nn.Module], *, mutates: bool, preserve_rn
             block.__dict__.pop("forward", None)
 
 
-def _bind(block: nn.Module, *, mutates: bool, preserve_rng: bool) -> Callable[..., Any]:
+def _bind(block: nn.Module, *, mutates: bool, preserve_rng: bool, repeating: Repeating) -> Callable[..., Any]:
     original = type(block).forward.__get__(block)
+
+    def again(*args: Any, **kwargs: Any) -> Any:
+        with repeating(block, kwargs):
+            return original(*args, **kwargs)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return original(*args, **kwargs)
         parameters = [p for p in block.parameters() if p.requires_grad]
-        return checkpointed(original, args, kwargs, parameters=parameters, mutates=mutates, preserve_rng=preserve_rng)
+        mode = dict(mutates=mutates, preserve_rng=preserve_rng, again=again)
+        return checkpointed(original, args, kwargs, parameters=parameters, **mode)
 
     return forward
 

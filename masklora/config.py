@@ -58,7 +58,7 @@ _LOSS_CHOICES = {
     "timestep_weight": TIMESTEP_WEIGHTS,
 }
 _LOSS_RANGES = {
-    "elementwise_param": (1e-6, 1000.0),
+    "elementwise_param": (0.0, 1000.0),
     "area_min": (0.0, 1.0),
     "area_beta": (0.0, 1.0),
     "mask_probability": (0.0, 1.0),
@@ -142,7 +142,7 @@ class CacheSettings:
     crop: str = "centre"
     flip: bool = False
     resize: str = "lanczos"
-    variants: int = 1
+    variants: int = 4
     batch_size: int = 4
     storage: str = "disk"
     max_gigabytes: float = 50.0
@@ -155,7 +155,7 @@ class LossSettings:
 
     preset: str = "masked lora"
     elementwise: str = "mse"
-    elementwise_param: float = 0.1
+    elementwise_param: float = 0.0
     mask_type: str = "soft"
     normalize: str = "area"
     area_min: float = 0.05

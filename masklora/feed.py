@@ -30,11 +30,6 @@ class TrainEntry(EntryLike, Protocol):
         """Loss multiplier of the data set."""
         ...
 
-    @property
-    def regularisation(self) -> bool:
-        """Whether the entry is of a regularisation set."""
-        ...
-
 
 class CacheLike(Protocol):
     """What training asks of a cache."""

@@ -232,9 +232,7 @@ def _add_pyramid(noise: Tensor, *, discount: float, generator: torch.Generator |
     total, weight, h, w = flat, discount, height, width
     while min(h, w) > 1:
         h, w = max(1, h // 2), max(1, w // 2)
-        coarse = torch.randn(
-            (flat.shape[0], 1, h, w), generator=generator, device=noise.device, dtype=torch.float32
-        )
+        coarse = torch.randn((flat.shape[0], 1, h, w), generator=generator, device=noise.device, dtype=torch.float32)
         total = total + weight * F.interpolate(coarse, size=(height, width), mode="bilinear")
         weight *= discount
     total = total.reshape(noise.shape)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SIGMA_MIN = 1e-3
 DEBIASED_SNR_MAX = 1000.0
+USUAL_PARAM = {"huber (kohya)": 0.1, "pseudo_huber (ai-toolkit)": 0.01}
 
 
 def masked_objective(
@@ -60,7 +61,7 @@ def masked_objective(
     return loss, inside_outside(e, w)
 
 
-def elementwise_loss(pred: Tensor, target: Tensor, *, kind: str = "mse", param: float = 0.1) -> Tensor:
+def elementwise_loss(pred: Tensor, target: Tensor, *, kind: str = "mse", param: float = 0.0) -> Tensor:
     """The loss of every element, same shape as `pred`, at least float32.
 
     Trainers use one word for different curves, so each curve has its own name here.
@@ -70,12 +71,14 @@ def elementwise_loss(pred: Tensor, target: Tensor, *, kind: str = "mse", param: 
         target: same shape as `pred`.
         kind: `mse`, `l1`, `smooth_l1`, `huber` (torch's four), `huber (kohya)` 2c(√(d²+c²)−c),
             `pseudo_huber (ai-toolkit)` √(d²+c²)−c, or `log_cosh` log cosh d.
-        param: β of smooth_l1, δ of huber, c of the other two; unused by the rest.
+        param: β of smooth_l1, δ of huber, c of the other two; unused by the rest. 0: the usual one
+            (torch 1, kohya 0.1, ai-toolkit 0.01).
 
     Raises:
         ConfigError: `kind` is unknown.
     """
     pred, target = _at_least_float32(pred), _at_least_float32(target)
+    param = param or USUAL_PARAM.get(kind, 1.0)
     if kind == "mse":
         return F.mse_loss(pred, target, reduction="none")
     if kind == "l1":

@@ -33,7 +33,7 @@ def effective_weights(
     """The weight (B, 1, [F,] h, w) in [0, 1] that the loss gives every latent cell.
 
     The single path from pixels to weights: reduce to the latent grid, latent transforms, probability.
-    A hard mask is cut at 0.5 before and after the reduction, so that a cell follows its majority.
+    A hard mask is cut at 0.5 before the reduction; a cell on its edge then weighs by the share it covers.
 
     Args:
         mask: (B, 1, [F,] H, W) float in [0, 1] at the training geometry, or already reduced.
@@ -161,21 +161,20 @@ def reduce_mask(mask: Tensor, *, grid: tuple[int, int], kind: str = "area", bina
 def latent_weights(m: Tensor, settings: LossSettings, *, generator: torch.Generator | None = None) -> Tensor:
     """The weights (B, 1, [F,] h, w) in [0, 1] from a mask on the latent grid.
 
-    In this order: hard cut at 0.5, blur, edge jitter, gamma, floor, ceiling, clamp, and nothing at all
+    In this order: blur, edge jitter, gamma, floor, ceiling, clamp, and nothing at all
     where the mask as it came was below the weight threshold. The affine floor commutes with an area
     reduction; gamma and the max floor do not, so on soft edges they differ from the same value applied to
     the pixels.
 
     Args:
         m: (B, 1, [F,] h, w) float.
-        settings: fields `mask_type`, `latent_blur`, `edge_jitter`, `gamma`, `floor_mode`, `floor`,
-            `ceiling`, `weight_threshold`.
+        settings: fields `latent_blur`, `edge_jitter`, `gamma`, `floor_mode`, `floor`, `ceiling`,
+            `weight_threshold`.
         generator: the run's own, on the device of `m`.
 
     Raises:
         ConfigError: unknown floor mode.
     """
-    m = (m > HARD_THRESHOLD).to(m.dtype) if settings.mask_type == "hard" else m
     w = m
     if settings.latent_blur > 1:
         w = blur_cells(w, size=settings.latent_blur)

@@ -130,9 +130,7 @@ _PRESETS: dict[str, _Preset] = {
         _BLISSFUL_TUNABLE,
     ),
     "blissful per sample threshold": _Preset(
-        "blissful-tuner with normalize_per_sample and a prior mask threshold."
-        + _BLISSFUL_THRESHOLD
-        + _BLISSFUL,
+        "blissful-tuner with normalize_per_sample and a prior mask threshold." + _BLISSFUL_THRESHOLD + _BLISSFUL,
         {"normalize": "area", "area_min": 0.0, "mask_channel": "luminance", "weight_threshold": 0.1},
         _BLISSFUL_TUNABLE,
     ),

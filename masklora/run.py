@@ -304,6 +304,11 @@ class Run:
         """Forget an earlier end, because the run goes on."""
         (self.folder / "result.json").unlink(missing_ok=True)
 
+    def finished_at(self, step: int) -> dict[str, Any] | None:
+        """The result if the run was trained to its end, which was `step`; else None."""
+        ended = self.read_result()
+        return ended if ended and ended.get("completed") and ended.get("steps") == step else None
+
     def read_result(self) -> dict[str, Any] | None:
         """What `write_result` was given, None if the run has not ended."""
         return _read_json(self.folder / "result.json")

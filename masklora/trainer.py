@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from . import optim
 from .config import LossSettings
-from .data.batches import BatchPlan, split_validation
+from .data.batches import BatchPlan, split_entries
 from .errors import NonFiniteLossError, RunError
 from .feed import Feed, MicroBatch
 from .files import random_state
@@ -29,6 +29,11 @@ from .metrics import MetricBuffer, StepFacts, StepReport, step_row, summarise
 from .run import Checkpoint, Run
 
 VALIDATION_DRAWS = 16
+# About as many halvings as a gradient scaler can need.
+SKIPPED_LIMIT = 20
+NOTHING_HELD_OUT = "There is no held-out loss: it takes two pictures and a validation_share above 0."
+# Keeps the held-out noise apart from the training noise, whatever the seed.
+VALIDATION_SALT = 0x5EED
 PAUSE_SECONDS = 0.1
 
 
@@ -62,7 +67,7 @@ class _Session:
         settings = job.train
         entries = job.cache.entries
         share = settings.validation_share if settings.validate_every > 0 else 0.0
-        self.training, self.held_out = _split(entries, share=share, seed=settings.seed)
+        self.training, self.held_out = split_entries(entries, share=share, seed=settings.seed)
         self.plan = BatchPlan(entries, settings.batch_size, settings.seed, use=self.training)
         self.accumulation = settings.gradient_accumulation
         self.total = settings.steps or job.default_steps
@@ -92,6 +97,7 @@ class _Session:
         self.immediate = job.device.type == "cpu" if job.immediate is None else job.immediate
         self.buffer = MetricBuffer(self.total, immediate=self.immediate)
         self.step, self.saved_step, self.resumed_from = 0, 0, 0
+        self.skipped = 0
         self.best: float | None = None
         self.validation: float | None = None
         # The random state at the start of the step in progress, and whether the weights are being changed:
@@ -103,11 +109,12 @@ class _Session:
         checkpoint = self.run.load_checkpoint()
         for text in self.run.messages:
             self.hooks.on_message(text)
-        ended = self.run.read_result()
-        if checkpoint and ended and ended.get("completed") and checkpoint.step == ended.get("steps"):
+        if checkpoint and (ended := self.run.finished_at(checkpoint.step)):
             return self._outcome(checkpoint.adapter, ended["summary"], checkpoint.step, loaded=True)
         if checkpoint:
             self._restore(checkpoint)
+        if self.job.train.validate_every > 0 and not self.held_out:
+            self.hooks.on_message(NOTHING_HELD_OUT)
         self.run.clear_result()
         self.run.start_metrics(self.step)
         self.job.set_training(True)
@@ -249,7 +256,13 @@ class _Session:
         try:
             for report in reports:
                 self._refuse_non_finite(report.loss, report.grad_norm, report.step, report.samples)
+                self.skipped = 0 if _finite(report.grad_norm) else self.skipped + 1
                 good.append(report)
+                if self.skipped >= SKIPPED_LIMIT:
+                    raise NonFiniteLossError(
+                        f"Step {report.step}: the last {self.skipped} steps were skipped because float16 gradients "
+                        "overflowed; nothing is being learned. Let the model compute in bfloat16 or float32."
+                    )
         finally:
             self.run.append_metrics(report.as_json() for report in good)
         for report in () if quiet else good:
@@ -273,7 +286,7 @@ class _Session:
             return False
         self._flush()
         loss = dataclasses.replace(self.job.loss, mask_probability=1.0, edge_jitter=0.0)
-        generator = torch.Generator(device=self.job.device).manual_seed(_mix(self.job.train.seed, -1))
+        generator = torch.Generator(device=self.job.device).manual_seed(_mix(self.job.train.seed + VALIDATION_SALT, 0))
         total, count = 0.0, 0
         self.job.set_training(False)
         try:
@@ -360,13 +373,6 @@ class _Session:
             self._save(quiet=True)
         except (RunError, OSError, RuntimeError) as error:
             self.run.messages.append(f"No checkpoint could be written after the interruption: {error}")
-
-
-def _split(entries: Any, *, share: float, seed: int) -> tuple[list[int], list[int]]:
-    regular = [i for i, e in enumerate(entries) if not e.regularisation]
-    _, held = split_validation([entries[i].name for i in regular], share=share, seed=seed)
-    out = {regular[i] for i in held}
-    return [i for i in range(len(entries)) if i not in out], sorted(out)
 
 
 def _mix(seed: int, number: int) -> int:

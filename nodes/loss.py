@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..masklora.config import (
     ELEMENTWISE,
@@ -61,9 +61,7 @@ class MaskedLoss(io.ComfyNode):
             choice("mask_type", MASK_TYPES, LOSS.mask_type, "soft: grey is a weight. hard: cut at 0.5."),
             number(LOSS, "floor", 0.0, 1.0, "Least weight of an ignored cell, 0 to 1; 0 ignores it fully."),
             number(LOSS, "outside_share", 0.0, 1.0, "Share of the weight, 0 to 1, given to what is ignored."),
-            number(
-                LOSS, "mask_probability", 0.0, 1.0, "Share of the steps, 0 to 1, in which the mask applies."
-            ),
+            number(LOSS, "mask_probability", 0.0, 1.0, "Share of the steps, 0 to 1, in which the mask applies."),
             choice(
                 "timestep_sampling",
                 TIMESTEP_SAMPLING,
@@ -83,7 +81,7 @@ class MaskedLoss(io.ComfyNode):
     def _mask_options():
         return [
             choice("elementwise", ELEMENTWISE, LOSS.elementwise, "Loss of one value; mse is usual."),
-            number(LOSS, "elementwise_param", 1e-6, 1000.0, "Its β, δ or c, above 0 to 1000."),
+            number(LOSS, "elementwise_param", 0.0, 1000.0, "Its β, δ or c, 0 (the usual one) to 1000."),
             number(
                 LOSS,
                 "area_min",
@@ -91,9 +89,7 @@ class MaskedLoss(io.ComfyNode):
                 1.0,
                 "normalize area: smaller masks, as share of the picture, 0 to 1, count as this size.",
             ),
-            number(
-                LOSS, "area_beta", 0.0, 1.0, "normalize area: exponent of the size, 0 (none) to 1 (full)."
-            ),
+            number(LOSS, "area_beta", 0.0, 1.0, "normalize area: exponent of the size, 0 (none) to 1 (full)."),
             choice("reduction", REDUCTIONS, LOSS.reduction, "How pixels of the mask become latent cells."),
             switch(LOSS, "reduction_binarize", "Count every cell above 0 fully."),
             choice(
@@ -110,9 +106,7 @@ class MaskedLoss(io.ComfyNode):
                 "Blur the mask by a random radius per step, up to this share of the shorter side, 0 to 0.5.",
                 step=0.001,
             ),
-            number(
-                LOSS, "gamma", 0.01, 10.0, "Exponent on the weights, 0.01 to 10; above 1 thins soft edges."
-            ),
+            number(LOSS, "gamma", 0.01, 10.0, "Exponent on the weights, 0.01 to 10; above 1 thins soft edges."),
             choice(
                 "floor_mode",
                 FLOOR_MODES,
@@ -136,7 +130,13 @@ class MaskedLoss(io.ComfyNode):
         return [
             number(LOSS, "timestep_mean", -10.0, 10.0, "Mean of logit-normal sampling, −10 to 10."),
             number(LOSS, "timestep_std", 0.01, 10.0, "Spread of logit-normal sampling, 0.01 to 10."),
-            number(LOSS, "timestep_shift", 0.0, 100.0, "Shift towards noise, 0 (the model's own) to 100."),
+            number(
+                LOSS,
+                "timestep_shift",
+                0.0,
+                100.0,
+                "Shift towards noise, 0 to 100. 0: none; with shifted: the model's own.",
+            ),
             number(LOSS, "timestep_min", 0.0, 1.0, "Least noise level, 0 (clean) to 1 (noise)."),
             number(LOSS, "timestep_max", 0.0, 1.0, "Largest noise level, 0 (clean) to 1 (noise)."),
             number(
@@ -161,9 +161,7 @@ class MaskedLoss(io.ComfyNode):
                 0.99,
                 "Add coarser noise, each octave times this, 0 to 0.99. SD 1.5 and SDXL.",
             ),
-            switch(
-                LOSS, "zero_terminal_snr", "Rescale the noise schedule to end in pure noise. v models only."
-            ),
+            switch(LOSS, "zero_terminal_snr", "Rescale the noise schedule to end in pure noise. v models only."),
         ]
 
     @classmethod
@@ -174,9 +172,7 @@ class MaskedLoss(io.ComfyNode):
         overruled = overruled_options(preset, asked)
         report = preset_help(preset)
         if overruled:
-            report += (
-                f"\nOverruled by the preset: {', '.join(overruled)}. Choose custom to set them yourself."
-            )
+            report += f"\nOverruled by the preset: {', '.join(overruled)}. Choose custom to set them yourself."
         if loss.mask_channel:
             report += f"\nThis trainer reads the {loss.mask_channel} of a mask file: set mask_channel so."
-        return io.NodeOutput(loss, report)
+        return io.NodeOutput(loss, report, ui=ui.PreviewText(report))

@@ -179,7 +179,7 @@ class Optimizer(io.ComfyNode):
                 tooltip="Memory of its square, 0 to 0.99999.",
             ),
             number(OPTIM, "eps", 0.0, 1.0, "Kept from dividing by zero, 0 to 1.", step=1e-9),
-            number(OPTIM, "restarts", 1, 1000, "Cycles of cosine with restarts, 1 to 1000.", step=1),
+            number(OPTIM, "restarts", 1, 1000, "Returns to the peak of cosine with restarts, 1 to 1000.", step=1),
             number(OPTIM, "power", 0.01, 100.0, "Exponent of the polynomial schedule, 0.01 to 100."),
             number(
                 OPTIM,

@@ -16,6 +16,7 @@ Slice = tuple[str, int, int]
 ADAPTER = "default"
 """PEFT's name of the one adapter that a layer of ours carries; it is part of PEFT's key names."""
 
+_TEXT_STEMS = ("lora_te", "text_encoder", "lora_prior_te", "clip_")
 _DOWN = (
     ".lora_down.weight",
     ".lora_A.weight",
@@ -112,6 +113,11 @@ def from_file(tensors: Mapping[str, Tensor], *, aliases: Mapping[str, str], file
         stems.setdefault(stem, {})[part] = value
     out: dict[str, Factors] = {}
     for stem, parts in stems.items():
+        if stem.startswith(_TEXT_STEMS):
+            raise AdapterError(
+                f"{file}: it changes the text encoder too ({stem}), which is not trained here. "
+                "Choose a LoRA file that changes the model only, or put it on the MODEL with Load LoRA and start anew."
+            )
         if stem not in aliases:
             raise AdapterError(
                 f"{file}: {stem} is not a layer of this model that can be continued. "

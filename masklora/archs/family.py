@@ -36,6 +36,9 @@ class Family:
         patch: Latent cells per token along each side (1 for U-Nets).
         predictions: What the network may predict: "epsilon", "v" or "flow".
         blocks: Class names of the modules that gradient checkpointing recomputes.
+        tails: By block class, the layers whose result is added to the block's result and read by nothing else.
+        gate_arguments: Keyword arguments of the blocks that scale those results before they are added.
+        gate_layers: Layers in the blocks that do.
         mutates: Whether those modules write to their inputs in place.
         targets: Regular expressions (full match on the module path) by preset name.
         text_repeats: Whether texts of unequal token count may be repeated to a common length; else samples
@@ -55,6 +58,9 @@ class Family:
     patch: int
     predictions: tuple[str, ...]
     blocks: tuple[str, ...]
+    tails: dict[str, tuple[str, ...]] = field(hash=False)
+    gate_arguments: tuple[str, ...]
+    gate_layers: tuple[str, ...]
     mutates: bool
     targets: dict[str, str] = field(hash=False)
     text_repeats: bool
@@ -96,9 +102,7 @@ def resolve(
         usual = LossSettings()
         mean = d.timestep_mean if loss.timestep_mean == usual.timestep_mean else loss.timestep_mean
         std = d.timestep_std if loss.timestep_std == usual.timestep_std else loss.timestep_std
-        loss = dataclasses.replace(
-            loss, timestep_sampling=d.timestep_sampling, timestep_mean=mean, timestep_std=std
-        )
+        loss = dataclasses.replace(loss, timestep_sampling=d.timestep_sampling, timestep_mean=mean, timestep_std=std)
     rank = adapter.rank or d.rank
     alpha = adapter.alpha or (d.alpha if not adapter.rank else float(rank))
     # Prodigy's rate is a factor on the step size that it finds: the family's would all but stop it.

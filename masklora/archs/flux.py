@@ -14,6 +14,9 @@ FLUX = Family(
     patch=2,
     predictions=("flow",),
     blocks=("DoubleStreamBlock", "SingleStreamBlock"),
+    tails={"DoubleStreamBlock": ("img_mlp.2", "txt_mlp.2"), "SingleStreamBlock": ("linear2",)},
+    gate_arguments=("vec",),
+    gate_layers=("img_mod", "txt_mod", "modulation"),
     mutates=True,
     targets={
         "default": f"{_ATTENTION}|{_FEED_FORWARD}",

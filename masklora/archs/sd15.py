@@ -1,7 +1,7 @@
 """Stable Diffusion 1.x."""
 
 from .family import Defaults, Family
-from .unet import UNET_BLOCKS, UNET_TARGETS
+from .unet import UNET_BLOCKS, UNET_TAILS, UNET_TARGETS
 
 SD15 = Family(
     name="sd15",
@@ -12,6 +12,9 @@ SD15 = Family(
     patch=1,
     predictions=("epsilon", "v"),
     blocks=UNET_BLOCKS,
+    tails=UNET_TAILS,
+    gate_arguments=(),
+    gate_layers=(),
     mutates=False,
     targets=UNET_TARGETS,
     text_repeats=True,

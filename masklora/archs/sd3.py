@@ -14,6 +14,9 @@ SD3 = Family(
     patch=2,
     predictions=("flow",),
     blocks=("JointBlock",),
+    tails={"JointBlock": ("x_block.mlp.fc2", "context_block.mlp.fc2")},
+    gate_arguments=("c",),
+    gate_layers=("x_block.adaLN_modulation", "context_block.adaLN_modulation"),
     mutates=False,
     targets={
         "default": f"{_ATTENTION}|{_FEED_FORWARD}",

@@ -1,7 +1,7 @@
 """Stable Diffusion XL."""
 
 from .family import Defaults, Family
-from .unet import UNET_BLOCKS, UNET_TARGETS
+from .unet import UNET_BLOCKS, UNET_TAILS, UNET_TARGETS
 
 SDXL = Family(
     name="sdxl",
@@ -12,6 +12,9 @@ SDXL = Family(
     patch=1,
     predictions=("epsilon", "v"),
     blocks=UNET_BLOCKS,
+    tails=UNET_TAILS,
+    gate_arguments=(),
+    gate_layers=(),
     mutates=False,
     targets=UNET_TARGETS,
     text_repeats=True,

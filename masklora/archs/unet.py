@@ -11,3 +11,4 @@ UNET_TARGETS = {
     "all": r".*",
 }
 UNET_BLOCKS = ("ResBlock", "BasicTransformerBlock")
+UNET_TAILS = {"ResBlock": ("out_layers.3", "skip_connection"), "BasicTransformerBlock": ("ff.net.2",)}

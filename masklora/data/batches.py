@@ -49,6 +49,11 @@ class EntryLike(Protocol):
         ...
 
     @property
+    def regularisation(self) -> bool:
+        """Whether the entry is of a regularisation set."""
+        ...
+
+    @property
     def caption_dropout(self) -> float:
         """Probability of the empty caption."""
         ...
@@ -81,6 +86,20 @@ def split_validation(names: Sequence[str], *, share: float, seed: int) -> tuple[
     ranks = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names]
     held = set(sorted(range(len(names)), key=ranks.__getitem__)[:count])
     return [i for i in range(len(names)) if i not in held], sorted(held)
+
+
+def split_entries(entries: Sequence[EntryLike], *, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """`split_validation` over cache entries; regularisation pictures are never held out.
+
+    Args:
+        entries: of the cache, with `name` and `regularisation`.
+        share: part to hold out, in [0, 1).
+        seed: of the run.
+    """
+    regular = [i for i, e in enumerate(entries) if not e.regularisation]
+    _, held = split_validation([entries[i].name for i in regular], share=share, seed=seed)
+    out = {regular[i] for i in held}
+    return [i for i in range(len(entries)) if i not in out], sorted(out)
 
 
 class BatchPlan:
@@ -190,9 +209,7 @@ class BatchPlan:
             batches += [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         return [batches[i] for i in random.permutation(len(batches))]
 
-    def _fill(
-        self, members: np.ndarray, order: list[int], short: int, random: np.random.Generator
-    ) -> list[int]:
+    def _fill(self, members: np.ndarray, order: list[int], short: int, random: np.random.Generator) -> list[int]:
         if short == 0:
             return []
         started = set(order[len(order) - (self.batch_size - short) :])

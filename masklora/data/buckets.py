@@ -81,8 +81,7 @@ def assign(
     """
     if settings.bucket_step % multiple:
         raise ConfigError(
-            f"bucket step: expected a multiple of {multiple} for this VAE and model, "
-            f"got {settings.bucket_step}."
+            f"bucket step: expected a multiple of {multiple} for this VAE and model, got {settings.bucket_step}."
         )
     buckets = make_buckets(settings.resolution, settings.bucket_step)
     memo: dict[Size, Size | None] = {}
@@ -92,9 +91,7 @@ def assign(
     tiny = [i for i, size in enumerate(sizes) if memo[size] is None]
     if tiny:
         step = settings.bucket_step
-        listed = ", ".join(
-            f"{names[i] if names else f'picture {i}'} ({sizes[i][0]}×{sizes[i][1]})" for i in tiny[:5]
-        )
+        listed = ", ".join(f"{names[i] if names else f'picture {i}'} ({sizes[i][0]}×{sizes[i][1]})" for i in tiny[:5])
         more = f" and {len(tiny) - 5} more" if len(tiny) > 5 else ""
         raise DataError(
             f"{listed}{more}: smaller than the smallest bucket of {step}×{step}. "

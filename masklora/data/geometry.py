@@ -133,9 +133,7 @@ def apply_image(image: np.ndarray, geometry: Geometry, *, resize: str = "lanczos
     return _crop(_resize(image, geometry.resized, kernel=resize, grow="bilinear"), geometry)
 
 
-def apply_mask(
-    mask: np.ndarray, geometry: Geometry, *, hard: bool = False, kernel: str | None = None
-) -> np.ndarray:
+def apply_mask(mask: np.ndarray, geometry: Geometry, *, hard: bool = False, kernel: str | None = None) -> np.ndarray:
     """The training mask, float32 (height, width) of `geometry.size` in 0..1.
 
     Along an axis that shrinks, cells are averaged by exact area; along one that grows, a hard mask is
@@ -163,8 +161,7 @@ def _check_aspect(mask: tuple[int, int], image: tuple[int, int]) -> None:
     ratio = (mask_w * height) / (mask_h * width)
     if not 1 - ASPECT_TOLERANCE <= ratio <= 1 + ASPECT_TOLERANCE:
         raise MaskError(
-            f"the mask is {mask_w}×{mask_h} but the image is {width}×{height}. "
-            "Save the mask at the image's size."
+            f"the mask is {mask_w}×{mask_h} but the image is {width}×{height}. Save the mask at the image's size."
         )
 
 
@@ -210,9 +207,7 @@ def _lanczos(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.LANCZOS))
     planes = array[..., None] if array.ndim == 2 else array
     out = [
-        np.asarray(
-            Image.fromarray(np.ascontiguousarray(planes[..., c])).resize(size, Image.Resampling.LANCZOS)
-        )
+        np.asarray(Image.fromarray(np.ascontiguousarray(planes[..., c])).resize(size, Image.Resampling.LANCZOS))
         for c in range(planes.shape[-1])
     ]
     return out[0] if array.ndim == 2 else np.stack(out, axis=-1)

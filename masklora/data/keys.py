@@ -42,9 +42,7 @@ def file_digest(path: Path) -> str:
             while chunk := file.read(_CHUNK):
                 hasher.update(chunk)
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}). Check the file and its rights."
-        ) from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Check the file and its rights.") from error
     return hasher.hexdigest()
 
 
@@ -60,9 +58,7 @@ def mask_identity(source: str, *, channel: str, transform: MaskTransform) -> str
     return digest("mask identity", VERSION, source, channel, asdict(transform))
 
 
-def latent_key(
-    image: str, geometry: Geometry, *, resize: str, fill: str, fill_mask: str | None, encoder: str
-) -> str:
+def latent_key(image: str, geometry: Geometry, *, resize: str, fill: str, fill_mask: str | None, encoder: str) -> str:
     """Key of a latent: image bytes, geometry and its kernel, fill with the mask it follows, VAE.
 
     Args:

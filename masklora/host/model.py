@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from ..checkpoint import checkpoint_blocks, checkpointed, saved_tensor_scope
 from ..config import CHECKPOINTING, AdapterSettings, check_choice
 from ..errors import ConfigError, FamilyError
 from ..flow import Schedule, rescale_zero_terminal_snr
-from .patches import autograd_parameters, pinned_attention, recast_layers, training_kernels
+from .patches import autograd_parameters, hollow_tails, pinned_attention, recast_layers, training_kernels
 
 if TYPE_CHECKING:
     from ..data.geometry import Geometry
@@ -123,7 +124,8 @@ class TrainableModel:
             stack.enter_context(adapters.injected())
             if checkpointing == "per block":
                 blocks = [m for m in self.network.modules() if type(m).__name__ in self.family.blocks]
-                stack.enter_context(checkpoint_blocks(blocks, **mode))
+                repeating = functools.partial(hollow_tails, family=self.family)
+                stack.enter_context(checkpoint_blocks(blocks, repeating=repeating, **mode))
             self._scope_mutates = self.family.mutates and checkpointing == "off"
             yield
 

@@ -39,6 +39,8 @@ from .names import LayerNames, layer_names
 
 # Part of every run's identity: raise it when equal settings would no longer give equal results.
 FORMAT = 1
+# Six sizes of 256 features each, which SDXL appends to the pooled text.
+_SIZE_FEATURES = 6 * 256
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,9 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     report(plan.to_text())
     identity = _identity(request, settings, trainable)
     with Run.open(runs, settings.train.name, fingerprint(identity), settings=identity) as run:
-        trainable.load(activation_bytes=plan.activations + plan.adapters)
+        steps = run.checkpoints()
+        if not steps or not run.finished_at(steps[-1]):
+            trainable.load(activation_bytes=plan.activations + plan.adapters)
         with trainable.session(adapters, checkpointing=settings.train.checkpointing):
             result = train(_job(trainable, adapters, settings, request.cache), run=run, hooks=hooks)
     factors = adapters.factors(result.adapter)
@@ -148,16 +152,27 @@ def check_cache_fits(cache: Cache, trainable: TrainableModel) -> None:
         )
     if cache.empty_key is None:
         raise ConfigError("cache: it holds no captions. Connect the CLIP that belongs to the MODEL to the cache node.")
-    width = cache.empty_text()["cond"].shape[-1]
+    text = cache.empty_text()
+    width = text["cond"].shape[-1]
     config = trainable.model.model_config.unet_config
     wanted = config.get("context_dim") or config.get("context_in_dim")
     if "context_embedder_config" in config:
         wanted = config["context_embedder_config"]["params"]["in_features"]
     if wanted and width != wanted:
-        raise FamilyError(
-            f"cache: its captions have {width} features, but {family.title} reads {wanted}. "
-            "Connect the CLIP that belongs to the MODEL to the cache node."
-        )
+        raise _misfit(f"{width} features", family.title, wanted)
+    pooled = text.get("pooled_output")
+    wanted = config.get("vec_in_dim") or config.get("adm_in_channels")
+    if wanted and family.size_conditioning:
+        wanted -= _SIZE_FEATURES
+    if wanted and pooled is not None and pooled.shape[-1] != wanted:
+        raise _misfit(f"{pooled.shape[-1]} pooled features", family.title, wanted)
+
+
+def _misfit(found: str, title: str, wanted: int) -> FamilyError:
+    return FamilyError(
+        f"cache: its captions have {found}, but {title} reads {wanted}. "
+        "Connect the CLIP that belongs to the MODEL to the cache node."
+    )
 
 
 def channel_notes(loss: LossSettings, cache: Cache) -> list[str]:
@@ -237,6 +252,7 @@ def _identity(request: Request, settings: Resolved, trainable: TrainableModel) -
         "adapter": dataclasses.asdict(settings.adapter),
         "optimizer": dataclasses.asdict(settings.optimizer),
         "train": train_settings,
+        "names": [e.name for e in request.cache.entries] if settings.train.validate_every > 0 else None,
         "start_from": [start.name, start.stat().st_size, start.stat().st_mtime_ns] if start else None,
     }
 

@@ -160,8 +160,9 @@ class HashedText:
     """A text encoder of the cache's protocol whose features depend on the caption and on nothing else."""
 
     def __init__(self, family: str) -> None:
-        self.family = family
+        self.family = self.pooled = family
         self.identity = f"hashed text {family}"
 
     def encode(self, texts: list[str]) -> list[dict[str, torch.Tensor]]:
-        return [small_text(self.family, tokens=77, seed=zlib.crc32(t.encode())) for t in texts]
+        out = [small_text(self.family, tokens=77, seed=zlib.crc32(t.encode())) for t in texts]
+        return [{**t, "pooled_output": small_text(self.pooled)["pooled_output"]} for t in out]

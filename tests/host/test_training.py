@@ -262,6 +262,28 @@ def test_text_of_another_width_is_refused(tmp_path):
         run(make_request("sd15", cache), tmp_path)
 
 
+def test_pooled_text_of_another_width_is_refused(tmp_path):
+    text = HashedText("flux")
+    text.pooled = "sd3"
+    cache = build_cache(
+        pictures(),
+        CacheSettings(resolution=64, bucket_step=16, storage="memory"),
+        encoder=VaeEncoder(small_vae("flux")),
+        text=text,
+        multiple=16,
+    )
+    with pytest.raises(FamilyError, match=r"2048 pooled features.*768"):
+        run(make_request("flux", cache), tmp_path)
+
+
+def test_lora_that_changes_the_text_encoder_is_refused_by_name(tmp_path, caches):
+    request = make_request("sd15", caches["sd15"])
+    tensors = {"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.zeros(4, 8)}
+    safetensors.torch.save_file(tensors, tmp_path / "both.safetensors")
+    with pytest.raises(AdapterError, match=r"both\.safetensors.*text encoder"):
+        run(dataclasses.replace(request, start_from=tmp_path / "both.safetensors"), tmp_path)
+
+
 def test_model_with_lora_predicts_what_training_ended_with(caches, tmp_path):
     request = make_request("sd3", caches["sd3"])
     trained = run(request, tmp_path)
