@@ -147,6 +147,7 @@ class LoadDataset(io.ComfyNode):
         report = dataset.report.to_text()
         if len(images) < len(dataset):
             report += f"\nNote: the lists hold the first {len(images)} of {len(dataset)} pictures."
+        progress.status(report.splitlines()[0])
         return io.NodeOutput(dataset, images, masks, captions, report)
 
 

@@ -77,5 +77,6 @@ class InspectDataset(io.ComfyNode):
         )
         image = torch.from_numpy(sheet).float().div_(255)[None]
         text = report.to_text()
+        progress.status(text.splitlines()[0])
         shown_to_user = ui.PreviewImage(image, cls=cls).as_dict() | ui.PreviewText(text).as_dict()
         return io.NodeOutput(image, text, ui=shown_to_user)

@@ -1,0 +1,107 @@
+"""Every example workflow, opened in the real page, converted and run there."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+# The number of steps after which the thumbnails are taken anew.
+UPDATE = "MASKLORA_UPDATE_THUMBNAILS"
+ONLY_ON_THE_PAGE = {"MarkdownNote", "Note"}
+HAS_MODEL = (ROOT / "demo" / "base.safetensors").is_file()
+
+each = pytest.mark.parametrize("path", WORKFLOWS, ids=[path.stem for path in WORKFLOWS])
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def widget_index(page, node_type, widget):
+    """Where a widget's value stands in the `widgets_values` of a saved node."""
+    return page.evaluate(
+        """([type, widget]) => window.app.graph.nodes.find(n => n.type === type)
+            .widgets.filter(w => w.serialize !== false).findIndex(w => w.name === widget)""",
+        [node_type, widget],
+    )
+
+
+def thumbnail(page, path):
+    """The graph with its results as the page draws it, as the example's picture in the template list."""
+    page.page.set_viewport_size({"width": 2600, "height": 1400})
+    page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.page.wait_for_timeout(3000)
+    shot = Image.open(io.BytesIO(page.page.locator("#graph-canvas").screenshot())).convert("RGB")
+    left, top, right, bottom = page.evaluate(
+        """() => {
+            const { scale, offset } = window.app.canvas.ds
+            const boxes = window.app.graph.nodes.map(n => [...n.pos, n.pos[0] + n.size[0], n.pos[1] + n.size[1]])
+            const edge = (i, pick) => (pick(...boxes.map(b => b[i])) + offset[i % 2]) * scale
+            return [edge(0, Math.min) - 20, edge(1, Math.min) - 50, edge(2, Math.max) + 20, edge(3, Math.max) + 20]
+        }"""
+    )
+    shot = shot.crop((max(0, left), max(0, top), min(shot.width, right), min(shot.height, bottom)))
+    shot.thumbnail((1000, 1000), Image.Resampling.LANCZOS)
+    shot.save(path.with_suffix(".jpg"), quality=85)
+
+
+def test_there_are_the_three_examples_that_the_readme_names():
+    names = {path.stem for path in WORKFLOWS}
+    assert {"masked_lora_from_alpha", "masked_lora_from_mask_folder", "masked_lora_from_core_nodes"} <= names
+
+
+@each
+def test_it_opens_without_missing_nodes_and_converts_completely(page, path):
+    saved = read(path)
+    page.load_workflow(saved)
+    assert set(page.unknown_nodes()) <= ONLY_ON_THE_PAGE
+    prompt = page.api_prompt()
+    run_nodes = [node for node in saved["nodes"] if node["type"] not in ONLY_ON_THE_PAGE]
+    ids = {str(node["id"]) for node in run_nodes}
+    assert {i for i, node in prompt.items() if node["class_type"] not in ONLY_ON_THE_PAGE} == ids
+    for node in run_nodes:
+        sockets = {slot["name"] for slot in node["inputs"] if slot["link"] is not None}
+        linked = {name for name, value in prompt[str(node["id"])]["inputs"].items() if isinstance(value, list)}
+        assert linked == sockets, node["type"]
+    assert page.problems == []
+
+
+@each
+def test_its_widgets_hold_the_values_that_their_names_say(page, path):
+    page.load_workflow(path)
+    prompt = page.api_prompt()
+    train = next(node["inputs"] for node in prompt.values() if node["class_type"] == "MLT_TrainLoRA")
+    cache = next(node["inputs"] for node in prompt.values() if node["class_type"] == "MLT_CacheDataset")
+    assert (cache["resolution"], cache["bucket_step"], cache["crop"]) == (128, 16, "centre")
+    assert train["name"].startswith("masked-lora-demo")
+    assert train["checkpointing"] == "per block"
+
+
+@pytest.mark.skipif(not HAS_MODEL, reason="the demo's model is not in this checkout")
+@each
+def test_it_trains_and_paints_from_the_page(page, demo_server, path):
+    saved = read(path)
+    page.load_workflow(saved)
+    steps = widget_index(page, "MLT_TrainLoRA", "steps")
+    name = widget_index(page, "MLT_TrainLoRA", "name")
+    for node in saved["nodes"]:
+        if node["type"] == "MLT_TrainLoRA":
+            node["widgets_values"][steps] = int(os.environ.get(UPDATE, "2"))
+            node["widgets_values"][name] = f"from the page/{path.stem}"
+            train = str(node["id"])
+        if node["type"] == "SaveImage":
+            save = str(node["id"])
+    page.load_workflow(saved)
+    outputs = page.queue(timeout=1200)["outputs"]
+    if os.environ.get(UPDATE):
+        thumbnail(page, path)
+    assert (demo_server.base / "output" / "loras" / "from the page" / f"{path.stem}.safetensors").is_file()
+    assert ".safetensors" in json.dumps(outputs[train])
+    picture = Image.open(io.BytesIO(demo_server.picture(outputs[save]["images"][0])))
+    assert picture.size == (128, 128)
+    assert page.problems == []
