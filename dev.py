@@ -25,6 +25,13 @@ def test_command(options, rest):
     return run_tests(find_host(options.comfyui), rest)
 
 
+def run_command(options, rest):
+    """Runs a script of ours in the host, such as benchmarks/train_step.py."""
+    from devtools.running import run_script
+
+    return run_script(find_host(options.comfyui), options.script, rest)
+
+
 def demo_command(options, _rest):
     """Trains a LoRA with a masked loss in a real ComfyUI and shows what it learned."""
     from devtools.demo import run_demo
@@ -49,6 +56,11 @@ def make_parser():
         "test", parents=[shared], help="run every test; other arguments go to pytest", add_help=False
     )
     test.set_defaults(run=test_command)
+    run = commands.add_parser(
+        "run", parents=[shared], help="run one of our scripts, with its arguments, in the host"
+    )
+    run.add_argument("script", metavar="SCRIPT")
+    run.set_defaults(run=run_command)
     return parser
 
 
@@ -56,7 +68,7 @@ def main(arguments=None):
     """Runs one command; the exit status is non-zero when it failed."""
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command != "test":
+    if rest and options.command not in ("test", "run"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     # Without this, an ended dev.py would leave the ComfyUI that it started behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

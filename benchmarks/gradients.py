@@ -34,7 +34,15 @@ class _InDouble(nn.Module):
 class Problem:
     """One batch of two unlike samples with unlike masks, on a small model of `family`."""
 
-    def __init__(self, family: str, *, dtype: torch.dtype, dropout: float = 0.0, algorithm: str = "lora") -> None:
+    def __init__(
+        self,
+        family: str,
+        *,
+        dtype: torch.dtype,
+        dropout: float = 0.0,
+        algorithm: str = "lora",
+        targets: str = "default",
+    ) -> None:
         patcher = small_model(family)
         self.trainable = TrainableModel(patcher, dtype=dtype, guidance=1.0)
         self.network = self.trainable.network
@@ -43,7 +51,14 @@ class Problem:
             self.network.dtype = dtype
             if family == "flux":
                 self.network.pe_embedder = _InDouble(self.network.pe_embedder)
-        settings = AdapterSettings(rank=4, alpha=4.0, dropout=dropout, algorithm=algorithm)
+        settings = AdapterSettings(
+            rank=4,
+            alpha=4.0,
+            dropout=dropout,
+            algorithm=algorithm,
+            targets=targets,
+            convolutions=targets == "all",
+        )
         self.adapters: AdapterSet = self.trainable.make_adapters(settings, seed=0)
         generator = torch.Generator().manual_seed(1)
         for name, p in self.adapters.parameters().items():

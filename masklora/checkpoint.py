@@ -151,8 +151,8 @@ def _bind(block: nn.Module, *, mutates: bool, preserve_rng: bool, repeating: Rep
         if not torch.is_grad_enabled():
             return original(*args, **kwargs)
         parameters = [p for p in block.parameters() if p.requires_grad]
-        mode = dict(mutates=mutates, preserve_rng=preserve_rng, again=again)
-        return checkpointed(original, args, kwargs, parameters=parameters, **mode)
+        mode = dict(mutates=mutates, preserve_rng=preserve_rng)
+        return checkpointed(original, args, kwargs, parameters=parameters, again=again, **mode)
 
     return forward
 

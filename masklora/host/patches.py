@@ -94,8 +94,11 @@ def _gates_are_trained(block: nn.Module, arguments: dict[str, Any], family: Fami
     for name, module in block.named_modules():
         if name in family.gate_layers and any(p.requires_grad for p in module.parameters()):
             return True
-    given = [arguments.get(name) for name in family.gate_arguments]
-    return not all(isinstance(gate, Tensor) and not gate.requires_grad for gate in given)
+    for name in family.gate_arguments:
+        gate = arguments.get(name)
+        if not isinstance(gate, Tensor) or gate.requires_grad:
+            return True
+    return False
 
 
 def _tails(block: nn.Module, family: Family) -> list[nn.Module]:

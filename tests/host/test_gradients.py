@@ -7,7 +7,12 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.gradients import MODES, Problem, measure
+from harness.models import small_model, small_text
 from masklora.archs import FAMILIES
+from masklora.config import AdapterSettings
+from masklora.data.geometry import Geometry
+from masklora.host import patches
+from masklora.host.model import TrainableModel
 
 NAMES = [f.name for f in FAMILIES]
 
@@ -47,6 +52,49 @@ def test_other_algorithms_have_exact_gradients_too(algorithm):
     # PEFT treats DoRA's norm as a constant in backward (section 4.3 of its paper), so only rsLoRA is exact.
     tolerance = 1e-9 if algorithm == "rslora" else 0.5
     assert abs(claimed - truth) <= tolerance * abs(truth)
+
+
+@pytest.mark.parametrize("family", ["sd15", "sd3", "flux"])
+def test_gradients_of_gates_and_convolutions_are_exact_too_when_every_layer_is_adapted(family):
+    problem = Problem(family, dtype=torch.float64, targets="all")
+    off, blocks = (problem.gradients(m) for m in ("off", "per block"))
+    for n in off:
+        assert (off[n] - blocks[n]).norm() <= 1e-12 * off[n].norm(), n
+
+
+@pytest.mark.parametrize(
+    ("family", "targets", "skipped"), [("flux", "default", 6), ("flux", "all", 0), ("sd15", "all", 16)]
+)
+def test_layers_that_nothing_reads_are_not_repeated(family, targets, skipped, monkeypatch):
+    problem = Problem(family, dtype=torch.float32, targets=targets)
+    calls = []
+    for kind in (patches._HollowLinear, patches._HollowConv2d):
+        plain = kind.forward
+        monkeypatch.setattr(kind, "forward", staticmethod(lambda *a, plain=plain: calls.append(1) or plain(*a)))
+    problem.gradients("per block")
+    assert len(calls) == skipped
+
+
+def _gradients_of_cast_weights(dtype, mode):
+    trainable = TrainableModel(small_model("flux", dtype=dtype), dtype=torch.float32)
+    adapters = trainable.make_adapters(AdapterSettings(rank=4, alpha=4.0, targets="default"), seed=0)
+    generator = torch.Generator().manual_seed(2)
+    for name, p in adapters.parameters().items():
+        if name.endswith("lora_B"):
+            p.data.normal_(0.0, 0.02, generator=generator)
+    noisy = torch.randn(1, 16, 8, 8, generator=generator)
+    square = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
+    with trainable.session(adapters, checkpointing=mode), trainable.autograd_scope():
+        text = trainable.collate([small_text("flux", tokens=77)], [square])
+        loss = trainable.denoise(noisy, torch.tensor([0.4]), text).square().mean()
+        return torch.autograd.grad(loss, list(adapters.parameters().values()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_weights_that_are_cast_have_the_same_gradients_when_a_block_is_repeated(dtype):
+    off, blocks = (_gradients_of_cast_weights(dtype, mode) for mode in ("off", "per block"))
+    for a, b in zip(off, blocks, strict=True):
+        assert (a - b).norm() <= 1e-5 * a.norm()
 
 
 def _on_clones(function, *args, **kwargs):
