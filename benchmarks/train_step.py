@@ -153,6 +153,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--network", action="append", choices=list(NETWORKS), help="only this one; may be repeated")
     parser.add_argument("--memory", nargs=2, metavar=("NETWORK", "VARIANT"), help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
@@ -162,7 +163,13 @@ def main():
     if options.memory:
         print_memory(*options.memory)
         return
-    results = [run_network(network, options) for network in NETWORKS]
+    for network in options.network or NETWORKS:
+        store(options.output, run_network(network, options), options)
+    sys.stdout.write(table(json.loads(options.output.read_text(encoding="utf-8"))["results"]) + "\n")
+
+
+def store(path, result, options):
+    """Write the result of one network beside those of the others."""
     facts = {
         "latent": LATENT,
         "rank": RANK,
@@ -172,11 +179,13 @@ def main():
         "torch": torch.__version__,
         "machine": platform.machine(),
         "rounds": options.rounds,
+        "rounds at batch 4": options.batch_rounds,
         "steps a round": options.steps,
     }
-    text = json.dumps({"setting": facts, "results": results}, indent=1)
-    options.output.write_text(text + "\n", encoding="utf-8")
-    sys.stdout.write(table(results) + "\n")
+    known = json.loads(path.read_text(encoding="utf-8"))["results"] if path.is_file() else []
+    by_name = {r["network"]: r for r in known} | {result["network"]: result}
+    results = [by_name[network] for network in NETWORKS if network in by_name]
+    path.write_text(json.dumps({"setting": facts, "results": results}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

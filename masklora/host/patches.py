@@ -95,7 +95,7 @@ def _gates_are_trained(block: nn.Module, arguments: dict[str, Any], family: Fami
         if name in family.gate_layers and any(p.requires_grad for p in module.parameters()):
             return True
     for name in family.gate_arguments:
-        gate = arguments.get(name)
+        gate: Any = arguments.get(name)
         if not isinstance(gate, Tensor) or gate.requires_grad:
             return True
     return False
