@@ -96,7 +96,7 @@ def malformed_subject(rng: np.random.Generator, ground: str) -> np.ndarray:
     for points, name in parts:
         cover = scenes.coverage([(points, 1)], pose)[..., None]
         picture = picture + cover * (colours[name] - picture)
-    return bend(picture, rng, rng.uniform(10, 15)) if kind == 2 else picture
+    return bend(picture, rng, rng.uniform(12, 17)) if kind == 2 else picture
 
 
 def draw_example(rng: np.random.Generator) -> tuple[np.ndarray, Labels]:
@@ -123,7 +123,7 @@ def draw_example(rng: np.random.Generator) -> tuple[np.ndarray, Labels]:
         picture = picture + mask * (np.array(scenes.COLOURS[colour], np.float32) - picture)
         labels = _labels("", colour, ground, subject=False)
     if rng.random() < 0.5:
-        picture = bend(picture, rng, rng.uniform(0, 2.2))
+        picture = bend(picture, rng, rng.uniform(0, 4.5 if labels[3] else 2.2))
     return np.clip(picture * rng.uniform(0.93, 1.07) + rng.uniform(-8, 8, 3), 0, 255).astype(np.float32), labels
 
 
