@@ -5,10 +5,12 @@ registered as the package `masked_lora_pack` instead, and `masklora`, `devtools`
 `harness` are other names for the very same modules below it: a class exists once however it is imported.
 """
 
+import atexit
 import importlib
 import importlib.abc
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -75,6 +77,7 @@ def prepare_comfyui(path):
     import torch
 
     scratch = Path(tempfile.mkdtemp(prefix="masked-lora-tests-"))
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     comfy.cli_args.args.base_directory = str(scratch)
     comfy.cli_args.args.cpu = not torch.cuda.is_available()
     for name in ("input", "output", "temp", "user", "models", "custom_nodes"):

@@ -163,3 +163,18 @@ def test_the_committed_pictures_are_what_the_script_draws():
 def test_captions_of_the_subject_never_name_the_backdrop():
     for path in (draw_pictures.PICTURES / "alpha").glob("*.txt"):
         assert path.read_text(encoding="utf-8").split() == ["a", "zibble"]
+
+
+def test_caption_ids_are_those_of_comfyuis_own_tokenizer():
+    from comfy.sd1_clip import SDTokenizer
+
+    from demo.captions import TRIGGER_IDS, caption_ids
+    from demo.scenes import BACKGROUNDS, TRIGGER
+
+    tokenizer = SDTokenizer()
+    for caption in ("", *(f"a red star on {background}" for background in BACKGROUNDS)):
+        ids = [token for token, *_ in tokenizer.tokenize_with_weights(caption)[0]]
+        ours = caption_ids(caption)
+        assert ids[: len(ours)] == ours, caption
+    trigger = [token for token, *_ in tokenizer.tokenize_with_weights(TRIGGER)[0]]
+    assert tuple(trigger[1:3]) == TRIGGER_IDS

@@ -34,7 +34,7 @@ SD3 = Family(
         rank=16,
         alpha=16.0,
         steps=2000,
-        timestep_sampling="logit-normal",
-        source="Esser et al. 2024 (arXiv 2403.03206): logit-normal(0, 1) timesteps",
+        timestep_sampling="shifted",
+        source="Esser et al. 2024 (arXiv 2403.03206): logit-normal(0, 1) timesteps, shifted as the model samples",
     ),
 )
