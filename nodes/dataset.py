@@ -221,8 +221,8 @@ class DatasetFromImages(io.ComfyNode):
         pictures, masks, texts = (lists.pop(name, None) or [] for name in ("images", "masks", "captions"))
         widgets = {name: values[0] for name, values in lists.items() if values}
         dataset = from_images(
-            _arrays(pictures, frame_dims=3),
-            _arrays(masks, frame_dims=2),
+            picture_arrays(pictures, frame_dims=3),
+            picture_arrays(masks, frame_dims=2),
             [text for text in texts if text is not None],
             dataset_settings(widgets),
             name=widgets.get("name", "picture"),
@@ -231,7 +231,7 @@ class DatasetFromImages(io.ComfyNode):
         return io.NodeOutput(dataset, dataset.report.to_text())
 
 
-def _arrays(batches, *, frame_dims):
+def picture_arrays(batches, *, frame_dims):
     """One float32 array per picture of a list of batches."""
     out = []
     for batch in batches:

@@ -14,6 +14,7 @@ from ..config import DatasetSettings, MaskTransform
 from ..errors import ConfigError, DataError, MaskError
 from ..masks import transform_mask
 from .geometry import ASPECT_TOLERANCE, Geometry, apply_mask
+from .mask_bytes import PackedMask
 from .reading import ImageData, read_image, read_mask
 from .report import MatchReport, merge_reports
 
@@ -23,8 +24,9 @@ class Sample:
     """One picture to learn from, by file or in memory, and everything that decides how it counts.
 
     `size` is (width, height) after EXIF orientation. `alpha` says that the picture's own alpha is its mask
-    unless it is opaque. `image` (float32 (H, W, 3|4)) and `mask` (float32 (H, W)) are set for samples in
-    memory. `weight` multiplies the repeats; `repeats` is the product.
+    unless it is opaque. `image` (float32 (H, W, 3|4)) is set for samples in memory, `mask` (float32 (H, W) in
+    0..1, or packed) for masks in memory, which come before every other. `weight` multiplies the repeats;
+    `repeats` is the product.
     """
 
     key: str
@@ -33,7 +35,7 @@ class Sample:
     image_path: Path | None = None
     mask_path: Path | None = None
     image: np.ndarray | None = None
-    mask: np.ndarray | None = None
+    mask: np.ndarray | PackedMask | None = None
     caption: str | None = None
     settings: DatasetSettings = field(default_factory=DatasetSettings)
     transform: MaskTransform = field(default_factory=MaskTransform)
@@ -189,7 +191,7 @@ def _read(sample: Sample) -> ImageData:
 
 def _raw_mask(sample: Sample, alpha: np.ndarray | None) -> np.ndarray | None:
     if sample.mask is not None:
-        return sample.mask
+        return sample.mask.unpack() if isinstance(sample.mask, PackedMask) else sample.mask
     if sample.mask_path is not None:
         label = f"{sample.name} (mask {sample.mask_path.name})"
         with naming(sample.mask_path, label, MaskError):

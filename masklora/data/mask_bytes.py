@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,33 @@ from ..errors import CacheError
 _LEVELS = 65535
 
 
-def encode_mask(mask: np.ndarray) -> tuple[torch.Tensor, dict[str, Any]]:
-    """A mask (H, W) in 0..1 as compressed bytes and what is needed to read them.
+@dataclass(frozen=True)
+class PackedMask:
+    """A mask in memory as compressed bytes: ten thousand generated masks must not take forty gigabytes.
+
+    Attributes:
+        data: Compressed steps, of one byte each or two.
+        shape: (H, W).
+        bits: 8 or 16.
+    """
+
+    data: bytes
+    shape: tuple[int, int]
+    bits: int
+
+    def unpack(self) -> np.ndarray:
+        """The mask: float32 (H, W) in 0..1, a new array each time."""
+        return _steps_to_mask(self.data, self.shape, self.bits)
+
+    @property
+    def digest(self) -> str:
+        """40 hexadecimal digits that stand for the values."""
+        head = f"{self.shape}{self.bits}".encode()
+        return hashlib.blake2b(head + self.data, digest_size=20).hexdigest()
+
+
+def pack_mask(mask: np.ndarray) -> PackedMask:
+    """A mask (H, W) in 0..1 as compressed bytes.
 
     Values become whole steps of 1/65535 (an error of at most 1/131070), stored in one byte each where all
     are multiples of 1/255; so masks of 8 and 16 bits, and 0 and 1 in any mask, are exact.
@@ -22,9 +49,15 @@ def encode_mask(mask: np.ndarray) -> tuple[torch.Tensor, dict[str, Any]]:
     steps = np.rint(np.clip(mask, 0.0, 1.0).astype(np.float64) * _LEVELS).astype("<u2")
     small = not (steps % 257).any()
     packed = zlib.compress((steps // 257).astype("u1").tobytes() if small else steps.tobytes(), 1)
+    return PackedMask(packed, (mask.shape[0], mask.shape[1]), 8 if small else 16)
+
+
+def encode_mask(mask: np.ndarray) -> tuple[torch.Tensor, dict[str, Any]]:
+    """A mask (H, W) in 0..1, packed, as what a cache stores: bytes, and what is needed to read them."""
+    packed = pack_mask(mask)
     with torch.inference_mode(False):
-        data = torch.frombuffer(bytearray(packed), dtype=torch.uint8)
-    return data, {"shape": list(mask.shape), "bits": 8 if small else 16}
+        data = torch.frombuffer(bytearray(packed.data), dtype=torch.uint8)
+    return data, {"shape": list(packed.shape), "bits": packed.bits}
 
 
 def decode_mask(data: torch.Tensor, values: dict[str, Any]) -> torch.Tensor:
@@ -34,15 +67,18 @@ def decode_mask(data: torch.Tensor, values: dict[str, Any]) -> torch.Tensor:
         CacheError: The bytes do not fit the shape.
     """
     height, width = values["shape"]
-    small = values["bits"] == 8
-    size = height * width * (1 if small else 2)
+    mask = _steps_to_mask(data.numpy().tobytes(), (height, width), values["bits"])
+    with torch.inference_mode(False):
+        return torch.from_numpy(mask)[None]
+
+
+def _steps_to_mask(data: bytes, shape: tuple[int, int], bits: int) -> np.ndarray:
+    size = shape[0] * shape[1] * bits // 8
     try:
-        raw = zlib.decompressobj().decompress(data.numpy().tobytes(), size + 1)
+        raw = zlib.decompressobj().decompress(data, size + 1)
     except zlib.error:
         raw = b""
     if len(raw) != size:
         raise CacheError("A cached mask does not fit its size. Empty the cache folder and run again.")
-    steps = np.frombuffer(raw, "u1" if small else "<u2").astype(np.float32)
-    scaled = (steps / np.float32(255 if small else _LEVELS)).reshape(1, height, width)
-    with torch.inference_mode(False):
-        return torch.from_numpy(scaled)
+    steps = np.frombuffer(raw, "u1" if bits == 8 else "<u2").astype(np.float32)
+    return (steps / np.float32(255 if bits == 8 else _LEVELS)).reshape(shape)

@@ -21,6 +21,7 @@ from .captions import caption_variants
 from .dataset import Dataset, Sample, load_mask, source_path
 from .geometry import Geometry, mask_focus, plan_geometry
 from .keys import Memo, array_digest, digest, latent_key, mask_identity, mask_key, text_key
+from .mask_bytes import PackedMask
 
 Progress = Callable[[int, int, str], None]
 
@@ -222,7 +223,8 @@ def _image_digest(sample: Sample, memo: Memo) -> str:
 def _mask_source(sample: Sample, image: str, memo: Memo) -> tuple[str | None, str]:
     """Where the mask's values come from, and the channel that is read; None if there is surely no mask."""
     if sample.mask is not None:
-        return f"array {array_digest(sample.mask)}", ""
+        packed = isinstance(sample.mask, PackedMask)
+        return f"array {sample.mask.digest if packed else array_digest(sample.mask)}", ""
     if sample.mask_path is not None:
         return f"file {memo.file(sample.mask_path)}", sample.settings.mask_channel
     return (f"alpha {image}", "") if sample.alpha and sample.image is None else (None, "")

@@ -7,11 +7,15 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
+import numpy as np
 import server
 from comfy_execution.utils import get_executing_context
+from PIL import Image
 
 # A browser need not hear more often.
 INTERVAL = 0.1
+PREVIEW_INTERVAL = 0.5
+PREVIEW_SIDE = 384
 
 
 class NodeProgress:
@@ -22,7 +26,7 @@ class NodeProgress:
         context = get_executing_context()
         self.node_id = context.node_id if context else None
         self._bar = comfy.utils.ProgressBar(1, node_id=self.node_id)
-        self._last = float("-inf")
+        self._last = self._last_shown = float("-inf")
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
         """Show a state, at most ten per second; the first and the last always."""
@@ -33,6 +37,16 @@ class NodeProgress:
         self._bar.update_absolute(done, max(total, 1))
         if text:
             self.status(f"{text} ({done}/{total})" if total else text)
+
+    def show(self, rgb: np.ndarray) -> None:
+        """Show a picture, uint8 (H, W, 3), on the node, at most two per second."""
+        now = time.monotonic()
+        if now - self._last_shown < PREVIEW_INTERVAL:
+            return
+        self._last_shown = now
+        picture = Image.fromarray(rgb)
+        picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+        self._bar.update_absolute(self._bar.current, self._bar.total, ("JPEG", picture, PREVIEW_SIDE))
 
     def status(self, text: str) -> None:
         """Show a line on the node; nothing without a browser that started this run."""
