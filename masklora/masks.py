@@ -125,6 +125,31 @@ def feather_mask(mask: np.ndarray, *, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(mask, size, sigma, borderType=cv2.BORDER_REPLICATE).clip(0.0, 1.0)
 
 
+def shrink_to_circle(mask: np.ndarray, *, factor: float, seed: int) -> np.ndarray:
+    """The mask inside a disc about a random point of it, and 0 outside; (H, W) float32.
+
+    As an augmentation it shows a different part of the subject each time. The point is drawn with the mask's
+    weights as probabilities; the disc reaches `factor` of the way to the farthest pixel above 0.
+
+    Args:
+        mask: (H, W) float32 in [0, 1].
+        factor: in (0, 1]; 1 keeps everything.
+        seed: the same seed gives the same point.
+
+    Returns:
+        A new array, never empty where `mask` is not, because the point itself stays; an empty mask stays empty.
+    """
+    if not mask.any():
+        return np.zeros_like(mask, np.float32)
+    rng = np.random.default_rng(seed)
+    row = _draw(mask.sum(axis=1, dtype=np.float64), rng)
+    column = _draw(mask[row].astype(np.float64), rng)
+    y, x = (axis.astype(np.int32) for axis in np.ogrid[: mask.shape[0], : mask.shape[1]])
+    squared = (y - row) ** 2 + (x - column) ** 2
+    reach = factor**2 * int(squared[mask > 0].max())
+    return np.where(squared <= reach, mask, np.float32(0)).astype(np.float32)
+
+
 def reduce_mask(mask: Tensor, *, grid: tuple[int, int], kind: str = "area", binarize: bool = False) -> Tensor:
     """The mask on the latent grid: (B, 1, [F,] h, w).
 
@@ -244,6 +269,13 @@ def _grow_binary(mask: np.ndarray, radius: float) -> np.ndarray:
         return mask
     distance = cv2.distanceTransform((mask == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return (distance <= radius + 1e-3).astype(np.float32)
+
+
+def _draw(weights: np.ndarray, rng: np.random.Generator) -> int:
+    """An index drawn with `weights` (n,) as probabilities; never one of weight 0."""
+    heights = weights.cumsum()
+    index = int(np.searchsorted(heights, rng.random() * heights[-1], side="right"))
+    return min(index, int(np.flatnonzero(weights)[-1]))
 
 
 def _gaussian(w: Tensor, sigma: Tensor, *, reach: int) -> Tensor:

@@ -15,6 +15,7 @@ from masklora.masks import (
     fill_holes,
     grow_mask,
     reduce_mask,
+    shrink_to_circle,
     transform_mask,
 )
 
@@ -278,3 +279,43 @@ def test_a_mask_already_on_the_grid_passes_unchanged(kind):
 def test_an_unknown_reduction_is_named():
     with pytest.raises(ConfigError, match=r"reduction.*'bicubic'"):
         reduce_mask(batch(), grid=(3, 4), kind="bicubic")
+
+
+def test_shrinking_to_a_circle_keeps_a_disc_about_a_point_of_the_mask():
+    mask = blobs(seed=2)
+    rows, columns = np.nonzero(mask)
+    for seed in range(6):
+        out = shrink_to_circle(mask, factor=0.4, seed=seed)
+        kept, lost = out > 0, (mask > 0) & (out == 0)
+        discs = np.hypot(rows[:, None] - rows[None], columns[:, None] - columns[None])
+        inside = np.where(kept[rows, columns], discs, 0).max(axis=1)
+        outside = np.where(lost[rows, columns], discs, np.inf).min(axis=1)
+        fits = (inside < outside) & (inside <= 0.4 * discs.max(axis=1)) & (outside > 0.4 * discs.max(axis=1))
+        assert fits.any()
+        assert lost.any()
+
+
+def test_shrinking_to_a_circle_of_factor_one_keeps_everything():
+    mask = blobs() * picture(60, 70)
+    for seed in range(10):
+        assert np.array_equal(shrink_to_circle(mask, factor=1.0, seed=seed), mask)
+
+
+def test_a_shrunk_mask_is_never_empty_and_an_empty_one_stays_empty():
+    mask = np.zeros((30, 40), np.float32)
+    assert not shrink_to_circle(mask, factor=0.5, seed=0).any()
+    mask[3, 5] = mask[29, 39] = 0.25
+    for seed in range(10):
+        out = shrink_to_circle(mask, factor=0.01, seed=seed)
+        assert out.sum() == 0.25
+    assert shrink_to_circle(np.ones((1, 1), np.float32), factor=0.5, seed=0).tolist() == [[1]]
+
+
+def test_the_circle_s_point_is_drawn_by_weight_and_by_the_seed():
+    mask = np.zeros((4, 40), np.float32)
+    mask[1, 2], mask[2, 37] = 0.1, 0.9
+    heavy = [shrink_to_circle(mask, factor=0.2, seed=seed)[2, 37] > 0 for seed in range(200)]
+    assert 0.8 < np.mean(heavy) < 0.98
+    before = mask.copy()
+    assert np.array_equal(shrink_to_circle(mask, factor=0.2, seed=4), shrink_to_circle(mask, factor=0.2, seed=4))
+    assert np.array_equal(mask, before)
