@@ -1,0 +1,148 @@
+"""ComfyUI's SAM 3 and BiRefNet networks at a thousandth of their size, made of its own parts.
+
+A file may carry a switch that lets a network answer by rule instead of by its random weights, so that what
+must be found is known: SAM 3 then finds things by colour, BiRefNet what differs from the picture's rim.
+"""
+
+import comfy.background_removal.birefnet as birefnet
+import comfy.bg_removal_model
+import comfy.ldm.sam3.detector as sam3
+import comfy.supported_models
+import comfy.text_encoders.sam3_clip as sam3_text
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+WORDS = ("red", "green", "blue", "nothing")
+TEXT_WIDTH = 64
+PATCH = 56
+SAM3_SIZES = {
+    "embed_dim": TEXT_WIDTH,
+    "depth": 1,
+    "d_model": 32,
+    "patch_size": PATCH,
+    "global_att_blocks": (),
+    "window_size": 6,
+    "num_queries": 12,
+}
+TEXT_SIZES = {
+    "hidden_size": TEXT_WIDTH,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 1,
+}
+SIDE = 1008
+RULED_SIDE = 252
+SMALLEST_BLOB = 12
+DIFFERENCE = 0.2
+BIREFNET_WIDTH = 8
+BIREFNET_SIDE = 64
+
+
+def replacements():
+    """(owner, attribute, value) of everything in ComfyUI that makes the small files load."""
+    text = {**sam3_text.SAM3_CLIP_CONFIG, **TEXT_SIZES}
+    removers = {**comfy.bg_removal_model.BG_REMOVAL_MODELS, "birefnet": SmallBiRefNet}
+    return [
+        (comfy.supported_models.SAM3, "unet_extra_config", SAM3_SIZES),
+        (sam3_text, "SAM3_CLIP_CONFIG", text),
+        (sam3, "SAM3Model", SmallSAM3),
+        (comfy.bg_removal_model, "BG_REMOVAL_MODELS", removers),
+    ]
+
+
+class SmallSAM3(sam3.SAM3Model):
+    """SAM 3 with patches of 56 pixels; finds by colour where the file holds the encodings of `WORDS`."""
+
+    def __init__(self, **sizes):
+        super().__init__(**sizes)
+        for part in self.tracker.modules():
+            if hasattr(part, "image_embedding_size"):
+                part.image_embedding_size = (SIDE // PATCH, SIDE // PATCH)
+        self.register_buffer("words", torch.zeros(len(WORDS), TEXT_WIDTH))
+
+    def forward(self, images, **inputs):
+        """The network's own answer, or the rule's."""
+        if not self.words.any():
+            return super().forward(images, **inputs)
+        things = find_things(images, self._word(inputs["text_embeddings"]))
+        return things_as_detections(things, inputs["orig_size"], images)
+
+    def forward_segment(self, images, mask_inputs=None, **inputs):
+        """Refines with the network's weights; by rule a mask is good as it is."""
+        if not self.words.any():
+            return super().forward_segment(images, mask_inputs=mask_inputs, **inputs)
+        return mask_inputs
+
+    def _word(self, text):
+        """The known word that a phrase begins with, else None: the text is causal."""
+        same = F.cosine_similarity(self.words.to(text), text[:, 1]) > 0.999
+        return WORDS[int(same.nonzero()[0])] if same.any() else None
+
+
+def find_things(images, word):
+    """Masks (n, 252, 252), largest first: blobs of the word's colour, or all that differ from the rim."""
+    small = F.interpolate(images.float(), (RULED_SIDE, RULED_SIDE), mode="area")[0]
+    if word == "nothing":
+        return np.zeros((0, RULED_SIDE, RULED_SIDE), np.float32)
+    if word is None:
+        wanted = rim_difference(small[None])[0, 0] > DIFFERENCE
+    else:
+        others = torch.stack([small[i] for i in range(3) if i != WORDS.index(word)])
+        wanted = small[WORDS.index(word)] - others.amax(0) > DIFFERENCE
+    blobs, labels, stats, _ = cv2.connectedComponentsWithStats(wanted.cpu().numpy().astype(np.uint8))
+    areas = stats[:, cv2.CC_STAT_AREA]
+    order = [i for i in np.argsort(-areas[1:]) + 1 if areas[i] >= SMALLEST_BLOB]
+    order = order[: SAM3_SIZES["num_queries"]]
+    return np.stack([labels == i for i in order]).astype(np.float32) if blobs > 1 and order else _no_things()
+
+
+def _no_things():
+    return np.zeros((0, RULED_SIDE, RULED_SIDE), np.float32)
+
+
+def rim_difference(images):
+    """(B, 1, H, W): how far each pixel's colour lies from the mean of the picture's outermost pixels."""
+    rim = torch.cat([images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]], dim=-1)
+    return (images - rim.mean(-1)[..., None, None]).abs().amax(1, keepdim=True)
+
+
+def things_as_detections(things, size, like):
+    """What SAM 3's detector returns for these masks: logits of 4, 3.75, … and unused queries at −12."""
+    queries = SAM3_SIZES["num_queries"]
+    height, width = size
+    masks = torch.full((queries, RULED_SIDE, RULED_SIDE), -10.0)
+    scores, boxes = torch.full((queries,), -12.0), torch.zeros(queries, 4)
+    for i, thing in enumerate(things):
+        x, y, w, h = cv2.boundingRect(thing.astype(np.uint8))
+        boxes[i] = torch.tensor([x, y, x + w, y + h]) / RULED_SIDE * torch.tensor([width, height] * 2)
+        masks[i], scores[i] = torch.from_numpy(thing * 20 - 10), 4 - 0.25 * i
+    masks = F.interpolate(masks[None], size, mode="bilinear", align_corners=False)
+    return {"boxes": boxes[None].to(like), "scores": scores[None].to(like), "masks": masks.to(like)}
+
+
+class SmallBiRefNet(birefnet.BiRefNet):
+    """BiRefNet with a Swin of width 8 that looks at 64×64 pixels; `by_rule` above 0 switches the rule on."""
+
+    def __init__(self, config=None, dtype=None, device=None, operations=None):
+        nn.Module.__init__(self)
+        parts = {"device": device, "dtype": dtype, "operations": operations}
+        widths = [BIREFNET_WIDTH * 2**i for i in range(4)]
+        self.bb = birefnet.SwinTransformer(
+            embed_dim=BIREFNET_WIDTH, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 4], window_size=4, **parts
+        )
+        channels = [width * 2 for width in reversed(widths)]
+        self.cxt = channels[1:][::-1][-3:]
+        joined = channels[0] + sum(self.cxt)
+        self.squeeze_module = nn.Sequential(birefnet.BasicDecBlk(joined, channels[0], **parts))
+        self.decoder = birefnet.Decoder(channels, **parts)
+        self.register_buffer("by_rule", torch.zeros(1))
+
+    def forward(self, pixel_values, intermediate_output=None):
+        """Logits (B, 1, h, w); ComfyUI scales them to the picture."""
+        if self.by_rule.any():
+            return 60 * (rim_difference(pixel_values) - DIFFERENCE)
+        small = F.interpolate(pixel_values, (BIREFNET_SIDE, BIREFNET_SIDE), mode="area")
+        return super().forward(small, intermediate_output)
