@@ -20,7 +20,8 @@ MASK_SOURCES = ("auto", "folder", "sidecar", "alpha", "none")
 MASK_CHANNELS = ("luminance", "red", "green", "blue", "rgb average", "alpha")
 MISSING_MASK = ("train whole image", "skip image", "error")
 FILLS = ("keep", "grey", "mean colour", "blur", "noise", "inpaint")
-CROPS = ("centre", "mask-centred", "random")
+CROPS = ("centre", "mask-centred", "random", "around mask")
+INFILLS = ("mixed", "flat colour", "blur", "other picture", "inpaint")
 REDUCTIONS = ("area", "any", "all", "nearest", "bilinear antialiased")
 ELEMENTWISE = ("mse", "l1", "smooth_l1", "huber", "huber (kohya)", "pseudo_huber (ai-toolkit)", "log_cosh")
 NORMALIZE = ("area", "none", "batch", "batch_mean")
@@ -77,6 +78,7 @@ _LOSS_RANGES = {
     "snr_gamma": (0.01, 1000.0),
     "noise_offset": (0.0, 1.0),
     "multires_noise": (0.0, 0.99),
+    "infill_probability": (0.0, 1.0),
 }
 _TRANSFORM_RANGES = {
     "threshold": (0.0, 1.0),
@@ -147,6 +149,12 @@ class CacheSettings:
     storage: str = "disk"
     max_gigabytes: float = 50.0
     seed: int = 0
+    infill: str = "mixed"
+    infill_variants: int = 3
+    crop_margin: float = 0.2
+    crop_margin_max: float = 0.2
+    rotate: float = 0.0
+    mask_shrink: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -184,6 +192,7 @@ class LossSettings:
     zero_terminal_snr: bool = False
     latent_blur: int = 0
     weight_threshold: float = 0.0
+    infill_probability: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ class CacheLike(Protocol):
         """All entries; their order is the meaning of an entry's index."""
         ...
 
-    def latent(self, entry: Any, variant: int) -> Tensor:
-        """(C, [F,] h, w) float32 in the VAE's own space."""
+    def latent(self, entry: Any, variant: int, infill: int) -> Tensor:
+        """(C, [F,] h, w) float32 in the VAE's own space; an infill of `ORIGINAL` is the picture as it is."""
         ...
 
     def mask(self, entry: Any, variant: int) -> Tensor:
@@ -101,12 +101,13 @@ class Feed:
 
     def make(self, draws: Sequence[Draw]) -> MicroBatch:
         """The micro-batch of these draws, which are all of one bucket."""
-        entries = [self.cache.entries[index] for index, _, _ in draws]
+        pairs = [(self.cache.entries[draw.entry], draw) for draw in draws]
+        entries = [entry for entry, _ in pairs]
         grid = self._grid_of(entries[0].bucket)
-        latents = [self.cache.latent(e, v) for e, (_, v, _) in zip(entries, draws, strict=True)]
-        masks = [self._reduced(index, variant, grid) for index, variant, _ in draws]
-        texts = [self._text(e, c) for e, (_, _, c) in zip(entries, draws, strict=True)]
-        geometries = [e.geometries[v] for e, (_, v, _) in zip(entries, draws, strict=True)]
+        latents = [self.cache.latent(entry, draw.variant, draw.infill) for entry, draw in pairs]
+        masks = [self._reduced(draw.entry, draw.variant, grid) for draw in draws]
+        texts = [self._text(entry, draw.caption) for entry, draw in pairs]
+        geometries = [entry.geometries[draw.variant] for entry, draw in pairs]
         return MicroBatch(
             latents=self._latent_in(self._to_device(latents)),
             masks=self._to_device(masks),

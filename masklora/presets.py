@@ -30,6 +30,7 @@ PRESET_OPTIONS = (
     "ceiling",
     "weight_threshold",
     "outside_share",
+    "infill_probability",
 )
 CUSTOM = "custom"
 
@@ -71,7 +72,8 @@ _ONETRAINER_FAULTS = "Left out: the division by zero for a black mask when the u
 _PRESETS: dict[str, _Preset] = {
     "masked lora": _Preset(
         "Our defaults. Every sample has an equal say however small its mask, down to 5 % coverage; smaller "
-        "masks are boosted 20-fold at most.",
+        "masks are boosted 20-fold at most. Half of the steps show a picture whose background was replaced, where "
+        "the cache holds such variants.",
         tunable=PRESET_OPTIONS,
     ),
     "kohya": _Preset(
@@ -148,9 +150,16 @@ _PRESETS: dict[str, _Preset] = {
     ),
 }
 
-PRESETS: dict[str, LossSettings] = {
-    name: LossSettings(preset=name, **preset.options) for name, preset in _PRESETS.items()
-}
+# What no other trainer does.
+_OURS_ALONE = {"infill_probability": 0.0}
+
+
+
+def _options(name: str) -> dict[str, Any]:
+    return {**({} if name == LossSettings().preset else _OURS_ALONE), **_PRESETS[name].options}
+
+
+PRESETS: dict[str, LossSettings] = {name: LossSettings(preset=name, **_options(name)) for name in _PRESETS}
 PRESET_NAMES = (*PRESETS, CUSTOM)
 
 
@@ -196,7 +205,7 @@ def preset_help(name: str) -> str:
     if name == CUSTOM:
         return "Every option as you set it."
     preset = _PRESETS[_known(name)]
-    values = ", ".join(f"{option} {value}" for option, value in preset.options.items())
+    values = ", ".join(f"{option} {value}" for option, value in _options(name).items())
     return f"{preset.help} Sets: {values or 'the defaults'}."
 
 

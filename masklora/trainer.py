@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from . import optim
 from .config import LossSettings
-from .data.batches import BatchPlan, split_entries
+from .data.batches import BatchPlan, Draw, split_entries
 from .errors import NonFiniteLossError, RunError
 from .feed import Feed, MicroBatch
 from .files import random_state
@@ -68,7 +68,8 @@ class _Session:
         entries = job.cache.entries
         share = settings.validation_share if settings.validate_every > 0 else 0.0
         self.training, self.held_out = split_entries(entries, share=share, seed=settings.seed)
-        self.plan = BatchPlan(entries, settings.batch_size, settings.seed, use=self.training)
+        infill = job.loss.infill_probability
+        self.plan = BatchPlan(entries, settings.batch_size, settings.seed, use=self.training, infill_probability=infill)
         self.accumulation = settings.gradient_accumulation
         self.total = settings.steps or job.default_steps
         if settings.epochs > 0:
@@ -315,7 +316,7 @@ class _Session:
         for index in self.held_out:
             by_bucket.setdefault(entries[index].bucket, []).append(index)
         for members in by_bucket.values():
-            draws = [(index, 0, 0 if entries[index].text_keys else -1) for index in members * rounds]
+            draws = [Draw(index, 0, 0 if entries[index].text_keys else -1) for index in members * rounds]
             for start in range(0, len(draws), size):
                 yield draws[start : start + size]
 

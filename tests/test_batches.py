@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from harness.toy import ToyEntry, toy_entries
-from masklora.data.batches import EMPTY_CAPTION, BatchPlan, split_validation
+from masklora.data.batches import EMPTY_CAPTION, ORIGINAL, BatchPlan, split_validation
 from masklora.errors import ConfigError
 
 
@@ -16,7 +16,7 @@ def epoch_of(plan, epoch):
 
 
 def counts(batches):
-    return Counter(index for batch in batches for index, _, _ in batch)
+    return Counter(index for batch in batches for index, _, _, _ in batch)
 
 
 def test_a_batch_depends_on_seed_and_number_only():
@@ -33,7 +33,7 @@ def test_every_batch_is_full_and_of_one_bucket():
     for number in range(50):
         batch = plan.batch(number)
         assert len(batch) == 4
-        assert len({entries[index].bucket for index, _, _ in batch}) == 1
+        assert len({entries[index].bucket for index, _, _, _ in batch}) == 1
 
 
 def test_an_epoch_without_short_buckets_shows_every_picture_as_often_as_its_repeats():
@@ -62,24 +62,24 @@ def test_a_short_bucket_fills_up_from_itself_with_other_pictures_first():
     plan = BatchPlan([ToyEntry(str(i)) for i in range(5)], 3, 0)
     for epoch in range(10):
         for batch in epoch_of(plan, epoch):
-            assert len({index for index, _, _ in batch}) == 3
+            assert len({index for index, _, _, _ in batch}) == 3
 
 
 def test_a_single_picture_fills_a_whole_batch():
-    assert [index for index, _, _ in BatchPlan([ToyEntry("one")], 4, 0).batch(0)] == [0, 0, 0, 0]
+    assert [index for index, _, _, _ in BatchPlan([ToyEntry("one")], 4, 0).batch(0)] == [0, 0, 0, 0]
 
 
 def test_pictures_of_no_weight_never_appear():
     entries = [ToyEntry("shown"), ToyEntry("never", weight=0.0)]
     plan = BatchPlan(entries, 1, 0)
-    assert {index for n in range(30) for index, _, _ in plan.batch(n)} == {0}
+    assert {index for n in range(30) for index, _, _, _ in plan.batch(n)} == {0}
     with pytest.raises(ConfigError, match="0 repeats"):
         BatchPlan(entries[1:], 1, 0)
 
 
 def test_only_the_chosen_entries_are_used():
     plan = BatchPlan(toy_entries(8), 2, 0, use=[1, 3, 4])
-    assert {index for n in range(40) for index, _, _ in plan.batch(n)} == {1, 3, 4}
+    assert {index for n in range(40) for index, _, _, _ in plan.batch(n)} == {1, 3, 4}
 
 
 def test_variants_and_captions_are_drawn_evenly_and_dropout_gives_the_empty_caption():
@@ -93,7 +93,7 @@ def test_variants_and_captions_are_drawn_evenly_and_dropout_gives_the_empty_capt
 
 def test_a_cache_without_captions_draws_the_empty_one():
     entry = replace(ToyEntry("a"), text_keys=(), caption_dropout=0.0)
-    assert BatchPlan([entry], 1, 0).batch(0) == [(0, BatchPlan([entry], 1, 0).batch(0)[0][1], EMPTY_CAPTION)]
+    assert BatchPlan([entry], 1, 0).batch(0)[0].caption == EMPTY_CAPTION
 
 
 def test_steps_for_epochs_count_accumulated_batches():
@@ -130,3 +130,28 @@ def test_a_share_that_leaves_nothing_is_refused(share):
 def test_an_empty_batch_is_refused():
     with pytest.raises(ConfigError, match="batch_size"):
         BatchPlan(toy_entries(), 0, 0)
+
+
+INFILLS = (("i", "j", "k"), ("l", "m", "n"))
+
+
+def test_backgrounds_are_replaced_with_the_asked_probability_and_all_of_them_are_used():
+    entries = [ToyEntry("a", infill_keys=INFILLS), ToyEntry("b")]
+    plan = BatchPlan(entries, 2, 0, infill_probability=0.4)
+    draws = [draw for n in range(1500) for draw in plan.batch(n)]
+    replaced = [draw.infill for draw in draws if draw.entry == 0]
+    share = sum(infill != ORIGINAL for infill in replaced) / len(replaced)
+    assert abs(share - 0.4) < 0.04
+    assert set(replaced) == {ORIGINAL, 0, 1, 2}
+    assert {draw.infill for draw in draws if draw.entry == 1} == {ORIGINAL}
+
+
+def test_without_infill_the_batches_are_those_of_before():
+    entries = toy_entries(9)
+    with_infills = [replace(entry, infill_keys=INFILLS) for entry in entries]
+    plain = [BatchPlan(entries, 2, 5).batch(n) for n in range(40)]
+    assert [BatchPlan(with_infills, 2, 5).batch(n) for n in range(40)] == plain
+    drawn = [BatchPlan(with_infills, 2, 5, infill_probability=1.0).batch(n) for n in range(40)]
+    # What is drawn for the infill comes last: with one picture a batch, nothing else changes.
+    assert [[d[:3] for d in batch][:1] for batch in drawn] == [[d[:3] for d in batch][:1] for batch in plain]
+    assert all(draw.infill != ORIGINAL for batch in drawn for draw in batch)

@@ -72,6 +72,15 @@ def test_resuming_is_exact_with_a_moving_average(tmp_path, name):
     assert same(straight.adapter, resumed.adapter)
 
 
+def test_resuming_draws_the_same_replaced_backgrounds(tmp_path):
+    entries = [replace(e, infill_keys=(("i", "j", "k"),) * 2) for e in toy_entries()]
+    straight, resumed = straight_and_resumed(tmp_path, lambda: toy_job(entries=entries))
+    plain = train_toy(tmp_path / "plain", toy_job(entries=toy_entries()))
+    assert same(straight.adapter, resumed.adapter)
+    assert straight.losses == resumed.losses
+    assert straight.losses != plain.losses
+
+
 def test_resuming_is_exact_with_validation_lora_plus_and_many_checkpoints(tmp_path):
     def make_job():
         settings = optimizer("adamw", lora_plus_ratio=8.0, schedule="cosine with restarts", min_lr_ratio=0.1)
@@ -106,13 +115,13 @@ def test_a_step_computes_the_masked_objective_with_each_sample_s_own_caption(tmp
     inner.dropout.p = 0.0
     train_toy(tmp_path, job, recorder)
     draws = BatchPlan(job.cache.entries, 2, 11).batch(0)
-    entries = [job.cache.entries[i] for i, _, _ in draws]
-    latents = torch.stack([job.cache.latent(e, v) for e, (_, v, _) in zip(entries, draws, strict=True)])
-    masks = torch.stack([job.cache.mask(e, v) for e, (_, v, _) in zip(entries, draws, strict=True)])
+    entries = [job.cache.entries[draw.entry] for draw in draws]
+    latents = torch.stack([job.cache.latent(e, d.variant, d.infill) for e, d in zip(entries, draws, strict=True)])
+    masks = torch.stack([job.cache.mask(e, d.variant) for e, d in zip(entries, draws, strict=True)])
     grid = GRIDS[entries[0].bucket]
     texts = [
         job.cache.empty_text() if c == EMPTY_CAPTION else job.cache.text(e.text_keys[c])
-        for e, (_, _, c) in zip(entries, draws, strict=True)
+        for e, (_, _, c, _) in zip(entries, draws, strict=True)
     ]
     g = torch.Generator().manual_seed(11)
     noise = make_noise(latents, generator=g)
@@ -131,7 +140,7 @@ def test_a_step_computes_the_masked_objective_with_each_sample_s_own_caption(tmp
 
 def test_training_learns_inside_the_mask(tmp_path):
     job = toy_job(steps=120, optim=OptimizerSettings(learning_rate=2e-2))
-    job.cache.latent = lambda entry, variant: torch.full((4, *GRIDS[entry.bucket]), 3.0)
+    job.cache.latent = lambda entry, variant, infill: torch.full((4, *GRIDS[entry.bucket]), 3.0)
     result = train_toy(tmp_path, job)
     assert sum(result.losses[-30:]) < 0.5 * sum(result.losses[:30])
 
@@ -143,7 +152,7 @@ def test_accumulation_steps_along_the_mean_gradient(tmp_path):
     job, recorder, seen = toy_job(steps=1, gradient_accumulation=3, loss=loss), Recorder(), []
     net, inner = job.denoise, job.cache.latent
     net.dropout.p = 0.0
-    job.cache.latent = lambda entry, variant: inner(entry, variant) * 0
+    job.cache.latent = lambda entry, variant, infill: inner(entry, variant, infill) * 0
 
     def denoise(noisy, u, conditioning):
         seen.append((noisy.detach(), u, conditioning))
@@ -393,9 +402,9 @@ def test_held_out_pictures_are_never_trained_on_and_regularisation_is_never_held
     trained, validated = set(), set()
     inner = job.cache.latent
 
-    def latent(entry, variant):
+    def latent(entry, variant, infill):
         (trained if job.denoise.training else validated).add(entry.name)
-        return inner(entry, variant)
+        return inner(entry, variant, infill)
 
     job.cache.latent = latent
     train_toy(tmp_path, job, recorder)
@@ -453,7 +462,7 @@ def test_training_works_inside_inference_mode_and_leaves_the_global_random_state
     job = toy_job()
     inner = job.cache.latent
     with torch.inference_mode():
-        job.cache.latent = lambda entry, variant: inner(entry, variant)
+        job.cache.latent = lambda entry, variant, infill: inner(entry, variant, infill)
         inside = train_toy(tmp_path / "2", job)
     assert same(plain.adapter, inside.adapter)
     assert torch.equal(torch.rand(3), expected)

@@ -9,13 +9,14 @@ import hashlib
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from ..errors import ConfigError
 
 EMPTY_CAPTION = -1
+ORIGINAL = -1
 
 _EPOCH, _PHASE, _FILL, _DRAW = range(4)
 
@@ -44,6 +45,11 @@ class EntryLike(Protocol):
         ...
 
     @property
+    def infill_keys(self) -> Sequence[Sequence[object]]:
+        """Per variant one for each replaced background; empty without any."""
+        ...
+
+    @property
     def text_keys(self) -> Sequence[object]:
         """One per caption variant."""
         ...
@@ -59,7 +65,20 @@ class EntryLike(Protocol):
         ...
 
 
-Draw = tuple[int, int, int]
+class Draw(NamedTuple):
+    """One sample of a micro-batch.
+
+    Attributes:
+        entry: Index of the cache entry.
+        variant: Index of the crop, turn or flip.
+        caption: Index of the caption, or `EMPTY_CAPTION`.
+        infill: Index of the replaced background, or `ORIGINAL`.
+    """
+
+    entry: int
+    variant: int
+    caption: int
+    infill: int = ORIGINAL
 
 
 def split_validation(names: Sequence[str], *, share: float, seed: int) -> tuple[list[int], list[int]]:
@@ -115,6 +134,7 @@ class BatchPlan:
         seed: int,
         *,
         use: Sequence[int] | None = None,
+        infill_probability: float = 0.0,
     ) -> None:
         """Plan over cache entries.
 
@@ -123,6 +143,7 @@ class BatchPlan:
             batch_size: pictures per micro-batch.
             seed: of the run.
             use: indices of the entries to train on; all by default.
+            infill_probability: how likely a sample shows one of its replaced backgrounds, where it has any.
 
         Raises:
             ConfigError: no entry has a positive weight, or the batch size is below 1.
@@ -130,6 +151,7 @@ class BatchPlan:
         if batch_size < 1:
             raise ConfigError(f"batch_size: expected at least 1, got {batch_size}.")
         self.entries, self.batch_size, self.seed = entries, batch_size, seed
+        self.infill_probability = infill_probability
         chosen = list(range(len(entries))) if use is None else list(use)
         self._use = np.array([i for i in chosen if entries[i].weight > 0], dtype=np.int64)
         if not len(self._use):
@@ -145,12 +167,7 @@ class BatchPlan:
         self._batches = lru_cache(maxsize=2)(self._make_epoch)
 
     def batch(self, number: int) -> list[Draw]:
-        """The samples of micro-batch `number`: (entry index, latent variant, caption variant).
-
-        Returns:
-            Exactly `batch_size` draws from one bucket. A caption variant of `EMPTY_CAPTION` stands for
-            the empty caption.
-        """
+        """The samples of micro-batch `number`: exactly `batch_size` draws from one bucket."""
         epoch, start = self._locate(number)
         members = self._batches(epoch)[number - start]
         random = self._generator(_DRAW, number)
@@ -171,15 +188,17 @@ class BatchPlan:
         return max(1, math.ceil(total / accumulation))
 
     def _draw(self, entry: int, random: np.random.Generator) -> Draw:
-        variants, captions = len(self.entries[entry].latent_keys), len(self.entries[entry].text_keys)
+        one = self.entries[entry]
+        variants, captions = len(one.latent_keys), len(one.text_keys)
         variant = int(random.integers(variants)) if variants > 1 else 0
         caption = int(random.integers(captions)) if captions > 1 else 0
-        if captions == 0:
-            return entry, variant, EMPTY_CAPTION
-        dropout = self.entries[entry].caption_dropout
-        if dropout > 0 and random.random() < dropout:
+        if captions == 0 or (one.caption_dropout > 0 and random.random() < one.caption_dropout):
             caption = EMPTY_CAPTION
-        return entry, variant, caption
+        infill = ORIGINAL
+        if self.infill_probability > 0 and len(one.infill_keys) and len(one.infill_keys[variant]):
+            replaced = random.random() < self.infill_probability
+            infill = int(random.integers(len(one.infill_keys[variant]))) if replaced else ORIGINAL
+        return Draw(entry, variant, caption, infill)
 
     def _locate(self, number: int) -> tuple[int, int]:
         while self._starts[-1] <= number:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,9 +15,11 @@ import torch
 
 from ..config import CacheSettings
 from ..errors import FamilyError
-from .dataset import Dataset, LoadedSample, check_aspect, load_sample
+from ..masks import shrink_to_circle
+from .dataset import Dataset, check_aspect, load_sample
 from .fill import apply_fill
 from .geometry import Geometry, apply_image, apply_mask
+from .infill import apply_infill
 from .keys import digest, text_key
 from .mask_bytes import encode_mask
 from .plan import Entry, Progress, is_hard
@@ -49,11 +52,12 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True)
 class _Job:
-    """A sample and its variants whose latent or mask is missing."""
+    """A sample, its variants whose latent or mask is missing, and the missing (variant, infill) pairs."""
 
     entry: Entry
     latents: tuple[int, ...]
     masks: tuple[int, ...]
+    infills: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,20 +130,26 @@ class Builder:
         """What is missing, in order of buckets; a key that occurs twice is made once."""
         seen: set[tuple[str, str]] = set()
 
-        def lacking(kind: str, keys: tuple[str, ...]) -> tuple[int, ...]:
-            found = []
-            for variant, key in enumerate(keys):
-                if (kind, key) not in seen:
-                    seen.add((kind, key))
-                    if not self.store.has(kind, key):
-                        found.append(variant)
-            return tuple(found)
+        def lacking(kind: str, key: str) -> bool:
+            fresh = (kind, key) not in seen
+            seen.add((kind, key))
+            return fresh and not self.store.has(kind, key)
 
         jobs = []
         for entry in sorted(entries, key=lambda entry: entry.bucket):
             self.check_cancel()
-            job = _Job(entry, lacking("latent", entry.latent_keys), lacking("mask", entry.mask_keys))
-            if job.latents or job.masks:
+            job = _Job(
+                entry,
+                tuple(v for v, key in enumerate(entry.latent_keys) if lacking("latent", key)),
+                tuple(v for v, key in enumerate(entry.mask_keys) if lacking("mask", key)),
+                tuple(
+                    (v, number)
+                    for v, keys in enumerate(entry.infill_keys)
+                    for number, key in enumerate(keys)
+                    if lacking("latent", key)
+                ),
+            )
+            if job.latents or job.masks or job.infills:
                 jobs.append(job)
         return jobs
 
@@ -148,21 +158,34 @@ class Builder:
         entry, sample = job.entry, self.dataset.samples[job.entry.index]
         loaded = load_sample(sample)
         check_aspect(sample.name, (loaded.mask.shape[1], loaded.mask.shape[0]), sample.size)
-        masks = {v: apply_mask(loaded.mask, entry.geometries[v], hard=is_hard(sample)) for v in job.masks}
-        return _Prepared(
-            entry,
-            [(entry.latent_keys[v], self._picture(job, v, loaded, masks.get(v))) for v in job.latents],
-            [(entry.mask_keys[v], encode_mask(mask)) for v, mask in masks.items()],
-        )
 
-    def _picture(self, job: _Job, variant: int, loaded: LoadedSample, mask: np.ndarray | None) -> np.ndarray:
-        sample, geometry = self.dataset.samples[job.entry.index], job.entry.geometries[variant]
-        rgb = apply_image(loaded.rgb, geometry, resize=self.settings.resize)
-        if sample.settings.fill == "keep" or not loaded.has_mask:
-            return rgb
-        if mask is None:
-            mask = apply_mask(loaded.mask, geometry, hard=is_hard(sample))
-        return apply_fill(rgb, mask, sample.settings.fill, seed=fill_seed(geometry))
+        @functools.cache
+        def mask_of(geometry: Geometry) -> np.ndarray:
+            return apply_mask(loaded.mask, geometry, hard=is_hard(sample))
+
+        @functools.cache
+        def picture_of(geometry: Geometry) -> np.ndarray:
+            return apply_image(loaded.rgb, geometry, resize=self.settings.resize)
+
+        pictures, fill = [], sample.settings.fill
+        for variant in job.latents:
+            geometry = entry.geometries[variant]
+            rgb = picture_of(geometry)
+            if fill != "keep" and loaded.has_mask:
+                rgb = apply_fill(rgb, mask_of(geometry), fill, seed=fill_seed(geometry))
+            pictures.append((entry.latent_keys[variant], rgb))
+        for variant, number in job.infills:
+            geometry, infill = entry.geometries[variant], entry.infills[number]
+            donor = None if infill.donor is None else load_sample(self.dataset.samples[infill.donor])
+            rgb = apply_infill(picture_of(geometry), mask_of(geometry), infill, donor=donor)
+            pictures.append((entry.infill_keys[variant][number], rgb))
+        masks = []
+        for variant in job.masks:
+            mask, shrink = mask_of(entry.geometries[variant]), entry.shrinks[variant]
+            if shrink is not None:
+                mask = shrink_to_circle(mask, factor=shrink.factor, seed=shrink.seed)
+            masks.append((entry.mask_keys[variant], encode_mask(mask)))
+        return _Prepared(entry, pictures, masks)
 
     def _encode(self, batch: list[tuple[str, str, np.ndarray]]) -> None:
         self.check_cancel()

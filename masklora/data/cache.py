@@ -15,6 +15,7 @@ import torch
 
 from ..config import CacheSettings
 from ..errors import CacheError, ConfigError
+from .batches import ORIGINAL
 from .builder import Builder, Cancel, Encoder, TextEncoder
 from .dataset import Dataset
 from .keys import digest, text_key
@@ -50,13 +51,19 @@ class Cache:
     built: dict[str, int] = field(default_factory=dict)
     sources: tuple[dict[str, Any], ...] = ()
 
-    def latent(self, entry: Entry, variant: int = 0) -> torch.Tensor:
+    def latent(self, entry: Entry, variant: int = 0, infill: int = ORIGINAL) -> torch.Tensor:
         """The latent of a variant: float32 (C, h, w) in the VAE's own space.
+
+        Args:
+            entry: Of this cache.
+            variant: Which crop, turn or flip.
+            infill: Which replaced background; `ORIGINAL` is the picture's own.
 
         Raises:
             CacheError: The entry is gone or damaged.
         """
-        return self.store.read("latent", entry.latent_keys[variant])[0]["latent"]
+        key = entry.latent_keys[variant] if infill == ORIGINAL else entry.infill_keys[variant][infill]
+        return self.store.read("latent", key)[0]["latent"]
 
     def mask(self, entry: Entry, variant: int = 0) -> torch.Tensor:
         """The mask of a variant at the pixels of the training picture: float32 (1, H, W) in 0..1.
@@ -99,6 +106,9 @@ class Cache:
             sizes[entry.bucket] = sizes.get(entry.bucket, 0) + 1
         lines = [f"{len(self.entries)} pictures in {len(sizes)} buckets:"]
         lines += [f"  {w}×{h}: {count}" for (w, h), count in sorted(sizes.items())]
+        infills = sum(len(entry.infills) for entry in self.entries)
+        if infills:
+            lines.append(f"{infills} replaced backgrounds, of which training draws (infill_probability in Masked Loss)")
         lines.append("made now: " + ", ".join(f"{count} {kind}" for kind, count in self.built.items()))
         return "\n".join([*lines, *self.notes])
 
@@ -156,6 +166,7 @@ def build_cache(
         builder.texts(entries, text)
         empty = text_key("", encoder=text.identity)
     keep = {("latent", k) for e in entries for k in e.latent_keys}
+    keep |= {("latent", k) for e in entries for keys in e.infill_keys for k in keys}
     keep |= {("mask", k) for e in entries for k in e.mask_keys}
     keep |= {("text", k) for e in entries for k in e.text_keys} | {("text", empty or "")}
     store.clean_up(limit=settings.max_gigabytes * 1e9, keep=keep)
@@ -209,6 +220,7 @@ def _fingerprint(entries: list[Entry], empty: str | None) -> str:
             e.bucket,
             e.latent_keys,
             e.mask_keys,
+            e.infill_keys,
             e.text_keys,
             e.weight,
             e.multiplier,

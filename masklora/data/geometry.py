@@ -7,6 +7,7 @@ the wrong place.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,19 +19,28 @@ from ..errors import DataError, MaskError
 
 KERNELS = ("lanczos", "area", "bilinear", "nearest-exact")
 ASPECT_TOLERANCE = 0.01
+_TURNING = {
+    "lanczos": cv2.INTER_LANCZOS4,
+    "area": cv2.INTER_LINEAR,
+    "bilinear": cv2.INTER_LINEAR,
+    "nearest-exact": cv2.INTER_NEAREST,
+}
 
 
 @dataclass(frozen=True)
 class Geometry:
     """How a source picture becomes a training picture; sizes are (width, height) in pixels.
 
-    `crop` is (x, y, width, height) inside the resized picture; the flip comes last.
+    `crop` is (x, y, width, height) inside the resized picture, turned around its centre so that what it shows
+    turns counter-clockwise by `angle` degrees; the flip comes last. Where a turned crop reaches beyond the
+    picture, the picture is mirrored and the mask is 0.
     """
 
     source: tuple[int, int]
     resized: tuple[int, int]
     crop: tuple[int, int, int, int]
     flip: bool = False
+    angle: float = 0.0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -39,14 +49,36 @@ class Geometry:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dict, the part of a cache key that stands for the geometry."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        if not self.angle:
+            del values["angle"]
+        return values
 
     def to_source(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Source coordinates of output coordinates; pixel centres are whole numbers in both."""
         if self.flip:
             x = self.crop[2] - 1 - x
+        x, y = self._turned(x, y)
         scale_x, scale_y = self.source[0] / self.resized[0], self.source[1] / self.resized[1]
-        return (x + self.crop[0] + 0.5) * scale_x - 0.5, (y + self.crop[1] + 0.5) * scale_y - 0.5
+        return (x + 0.5) * scale_x - 0.5, (y + 0.5) * scale_y - 0.5
+
+    def turn(self) -> np.ndarray:
+        """The 2×3 matrix from coordinates of the crop to those of the resized picture, before the flip."""
+        left, top, width, height = self.crop
+        cos, sin = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
+        mid_x, mid_y = (width - 1) / 2, (height - 1) / 2
+        return np.array(
+            [
+                [cos, -sin, left + mid_x - cos * mid_x + sin * mid_y],
+                [sin, cos, top + mid_y - sin * mid_x - cos * mid_y],
+            ]
+        )
+
+    def _turned(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not self.angle:
+            return x + self.crop[0], y + self.crop[1]
+        (a, b, c), (d, e, f) = self.turn()
+        return a * x + b * y + c, d * x + e * y + f
 
 
 def plan_geometry(
@@ -68,7 +100,7 @@ def plan_geometry(
         bucket: Width and height wanted.
         crop: "centre", "mask-centred" (as close to `focus` as the borders allow) or "random".
         flip: Mirror left and right.
-        focus: Centre of the mask in fractions of the source (see `mask_focus`); None is the centre.
+        focus: Centre of the mask in fractions of the source (see `mask_box`); None is the centre.
         generator: Draws the offset of a random crop.
         upscale: Whether the source may be enlarged.
 
@@ -97,10 +129,55 @@ def plan_geometry(
     return Geometry(source, resized, (left, top, out_w, out_h), flip)
 
 
-def mask_focus(mask: np.ndarray) -> tuple[float, float] | None:
-    """Centre of the bounding box of a mask (H, W) in 0..1, as fractions (x, y) of its size.
+def plan_box_geometry(
+    source: tuple[int, int],
+    bucket: tuple[int, int],
+    box: tuple[float, float, float, float],
+    *,
+    margin: float,
+    angle: float = 0.0,
+    upscale: bool = False,
+) -> Geometry:
+    """The geometry that fills `bucket` with a box of the source and a margin around it, undistorted.
 
-    The box counts cells above half of the mask's maximum, so faint feathering does not move it.
+    No pixel is enlarged for the sake of the box: a small box brings more of its surroundings. The crop stays
+    inside the picture unless it is turned.
+
+    Args:
+        source: Width and height of the picture after EXIF orientation.
+        bucket: Width and height wanted.
+        box: (left, top, right, bottom) in fractions of the source (see `mask_box`).
+        margin: On every side, as a share of the box's longer side.
+        angle: Degrees by which what the crop shows is turned counter-clockwise.
+        upscale: Whether a source smaller than the bucket may be enlarged.
+
+    Raises:
+        DataError: The source is smaller than the bucket and `upscale` is off.
+    """
+    (width, height), (out_w, out_h) = source, bucket
+    plain = plan_geometry(source, bucket, upscale=upscale)
+    box_w, box_h = (box[2] - box[0]) * width, (box[3] - box[1]) * height
+    around = 2 * margin * max(box_w, box_h)
+    cover = max(out_w / width, out_h / height)
+    scale = min(out_w / max(box_w + around, 1.0), out_h / max(box_h + around, 1.0))
+    scale = min(max(scale, cover), max(cover, 1.0))
+    resized = max(out_w, round(width * scale)), max(out_h, round(height * scale))
+    if scale == cover:
+        resized = plain.resized
+    left = _offset((box[0] + box[2]) / 2 * resized[0], out_w, resized[0] - out_w)
+    top = _offset((box[1] + box[3]) / 2 * resized[1], out_h, resized[1] - out_h)
+    return Geometry(source, resized, (left, top, out_w, out_h), angle=angle)
+
+
+def box_centre(box: tuple[float, float, float, float] | None) -> tuple[float, float] | None:
+    """Centre (x, y) of a box (left, top, right, bottom); None of None."""
+    return None if box is None else ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+
+
+def mask_box(mask: np.ndarray) -> tuple[float, float, float, float] | None:
+    """Bounding box (left, top, right, bottom) of a mask (H, W) in 0..1, as fractions of its size.
+
+    The box counts pixels above half of the mask's maximum, so faint feathering does not move it.
 
     Returns:
         None for a mask that is zero everywhere.
@@ -111,7 +188,12 @@ def mask_focus(mask: np.ndarray) -> tuple[float, float] | None:
     inside = mask > peak / 2
     columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
     height, width = mask.shape
-    return (columns[0] + columns[-1] + 1) / 2 / width, (rows[0] + rows[-1] + 1) / 2 / height
+    return (
+        float(columns[0] / width),
+        float(rows[0] / height),
+        float((columns[-1] + 1) / width),
+        float((rows[-1] + 1) / height),
+    )
 
 
 def apply_image(image: np.ndarray, geometry: Geometry, *, resize: str = "lanczos") -> np.ndarray:
@@ -130,7 +212,8 @@ def apply_image(image: np.ndarray, geometry: Geometry, *, resize: str = "lanczos
             f"the picture is {image.shape[1]}×{image.shape[0]}, not "
             f"{geometry.source[0]}×{geometry.source[1]}: it changed while it was read. Run again."
         )
-    return _crop(_resize(image, geometry.resized, kernel=resize, grow="bilinear"), geometry)
+    resized = _resize(image, geometry.resized, kernel=resize, grow="bilinear")
+    return _crop(resized, geometry, kernel=resize, border=cv2.BORDER_REFLECT_101)
 
 
 def apply_mask(mask: np.ndarray, geometry: Geometry, *, hard: bool = False, kernel: str | None = None) -> np.ndarray:
@@ -152,7 +235,7 @@ def apply_mask(mask: np.ndarray, geometry: Geometry, *, hard: bool = False, kern
     _check_aspect((width, height), geometry.source)
     grow = "nearest-exact" if hard else "bilinear"
     resized = _resize(np.asarray(mask, np.float32), geometry.resized, kernel=kernel or "area", grow=grow)
-    out = _crop(resized, geometry)
+    out = _crop(resized, geometry, kernel=kernel or ("nearest-exact" if hard else "area"), border=cv2.BORDER_CONSTANT)
     return out if kernel else np.clip(out, 0.0, 1.0)
 
 
@@ -169,9 +252,20 @@ def _offset(centre: float, length: int, slack: int) -> int:
     return min(max(int(np.floor(centre - length / 2 + 1e-9)), 0), slack)
 
 
-def _crop(array: np.ndarray, geometry: Geometry) -> np.ndarray:
+def _crop(array: np.ndarray, geometry: Geometry, *, kernel: str, border: int) -> np.ndarray:
     left, top, width, height = geometry.crop
-    out = array[top : top + height, left : left + width]
+    if geometry.angle:
+        # OpenCV turns pictures of at most 32767 px a side: only the part that the crop touches goes in.
+        matrix = geometry.turn()
+        reach = math.hypot(width, height) / 2 + 8
+        middle = matrix @ [(width - 1) / 2, (height - 1) / 2, 1]
+        x, y = (max(0, math.floor(centre - reach)) for centre in middle)
+        part = array[y : math.ceil(middle[1] + reach), x : math.ceil(middle[0] + reach)]
+        matrix[:, 2] -= x, y
+        flags = _TURNING[kernel] | cv2.WARP_INVERSE_MAP
+        out = cv2.warpAffine(part, matrix, (width, height), flags=flags, borderMode=border)
+    else:
+        out = array[top : top + height, left : left + width]
     return np.ascontiguousarray(out[:, ::-1] if geometry.flip else out)
 
 

@@ -76,8 +76,27 @@ def latent_key(image: str, geometry: Geometry, *, resize: str, fill: str, fill_m
 def mask_key(identity: str | None, geometry: Geometry, *, hard: bool) -> str:
     """Key of a mask at the training geometry; None, a picture without a mask, depends on the size only."""
     if identity is None:
-        return digest("ones", VERSION, list(geometry.size))
+        # A turned crop weighs nothing beyond the picture.
+        return digest("ones", VERSION, geometry.to_dict() if geometry.angle else list(geometry.size))
     return digest("mask", VERSION, identity, geometry.to_dict(), hard)
+
+
+def shrunk_key(key: str, shrink: Any | None) -> str:
+    """Key of a mask of key `key` after its random shrinking, a dataclass; the key itself without one."""
+    return key if shrink is None else digest("shrunk", VERSION, key, asdict(shrink))
+
+
+def infill_key(bare: str, infill: Any, *, mask: str | None, donor: tuple[str, str | None] | None) -> str:
+    """Key of the latent of a picture whose background was replaced.
+
+    Args:
+        bare: Key of the picture's latent without fill.
+        infill: The dataclass that says what was put there.
+        mask: `mask_identity` of the mask.
+        donor: Digest of the other picture's bytes and identity of its mask, where it lends its background.
+    """
+    what = {name: value for name, value in asdict(infill).items() if name != "donor"}
+    return digest("infill", VERSION, bare, what, mask, donor)
 
 
 def text_key(text: str, *, encoder: str) -> str:

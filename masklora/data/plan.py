@@ -14,27 +14,44 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..config import CROPS, CacheSettings, check_choice, check_range
+from ..config import CROPS, INFILLS, CacheSettings, check_choice, check_range
 from ..errors import ConfigError, DataError
 from .buckets import assign
 from .captions import caption_variants
 from .dataset import Dataset, Sample, load_mask, source_path
-from .geometry import Geometry, mask_focus, plan_geometry
-from .keys import Memo, array_digest, digest, latent_key, mask_identity, mask_key, text_key
+from .geometry import Geometry, box_centre, mask_box, plan_box_geometry, plan_geometry
+from .infill import DonorRing, Infill, plan_infills
+from .keys import Memo, array_digest, digest, infill_key, latent_key, mask_identity, mask_key, shrunk_key, text_key
 from .mask_bytes import PackedMask
 
 Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
+class Shrink:
+    """How a variant's mask is reduced to a disc around one of its points; see `masks.shrink_to_circle`."""
+
+    factor: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to show a sample: where its pixels go, and how much of its mask is left."""
+
+    geometry: Geometry
+    shrink: Shrink | None
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One sample in the cache; variant i has `geometries[i]`, `latent_keys[i]` and `mask_keys[i]`.
+    """One sample in the cache; variant i has `geometries[i]`, `latent_keys[i]`, `mask_keys[i]` and so on.
 
     Attributes:
         index: Position of the sample in the data set.
         name: The sample's name; a number makes it unique where data sets share names.
         bucket: Training width and height.
-        geometries: One per variant: random crops, each also flipped if flip is on.
+        geometries: One per variant: random crops and turns, each also flipped if flip is on.
         latent_keys: Key of each variant's latent.
         mask_keys: Key of each variant's mask.
         captions: Caption texts to choose from.
@@ -44,6 +61,9 @@ class Entry:
         regularisation: Whether it is a regularisation (class) picture.
         caption_dropout: Probability that a step uses the empty caption instead.
         has_mask: Whether the picture has a mask at all; without one its mask is all ones.
+        shrinks: Per variant how its mask is shrunk at random, None where it is whole.
+        infills: What replaces the background, the same for all variants; none without a mask.
+        infill_keys: Per variant the key of each infill's latent.
     """
 
     index: int
@@ -59,6 +79,9 @@ class Entry:
     regularisation: bool = False
     caption_dropout: float = 0.0
     has_mask: bool = True
+    shrinks: tuple[Shrink | None, ...] = ()
+    infills: tuple[Infill, ...] = ()
+    infill_keys: tuple[tuple[str, ...], ...] = ()
 
     @property
     def variants(self) -> int:
@@ -78,11 +101,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What a sample is before geometry: digest of its picture, identity and focus of its mask."""
+    """What a sample is before geometry: digest of its picture, identity and bounding box of its mask."""
 
     image: str
     identity: str | None
-    focus: tuple[float, float] | None
+    box: tuple[float, float, float, float] | None
 
 
 def check_settings(settings: CacheSettings) -> None:
@@ -99,6 +122,13 @@ def check_settings(settings: CacheSettings) -> None:
     check_range("variants", settings.variants, 1, 1000)
     check_range("batch size", settings.batch_size, 1, 1024)
     check_range("max gigabytes", settings.max_gigabytes, 0.0, 1e6)
+    check_choice("infill", settings.infill, INFILLS)
+    check_range("infill_variants", settings.infill_variants, 0, 100)
+    check_range("crop_margin", settings.crop_margin, 0.0, 10.0)
+    check_range("rotate", settings.rotate, 0.0, 180.0)
+    check_range("mask_shrink", settings.mask_shrink, 0.01, 1.0)
+    if settings.crop == "around mask":
+        check_range("crop_margin_max", settings.crop_margin_max, settings.crop_margin, 10.0)
     if settings.bucket_step > settings.resolution:
         raise ConfigError(
             f"bucket step: expected at most the resolution {settings.resolution}, got {settings.bucket_step}."
@@ -136,12 +166,17 @@ def plan_entries(
     if not samples:
         raise DataError("The data set has no pictures. Check its folder and its filters.")
     buckets = assign([s.size for s in samples], settings, multiple=multiple, names=[s.name for s in samples])
+    boxed = settings.crop in ("mask-centred", "around mask")
+    facts = []
+    for index, sample in enumerate(samples):
+        check_cancel()
+        progress(index, len(samples), f"looking at {sample.name}")
+        facts.append(_facts_of(sample, memo=memo, boxed=boxed))
+    ring = DonorRing([sample.key for sample in samples])
     entries = []
     names: Counter[str] = Counter()
     for index, (sample, bucket) in enumerate(zip(samples, buckets, strict=True)):
-        check_cancel()
-        progress(index, len(samples), f"looking at {sample.name}")
-        entry = _plan(index, sample, bucket, settings=settings, memo=memo, encoder=encoder, text=text)
+        entry = _plan(index, sample, bucket, settings=settings, facts=facts, ring=ring, identities=(encoder, text))
         names[sample.name] += 1
         if names[sample.name] > 1:
             entry = dataclasses.replace(entry, name=f"{sample.name} ({names[sample.name]})")
@@ -155,38 +190,61 @@ def _plan(
     bucket: tuple[int, int],
     *,
     settings: CacheSettings,
-    memo: Memo,
-    encoder: str,
-    text: str | None,
+    facts: list[_Facts],
+    ring: DonorRing,
+    identities: tuple[str, str | None],
 ) -> Entry:
-    facts = _facts_of(sample, memo=memo, focus=settings.crop == "mask-centred")
-    geometries = _geometries(sample, bucket, settings, focus=facts.focus)
+    own, (encoder, text) = facts[index], identities
+    variants = _variants(sample, bucket, settings, box=own.box, masked=own.identity is not None)
     captions = _captions(sample, settings)
     options = sample.settings
+    infills: tuple[Infill, ...] = ()
+    if own.identity is not None and settings.infill_variants:
+        infills = plan_infills(
+            index,
+            sample.key,
+            kind=settings.infill,
+            count=settings.infill_variants,
+            seed=settings.seed,
+            ring=ring,
+        )
+    donors = [None if i.donor is None else (facts[i.donor].image, facts[i.donor].identity) for i in infills]
+
+    def bare(variant: Variant, fill: str) -> str:
+        return latent_key(
+            own.image,
+            variant.geometry,
+            resize=settings.resize,
+            fill=fill,
+            fill_mask=own.identity,
+            encoder=encoder,
+        )
+
     return Entry(
         index=index,
         name=sample.name,
         bucket=bucket,
-        geometries=geometries,
-        latent_keys=tuple(
-            latent_key(
-                facts.image,
-                geometry,
-                resize=settings.resize,
-                fill=options.fill,
-                fill_mask=facts.identity,
-                encoder=encoder,
-            )
-            for geometry in geometries
+        geometries=tuple(variant.geometry for variant in variants),
+        latent_keys=tuple(bare(variant, options.fill) for variant in variants),
+        mask_keys=tuple(
+            shrunk_key(mask_key(own.identity, v.geometry, hard=is_hard(sample)), v.shrink) for v in variants
         ),
-        mask_keys=tuple(mask_key(facts.identity, g, hard=is_hard(sample)) for g in geometries),
         captions=captions,
         text_keys=() if text is None else tuple(text_key(c, encoder=text) for c in captions),
         weight=sample.repeats,
         multiplier=options.loss_multiplier,
         regularisation=options.regularisation,
         caption_dropout=options.caption.dropout,
-        has_mask=facts.identity is not None,
+        has_mask=own.identity is not None,
+        shrinks=tuple(variant.shrink for variant in variants),
+        infills=infills,
+        infill_keys=tuple(
+            tuple(
+                infill_key(bare(variant, "keep"), infill, mask=own.identity, donor=donor)
+                for infill, donor in zip(infills, donors, strict=True)
+            )
+            for variant in variants
+        ),
     )
 
 
@@ -195,23 +253,22 @@ def is_hard(sample: Sample) -> bool:
     return sample.transform.binarize and sample.transform.feather <= 0
 
 
-def _facts_of(sample: Sample, *, memo: Memo, focus: bool) -> _Facts:
+def _facts_of(sample: Sample, *, memo: Memo, boxed: bool) -> _Facts:
     image = _image_digest(sample, memo)
     source, channel = _mask_source(sample, image, memo)
     if source is None:
         return _Facts(image, None, None)
     identity = mask_identity(source, channel=channel, transform=sample.transform)
     known = memo.facts(identity)
-    if known is None and not source.startswith("alpha") and not focus:
+    if known is None and not source.startswith("alpha") and not boxed:
         return _Facts(image, identity, None)
-    if known is None or (focus and known["has"] and "focus" not in known):
+    if known is None or (boxed and known["has"] and "box" not in known):
         mask = load_mask(sample)
-        centre = None if mask is None else mask_focus(mask)
-        known = memo.note(identity, has=mask is not None, focus=centre and [float(c) for c in centre])
+        known = memo.note(identity, has=mask is not None, box=None if mask is None else mask_box(mask))
     if not known["has"]:
         return _Facts(image, None, None)
-    centre = known.get("focus") if focus else None
-    return _Facts(image, identity, (centre[0], centre[1]) if centre else None)
+    box = known.get("box") if boxed else None
+    return _Facts(image, identity, (box[0], box[1], box[2], box[3]) if box else None)
 
 
 def _image_digest(sample: Sample, memo: Memo) -> str:
@@ -230,25 +287,59 @@ def _mask_source(sample: Sample, image: str, memo: Memo) -> tuple[str | None, st
     return (f"alpha {image}", "") if sample.alpha and sample.image is None else (None, "")
 
 
-def _geometries(
-    sample: Sample, bucket: tuple[int, int], settings: CacheSettings, *, focus: tuple[float, float] | None
-) -> tuple[Geometry, ...]:
-    crops = settings.variants if settings.crop == "random" else 1
-    found: dict[Geometry, None] = {}
-    for number in range(crops):
-        seed = int(digest("crop", settings.seed, sample.name, number)[:16], 16)
-        plain = plan_geometry(
+def _variants(
+    sample: Sample,
+    bucket: tuple[int, int],
+    settings: CacheSettings,
+    *,
+    box: tuple[float, float, float, float] | None,
+    masked: bool,
+) -> tuple[Variant, ...]:
+    shrinks = masked and settings.mask_shrink < 1
+    zooms = settings.crop == "around mask" and settings.crop_margin_max > settings.crop_margin
+    chance = settings.crop == "random" or settings.rotate > 0 or shrinks or (zooms and box is not None)
+    found: dict[Variant, None] = {}
+    for number in range(settings.variants if chance else 1):
+        random = np.random.default_rng(int(digest("crop", settings.seed, sample.name, number)[:16], 16))
+        geometry = _geometry(sample, bucket, settings, box=box, random=random)
+        shrink = None
+        if shrinks:
+            shrink = Shrink(float(random.uniform(settings.mask_shrink, 1.0)), int(random.integers(2**53)))
+        found[Variant(geometry, shrink)] = None
+        if settings.flip:
+            found[Variant(dataclasses.replace(geometry, flip=True), shrink)] = None
+    return tuple(found)
+
+
+def _geometry(
+    sample: Sample,
+    bucket: tuple[int, int],
+    settings: CacheSettings,
+    *,
+    box: tuple[float, float, float, float] | None,
+    random: np.random.Generator,
+) -> Geometry:
+    if settings.crop == "around mask" and box is not None:
+        geometry = plan_box_geometry(
             sample.size,
             bucket,
-            crop=settings.crop,
-            focus=focus,
-            generator=np.random.default_rng(seed),
+            box,
+            margin=float(random.uniform(settings.crop_margin, settings.crop_margin_max)),
             upscale=settings.upscale,
         )
-        found[plain] = None
-        if settings.flip:
-            found[dataclasses.replace(plain, flip=True)] = None
-    return tuple(found)
+    else:
+        geometry = plan_geometry(
+            sample.size,
+            bucket,
+            crop="centre" if settings.crop == "around mask" else settings.crop,
+            focus=box_centre(box),
+            generator=random,
+            upscale=settings.upscale,
+        )
+    if settings.rotate > 0:
+        angle = float(random.uniform(-settings.rotate, settings.rotate))
+        geometry = dataclasses.replace(geometry, angle=round(angle, 4))
+    return geometry
 
 
 def _captions(sample: Sample, settings: CacheSettings) -> tuple[str, ...]:

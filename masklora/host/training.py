@@ -106,7 +106,7 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     _check_noise(settings.loss, trainable.schedule)
     if settings.loss.zero_terminal_snr:
         trainable.use_zero_terminal_snr()
-    for line in [*trainable.incoming_notes(), *channel_notes(settings.loss, request.cache)]:
+    for line in [*trainable.incoming_notes(), *cache_notes(settings.loss, request.cache)]:
         report(line)
     adapters = trainable.make_adapters(settings.adapter, seed=settings.train.seed)
     names = layer_names(
@@ -175,7 +175,19 @@ def _misfit(found: str, title: str, wanted: int) -> FamilyError:
     )
 
 
-def channel_notes(loss: LossSettings, cache: Cache) -> list[str]:
+def cache_notes(loss: LossSettings, cache: Cache) -> list[str]:
+    """Lines on what the loss asks of the cache and does not find there: mask channels, replaced backgrounds."""
+    notes = _channel_notes(loss, cache)
+    masked = [entry for entry in cache.entries if entry.has_mask]
+    if loss.infill_probability > 0 and masked and not any(entry.infills for entry in masked):
+        notes.append(
+            f"infill_probability is {loss.infill_probability:g}, but the cache holds no replaced backgrounds: every "
+            "step sees the pictures' own. Set infill_variants in Cache Dataset to 3, or infill_probability to 0."
+        )
+    return notes
+
+
+def _channel_notes(loss: LossSettings, cache: Cache) -> list[str]:
     """Lines on data sets whose masks were read from another channel than the loss preset's trainer reads."""
     wanted = loss.mask_channel
     read = {s["settings"]["mask_channel"] for s in cache.sources if s["settings"]["mask_source"] != "alpha"}

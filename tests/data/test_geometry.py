@@ -1,5 +1,7 @@
 """One geometry: what the picture shows at a pixel is what the mask weighs at that pixel."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +9,16 @@ from PIL import Image
 from masklora.config import CacheSettings, DatasetSettings, MaskTransform
 from masklora.data.buckets import choose_bucket
 from masklora.data.dataset import Sample, load_sample
-from masklora.data.geometry import KERNELS, Geometry, apply_image, apply_mask, mask_focus, plan_geometry
+from masklora.data.geometry import (
+    KERNELS,
+    Geometry,
+    apply_image,
+    apply_mask,
+    box_centre,
+    mask_box,
+    plan_box_geometry,
+    plan_geometry,
+)
 from masklora.data.reading import image_size
 from masklora.errors import DataError, MaskError
 
@@ -190,17 +201,17 @@ def test_the_picture_is_covered_without_distortion_and_without_borders():
 def test_a_mask_centred_crop_holds_the_mask_in_its_middle_or_touches_the_border():
     mask = np.zeros((300, 900), np.float32)
     mask[100:200, 600:700] = 1
-    geometry = plan_geometry((900, 300), (192, 192), crop="mask-centred", focus=mask_focus(mask))
+    geometry = plan_geometry((900, 300), (192, 192), crop="mask-centred", focus=box_centre(mask_box(mask)))
     columns = np.flatnonzero(apply_mask(mask, geometry).max(axis=0) > 0.5)
     assert abs((columns[0] + columns[-1]) / 2 - 95.5) <= 1
     mask[:] = 0
     mask[:, 880:] = 1
-    geometry = plan_geometry((900, 300), (192, 192), crop="mask-centred", focus=mask_focus(mask))
+    geometry = plan_geometry((900, 300), (192, 192), crop="mask-centred", focus=box_centre(mask_box(mask)))
     assert geometry.crop[0] + 192 == geometry.resized[0]
 
 
-def test_an_empty_mask_has_no_focus_and_its_crop_is_centred():
-    assert mask_focus(np.zeros((10, 20), np.float32)) is None
+def test_an_empty_mask_has_no_box_and_its_crop_is_centred():
+    assert mask_box(np.zeros((10, 20), np.float32)) is None
     centred = plan_geometry((900, 300), (192, 192))
     assert plan_geometry((900, 300), (192, 192), crop="mask-centred", focus=None) == centred
 
@@ -255,3 +266,72 @@ def test_grow_is_measured_in_pixels_of_the_picture_whatever_the_masks_scale(tmp_
         geometry = plan_geometry((300, 200), (192, 128))
         covered.append(apply_mask(load_sample(sample).mask, geometry).mean())
     assert covered[0] == pytest.approx(covered[1], rel=0.02)
+
+
+@pytest.mark.parametrize("angle", [7.0, -30.0, 90.0, 180.0])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_turned_crop_shows_the_place_of_the_source_that_the_geometry_says(angle, flip):
+    size, bucket = (500, 400), (128, 192)
+    geometry = replace(plan_geometry(size, bucket, crop="centre"), angle=angle, flip=flip)
+    where = geometry.to_source(*coordinates(bucket, slice(None)))
+    inside = np.logical_and.reduce([(w >= 2) & (w <= n - 3) for w, n in zip(where, size, strict=True)])
+    assert inside.mean() > 0.3
+    for axis in (0, 1):
+        scale = geometry.resized[axis] / size[axis]
+        source, largest = coordinates(size, axis), float(max(size))
+        shown = apply_image(source, geometry)
+        weighed = apply_mask(source / largest, geometry) * largest
+        assert np.abs(shown - where[axis])[inside].max() * scale < 0.5
+        assert np.abs(weighed - where[axis])[inside].max() * scale < 0.5
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_one_kernel_forced_on_both_gives_identical_bits_when_turned(kernel):
+    source = np.random.default_rng(0).random((300, 260), dtype=np.float32)
+    geometry = replace(plan_geometry((260, 300), (128, 128)), angle=4.0)
+    where = geometry.to_source(*coordinates((128, 128), slice(None)))
+    inside = np.logical_and.reduce([(w > 12) & (w < n - 12) for w, n in zip(where, (260, 300), strict=True)])
+    image, mask = apply_image(source, geometry, resize=kernel), apply_mask(source, geometry, kernel=kernel)
+    assert np.array_equal(image[inside], mask[inside])
+
+
+def test_what_a_positive_angle_shows_is_turned_counter_clockwise():
+    mask = np.zeros((100, 100), np.float32)
+    mask[45:55, 80:90] = 1
+    turned = apply_mask(mask, Geometry((100, 100), (100, 100), (0, 0, 100, 100), angle=90.0))
+    assert box_centre(mask_box(turned)) == pytest.approx((0.5, 0.15), abs=0.011)
+
+
+def test_beyond_the_picture_a_turned_mask_is_zero_and_its_picture_mirrored():
+    geometry = Geometry((64, 64), (64, 64), (0, 0, 64, 64), angle=45.0)
+    assert apply_mask(np.ones((64, 64), np.float32), geometry)[0, 0] == 0
+    assert apply_image(np.full((64, 64, 3), 90, np.uint8), geometry).min() >= 88
+
+
+def test_a_very_wide_picture_can_be_turned():
+    wide = np.zeros((64, 40_000), np.float32)
+    wide[:, 39_000:] = 1
+    geometry = Geometry((40_000, 64), (40_000, 64), (39_000, 0, 64, 64), angle=10.0)
+    assert apply_mask(wide, geometry)[32, 40] == 1
+
+
+def test_a_geometry_without_an_angle_has_the_key_it_always_had():
+    assert "angle" not in Geometry((8, 8), (8, 8), (0, 0, 8, 8)).to_dict()
+    assert Geometry((8, 8), (8, 8), (0, 0, 8, 8), angle=1.0).to_dict()["angle"] == 1.0
+
+
+BOXES = [(0.4, 0.4, 0.5, 0.6), (0.0, 0.0, 1.0, 1.0), (0.9, 0.9, 1.0, 1.0), (0.5, 0.5, 0.5, 0.5)]
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_a_crop_around_a_box_holds_it_inside_the_picture_and_enlarges_nothing(box):
+    source, bucket = (800, 600), (128, 192)
+    geometry = plan_box_geometry(source, bucket, box, margin=0.2)
+    left, top, width, height = geometry.crop
+    assert (width, height) == bucket
+    assert 0 <= left <= geometry.resized[0] - width
+    assert 0 <= top <= geometry.resized[1] - height
+    assert geometry.resized[0] <= source[0]
+    if box[2] - box[0] < 0.5:
+        assert left <= box[0] * geometry.resized[0] + 1
+        assert left + width >= box[2] * geometry.resized[0] - 1

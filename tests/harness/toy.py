@@ -25,6 +25,7 @@ class ToyEntry:
     caption_dropout: float = 0.25
     latent_keys: tuple = ("a", "b")
     text_keys: tuple = ("x", "y")
+    infill_keys: tuple = ()
     geometries: tuple = ("upright", "flipped")
 
 
@@ -35,9 +36,9 @@ class ToyCache:
         self.entries = entries
         self.mask_reads = 0
 
-    def latent(self, entry, variant):
+    def latent(self, entry, variant, infill=-1):
         height, width = GRIDS[entry.bucket]
-        return torch.randn(CHANNELS, height, width, generator=seeded(entry.name, variant))
+        return torch.randn(CHANNELS, height, width, generator=seeded(entry.name, variant + 100 * (infill + 1)))
 
     def mask(self, entry, variant):
         self.mask_reads += 1

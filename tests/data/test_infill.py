@@ -1,0 +1,284 @@
+"""Replaced backgrounds and the other cached variants: what they show, what they keep, what makes them stale."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.caching import SETTINGS, Bench, blob, picture, save
+from masklora.config import INFILLS
+from masklora.data.dataset import LoadedSample
+from masklora.data.infill import KINDS, DonorRing, Infill, apply_infill, donor_background, plan_infills, soft_edge
+from masklora.data.inspection import inspect
+from masklora.errors import ConfigError, MaskError
+
+MIXED = replace(SETTINGS, infill_variants=3)
+RING = DonorRing([f"{i}.png" for i in range(20)])
+
+
+def scene(size=96):
+    """A red square on a green and blue striped background, its mask, and both as a loaded sample."""
+    rgb = np.zeros((size, size, 3), np.uint8)
+    rgb[..., 1] = 200
+    rgb[::4, :, 2] = 250
+    mask = np.zeros((size, size), np.float32)
+    mask[size // 4 : size // 2, size // 4 : size // 2] = 1
+    rgb[mask > 0] = (250, 10, 10)
+    return rgb, mask, LoadedSample(rgb, mask, True)
+
+
+def infill_of(kind):
+    return Infill(kind, 7, donor=0 if kind == "other picture" else None)
+
+
+def other():
+    rgb = np.full((50, 80, 3), (40, 60, 220), np.uint8)
+    mask = np.zeros((50, 80), np.float32)
+    mask[20:30, 30:50] = 1
+    rgb[20:30, 30:50] = (255, 255, 0)
+    return LoadedSample(rgb, mask, True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_subject_keeps_every_pixel_and_the_background_none_of_its_pattern(kind):
+    rgb, mask, _ = scene()
+    before = rgb.copy()
+    out = apply_infill(rgb, mask, infill_of(kind), donor=other())
+    assert out.dtype == np.uint8
+    assert np.array_equal(out[mask == 1], rgb[mask == 1])
+    assert np.array_equal(rgb, before)
+    far = soft_edge(mask) < 1e-3
+    stripes = np.abs(np.diff(out[..., 2].astype(int), axis=0))[far[1:]]
+    assert stripes.max() < 20
+    assert np.array_equal(out, apply_infill(rgb, mask, infill_of(kind), donor=other()))
+
+
+def test_the_subject_s_colours_do_not_run_into_a_blurred_background():
+    rgb, mask, _ = scene()
+    out = apply_infill(rgb, mask, Infill("blur"))
+    assert out[soft_edge(mask) < 1e-3][:, 0].max() <= 2
+
+
+def test_inpainting_fills_the_background_from_the_subject_s_edge():
+    rgb, mask, _ = scene()
+    out = apply_infill(rgb, mask, Infill("inpaint"))
+    assert out[mask == 0][:, 0].mean() > 150
+
+
+def test_another_picture_lends_its_background_without_its_subject():
+    background = donor_background(other(), (96, 96))
+    assert background.shape == (96, 96, 3)
+    assert np.abs(background.astype(int) - (40, 60, 220)).max() <= 12
+    bare = replace(other(), has_mask=False)
+    assert np.abs(donor_background(bare, (96, 96)).astype(int) - (255, 255, 0)).max(axis=2).min() <= 12
+
+
+def test_the_seam_is_soft_and_never_eats_the_mask():
+    _, mask, _ = scene(512)
+    edge = soft_edge(mask)
+    assert (edge >= mask).all()
+    row = edge[200, 256:276]
+    assert (np.diff(row) <= 0).all()
+    assert 0.3 < row[0] < 0.6
+    assert row[-1] < 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_empty_and_full_masks_and_tiny_pictures_work(kind, value, size):
+    rgb = picture(0, (size, size))
+    mask = np.full((size, size), value, np.float32)
+    out = apply_infill(rgb, mask, infill_of(kind), donor=other())
+    assert out.shape == rgb.shape
+    if value == 1:
+        assert np.array_equal(out, rgb)
+
+
+def test_a_grey_mask_mixes_in_proportion():
+    rgb = np.full((32, 32, 3), 200, np.uint8)
+    infill = Infill("flat colour", 3)
+    colour = apply_infill(rgb, np.zeros((32, 32), np.float32), infill)[0, 0].astype(float)
+    mixed = apply_infill(rgb, np.full((32, 32), 0.25, np.float32), infill)[0, 0]
+    assert np.abs(mixed - (0.25 * 200 + 0.75 * colour)).max() <= 1
+
+
+def test_a_mask_of_another_size_or_a_missing_donor_is_an_error():
+    rgb, mask, _ = scene()
+    with pytest.raises(MaskError, match="96×96, got 48×96"):
+        apply_infill(rgb, mask[:, :48], Infill("blur"))
+    with pytest.raises(MaskError, match="and the other picture"):
+        apply_infill(rgb, mask, Infill("other picture", donor=1))
+
+
+def test_infills_follow_seed_and_key_and_are_never_alike():
+    one = plan_infills(3, "3.png", kind="mixed", count=3, seed=0, ring=RING)
+    assert one == plan_infills(3, "3.png", kind="mixed", count=3, seed=0, ring=RING)
+    assert len({infill.kind for infill in one}) == 3
+    assert plan_infills(3, "3.png", kind="mixed", count=3, seed=1, ring=RING) != one
+    many = [plan_infills(i, f"{i}.png", kind="mixed", count=8, seed=0, ring=RING) for i in range(20)]
+    for index, infills in enumerate(many):
+        assert len(set(infills)) == len(infills)
+        assert index not in {infill.donor for infill in infills}
+    kinds = Counter(infill.kind for infills in many for infill in infills[:3])
+    assert set(kinds) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", INFILLS)
+def test_each_kind_can_be_asked_for_alone(kind):
+    infills = plan_infills(0, "0.png", kind=kind, count=3, seed=0, ring=RING)
+    assert len(infills) == (1 if kind in ("blur", "inpaint") else 3)
+    assert kind == "mixed" or {infill.kind for infill in infills} == {kind}
+
+
+def test_a_single_picture_has_no_other_and_gets_flat_colours():
+    infills = plan_infills(0, "a", kind="other picture", count=3, seed=0, ring=DonorRing(["a"]))
+    assert [infill.kind for infill in infills] == ["flat colour"] * 3
+
+
+def test_a_new_picture_changes_few_donors():
+    keys = [f"{i}.png" for i in range(200)]
+    before, after = DonorRing(keys), DonorRing([*keys, "new.png"])
+
+    def donors(ring):
+        return [plan_infills(i, key, kind="other picture", count=1, seed=0, ring=ring) for i, key in enumerate(keys)]
+
+    changed = sum(one != other for one, other in zip(donors(before), donors(after), strict=True))
+    assert changed <= 20
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """Two pictures with masks, one without."""
+    root = tmp_path / "set"
+    root.mkdir()
+    for seed, name in enumerate("abc"):
+        save(picture(seed), root / f"{name}.png")
+    for seed, name in enumerate("ab"):
+        save(blob(seed), root / f"{name}_mask.png")
+    return Bench(root, tmp_path / "store")
+
+
+def test_variants_are_cached_for_pictures_with_a_mask_only_and_once(bench):
+    made = bench.build(MIXED)
+    # Two originals with three variants each (fewer only if two are alike), and one original without.
+    assert made[0] == 3 + sum(len(entry.infills) for entry in bench.cache.entries) == 9
+    assert [len(entry.infill_keys[0]) for entry in bench.cache.entries] == [3, 3, 0]
+    assert bench.build(MIXED)[0] == 0
+    assert "6 replaced backgrounds" in bench.cache.summary()
+
+
+def test_a_variant_s_latent_is_the_original_inside_and_another_outside(bench):
+    bench.build(MIXED)
+    cache = bench.cache
+    entry = cache.entries[0]
+    mask, original = cache.mask(entry)[0].numpy(), cache.latent(entry).numpy()
+    whole = mask.reshape(mask.shape[0] // 8, 8, -1, 8).min(axis=(1, 3)) == 1
+    outside = mask.reshape(mask.shape[0] // 8, 8, -1, 8).max(axis=(1, 3)) == 0
+    for number in range(3):
+        replaced = cache.latent(entry, 0, number).numpy()
+        assert np.abs(replaced - original)[:, whole].max() < 1e-6
+        assert np.abs(replaced - original)[:, outside].max() > 0.02
+
+
+@pytest.mark.parametrize(
+    ("change", "remade"),
+    [
+        ({"infill": "flat colour"}, True),
+        ({"seed": 1}, True),
+        ({"infill_variants": 2}, False),
+        ({"infill_variants": 0}, False),
+        ({"batch_size": 1}, False),
+    ],
+)
+def test_settings_that_decide_the_background_make_it_anew_and_others_do_not(bench, change, remade):
+    bench.build(MIXED)
+    before = bench.cache.fingerprint
+    made = bench.build(replace(MIXED, **change))[0]
+    assert (made > 0) == remade
+    assert (bench.cache.fingerprint == before) == (change == {"batch_size": 1})
+
+
+def test_an_edited_mask_stales_its_own_variants_and_those_that_borrowed_its_background(bench):
+    bench.build(MIXED)
+    borrowed = sum(i.donor == 0 for e in bench.cache.entries for i in e.infills)
+    save(blob(100), bench.folder / "a_mask.png")
+    latents, masks, _ = bench.build(MIXED)
+    assert (latents, masks) == (3 + borrowed, 1)
+
+
+def test_a_fill_changes_the_original_and_not_its_variants(bench):
+    bench.build(MIXED)
+    assert bench.build(MIXED, fill="grey")[0] == 2
+
+
+def test_shrunken_masks_are_variants_that_share_one_latent(bench):
+    settings = replace(SETTINGS, mask_shrink=0.3, variants=4)
+    assert bench.build(settings)[:2] == (3, 2 * 4 + 1)
+    entry = bench.cache.entries[0]
+    bench.build(SETTINGS)
+    whole = bench.cache.mask(bench.cache.entries[0])[0].numpy()
+    bench.build(settings)
+    shrunken = [bench.cache.mask(entry, v)[0].numpy() for v in range(4)]
+    for mask in shrunken:
+        assert 0 < mask.sum() <= whole.sum()
+        assert (mask <= whole).all()
+    assert len({mask.sum() for mask in shrunken}) > 1
+    assert len(bench.cache.entries[2].mask_keys) == 1
+
+
+def test_turned_crops_weigh_nothing_beyond_the_picture_even_without_a_mask(bench):
+    bench.build(replace(SETTINGS, rotate=45.0, variants=3, seed=3))
+    unmasked = bench.cache.entries[2]
+    assert unmasked.variants == 3
+    masks = [bench.cache.mask(unmasked, v)[0].numpy() for v in range(3)]
+    assert any(mask.min() == 0 for mask in masks)
+    assert all(mask[mask.shape[0] // 2, mask.shape[1] // 2] == 1 for mask in masks)
+
+
+def test_a_crop_around_the_mask_shows_it_larger_and_whole(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    save(picture(0, (320, 256)), root / "a.png")
+    mask = np.zeros((256, 320), np.uint8)
+    mask[150:190, 40:80] = 255
+    save(mask, root / "a_mask.png")
+    bench = Bench(root, tmp_path / "store")
+    bench.build(replace(SETTINGS, crop="around mask"))
+    zoomed = bench.cache.mask(bench.cache.entries[0])[0].numpy()
+    bench.build(SETTINGS)
+    plain = bench.cache.mask(bench.cache.entries[0])[0].numpy()
+    assert zoomed.mean() > 5 * plain.mean()
+    geometry = bench.cache.entries[0].geometry
+    assert geometry.resized[0] <= 320
+    edges = np.concatenate([zoomed[0], zoomed[-1], zoomed[:, 0], zoomed[:, -1]])
+    assert edges.max() == 0
+
+
+def test_margins_and_turns_are_drawn_per_variant_and_never_enlarge(bench):
+    settings = replace(SETTINGS, crop="around mask", crop_margin=0.1, crop_margin_max=1.0, rotate=20.0, variants=5)
+    bench.build(settings)
+    for entry in bench.cache.entries[:2]:
+        assert len(set(entry.geometries)) == 5
+        assert all(abs(g.angle) <= 20 and g.resized[0] <= g.source[0] for g in entry.geometries)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"infill": "magic"}, "infill: expected one of mixed"),
+        ({"infill_variants": -1}, "infill_variants: expected 0 to 100"),
+        ({"mask_shrink": 0.0}, "mask_shrink: expected 0.01 to 1"),
+        ({"rotate": 200.0}, "rotate: expected 0 to 180"),
+        ({"crop": "around mask", "crop_margin_max": 0.1}, "crop_margin_max: expected 0.2 to 10"),
+    ],
+)
+def test_settings_out_of_range_name_their_widget(bench, change, text):
+    with pytest.raises(ConfigError, match=text):
+        bench.build(replace(SETTINGS, **change))
+
+
+def test_the_inspection_of_a_set_is_untouched_by_its_variants(bench):
+    bench.build(MIXED)
+    assert len(inspect(bench.data()).pictures) == 3
