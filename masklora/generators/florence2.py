@@ -76,8 +76,8 @@ class Florence2:
 
     def __init__(self, model: Any, processor: Any, *, task: str = "open vocabulary") -> None:
         """Use a loaded model; `task` is one of `TASKS`."""
-        self.model = model
-        self.processor = processor
+        self.model: Any = model
+        self.processor: Any = processor
         self._task = TASKS[task]
 
     @classmethod

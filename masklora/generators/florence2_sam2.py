@@ -33,7 +33,7 @@ class Florence2Sam2Settings:
     """What is searched for and what becomes of the masks.
 
     Attributes:
-        phrases: What to learn, separated by commas or lines.
+        phrases: What to learn, one phrase a line.
         exclude: What not to learn although it is part of the former, likewise.
         task: One of `TASKS`: `open vocabulary` finds the phrase as a whole, `phrase grounding` everything that
             the phrase mentions.
@@ -58,9 +58,13 @@ class Florence2Sam2Settings:
 
 def check_florence2_sam2(settings: Florence2Sam2Settings) -> Florence2Sam2Settings:
     """`settings` if they are usable, else a `ConfigError` that names the widget."""
-    if not parse_phrases(settings.phrases, widget="phrases"):
+    wanted = parse_phrases(settings.phrases, widget="phrases")
+    if not wanted:
         raise ConfigError("phrases: expected at least one phrase, such as person, got none. Write what to learn.")
-    parse_phrases(settings.exclude, widget="exclude")
+    excluded = {phrase.casefold() for phrase in parse_phrases(settings.exclude, widget="exclude")}
+    both = [phrase for phrase in wanted if phrase.casefold() in excluded]
+    if both:
+        raise ConfigError(f"exclude: {', '.join(both)} is in phrases too. Leave it out of one of the two.")
     check_choice("task", settings.task, tuple(TASKS))
     check_choice("precision", settings.precision, tuple(PRECISIONS))
     if settings.max_boxes < 0:
@@ -73,15 +77,15 @@ def check_florence2_sam2(settings: Florence2Sam2Settings) -> Florence2Sam2Settin
 
 
 def parse_phrases(text: str, *, widget: str) -> tuple[str, ...]:
-    """The phrases of a widget's text, separated by commas or lines, without repetitions.
+    """The phrases of a widget's text, one a line, in order, without repetitions.
 
-    Commas separate because they do so in ComfyUI's own text search; quotes, emoji and any other sign stay.
+    Runs of spaces become one space. Commas, quotes, emoji and any other sign belong to their phrase.
 
     Raises:
         ConfigError: A phrase holds `<` or `>`, is too long, or is no text.
     """
     phrases: dict[str, str] = {}
-    for part in text.replace(",", "\n").splitlines():
+    for part in text.splitlines():
         phrase = " ".join(part.split())
         if not phrase:
             continue

@@ -33,8 +33,8 @@ class Sam2:
 
     def __init__(self, model: Any, processor: Any) -> None:
         """Use a loaded model."""
-        self.model = model
-        self.processor = processor
+        self.model: Any = model
+        self.processor: Any = processor
 
     @classmethod
     def load(cls, folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Sam2:

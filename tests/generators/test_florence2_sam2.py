@@ -147,7 +147,9 @@ def test_an_answer_without_a_box_gives_none(answering, text):
 
 
 @pytest.mark.parametrize(
-    "phrase", ['the "red" cat', "cat's “paw”", "a cät 🐱", "🐱🐶", "{input} 100%", "x" * 100, "🐱" * 100]
+    "phrase",
+    ['the "red" cat', "cat's “paw”", "a cät 🐱", "🐱🐶", "{input} 100%", "x" * 100, "🐱" * 100],
+    ids=["quotes", "curly quotes", "accents", "emoji", "signs", "long", "many emoji"],
 )
 def test_quotes_emoji_and_long_phrases_pass_through_the_real_model(answering, phrase):
     detect = answering(phrase + boxed(100, 200, 500, 600))
@@ -250,6 +252,7 @@ def test_a_box_over_the_whole_picture_is_told():
         ("caf", "café"),
         ("", "🐱"),
         ("cat", "猫"),
+        ("dog", "cat, dog"),
     ],
 )
 def test_labels_that_speak_of_the_phrase_are_recognised(label, phrase):
@@ -335,7 +338,7 @@ def test_a_real_model_that_answers_of_something_else_finds_nothing(florence2_fol
 
 def test_all_boxes_of_all_phrases_are_united():
     script = Script(cat=[CAT, PAW], dog=[DOG])
-    assert np.array_equal(script.mask(phrases="cat, dog"), box_mask(CAT, PAW, DOG))
+    assert np.array_equal(script.mask(phrases="cat\ndog"), box_mask(CAT, PAW, DOG))
     assert script.prompts == [[CAT, PAW, DOG]]
 
 
@@ -419,7 +422,7 @@ def test_a_cancel_between_phrases_ends_the_search():
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        script.maker(phrases="cat, dog", check_cancel=check_cancel)(picture())
+        script.maker(phrases="cat\ndog", check_cancel=check_cancel)(picture())
     assert script.phrases == ["cat"]
 
 
@@ -456,7 +459,7 @@ def test_closing_frees_both_models_after_a_cancel(florence2_folder, sam2_folder)
             raise Cancelled
 
     folders = {"florence2": florence2_folder, "sam2": sam2_folder}
-    maker = florence2_sam2_maker(Florence2Sam2Settings(phrases="cat, dog"), **folders, check_cancel=check_cancel)
+    maker = florence2_sam2_maker(Florence2Sam2Settings(phrases="cat\ndog"), **folders, check_cancel=check_cancel)
     with pytest.raises(Cancelled):
         maker(picture())
     kept = [weakref.ref(tool.model) for tool in maker._loaded]
@@ -468,15 +471,17 @@ def test_closing_frees_both_models_after_a_cancel(florence2_folder, sam2_folder)
 # Settings.
 
 
-def test_phrases_are_separated_by_lines_and_commas_and_come_once():
-    assert parse_phrases('cat, the "red"  dog\n\n , Cat\r\n 🐱 ,', widget="phrases") == (
-        "cat",
-        'the "red" dog',
-        "🐱",
-    )
+def test_phrases_are_separated_by_lines_and_come_once():
+    text = 'cat\n the "red",  dog \n\n Cat\r\n 🐱'
+    assert parse_phrases(text, widget="phrases") == ("cat", 'the "red", dog', "🐱")
 
 
-@pytest.mark.parametrize("text", ["", " \n,, \t"])
+def test_a_phrase_cannot_be_wanted_and_excluded():
+    with pytest.raises(ConfigError, match="exclude: cat is in phrases too"):
+        check_florence2_sam2(Florence2Sam2Settings(phrases="dog\ncat", exclude="Cat"))
+
+
+@pytest.mark.parametrize("text", ["", " \n\r\n \t"])
 def test_no_phrase_is_an_error_that_names_the_widget(text):
     with pytest.raises(ConfigError, match="phrases: expected at least one phrase"):
         check_florence2_sam2(Florence2Sam2Settings(phrases=text))
