@@ -9,6 +9,7 @@ from .inspect import InspectDataset
 from .loss import MaskedLoss
 from .masks import RefineMask, TransformMasks
 from .settings import Adapter, Optimizer
+from .text_masks_florence import Florence2Sam2Masks
 from .train import TrainLoRA
 
 NODES = [
@@ -17,6 +18,7 @@ NODES = [
     MergeDatasets,
     TransformMasks,
     RefineMask,
+    Florence2Sam2Masks,
     InspectDataset,
     CacheDataset,
     MaskedLoss,
