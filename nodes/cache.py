@@ -2,17 +2,37 @@
 
 from comfy_api.latest import io
 
-from ..masklora.config import CROPS, CacheSettings
+from ..masklora.config import CROPS, INFILLS, CacheSettings
 from ..masklora.data.cache import build_cache
 from ..masklora.data.weight_check import require_weight
 from ..masklora.host import paths
 from ..masklora.host.encode import ClipTextEncoder, VaeEncoder
 from ..masklora.host.progress import NodeProgress
-from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, advanced, choice
+from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, advanced, choice, number
 
 D = CacheSettings()
 RESIZES = ("lanczos", "area")
 STORAGES = ("disk", "memory")
+
+
+def infill_inputs():
+    """Which backgrounds are put behind what is learned."""
+    return [
+        choice(
+            "infill",
+            INFILLS,
+            D.infill,
+            "What replaces the background in the infill variants: each kind in turn, or one kind.",
+        ),
+        io.Int.Input(
+            "infill_variants",
+            default=D.infill_variants,
+            min=0,
+            max=100,
+            tooltip="Variants with a replaced background to encode per picture with a mask, 0 (none) to 100. "
+            "Masked Loss says how often training sees them.",
+        ),
+    ]
 
 
 class CacheDataset(io.ComfyNode):
@@ -56,7 +76,13 @@ class CacheDataset(io.ComfyNode):
                 tooltip="Side in pixels, 16 to 8192, of the square whose area the training pictures have "
                 "at most.",
             ),
-            choice("crop", CROPS, D.crop, "Which part is kept where a picture does not fit its bucket."),
+            choice(
+                "crop",
+                CROPS,
+                D.crop,
+                "Which part is kept where a picture does not fit its bucket. around mask: the mask's box and a "
+                "margin, as large as the picture's own pixels allow.",
+            ),
             io.Boolean.Input(
                 "flip",
                 default=D.flip,
@@ -100,7 +126,7 @@ class CacheDataset(io.ComfyNode):
                 default=D.variants,
                 min=1,
                 max=1000,
-                tooltip="Random crops and caption orders to keep per picture, 1 to 1000.",
+                tooltip="Random crops, turns, mask shrinks and caption orders to keep per picture, 1 to 1000.",
             ),
             choice(
                 "storage",
@@ -122,7 +148,39 @@ class CacheDataset(io.ComfyNode):
                 control_after_generate=False,
                 min=0,
                 max=0xFFFFFFFF,
-                tooltip="Decides random crops and caption orders, 0 to 4294967295.",
+                tooltip="Decides random crops, caption orders and backgrounds, 0 to 4294967295.",
+            ),
+            *infill_inputs(),
+            number(
+                D,
+                "crop_margin",
+                0.0,
+                10.0,
+                "crop around mask: margin on every side, 0 to 10 times the longer side of the mask's box.",
+            ),
+            number(
+                D,
+                "crop_margin_max",
+                0.0,
+                10.0,
+                "crop around mask: above crop_margin, each variant draws its margin between the two.",
+            ),
+            number(
+                D,
+                "rotate",
+                0.0,
+                180.0,
+                "Turn each variant at random by up to this many degrees, 0 (off) to 180. Corners beyond the "
+                "picture are not learned.",
+                step=1.0,
+            ),
+            number(
+                D,
+                "mask_shrink",
+                0.01,
+                1.0,
+                "Each variant keeps of its mask a disc around a random point of it, from this share of the "
+                "mask's reach up to 1. 1 = off.",
             ),
         ]
 

@@ -5,9 +5,11 @@ from comfy_api.latest import io, ui
 
 from ..masklora.config import CacheSettings
 from ..masklora.data.inspection import inspect
-from ..masklora.data.tiles import VIEWS, dataset_sheet
+from ..masklora.data.plan import check_settings
+from ..masklora.data.tiles import INFILL_VIEW, VIEWS, dataset_sheet, infill_sheet
 from ..masklora.host.encode import VaeEncoder
 from ..masklora.host.progress import NodeProgress
+from .cache import infill_inputs
 from .types import DATA_CATEGORY, MLT_DATASET, advanced, choice
 
 USUAL_STRIDE = 8
@@ -42,10 +44,11 @@ class InspectDataset(io.ComfyNode):
                 ),
                 choice(
                     "view",
-                    VIEWS,
+                    (*VIEWS, INFILL_VIEW),
                     VIEWS[0],
                     "overlay: what is ignored is red. cut-out: what is learned. mask: white = learn. latent "
-                    "grid: the weight of each latent cell.",
+                    "grid: the weight of each latent cell. infill: the backgrounds that the cache will put "
+                    "behind each picture.",
                 ),
                 *advanced(
                     [
@@ -55,7 +58,16 @@ class InspectDataset(io.ComfyNode):
                             min=1,
                             max=400,
                             tooltip="Pictures on the sheet at most, 1 to 400. The report is about all.",
-                        )
+                        ),
+                        *infill_inputs(),
+                        io.Int.Input(
+                            "infill_seed",
+                            default=CacheSettings().seed,
+                            control_after_generate=False,
+                            min=0,
+                            max=0xFFFFFFFF,
+                            tooltip="Seed of Cache Dataset, whose backgrounds the view infill shows.",
+                        ),
                     ]
                 ),
             ],
@@ -66,15 +78,19 @@ class InspectDataset(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, dataset, resolution, view, vae=None, max_pictures=24):
+    def execute(cls, dataset, resolution, view, vae=None, max_pictures=24, infill_seed=0, **infill):
         """Reads every mask once and the shown pictures once."""
+        settings = CacheSettings(resolution=max(resolution, 64), seed=infill_seed, **infill)
+        check_settings(settings)
         progress = NodeProgress()
         stride = USUAL_STRIDE if vae is None else VaeEncoder(vae).stride
         report = inspect(dataset, stride, progress, progress.check_cancel, resolution=resolution)
         shown = dataset.samples[:max_pictures]
-        sheet = dataset_sheet(
-            shown, report.pictures[: len(shown)], view=view, check_cancel=progress.check_cancel
-        )
+        cancel = progress.check_cancel
+        if view == INFILL_VIEW:
+            sheet = infill_sheet(dataset, settings, limit=max_pictures, check_cancel=cancel)
+        else:
+            sheet = dataset_sheet(shown, report.pictures[: len(shown)], view=view, check_cancel=cancel)
         image = torch.from_numpy(sheet).float().div_(255)[None]
         text = report.to_text()
         progress.status(text.splitlines()[0])

@@ -33,7 +33,7 @@ class MaskedLoss(io.ComfyNode):
             display_name="Masked Loss (masked LoRA)",
             category=TRAIN_CATEGORY,
             description="How the mask weighs the loss. Only needed to change the defaults.",
-            inputs=[*cls._visible(), *advanced([*cls._mask_options(), *cls._time_options()])],
+            inputs=[*cls._visible(), *advanced([*cls._mask_options(), *cls._time_options(), *cls._remedies()])],
             outputs=[
                 MLT_LOSS.Output("loss", tooltip="For the training node."),
                 io.String.Output("report", tooltip="What the preset does and which widgets it overrules."),
@@ -162,6 +162,19 @@ class MaskedLoss(io.ComfyNode):
                 "Add coarser noise, each octave times this, 0 to 0.99. SD 1.5 and SDXL.",
             ),
             switch(LOSS, "zero_terminal_snr", "Rescale the noise schedule to end in pure noise. v models only."),
+        ]
+
+    @staticmethod
+    def _remedies():
+        return [
+            number(
+                LOSS,
+                "infill_probability",
+                0.0,
+                1.0,
+                "Share of the steps, 0 to 1, that see one of the replaced backgrounds that Cache Dataset made. "
+                "No other trainer has it.",
+            ),
         ]
 
     @classmethod

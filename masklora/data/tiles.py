@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..config import check_choice
-from .dataset import Sample, fit_mask, load_sample
+from ..config import CacheSettings, check_choice
+from .dataset import Dataset, Sample, fit_mask, load_sample
+from .infill import DonorRing, apply_infill, plan_infills
 from .preview import contact_sheet, cutout, latent_grid, overlay
 from .report import PictureStats
 
 VIEWS = ("overlay", "cut-out", "mask", "latent grid")
+INFILL_VIEW = "infill"
 SIDE = 256
 BAR = 18
 TEXT_SIZE = 12
@@ -52,12 +54,67 @@ def dataset_sheet(
     return contact_sheet(tiles, side=side + BAR)
 
 
+def infill_sheet(
+    dataset: Dataset,
+    settings: CacheSettings,
+    *,
+    limit: int,
+    side: int = SIDE,
+    check_cancel: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """A sheet with a row per picture: the original and the backgrounds that a cache of `settings` puts behind it.
+
+    Kinds, colours and lenders are those of the cache; only the size is the preview's.
+
+    Args:
+        dataset: All pictures, because they lend each other their backgrounds.
+        settings: Fields `infill`, `infill_variants` and `seed`.
+        limit: Rows at most.
+        side: Largest side of a picture on the sheet, px.
+        check_cancel: Called before each picture; raises to stop.
+
+    Returns:
+        uint8 (H, W, 3). A picture without a mask has no background to replace and stands alone.
+
+    Raises:
+        DataError, MaskError: A picture or mask cannot be read.
+    """
+    ring = DonorRing([sample.key for sample in dataset.samples])
+    empty = np.full((side + BAR, side, 3), BAR_COLOUR, np.uint8)
+    tiles = []
+    for index, sample in enumerate(dataset.samples[:limit]):
+        check_cancel()
+        loaded = load_sample(sample)
+        size = _shrunk(sample.size, side)
+        rgb = cv2.resize(loaded.rgb, size, interpolation=cv2.INTER_AREA)
+        row = [_labelled(rgb, sample.name.rsplit("/", 1)[-1], side)]
+        infills = plan_infills(
+            index,
+            sample.key,
+            kind=settings.infill,
+            count=settings.infill_variants if loaded.has_mask else 0,
+            seed=settings.seed,
+            ring=ring,
+        )
+        for infill in infills:
+            lender = None if infill.donor is None else dataset.samples[infill.donor]
+            donor = None if lender is None else load_sample(lender)
+            shown = apply_infill(rgb, fit_mask(loaded.mask, size), infill, donor=donor)
+            row.append(_labelled(shown, infill.kind if lender is None else f"{infill.kind}: {lender.name}", side))
+        tiles += row + [empty] * (1 + settings.infill_variants - len(row))
+    return contact_sheet(tiles, columns=1 + settings.infill_variants, side=side + BAR)
+
+
+def _shrunk(size: tuple[int, int], side: int) -> tuple[int, int]:
+    scale = side / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def _tile(sample: Sample, cells: tuple[int, int], view: str, side: int) -> np.ndarray:
     loaded = load_sample(sample)
-    width, height = sample.size
-    scale = side / max(width, height)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    rgb = cv2.resize(loaded.rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+    size = _shrunk(sample.size, side)
+    shrinks = side < max(sample.size)
+    rgb = cv2.resize(loaded.rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST)
     if view == "latent grid":
         return latent_grid(rgb, fit_mask(loaded.mask, cells))
     mask = fit_mask(loaded.mask, size)

@@ -65,6 +65,27 @@ def test_every_view_of_the_inspection_is_a_picture(comfy_client, graph, folders)
         assert all(np.abs(one - other).max() > 50 for other in pictures[i + 1 :])
 
 
+def test_the_infill_view_shows_each_picture_with_its_own_and_with_other_backgrounds(comfy_client, graph, folders):
+    folders.make("infill view", count=2, size=(64, 64), alpha=True)
+    load = graph.add("MLT_LoadDataset", folder="infill view")
+    _, images = inspected(graph, comfy_client, [load, 0], view="infill", infill="flat colour", infill_variants=2)
+    sheet = pixels(comfy_client, images[0])
+    cell = sheet.shape[1] // 3
+    upper = [sheet[60, cell // 2 + i * cell] for i in range(3)]
+    lower = [sheet[220, cell // 2 + i * cell] for i in range(3)]
+    assert np.abs(upper[0] - upper[1]).max() <= 2
+    assert np.abs(upper[0] - upper[2]).max() <= 2
+    assert all(np.abs(one - lower[0]).max() > 20 for one in lower[1:])
+
+
+def test_replaced_backgrounds_are_encoded_beside_the_pictures(comfy_client, graph, folders):
+    folders.make("infills", alpha=True)
+    load = graph.add("MLT_LoadDataset", folder="infills")
+    text = cached_run(graph, comfy_client, [load, 0], storage="memory", infill="flat colour", infill_variants=2)
+    assert "6 replaced backgrounds" in text
+    assert "made now: 9 latent, 3 mask" in text
+
+
 def test_masks_of_a_folder_inside_the_picture_folder_are_found(comfy_client, graph, folders):
     folder = folders.make("with masks")
     for i in (1, 2, 3):
@@ -167,7 +188,7 @@ def test_a_second_run_finds_everything_in_the_cache(comfy_client, graph, folders
     load = graph.add("MLT_LoadDataset", folder="cached", trigger_word="first")
     text = cached_run(graph, comfy_client, [load, 0])
     assert "3 pictures in 1 buckets" in text
-    assert "3 latent, 3 mask" in text
+    assert "12 latent, 3 mask" in text
     assert "No CLIP is connected" in text
     graph.nodes[load]["inputs"]["repeats"] = 2
     again = comfy_client.run(graph.nodes)
