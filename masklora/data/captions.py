@@ -62,6 +62,11 @@ def read_caption(path: Path) -> str:
     if "\0" in text:
         at = data.index(b"\0")
         raise DataError(f"{path.name}: expected text, got a zero byte at byte {at}. Save the caption as UTF-8.")
+    return caption_of_text(text)
+
+
+def caption_of_text(text: str) -> str:
+    """A file's text as the caption that is trained: its lines joined by one space each, stripped."""
     return " ".join(text.removeprefix("\ufeff").split("\n")).replace("\r", "").strip()
 
 

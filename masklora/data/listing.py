@@ -39,16 +39,20 @@ class Item:
 
 @dataclass(frozen=True)
 class _File:
-    """A picture file by its folder (relative, posix), stem (NFC) and extension (lower case)."""
+    """A picture file by its folder (relative, posix), name there, stem (NFC) and extension (lower case).
+
+    `path` may lie elsewhere under another name where the file is a link.
+    """
 
     path: Path
     folder: str
+    name: str
     stem: str
     extension: str
 
     @property
     def relative(self) -> str:
-        return f"{self.folder}/{self.path.name}" if self.folder else self.path.name
+        return _join(self.folder, self.name)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -171,7 +175,7 @@ def _walk(root: Path, subfolders: bool, allowed: Allowed, *, skip: Path | None) 
                 path = Path(allowed(Path(entry.path))) if entry.is_symlink() else Path(entry.path)
                 stem, extension = os.path.splitext(entry.name)  # noqa: PTH122 (ten thousand of them)
                 if extension.lower() in IMAGE_EXTENSIONS:
-                    images.append(_File(path, relative, _nfc(stem), extension.lower()))
+                    images.append(_File(path, relative, entry.name, _nfc(stem), extension.lower()))
                 else:
                     others[_join(relative, f"{_nfc(stem)}{extension.lower()}")] = path
     images.sort(key=lambda file: natural_key(file.relative))
@@ -200,12 +204,16 @@ def _split_sidecars(images: tuple[_File, ...]) -> tuple[list[_File], dict[tuple[
     return pictures, sidecars
 
 
-def _sidecar_base(file: _File) -> str | None:
-    """The picture's stem if the file is named like a sidecar, else None."""
+def sidecar_base(stem: str, extension: str) -> str | None:
+    """The picture's stem if a file of this stem and extension (lower case) is named like a sidecar, else None."""
     for suffix, extensions in SIDECAR_SUFFIXES:
-        if file.stem.lower().endswith(suffix) and (not extensions or file.extension in extensions):
-            return file.stem[: -len(suffix)] or None
+        if stem.lower().endswith(suffix) and (not extensions or extension in extensions):
+            return stem[: -len(suffix)] or None
     return None
+
+
+def _sidecar_base(file: _File) -> str | None:
+    return sidecar_base(file.stem, file.extension)
 
 
 def _assign(pictures: list[_File], masks: dict[tuple[str, str], list[_File]], kind: str) -> dict[str, Path]:

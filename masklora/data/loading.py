@@ -207,7 +207,7 @@ def _memory_sample(
     if height * width >= MAX_PIXELS:
         raise DataError(f"{name}: expected less than 100 Mpx, got {width}×{height}. Scale the picture down.")
     _check_finite(name, image)
-    weights = _memory_mask(name, mask, (width, height), invert)
+    weights = given_mask(name, mask, (width, height), invert)
     if weights is None and image.shape[2] == 4 and bool((image[..., 3] < 1).any()):
         weights = np.clip(image[..., 3], 0, 1).astype(np.float32)
     return Sample(
@@ -215,7 +215,23 @@ def _memory_sample(
     )
 
 
-def _memory_mask(name: str, mask: np.ndarray | None, size: tuple[int, int], invert: bool) -> np.ndarray | None:
+def given_mask(name: str, mask: np.ndarray | None, size: tuple[int, int], invert: bool) -> np.ndarray | None:
+    """The mask that another node gave for a picture of `size` (width, height), checked: float32 (H, W) in 0..1.
+
+    Args:
+        name: begins the messages.
+        mask: (H, W) or (1, H, W); None is no mask.
+        size: of the picture; the mask may have another scale.
+        invert: for masks in core's polarity, where 1 is transparent.
+
+    Returns:
+        None where there is no mask, which the empty 64×64 mask also means that core gives for an opaque
+        picture of another size.
+
+    Raises:
+        DataError: another shape, or values that are not finite.
+        MaskError: another aspect than the picture's.
+    """
     if mask is None:
         return None
     weights = np.asarray(mask, np.float32)

@@ -1,4 +1,4 @@
-"""Where the pack writes: runs in the user folder, LoRA files under `output/loras`."""
+"""Where the pack writes: runs in the user folder, LoRA files under `output/loras`, masks where a person says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import folder_paths
 
 from ..errors import PathError
-from .paths import own_folder
+from .paths import allow, allowed_roots, own_folder
 
 
 def runs_folder() -> Path:
@@ -29,3 +29,43 @@ def lora_path(name: str) -> Path:
     if leads_away or not target.is_relative_to(folder):
         raise PathError(f"name: {name!r} does not lie inside output/loras. Use a plain file name such as my-lora.")
     return target
+
+
+def save_folder(text: str, *, widget: str = "destination") -> Path:
+    """The real path of a folder to write pictures to: a relative one lies in ComfyUI's output folder.
+
+    Raises:
+        PathError: Nothing is named, a relative path leads out of the output folder, or an absolute one out of
+            the folders that `allow_writing` knows.
+    """
+    name = text.strip()
+    if not name or "\0" in name:
+        raise PathError(f"{widget}: expected a folder, got {text!r}. Name one, such as my-set/masks.")
+    if Path(name).is_absolute() or name.startswith(("/", "\\")):
+        return allow_writing(Path(name), widget=widget)
+    output = Path(folder_paths.get_output_directory()).resolve()
+    # Decided on the text first: resolving a Windows share would already ask another machine.
+    target = None if ":" in name else (output / name).resolve()
+    if target is None or not target.is_relative_to(output) or target == output:
+        raise PathError(
+            f"{widget}: {text!r} does not lie inside {output}. Name a folder in it, or write the absolute path of an "
+            "allowed folder."
+        )
+    return target
+
+
+def allow_writing(path: Path | str, *, widget: str = "") -> Path:
+    """The real path if pictures and captions may be written there: where reading is allowed, except the user folder.
+
+    ComfyUI keeps settings in its user folder, and this pack the list of allowed folders.
+
+    Raises:
+        PathError: The path lies elsewhere.
+    """
+    real = allow(path, widget=widget)
+    user = Path(folder_paths.get_user_directory()).resolve()
+    added = [root for root in allowed_roots() if root != user and root.is_relative_to(user)]
+    if real.is_relative_to(user) and not any(real.is_relative_to(root) for root in added):
+        head = f"{widget}: " if widget else ""
+        raise PathError(f"{head}{path} lies in ComfyUI's user folder, where nothing is saved. Name another folder.")
+    return real

@@ -1,0 +1,127 @@
+"""What a save did and how to load it back, in lines for a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import MaskTransform
+from .save_targets import FOLDER_LAYOUTS, SaveSettings, Target
+
+NAMES_SHOWN = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of one target.
+
+    Attributes:
+        target: Sample and files.
+        mask: "written", "same" (the file held it already) or "none" (no file). In the alpha layout the copy's.
+        caption: The same of the caption.
+        has_mask: Whether the sample now has a mask in its file.
+        white: Whether that mask is white everywhere.
+    """
+
+    target: Target
+    mask: str
+    caption: str
+    has_mask: bool
+    white: bool
+
+
+def report_text(outcomes: list[Outcome], settings: SaveSettings, *, root: Path | None, only: bool) -> str:
+    """Counts, what deserves attention, and last the settings that load the files back.
+
+    Args:
+        outcomes: of every target, at least one.
+        settings: what was asked for.
+        root: the destination of the folder layouts.
+        only: whether a single picture of the data set was saved.
+    """
+    where = f"to {root}" if settings.layout in FOLDER_LAYOUTS else f"beside the pictures, as <name>{settings.layout}"
+    lines = [*_counts(outcomes, settings, where), *_notes(outcomes, settings, root)]
+    return "\n".join([*lines, *_loading(outcomes, settings, root, only)])
+
+
+def _counts(outcomes: list[Outcome], settings: SaveSettings, where: str) -> list[str]:
+    thing = "pictures with their mask as alpha" if settings.layout == "alpha png" else "masks"
+    written = sum(outcome.mask == "written" for outcome in outcomes)
+    same = sum(outcome.mask == "same" for outcome in outcomes)
+    lines = [f"{written} {thing} written {where}."]
+    if same:
+        lines.append(f"{same} files held the same already and were left alone.")
+    bare = [outcome for outcome in outcomes if not outcome.has_mask]
+    if bare:
+        what = "copied without alpha" if settings.layout == "alpha png" else "nothing was written for them"
+        lines.append(f"{len(bare)} pictures have no mask, {what}: {_names(bare)}.")
+    texts = sum(outcome.caption == "written" for outcome in outcomes)
+    kept = sum(outcome.caption == "same" for outcome in outcomes)
+    if texts or kept:
+        lines.append(f"{texts} captions written, {kept} were there already.")
+    return lines
+
+
+def _notes(outcomes: list[Outcome], settings: SaveSettings, root: Path | None) -> list[str]:
+    lines = []
+    white = [outcome for outcome in outcomes if outcome.white]
+    if white and settings.layout == "alpha png":
+        lines.append(
+            f"Note: {len(white)} masks are all white. Such a picture is opaque, which reads back as a picture "
+            f"without a mask: {_names(white)}."
+        )
+    again = [o for o in outcomes if o.target.sample.transform != MaskTransform() and _is_own_source(o)]
+    if again:
+        lines.append(
+            f"Note: the mask transforms are in the files now ({_names(again)}). Take Transform Masks out of the graph, "
+            "or they are applied again."
+        )
+    bare = [o for o in outcomes if root is not None and _would_find(o, root)]
+    if bare and settings.layout == "mask folder":
+        lines.append(
+            "Note: the masks lie inside a picture folder. Name them as mask_folder wherever it is loaded, or they are "
+            "taken for pictures."
+        )
+    return lines
+
+
+def _is_own_source(outcome: Outcome) -> bool:
+    source = outcome.target.sample.mask_path
+    return source is not None and outcome.mask != "none" and source.resolve() == outcome.target.mask
+
+
+def _would_find(outcome: Outcome, root: Path) -> bool:
+    """Whether the sample's own folder holds the masks and its settings do not name them."""
+    sample = outcome.target.sample
+    if sample.image_path is None or sample.settings.mask_folder.strip() or not sample.settings.subfolders:
+        return False
+    depth = sample.name.count("/")
+    return root.is_relative_to(sample.image_path.parents[depth])
+
+
+def _loading(outcomes: list[Outcome], settings: SaveSettings, root: Path | None, only: bool) -> list[str]:
+    samples = [outcome.target.sample for outcome in outcomes]
+    extensions = {sample.settings.caption.extension for sample in samples} - {".txt"}
+    more = f", caption_extension {', '.join(sorted(extensions))}" if extensions else ""
+    if settings.layout == "alpha png":
+        return [f"Load Dataset: folder {root}, mask_source alpha{more}."]
+    folders = list(dict.fromkeys(s.settings.folder or str(s.image_path.parent) for s in samples if s.image_path))
+    if not folders:
+        return ["The pictures are in memory: to get a set that Load Dataset reads, save as alpha png."]
+    own = "folder" if settings.layout == "mask folder" else "sidecar"
+    source = f"mask_source {'auto' if only else own}"
+    if settings.layout == "mask folder":
+        source += f", mask_folder {root}"
+    lines = [f"Load Dataset: folder {folder}, {source}, mask_channel luminance{more}." for folder in folders]
+    if only:
+        lines.append(
+            "Only this picture was saved. With auto, a mask folder comes before files beside the pictures, and these "
+            "before alpha."
+        )
+    return lines
+
+
+def _names(outcomes: list[Outcome]) -> str:
+    names = [outcome.target.sample.name for outcome in outcomes]
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"{', '.join(names[:NAMES_SHOWN])}{more}"

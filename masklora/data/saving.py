@@ -1,0 +1,328 @@
+"""Masks and captions written to files that load back as the same masks, bit for bit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..config import DatasetSettings, MaskTransform
+from ..errors import DataError, MaskError, RunError
+from ..files import cannot_write
+from .captions import caption_of_text, read_caption
+from .dataset import Dataset, Sample, fit_mask, load_mask, load_sample
+from .listing import Allowed
+from .reading import read_image, read_mask
+from .save_report import Outcome, report_text
+from .save_targets import PROBLEMS_SHOWN, SaveSettings, Target, plan_targets, raise_problems, stem_of
+
+PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3)
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """The data set whose samples point at the written files, and what was done, in lines for a person."""
+
+    dataset: Dataset
+    text: str
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is remembered of a content once its pixels are gone."""
+
+    has_mask: bool
+    white: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Content:
+    """What a file holds: `rgb` uint8 (H, W, 3) in the alpha layout, `levels` uint8 or uint16 (H, W) of a mask."""
+
+    rgb: np.ndarray | None
+    levels: np.ndarray | None
+
+    @property
+    def facts(self) -> _Facts:
+        if self.levels is None:
+            return _Facts(False, False)
+        return _Facts(True, bool((self.levels == np.iinfo(self.levels.dtype).max).all()))
+
+
+def save_masks(
+    dataset: Dataset,
+    settings: SaveSettings,
+    *,
+    destination: Path | None = None,
+    allowed: Allowed,
+    picture: int | None = None,
+    progress: Progress | None = None,
+    check_cancel: Callable[[], None] | None = None,
+) -> Saved:
+    """Writes masks, transforms applied, at their pictures' size; nothing is written unless all of it can be.
+
+    Masks become grey PNGs of 8 bits where every value is a multiple of 1/255, else of 16 bits. In the layout
+    "alpha png" pictures are copied upright, colours under the mask included, captions beside them. A file
+    that holds the same mask or caption already is left alone, so a save that was stopped can be repeated.
+
+    Args:
+        dataset: what is saved; its pictures are never touched.
+        settings: layout and switches.
+        destination: folder of the layouts "mask folder" and "alpha png"; the others write beside the pictures.
+        allowed: returns the real path of one that may be written, raises `PathError` for any other.
+        picture: position of the only sample to save.
+        progress: called with (done, total, name).
+        check_cancel: called between files; raises to stop.
+
+    Returns:
+        In the data set, saved samples have their mask in a file and no transforms. An all-white mask in the
+        alpha layout is an opaque picture, which reads back as no mask: weights of one as before.
+
+    Raises:
+        ConfigError, PathError: as `plan_targets`.
+        DataError: files are in the way; names them. Or a picture cannot be read or has changed.
+        MaskError: there is no mask to write at all.
+        RunError: a file cannot be written; says how many were.
+    """
+    watch = _Watch(progress, check_cancel)
+    targets = plan_targets(dataset, settings, destination=destination, allowed=allowed, picture=picture)
+    root = Path(allowed(destination)) if destination is not None else None
+    alike = _check_existing(targets, settings, watch)
+    outcomes: list[Outcome] = []
+    try:
+        for done, target in enumerate(targets):
+            watch(done, len(targets), f"saving {target.sample.name}")
+            outcomes.append(_save(target, settings, alike.get(target.index), watch))
+    except RunError as error:
+        raise RunError(f"{error} {len(outcomes)} of {len(targets)} pictures were saved before.") from error
+    if all(outcome.mask == outcome.caption == "none" for outcome in outcomes):
+        raise MaskError(
+            f"None of {len(outcomes)} pictures has a mask, beginning with {outcomes[0].target.sample.name}: there is "
+            "nothing to write. Make masks first, or set without_mask to white."
+        )
+    saved = {o.target.index: _saved_sample(o, settings, root, keep_key=picture is not None) for o in outcomes}
+    watch(len(targets), len(targets), "saved")
+    text = report_text(outcomes, settings, root=root, only=picture is not None)
+    return Saved(_result(dataset, saved, outcomes), text)
+
+
+def quantise_mask(mask: np.ndarray) -> np.ndarray:
+    """The levels (H, W) that a mask is stored in: uint8 where every value is a multiple of 1/255, else uint16.
+
+    Args:
+        mask: (H, W) in 0..1.
+
+    Returns:
+        Whole steps of 1/255, or of 1/65535 (an error of at most 1/131070). Divided by the largest level in
+        float32 they are what the loader reads.
+
+    Raises:
+        MaskError: values are not finite.
+    """
+    if not np.isfinite(mask).all():
+        raise MaskError("the mask holds NaN or infinity. Check what made it.")
+    steps = np.rint(np.clip(mask, 0.0, 1.0).astype(np.float64) * 65535).astype(np.uint16)
+    return steps if (steps % 257).any() else (steps // 257).astype(np.uint8)
+
+
+class _Watch:
+    """Progress and cancel that may both be absent."""
+
+    def __init__(self, progress: Progress | None, check_cancel: Callable[[], None] | None) -> None:
+        self._progress, self._check_cancel = progress, check_cancel
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        self.check_cancel()
+        if self._progress is not None:
+            self._progress(done, total, text)
+
+    def check_cancel(self) -> None:
+        if self._check_cancel is not None:
+            self._check_cancel()
+
+
+def _check_existing(targets: list[Target], settings: SaveSettings, watch: _Watch) -> dict[int, _Facts]:
+    """The samples by index whose file holds the same mask already; other files in the way are an error.
+
+    Looks no further once enough is found to say so: each file that exists has to be compared.
+    """
+    alike: dict[int, _Facts] = {}
+    problems: list[str] = []
+    for done, target in enumerate(targets):
+        watch(done, len(targets), f"checking {target.sample.name}")
+        if target.mask.exists() and (not settings.overwrite or _may_stay_missing(target, settings)):
+            content = _content(target.sample, settings)
+            if content is None:
+                problems.append(
+                    f"{target.sample.name} has no mask, but {target.mask} is there and would be taken for it. Move it "
+                    "away, or set without_mask to white."
+                )
+            elif not settings.overwrite and _holds(target.mask, content):
+                alike[target.index] = content.facts
+            elif not settings.overwrite:
+                problems.append(f"{target.sample.name}: {target.mask} exists.")
+        if target.caption is not None and not settings.overwrite and target.caption.exists() and not _has_text(target):
+            problems.append(f"{target.sample.name}: {target.caption} exists and holds another text.")
+        if len(problems) >= PROBLEMS_SHOWN:
+            break
+    hint = "There may be more. Turn on overwrite to replace files that are there, or name another destination."
+    raise_problems(problems, hint="" if settings.overwrite else hint)
+    return alike
+
+
+def _may_stay_missing(target: Target, settings: SaveSettings) -> bool:
+    sample = target.sample
+    skips = settings.without_mask == "stay missing" and settings.layout != "alpha png"
+    return skips and sample.mask is None and sample.mask_path is None
+
+
+def _content(sample: Sample, settings: SaveSettings) -> _Content | None:
+    """What to write for a sample, None where there is no mask and no file is wanted."""
+    if settings.layout == "alpha png":
+        loaded = load_sample(sample)
+        rgb, mask = loaded.rgb, loaded.mask if loaded.has_mask else None
+        if (rgb.shape[1], rgb.shape[0]) != sample.size:
+            width, height = sample.size
+            raise DataError(
+                f"{sample.name}: the picture is {rgb.shape[1]}×{rgb.shape[0]}, but was {width}×{height} when the "
+                "dataset was loaded. Load it again."
+            )
+    else:
+        rgb, mask = None, load_mask(sample)
+    if mask is None and settings.without_mask == "white":
+        mask = np.ones(sample.size[::-1], np.float32)
+    if mask is None:
+        return None if rgb is None else _Content(rgb, None)
+    try:
+        return _Content(rgb, quantise_mask(fit_mask(mask, sample.size)))
+    except MaskError as error:
+        raise MaskError(f"{sample.name}: {error}") from error
+
+
+def _holds(path: Path, content: _Content) -> bool:
+    """Whether loading the file gives this content."""
+    weights = None
+    if content.levels is not None:
+        weights = content.levels.astype(np.float32) / np.float32(np.iinfo(content.levels.dtype).max)
+    try:
+        if content.rgb is None:
+            return np.array_equal(read_mask(path), weights)
+        there = read_image(path)
+    except DataError:
+        return False
+    wanted = None if weights is None or content.facts.white else weights
+    if not np.array_equal(there.rgb, content.rgb) or (there.alpha is None) != (wanted is None):
+        return False
+    return wanted is None or np.array_equal(there.alpha, wanted)
+
+
+def _has_text(target: Target) -> bool:
+    try:
+        return read_caption(target.caption) == caption_of_text(target.sample.caption)
+    except DataError:
+        return False
+
+
+def _save(target: Target, settings: SaveSettings, alike: _Facts | None, watch: _Watch) -> Outcome:
+    """The outcome of one target, written where it is not there already (`alike`)."""
+    mask, facts = ("same", alike) if alike is not None else _save_mask(target, settings)
+    caption = "none"
+    if target.caption is not None:
+        watch.check_cancel()
+        caption = "same" if target.caption.exists() and _has_text(target) else "written"
+        if caption == "written":
+            _write(target.caption, f"{target.sample.caption}\n".encode(), settings)
+    return Outcome(target, mask, caption, facts.has_mask, facts.white)
+
+
+def _save_mask(target: Target, settings: SaveSettings) -> tuple[str, _Facts]:
+    content = _content(target.sample, settings)
+    if content is None:
+        return "none", _Facts(False, False)
+    if settings.overwrite and target.mask.exists() and _holds(target.mask, content):
+        return "same", content.facts
+    _write(target.mask, _png(content), settings)
+    return "written", content.facts
+
+
+def _png(content: _Content) -> bytes:
+    if content.rgb is None:
+        pixels = content.levels
+    else:
+        pixels = content.rgb[..., ::-1]
+        if content.levels is not None:
+            wide = content.levels.dtype == np.uint16
+            # 257 = 65535 / 255: the loader finds the very same 8-bit colours.
+            colours = pixels.astype(np.uint16) * np.uint16(257) if wide else pixels
+            pixels = np.concatenate([colours, content.levels[..., None]], axis=2)
+    done, data = cv2.imencode(".png", np.ascontiguousarray(pixels), list(PNG_OPTIONS))
+    if not done:
+        raise MaskError("OpenCV could not encode a PNG. Check the installed OpenCV.")
+    return data.tobytes()
+
+
+def _write(path: Path, data: bytes, settings: SaveSettings) -> None:
+    """The whole file or none, in place of an older one only where that is allowed."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if not settings.overwrite and path.exists():
+            raise FileExistsError("it was made by something else in the meantime")
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _saved_sample(outcome: Outcome, settings: SaveSettings, root: Path | None, *, keep_key: bool) -> Sample:
+    target = outcome.target
+    sample = target.sample
+    caption = sample.caption if target.caption is None else caption_of_text(sample.caption or "")
+    loading = _loading(sample.settings, settings, root)
+    plain = replace(
+        sample, mask=None, alpha=False, transform=MaskTransform(), mask_path=None, caption=caption, settings=loading
+    )
+    if settings.layout != "alpha png":
+        return replace(plain, mask_path=target.mask if outcome.has_mask else None)
+    name = f"{stem_of(sample)}.png"
+    key = sample.key if keep_key else name
+    return replace(plain, key=key, name=name, image=None, image_path=target.mask, alpha=outcome.has_mask)
+
+
+def _loading(old: DatasetSettings, settings: SaveSettings, root: Path | None) -> DatasetSettings:
+    """The settings with which Load Dataset finds what was written."""
+    if settings.layout == "alpha png":
+        return replace(old, folder=str(root), mask_source="alpha", mask_folder="")
+    if settings.layout == "mask folder":
+        return replace(old, mask_source="folder", mask_folder=str(root), mask_channel="luminance")
+    return replace(old, mask_source="sidecar", mask_folder="", mask_channel="luminance")
+
+
+def _result(dataset: Dataset, saved: dict[int, Sample], outcomes: list[Outcome]) -> Dataset:
+    """All samples of the data set, the saved ones in their new form, and who has a mask."""
+    samples = tuple(saved.get(index, sample) for index, sample in enumerate(dataset.samples))
+    before = frozenset(dataset.report.matched)
+    masked = {outcome.target.index: outcome.has_mask for outcome in outcomes}
+    pairs = [(s.name, masked.get(i, s.name in before)) for i, s in enumerate(samples)]
+    report = replace(
+        dataset.report,
+        matched=tuple(name for name, has_mask in pairs if has_mask),
+        missing=tuple(name for name, has_mask in pairs if not has_mask),
+        orphaned=(),
+        no_caption=tuple(sample.name for sample in samples if sample.caption is None),
+    )
+    return Dataset(samples, report)
