@@ -17,6 +17,7 @@ from .recipe import ROOT
 # What a user's installation of the pack consists of.
 PACK_PARTS = ("__init__.py", "nodes", "masklora", "web", "workflows", "locales", "pyproject.toml")
 PACK_FOLDER = "masked-lora"
+_IGNORED = shutil.ignore_patterns("__pycache__")
 _FOLDERS = ("input", "output", "temp", "user", "models/checkpoints", "models/loras", "custom_nodes")
 
 
@@ -32,7 +33,7 @@ def install_pack(custom_nodes: Path):
     for name in PACK_PARTS:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target / name, ignore=_IGNORED)
         elif source.is_file():
             shutil.copy2(source, target / name)
     return target
@@ -55,15 +56,17 @@ def has_cuda(python):
 class ComfyServer:
     """A running ComfyUI with its own base folder; a context manager.
 
-    `models` is a further `models` folder whose files it offers beside those under `base`.
+    `models` is a further `models` folder whose files it offers beside those under `base`; `packs` are folders of
+    further custom nodes, which it copies.
     """
 
-    def __init__(self, host, base: Path, *, cpu=True, port=None, models=None, arguments=()):
+    def __init__(self, host, base: Path, *, cpu=True, port=None, models=None, packs=(), arguments=()):
         self.host = host
         self.base = Path(base)
         self.cpu = cpu
         self.port = port or free_port()
         self.models = models
+        self.packs = [Path(pack) for pack in packs]
         self.arguments = list(arguments)
         self.log = self.base / "comfyui.log"
         self.process = None
@@ -94,6 +97,8 @@ class ComfyServer:
         for name in _FOLDERS:
             (self.base / name).mkdir(parents=True, exist_ok=True)
         install_pack(self.base / "custom_nodes")
+        for pack in self.packs:
+            shutil.copytree(pack, self.base / "custom_nodes" / pack.name, dirs_exist_ok=True, ignore=_IGNORED)
         environment = dict(os.environ, PYTHONUTF8="1", PYTHONUNBUFFERED="1")
         environment.pop("PYTHONSAFEPATH", None)
         with self.log.open("wb") as log:
@@ -107,6 +112,7 @@ class ComfyServer:
         command += ["--base-directory", str(self.base), "--port", str(self.port), "--disable-auto-launch"]
         command += ["--database-url", "sqlite:///:memory:", "--disable-api-nodes"]
         command += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK_FOLDER]
+        command += [pack.name for pack in self.packs]
         if self.cpu:
             command.append("--cpu")
         if self.models:

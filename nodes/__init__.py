@@ -9,6 +9,8 @@ from .inspect import InspectDataset
 from .loss import MaskedLoss
 from .masks import RefineMask, TransformMasks
 from .settings import Adapter, Optimizer
+from .subject_masks import SubjectMasks
+from .text_masks import TextMasks
 from .text_masks_florence import Florence2Sam2Masks
 from .train import TrainLoRA
 
@@ -18,7 +20,9 @@ NODES = [
     MergeDatasets,
     TransformMasks,
     RefineMask,
+    TextMasks,
     Florence2Sam2Masks,
+    SubjectMasks,
     InspectDataset,
     CacheDataset,
     MaskedLoss,

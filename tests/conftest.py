@@ -105,7 +105,8 @@ def comfy_server(comfy_host, tmp_path_factory):
     """A real ComfyUI process with the pack in it, in a folder whose name holds spaces and an umlaut."""
     from devtools.comfy import ComfyServer
 
-    with ComfyServer(comfy_host, tmp_path_factory.mktemp("server") / "Übung mit Masken") as server:
+    base = tmp_path_factory.mktemp("server") / "Übung mit Masken"
+    with ComfyServer(comfy_host, base, packs=[ROOT / "tests" / "harness" / "small_models_pack"]) as server:
         if (ROOT / "nodes" / "__init__.py").is_file():
             ours = [name for name in server.object_info() if name.startswith("MLT_")]
             assert ours, f"ComfyUI started without the pack's nodes:\n{server.log_tail(200)}"

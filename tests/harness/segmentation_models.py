@@ -1,8 +1,7 @@
-"""Writes small SAM 3, BiRefNet and MediaPipe face files that ComfyUI's own loaders read as its real classes.
+"""Writes small SAM 3 and BiRefNet files that ComfyUI's own loaders read as its real classes.
 
 The networks have random weights. The `ruled` files answer by rule, so that what must be found is known; see
-`small_models_pack.networks`. The face file's weights are made by hand: it finds a face where a picture is
-brightest, an ellipse.
+`small_models_pack.networks`.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 
 import nodes
 
+from .face_model import write_face_model
 from .small_models_pack.networks import (
     SAM3_SIZES,
     TEXT_WIDTH,
@@ -29,8 +29,23 @@ from .small_models_pack.networks import (
     replacements,
 )
 
-PACK = Path(__file__).resolve().parent / "small_models_pack"
+# Under the published names, so that example workflows run as they are.
+SAM3_FILE = "sam3.1_multiplex_fp16.safetensors"
+BIREFNET_FILE = "birefnet.safetensors"
+FACE_FILE = "mediapipe_face_fp32.safetensors"
+RANDOM_SAM3_FILE = "random sam3.safetensors"
+RANDOM_BIREFNET_FILE = "random birefnet.safetensors"
 TEXT_PREFIX = "detector.backbone.language_backbone."
+
+
+def offer_small_models(models: Path) -> Path:
+    """Writes all files into the folders of a `models` folder; the published names answer by rule."""
+    write_sam3(models / "checkpoints" / SAM3_FILE, ruled=True)
+    write_sam3(models / "checkpoints" / RANDOM_SAM3_FILE)
+    write_birefnet(models / "background_removal" / BIREFNET_FILE, ruled=True)
+    write_birefnet(models / "background_removal" / RANDOM_BIREFNET_FILE)
+    write_face_model(models / "detection" / FACE_FILE)
+    return models
 
 
 @contextlib.contextmanager

@@ -43,6 +43,14 @@ def folders(comfy_server):
 
 
 @pytest.fixture(scope="session")
+def small_models(comfy_server):
+    """Small SAM 3, BiRefNet and face models in the server's folders, under their published names."""
+    from harness.segmentation_models import offer_small_models
+
+    return offer_small_models(comfy_server.base / "models")
+
+
+@pytest.fixture(scope="session")
 def defaults(comfy_server):
     """A function that gives a node's required widgets their defaults, as the page would."""
     info = comfy_server.object_info()

@@ -1,0 +1,83 @@
+"""The node that makes masks of what words name, with ComfyUI's SAM 3."""
+
+from comfy_api.latest import io
+
+from ..masklora.host.progress import NodeProgress
+from ..masklora.host.sam3 import TextMasks as TextSearch
+from ..masklora.host.sam3 import TextSettings
+from .generating import Request, generator_schema
+from .types import number
+
+D = TextSettings()
+
+
+class TextMasks(io.ComfyNode):
+    """Text to masks."""
+
+    @classmethod
+    def define_schema(cls):
+        """Ids, widgets and tooltips."""
+        return generator_schema(
+            "MLT_TextMasks",
+            "Text Masks",
+            "Masks of what you name, found by SAM 3. Load its checkpoint with Load Checkpoint.",
+            visible=cls._visible(),
+            hidden=[
+                number(
+                    D,
+                    "instances",
+                    0,
+                    200,
+                    "How many findings of each phrase count at most, the surest first; 0 = all, up to 200.",
+                    step=1,
+                ),
+                number(
+                    D,
+                    "refine",
+                    0,
+                    5,
+                    "How often the outline of each finding is refined, 0 to 5. Each time takes about as long "
+                    "as the search.",
+                    step=1,
+                ),
+            ],
+            search_aliases=["sam3", "segment anything", "text prompt", "phrase", "open vocabulary"],
+        )
+
+    @staticmethod
+    def _visible():
+        return [
+            io.Model.Input("model", tooltip="MODEL of a SAM 3 checkpoint, from Load Checkpoint."),
+            io.Clip.Input("clip", tooltip="CLIP of the same SAM 3 checkpoint."),
+            io.String.Input(
+                "phrases",
+                default=D.phrases,
+                multiline=True,
+                placeholder="what to learn, one phrase per line:\ncat\nred scarf",
+                tooltip="What to find, one short phrase per line, exactly as typed; all findings together make "
+                "the mask. A comma does not separate phrases.",
+            ),
+            io.String.Input(
+                "exclude",
+                default=D.exclude,
+                multiline=True,
+                placeholder="what to leave out, one phrase per line",
+                tooltip="What to take out of the mask again, one phrase per line. Empty = nothing.",
+            ),
+            number(
+                D,
+                "threshold",
+                0.0,
+                1.0,
+                "How sure a finding must be, 0 to 1. Lower finds more and errs more.",
+            ),
+        ]
+
+    @classmethod
+    def execute(cls, **lists):
+        """Every input arrives as a list; the models are used for this run and unloaded after it."""
+        request = Request.read(lists)
+        model, clip = request.widgets.pop("model", None), request.widgets.pop("clip", None)
+        settings = TextSettings(**request.widgets)
+        search = TextSearch(model, clip, settings, check_cancel=NodeProgress().check_cancel)
+        return request.run(cls, search, label="Text masks", close=search.close)

@@ -1,0 +1,222 @@
+"""Masks from ComfyUI's own models, loaded by its own nodes, in a real ComfyUI."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harness.segmentation_models import (
+    BIREFNET_FILE,
+    FACE_FILE,
+    RANDOM_BIREFNET_FILE,
+    RANDOM_SAM3_FILE,
+    SAM3_FILE,
+)
+
+pytestmark = pytest.mark.usefixtures("small_models")
+
+
+def shown(run, node):
+    return "\n".join(run.outputs[node]["text"])
+
+
+def pixels(client, entry):
+    return np.asarray(Image.open(io.BytesIO(client.server.picture(entry))).convert("RGB")).astype(int)
+
+
+def draw(folder, name, *, red=(), green=(), white=(), size=(120, 80)):
+    """A black picture with coloured boxes, each (left, top, right, bottom), and a caption."""
+    canvas = np.zeros((size[1], size[0], 3), np.uint8)
+    for boxes, colour in ((red, (255, 0, 0)), (green, (0, 255, 0)), (white, (255, 255, 255))):
+        for left, top, right, bottom in boxes:
+            canvas[top:bottom, left:right] = colour
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(canvas).save(folder / name)
+    (folder / name).with_suffix(".txt").write_text("boxes", encoding="utf-8")
+
+
+def text_masks(graph, *, file=SAM3_FILE, **changes):
+    loader = graph.add("CheckpointLoaderSimple", ckpt_name=file)
+    return graph.add("MLT_TextMasks", model=[loader, 0], clip=[loader, 1], **changes)
+
+
+def subject_masks(graph, *, file=BIREFNET_FILE, **changes):
+    loader = graph.add("LoadBackgroundRemovalModel", bg_removal_name=file)
+    return graph.add("MLT_SubjectMasks", model=[loader, 0], **changes)
+
+
+def inspect(graph, dataset):
+    return graph.add("MLT_InspectDataset", dataset=dataset)
+
+
+def preview(graph, masks):
+    """A node whose images show a list of masks, one picture each."""
+    return graph.add("PreviewImage", images=[graph.add("MaskToImage", mask=masks), 0])
+
+
+def test_phrases_make_the_masks_of_a_dataset(comfy_client, graph, folders):
+    folder = folders.input / "red and green"
+    draw(folder, "one.png", red=[(0, 0, 60, 40)])
+    draw(folder, "two.png", red=[(0, 0, 30, 40), (60, 0, 90, 40)], green=[(0, 60, 120, 80)])
+    load = graph.add("MLT_LoadDataset", folder="red and green")
+    made = text_masks(graph, dataset=[load, 0], phrases="red", exclude="green")
+    found, checked = graph.text([made, 3]), inspect(graph, [made, 0])
+    run = comfy_client.run(graph.nodes)
+    assert "one.png: 1 × red (0.98); without no green; covers 25.0%" in shown(run, found)
+    assert "two.png: 2 × red (0.98, 0.98); without 1 × green (0.98); covers 25.0%" in shown(run, found)
+    assert "2 pictures: 2 with a mask, 0 without." in shown(run, checked)
+
+
+def test_phrases_make_masks_of_images(comfy_client, graph, folders):
+    draw(folders.input, "text prompt.png", red=[(30, 20, 90, 60)])
+    picture = graph.add("LoadImage", image="text prompt.png")
+    made = text_masks(graph, images=[picture, 0], phrases="red box")
+    seen = preview(graph, [made, 1])
+    run = comfy_client.run(graph.nodes)
+    mask = pixels(comfy_client, run.outputs[seen]["images"][0])[..., 0] > 127
+    assert mask.shape == (80, 120)
+    truth = np.zeros_like(mask)
+    truth[20:60, 30:90] = True
+    assert (mask & truth).sum() / (mask | truth).sum() > 0.95
+
+
+def test_a_checkpoint_with_random_weights_runs_through_the_whole_network(comfy_client, graph, folders):
+    draw(folders.input, "random.png", red=[(30, 20, 90, 60)])
+    picture = graph.add("LoadImage", image="random.png")
+    made = text_masks(graph, file=RANDOM_SAM3_FILE, images=[picture, 0], phrases='a "cat", (wild): 3 🐈', threshold=0.1)
+    found = graph.text([made, 3])
+    assert '× a "cat", (wild): 3 🐈 (0.' in shown(comfy_client.run(graph.nodes), found)
+
+
+@pytest.mark.parametrize(
+    ("nothing_found", "outcome"),
+    [
+        ("error", "Text masks: nothing was found in 1 of 2 pictures: plain.png: nothing found (no red)"),
+        ("white", "plain.png: nothing found (no red); white mask"),
+        ("black", "plain.png: nothing found (no red); black mask"),
+        ("skip", "plain.png: nothing found (no red); left out"),
+    ],
+)
+def test_a_picture_without_what_is_named_is_told(comfy_client, graph, folders, nothing_found, outcome):
+    folder = folders.input / "sometimes red"
+    draw(folder, "box.png", red=[(0, 0, 60, 40)])
+    draw(folder, "plain.png")
+    load = graph.add("MLT_LoadDataset", folder="sometimes red")
+    made = text_masks(graph, dataset=[load, 0], phrases="red", nothing_found=nothing_found)
+    found = graph.text([made, 3])
+    run = comfy_client.run(graph.nodes, check=nothing_found != "error")
+    assert outcome in (run.error or shown(run, found))
+
+
+def test_cancelling_stops_between_pictures_and_the_graph_can_run_again(comfy_client, graph, folders):
+    for i in range(60):
+        draw(folders.input / "many red", f"{i:02}.png", red=[(0, 0, 60, 40)])
+    load = graph.add("MLT_LoadDataset", folder="many red", preview_images=0)
+    made = text_masks(graph, dataset=[load, 0], phrases="red", file=RANDOM_SAM3_FILE, threshold=0.1, instances=1)
+    found = graph.text([made, 3])
+    prompt = comfy_client.submit(graph.nodes)
+    comfy_client.wait_for(
+        lambda kind, data: kind == "progress_state" and data["nodes"].get(made, {}).get("value", 0) > 1
+    )
+    comfy_client.interrupt()
+    assert comfy_client.finish(prompt, check=False).ending == "execution_interrupted"
+    seen = max(
+        data["nodes"][made]["value"]
+        for kind, data in comfy_client.events
+        if kind == "progress_state" and made in data["nodes"]
+    )
+    assert seen < 60
+    for path in sorted((folders.input / "many red").glob("*.png"))[2:]:
+        path.unlink()
+    assert "2 made" in shown(comfy_client.run(graph.nodes), found)
+
+
+def test_a_text_without_a_phrase_is_refused(comfy_client, graph, folders):
+    draw(folders.input, "refused.png", red=[(30, 20, 90, 60)])
+    picture = graph.add("LoadImage", image="refused.png")
+    made = text_masks(graph, images=[picture, 0], phrases=" \n ")
+    graph.text([made, 3])
+    assert "phrases: expected at least one phrase" in comfy_client.run(graph.nodes, check=False).error
+
+
+def test_a_model_that_is_not_sam_3_is_refused(comfy_client, graph, folders, demo_server):
+    draw(folders.input, "wrong model.png", red=[(30, 20, 90, 60)])
+    picture = graph.add("LoadImage", image="wrong model.png")
+    names = demo_server.object_info()["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"]
+    options = names[1]["options"] if len(names) > 1 and "options" in names[1] else names[0]
+    other = next(name for name in options if name not in (SAM3_FILE, RANDOM_SAM3_FILE))
+    made = text_masks(graph, file=other, images=[picture, 0], phrases="red")
+    graph.text([made, 3])
+    assert "model: expected SAM 3, got" in comfy_client.run(graph.nodes, check=False).error
+
+
+def test_the_subject_makes_the_masks_of_a_dataset(comfy_client, graph, folders):
+    folder = folders.input / "subjects"
+    draw(folder, "two parts.png", white=[(10, 20, 70, 60), (90, 30, 100, 40)])
+    load = graph.add("MLT_LoadDataset", folder="subjects")
+    made = subject_masks(graph, dataset=[load, 0], threshold=0.5, largest_only=True)
+    found, checked = graph.text([made, 3]), inspect(graph, [made, 0])
+    run = comfy_client.run(graph.nodes)
+    assert "two parts.png: 2 parts, the largest kept; covers 25.0%" in shown(run, found)
+    assert "1 pictures: 1 with a mask, 0 without." in shown(run, checked)
+
+
+@pytest.mark.parametrize("file", [BIREFNET_FILE, RANDOM_BIREFNET_FILE])
+def test_the_subject_s_mask_is_that_of_remove_background(comfy_client, graph, folders, file):
+    draw(folders.input, "subject.png", white=[(30, 20, 90, 60)])
+    picture = graph.add("LoadImage", image="subject.png")
+    made = subject_masks(graph, file=file, images=[picture, 0], nothing_found="black")
+    loader = graph.nodes[made]["inputs"]["model"]
+    core = graph.add("RemoveBackground", bg_removal_model=loader, image=[picture, 0])
+    ours, theirs = preview(graph, [made, 1]), preview(graph, [core, 0])
+    run = comfy_client.run(graph.nodes)
+    a, b = (pixels(comfy_client, run.outputs[one]["images"][0]) for one in (ours, theirs))
+    assert a.shape == b.shape == (80, 120, 3)
+    assert np.ptp(b) > 0
+    assert np.abs(a - b).max() <= 1
+
+
+def test_a_plain_picture_has_no_subject_and_is_named(comfy_client, graph, folders):
+    draw(folders.input / "plain only", "plain.png")
+    load = graph.add("MLT_LoadDataset", folder="plain only")
+    graph.text([subject_masks(graph, dataset=[load, 0]), 3])
+    error = comfy_client.run(graph.nodes, check=False).error
+    assert "Subject masks: nothing was found in 1 of 1 pictures: plain.png" in error
+
+
+def faces(graph, images):
+    """ComfyUI's own face masks of pictures; gives the MASK link."""
+    loader = graph.add("LoadMediaPipeFaceLandmarker", model_name=FACE_FILE)
+    marks = graph.add("MediaPipeFaceLandmarker", face_detection_model=[loader, 0], image=images)
+    return [graph.add("MediaPipeFaceMask", face_landmarks=[marks, 0], regions="all"), 0]
+
+
+def test_comfyui_s_face_masks_become_a_dataset_with_the_face_learned(comfy_client, graph, folders):
+    folder = folders.input / "faces"
+    draw(folder, "a.png", white=[(180, 100, 220, 140)], size=(320, 240))
+    draw(folder, "b.png", white=[(100, 180, 140, 220)], size=(240, 320))
+    load = graph.add("MLT_LoadDataset", folder="faces")
+    masks = faces(graph, [load, 1])
+    made = graph.add("MLT_DatasetFromImages", images=[load, 1], masks=masks, captions=[load, 3])
+    checked, seen = inspect(graph, [made, 0]), preview(graph, masks)
+    run = comfy_client.run(graph.nodes)
+    report = shown(run, checked)
+    assert "2 pictures: 2 with a mask, 0 without." in report
+    assert [10 < float(share) < 20 for share in re.findall(r"coverage ([\d.]+)%", report)] == [True, True]
+    for entry, (x, y) in zip(run.outputs[seen]["images"], [(200, 120), (120, 200)], strict=True):
+        rows, columns = np.nonzero(pixels(comfy_client, entry)[..., 0] > 127)
+        assert abs(columns.mean() - x) < 8
+        assert abs(rows.mean() - y) < 8
+
+
+def test_a_picture_without_a_face_has_a_black_mask_of_which_the_inspection_warns(comfy_client, graph, folders):
+    folder = folders.input / "one face"
+    draw(folder, "face.png", white=[(180, 100, 220, 140)], size=(320, 240))
+    draw(folder, "none.png", size=(320, 240))
+    load = graph.add("MLT_LoadDataset", folder="one face")
+    made = graph.add("MLT_DatasetFromImages", images=[load, 1], masks=faces(graph, [load, 1]))
+    checked = inspect(graph, [made, 0])
+    report = shown(comfy_client.run(graph.nodes), checked)
+    assert "1 masks are all black: these pictures teach nothing: picture-0002." in report
