@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError
-from .local_models import ModelKind, library_classes, load_model, load_processor, pil_picture, require_files
+from .local_models import ModelKind, image_inputs, library_classes, load_model, load_processor, require_files
 
 FLORENCE2 = ModelKind(
     folder="florence2",
@@ -114,7 +114,7 @@ class Florence2:
             phrase: Without `<` and `>`, which are the model's own marks.
         """
         height, width = rgb.shape[:2]
-        inputs = self.processor(text=self._task + phrase, images=pil_picture(rgb), return_tensors="pt")
+        inputs = self.processor(text=self._task + phrase, **image_inputs(rgb), return_tensors="pt")
         with torch.inference_mode():
             tokens = self.model.generate(
                 input_ids=inputs["input_ids"].to(self.model.device),

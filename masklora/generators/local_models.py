@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ..errors import DataError, MaskLoraError
 
@@ -142,10 +141,11 @@ def load_processor(processor_class: Any, folder: Path, kind: ModelKind) -> Any:
         raise _unreadable(folder, kind, error) from error
 
 
-def pil_picture(rgb: np.ndarray) -> Image.Image:
-    """A picture as transformers takes it without guessing.
+def image_inputs(rgb: np.ndarray) -> dict[str, Any]:
+    """A picture as the arguments with which transformers takes it without guessing.
 
-    From an array of 1 or 3 rows it would take the rows for colours, and it would divide values of 0..1 by 255.
+    Unasked it would take the rows of a picture of 1 or 3 rows for its colours, and it divides by 255 what is
+    in 0..1 already.
 
     Args:
         rgb: uint8 (H, W, 3), 0..255.
@@ -155,7 +155,7 @@ def pil_picture(rgb: np.ndarray) -> Image.Image:
     """
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise DataError(f"A picture is expected as uint8 (height, width, 3), got {rgb.dtype} {rgb.shape}.")
-    return Image.fromarray(rgb)
+    return {"images": np.require(rgb, requirements="W"), "input_data_format": "channels_last"}
 
 
 def _declared_type(folder: Path, kind: ModelKind) -> Any:

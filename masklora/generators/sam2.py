@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .florence2 import Box
-from .local_models import ModelKind, library_classes, load_model, load_processor, pil_picture, require_files
+from .local_models import ModelKind, image_inputs, library_classes, load_model, load_processor, require_files
 
 SAM2 = ModelKind(
     folder="sam2",
@@ -59,7 +59,7 @@ class Sam2:
         if not boxes:
             return
         prompt = [[[float(value) for value in box] for box in boxes]]
-        inputs = self.processor(images=pil_picture(rgb), input_boxes=prompt, return_tensors="pt")
+        inputs = self.processor(**image_inputs(rgb), input_boxes=prompt, return_tensors="pt")
         with torch.inference_mode():
             found = self.model(
                 pixel_values=inputs["pixel_values"].to(self.model.device, self.model.dtype),
