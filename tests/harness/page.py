@@ -1,10 +1,13 @@
 """The real ComfyUI page in a headless browser."""
 
+import io
 import json
 import os
 import shutil
 import sys
 from pathlib import Path
+
+from PIL import Image
 
 from devtools.comfy import PACK_FOLDER, ComfyError, describe_refusal
 
@@ -96,6 +99,24 @@ class ComfyPage:
         if not answer.ok:
             raise ComfyError(f"ComfyUI refused the graph: {describe_refusal(answer.text())}")
         return self.server.wait(answer.json()["prompt_id"], timeout=timeout, check=check)
+
+    def graph_picture(self, *, width=2600, height=1400, types=None):
+        """The graph as the page draws it, cut to its nodes, or to those of the given types: a PIL picture."""
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.page.wait_for_timeout(3000)
+        shot = Image.open(io.BytesIO(self.page.locator("#graph-canvas").screenshot())).convert("RGB")
+        left, top, right, bottom = self.page.evaluate(
+            """types => {
+                const { scale, offset } = window.app.canvas.ds
+                const nodes = window.app.graph.nodes.filter(n => !types || types.includes(n.type))
+                const boxes = nodes.map(n => [...n.pos, n.pos[0] + n.size[0], n.pos[1] + n.size[1]])
+                const edge = (i, pick) => (pick(...boxes.map(b => b[i])) + offset[i % 2]) * scale
+                return [edge(0, Math.min) - 20, edge(1, Math.min) - 50, edge(2, Math.max) + 20, edge(3, Math.max) + 20]
+            }""",
+            types,
+        )
+        return shot.crop((max(0, left), max(0, top), min(shot.width, right), min(shot.height, bottom)))
 
     def screenshot(self, path):
         self.page.screenshot(path=str(path))

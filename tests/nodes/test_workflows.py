@@ -33,19 +33,7 @@ def widget_index(page, node_type, widget):
 
 def thumbnail(page, path):
     """The graph with its results as the page draws it, as the example's picture in the template list."""
-    page.page.set_viewport_size({"width": 2600, "height": 1400})
-    page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    page.page.wait_for_timeout(3000)
-    shot = Image.open(io.BytesIO(page.page.locator("#graph-canvas").screenshot())).convert("RGB")
-    left, top, right, bottom = page.evaluate(
-        """() => {
-            const { scale, offset } = window.app.canvas.ds
-            const boxes = window.app.graph.nodes.map(n => [...n.pos, n.pos[0] + n.size[0], n.pos[1] + n.size[1]])
-            const edge = (i, pick) => (pick(...boxes.map(b => b[i])) + offset[i % 2]) * scale
-            return [edge(0, Math.min) - 20, edge(1, Math.min) - 50, edge(2, Math.max) + 20, edge(3, Math.max) + 20]
-        }"""
-    )
-    shot = shot.crop((max(0, left), max(0, top), min(shot.width, right), min(shot.height, bottom)))
+    shot = page.graph_picture()
     shot.thumbnail((1000, 1000), Image.Resampling.LANCZOS)
     shot.save(path.with_suffix(".jpg"), quality=85)
 
