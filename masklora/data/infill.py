@@ -70,7 +70,8 @@ def plan_infills(
     Args:
         index: Position of the sample in its data set; it is never its own donor.
         key: The sample's unique key.
-        kind: "mixed" takes the kinds in turn, in an order of the sample's own; else one kind for all.
+        kind: "mixed" takes the kinds in turn, a flat colour first, because it alone tells nothing of the set's
+            backgrounds, then the others in an order of the sample's own; else one kind for all.
         count: How many.
         seed: Of the cache.
         ring: All samples. Where there is no other one, a flat colour stands in for another picture.
@@ -79,7 +80,8 @@ def plan_infills(
         At most `count` infills, no two alike: there is but one blur and one inpainting of a picture.
     """
     random = np.random.default_rng(_chance("infill", seed, key))
-    order = [KINDS[i] for i in random.permutation(len(KINDS))] if kind == MIXED else [kind]
+    others = [KINDS[1:][i] for i in random.permutation(len(KINDS) - 1)]
+    order = [FLAT, *others] if kind == MIXED else [kind]
     found: list[Infill] = []
     for number in range(count):
         chosen, place = order[number % len(order)], _chance("infill", seed, key, number)
