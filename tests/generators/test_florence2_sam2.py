@@ -444,7 +444,13 @@ def test_closing_frees_both_models(florence2_folder, sam2_folder):
     maker.close()
     gc.collect()
     assert [ref() for ref in kept] == [None, None]
+
+
+def test_a_closed_maker_loads_its_models_again(florence2_folder, sam2_folder):
+    maker = florence2_sam2_maker(Florence2Sam2Settings(phrases="cat"), florence2=florence2_folder, sam2=sam2_folder)
+    before = maker(picture()).mask
     maker.close()
+    assert np.array_equal(maker(picture()).mask, before)
 
 
 def test_closing_frees_both_models_after_a_cancel(florence2_folder, sam2_folder):
