@@ -143,7 +143,7 @@ class TextMasks:
             return Finding(None, note)
         removed = [self._search(image, phrase) for phrase in split_phrases(self.settings.exclude)]
         if removed:
-            note += "; without " + "; ".join(one.note for one in removed)
+            note += "; excluded: " + "; ".join(one.note for one in removed)
             union = union & ~np.logical_or.reduce([one.mask for one in removed])
         if not union.any():
             return Finding(None, f"{note}; all of it is excluded")

@@ -67,7 +67,7 @@ def test_phrases_are_united_and_the_excluded_ones_taken_out(ruled):
     assert union.note == "2 × red (0.98, 0.98); 1 × green (0.98); no blue"
     rest = TextMasks(*ruled, TextSettings(phrases="anything", exclude="green\nblue"))(picture)
     assert overlap(rest.mask, truth["large"] | truth["small"]) > 0.95
-    assert rest.note.endswith("without 1 × green (0.98); no blue")
+    assert rest.note.endswith("excluded: 1 × green (0.98); no blue")
 
 
 def test_what_is_not_found_gives_no_mask_and_says_so(ruled):

@@ -64,8 +64,8 @@ def test_phrases_make_the_masks_of_a_dataset(comfy_client, graph, folders):
     made = text_masks(graph, dataset=[load, 0], phrases="red", exclude="green")
     found, checked = graph.text([made, 3]), inspect(graph, [made, 0])
     run = comfy_client.run(graph.nodes)
-    assert "one.png: 1 × red (0.98); without no green; covers 25.0%" in shown(run, found)
-    assert "two.png: 2 × red (0.98, 0.98); without 1 × green (0.98); covers 25.0%" in shown(run, found)
+    assert "one.png: 1 × red (0.98); excluded: no green; covers 25.0%" in shown(run, found)
+    assert "two.png: 2 × red (0.98, 0.98); excluded: 1 × green (0.98); covers 25.0%" in shown(run, found)
     assert "2 pictures: 2 with a mask, 0 without." in shown(run, checked)
 
 
