@@ -180,10 +180,7 @@ def cache_notes(loss: LossSettings, cache: Cache) -> list[str]:
     notes = _channel_notes(loss, cache)
     masked = [entry for entry in cache.entries if entry.has_mask]
     if loss.infill_probability > 0 and masked and not any(entry.infills for entry in masked):
-        notes.append(
-            f"infill_probability is {loss.infill_probability:g}, but the cache holds no replaced backgrounds: every "
-            "step sees the pictures' own. Set infill_variants in Cache Dataset to 3, or infill_probability to 0."
-        )
+        notes.append("Every step sees the pictures' own backgrounds: infill_variants of Cache Dataset is 0.")
     return notes
 
 
