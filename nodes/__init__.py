@@ -7,6 +7,7 @@ from .dataset import DatasetFromImages, LoadDataset, MergeDatasets
 from .export import ExportLoRA
 from .inspect import InspectDataset
 from .loss import MaskedLoss
+from .mask_generators import ColorMasks, GrabCutMasks, RandomMasks, ShapeMasks
 from .masks import RefineMask, TransformMasks
 from .settings import Adapter, Optimizer
 from .subject_masks import SubjectMasks
@@ -20,6 +21,10 @@ NODES = [
     MergeDatasets,
     TransformMasks,
     RefineMask,
+    RandomMasks,
+    ShapeMasks,
+    ColorMasks,
+    GrabCutMasks,
     TextMasks,
     Florence2Sam2Masks,
     SubjectMasks,

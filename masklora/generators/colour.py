@@ -33,8 +33,8 @@ class ColourSettings:
         luminance_min: Lowest lightness L*, 0 black to 100 white.
         luminance_max: Highest lightness.
         point: "x, y" in pixels or shares: only what hangs together with this point is found; empty finds all.
-        colour_from_point: The key colour is the one at the point, the median of 3×3 pixels, and `colours` is not
-            used.
+        colour_from_point: The key colour is the one at the point, the most typical of 3×3 pixels, and `colours` is
+            not used.
         invert: Everything but what was found is learned, as before a green screen.
     """
 
@@ -137,7 +137,8 @@ def colour_maker(settings: ColourSettings) -> Maker:
         point = point_in(settings.point, picture.rgb.shape[:2], name=picture.name) if settings.point.strip() else None
         colours = parse_colours(settings.colours)
         if settings.colour_from_point and point is not None:
-            colours = _colour_at(picture.rgb, point)
+            point = _typical(picture.rgb, point)
+            colours = picture.rgb[point][None]
         weights = colour_weights(
             picture.rgb,
             colours,
@@ -175,10 +176,14 @@ def _distance(lab: np.ndarray, key: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("hwc,hwc->hw", difference, difference))
 
 
-def _colour_at(rgb: np.ndarray, point: tuple[int, int]) -> np.ndarray:
-    row, column = point
-    around = rgb[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
-    return np.median(around.reshape(-1, 3), axis=0).astype(np.uint8)[None]
+def _typical(rgb: np.ndarray, point: tuple[int, int]) -> tuple[int, int]:
+    """The pixel, of the 3×3 around a point, that differs least from the others: noise does not decide."""
+    top, left = max(0, point[0] - 1), max(0, point[1] - 1)
+    lab = to_lab(rgb[top : point[0] + 2, left : point[1] + 2])
+    pixels = lab.reshape(-1, 3)
+    differences = np.linalg.norm(pixels[:, None] - pixels[None], axis=2).sum(axis=1)
+    row, column = np.unravel_index(int(differences.argmin()), lab.shape[:2])
+    return top + int(row), left + int(column)
 
 
 def _connected(weights: np.ndarray, point: tuple[int, int]) -> np.ndarray:

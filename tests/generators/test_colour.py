@@ -138,6 +138,21 @@ def test_the_key_can_be_the_colour_at_the_point():
     assert finding.note.startswith("key #b")
 
 
+def test_a_speck_under_the_point_does_not_decide_the_key():
+    rgb = np.full((20, 20, 3), [30, 60, 200], np.uint8)
+    rgb[10, 10] = 255, 255, 0
+    finding = found(rgb, point="10, 10", colour_from_point=True)
+    assert finding.note == "key #1e3cc8"
+    assert finding.mask.sum() == 399
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_point_in_pure_noise_finds_at_least_a_pixel_beside_it(seed):
+    noise = np.random.default_rng(seed).integers(0, 256, (30, 30, 3))
+    mask = found(noise, point="15, 15", colour_from_point=True, tolerance=1.0).mask
+    assert mask[14:17, 14:17].any()
+
+
 def test_a_soft_edge_falls_with_the_difference_of_colour():
     grey = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
     row = found(grey, colours="#000", tolerance=20.0, softness=40.0).mask[0]
