@@ -105,6 +105,9 @@ def _one(sample: Sample, make: Maker, settings: GenerateSettings, watch: Watch, 
     if new is None:
         return _nothing(sample, settings, finding.note)
     mask = combine_masks(existing, new, settings.combine)
+    if not mask.any():
+        left = f"{finding.note}; " if finding.note else ""
+        return _nothing(sample, settings, f"{left}nothing is left of it after {settings.combine}")
     watch.show(overlay(loaded.rgb, mask))
     note = f"{finding.note}; " if finding.note else ""
     made = _with_mask(sample, mask)

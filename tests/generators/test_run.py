@@ -128,6 +128,17 @@ def test_an_all_black_finding_counts_as_nothing_found(mixed):
         generate(mixed, lambda one: Finding(np.zeros((8, 8), np.float32)), GenerateSettings(), label="Cats")
 
 
+@pytest.mark.parametrize("how", ["intersect", "subtract"])
+def test_a_mask_of_which_combining_leaves_nothing_counts_as_nothing_found(mixed, how):
+    def other_half(one):
+        top = np.zeros((8, 8), np.float32)
+        top[:4] = 1
+        return Finding(top if how == "subtract" else 1 - top)
+
+    with pytest.raises(MaskError, match=f"b.png: nothing found .nothing is left of it after {how}"):
+        generate(mixed, other_half, GenerateSettings(combine=how), label="Half")
+
+
 @pytest.mark.parametrize("bad", [np.ones((4, 4), np.float32), np.full((8, 8), np.nan, np.float32)])
 def test_a_mask_of_a_wrong_size_or_with_nan_is_refused_with_the_picture_s_name(mixed, bad):
     with pytest.raises(MaskError, match=r"a.png: the generator gave a mask"):
