@@ -120,14 +120,6 @@ class Request:
         dataset = from_images(picture_arrays(images, frame_dims=3), picture_arrays(masks, frame_dims=2))
         return cls(dataset, images, settings, widgets)
 
-    def refuse_filling(self, widget, value):
-        """Raises `ConfigError` where masks are made from masks, yet only pictures without one are asked for."""
-        if self.settings.combine == "fill missing only":
-            raise ConfigError(
-                f"{widget}: {value} starts from the mask that is there, but combine is {self.settings.combine}, "
-                "which leaves such pictures as they are. Set combine to replace or intersect."
-            )
-
     def run(self, cls, make: Maker, *, label: str, close: Callable[[], None] = lambda: None):
         """The node's output; `close`, which frees the model, is called however the run ends."""
         progress = NodeProgress()
