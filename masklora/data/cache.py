@@ -190,7 +190,7 @@ def _sources(dataset: Dataset) -> tuple[dict[str, Any], ...]:
         settings, transform = asdict(sample.settings), asdict(sample.transform)
         # A folder is told by its last name: metadata travels with the LoRA, and paths hold people's names.
         settings["folder"], settings["mask_folder"] = (Path(settings[k]).name for k in ("folder", "mask_folder"))
-        key = digest("source", settings, transform)
+        key = digest("source", settings, transform, sample.made_by)
         info = found.setdefault(
             key,
             {
@@ -200,6 +200,7 @@ def _sources(dataset: Dataset) -> tuple[dict[str, Any], ...]:
                 "regularisation": sample.settings.regularisation,
                 "settings": settings,
                 "mask_transforms": transform,
+                "masks_made_by": sample.made_by,
             },
         )
         info["images"] += 1

@@ -26,7 +26,7 @@ class Sample:
     `size` is (width, height) after EXIF orientation. `alpha` says that the picture's own alpha is its mask
     unless it is opaque. `image` (float32 (H, W, 3|4)) is set for samples in memory, `mask` (float32 (H, W) in
     0..1, or packed) for masks in memory, which come before every other. `weight` multiplies the repeats;
-    `repeats` is the product.
+    `repeats` is the product. `made_by` tells which generators made the mask, for the metadata.
     """
 
     key: str
@@ -41,6 +41,7 @@ class Sample:
     transform: MaskTransform = field(default_factory=MaskTransform)
     alpha: bool = False
     weight: float = 1.0
+    made_by: str = ""
 
     @property
     def repeats(self) -> float:

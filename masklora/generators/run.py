@@ -86,7 +86,8 @@ def generate(
     for index, sample in enumerate(dataset.samples):
         watch.check_cancel()
         watch.progress(index, len(dataset), f"{label}: {sample.name}")
-        outcomes.append(_one(sample, make, settings, watch, place=(index, len(dataset))))
+        outcome = _one(sample, make, settings, watch, place=(index, len(dataset)))
+        outcomes.append(_signed(outcome, f"{label} ({settings.combine})"))
     _raise_if_missed(outcomes, dataset, settings, label)
     watch.progress(len(dataset), len(dataset), f"{label}: done")
     return _result(dataset, outcomes, settings, label), [outcome.line for outcome in outcomes]
@@ -143,6 +144,13 @@ def _nothing(sample: Sample, settings: GenerateSettings, note: str) -> _Outcome:
 
 def _with_mask(sample: Sample, mask: np.ndarray) -> Sample:
     return replace(sample, mask=pack_mask(mask), mask_path=None, alpha=False, transform=MaskTransform())
+
+
+def _signed(outcome: _Outcome, signature: str) -> _Outcome:
+    if outcome.sample is None or outcome.kind == "kept":
+        return outcome
+    made_by = ", then ".join(part for part in (outcome.sample.made_by, signature) if part)
+    return replace(outcome, sample=replace(outcome.sample, made_by=made_by))
 
 
 def _raise_if_missed(outcomes: list[_Outcome], dataset: Dataset, settings: GenerateSettings, label: str) -> None:

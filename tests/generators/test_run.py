@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from harness.caching import Pooling
 from harness.folders import anywhere, folder_settings, grey, picture, with_alpha
-from masklora.config import MaskTransform
+from masklora.config import CacheSettings, MaskTransform
+from masklora.data.cache import build_cache
 from masklora.data.dataset import load_mask, load_sample
 from masklora.data.loading import from_images, load_dataset
 from masklora.data.mask_bytes import PackedMask, pack_mask
@@ -154,6 +156,17 @@ def test_transforms_are_behind_a_generated_mask_so_that_others_may_follow(mixed)
     again = masks_of(filled.with_transform(MaskTransform(invert=True)))
     assert np.array_equal(again["a.png"], 1 - LEFT)
     assert np.array_equal(again["b.png"], LEFT.T)
+
+
+def test_the_metadata_tell_who_made_the_masks(mixed):
+    made, _ = generate(mixed, left_half, GenerateSettings(), label="Left")
+    again, _ = generate(made, left_half, GenerateSettings(combine="union"), label="Right")
+    found = {sample.name: sample.made_by for sample in again.samples}
+    assert found["a.png"] == "Left (fill missing only), then Right (union)"
+    assert found["b.png"] == "Right (union)"
+    settings = CacheSettings(resolution=64, bucket_step=8, storage="memory", upscale=True, infill_variants=0)
+    sources = build_cache(again, settings, encoder=Pooling()).sources
+    assert {(s["masks_made_by"], s["images"]) for s in sources} == {(found["a.png"], 2), (found["b.png"], 2)}
 
 
 def test_chance_follows_the_picture_and_not_its_place(mixed):
