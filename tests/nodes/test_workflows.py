@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -38,13 +39,13 @@ def thumbnail(page, path):
     shot.save(path.with_suffix(".jpg"), quality=85)
 
 
-def test_there_are_the_three_examples_that_the_readme_names():
-    names = {path.stem for path in WORKFLOWS}
-    assert {"masked_lora_from_alpha", "masked_lora_from_mask_folder", "masked_lora_from_core_nodes"} <= names
+def test_there_are_the_examples_that_the_readme_names():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert {path.stem for path in WORKFLOWS} == set(re.findall(r"`(masked_lora_(?:from|of|without)_\w+)`", readme))
 
 
 @each
-def test_it_opens_without_missing_nodes_and_converts_completely(page, path):
+def test_it_opens_without_missing_nodes_and_converts_completely(small_models, page, path):
     saved = read(path)
     page.load_workflow(saved)
     assert set(page.unknown_nodes()) <= ONLY_ON_THE_PAGE
@@ -60,7 +61,7 @@ def test_it_opens_without_missing_nodes_and_converts_completely(page, path):
 
 
 @each
-def test_its_widgets_hold_the_values_that_their_names_say(page, path):
+def test_its_widgets_hold_the_values_that_their_names_say(small_models, page, path):
     page.load_workflow(path)
     prompt = page.api_prompt()
     train = next(node["inputs"] for node in prompt.values() if node["class_type"] == "MLT_TrainLoRA")
@@ -72,7 +73,7 @@ def test_its_widgets_hold_the_values_that_their_names_say(page, path):
 
 @pytest.mark.skipif(not HAS_MODEL, reason="the demo's model is not in this checkout")
 @each
-def test_it_trains_and_paints_from_the_page(page, demo_server, path):
+def test_it_trains_and_paints_from_the_page(demo_server, small_models, page, path):
     saved = read(path)
     page.load_workflow(saved)
     steps = widget_index(page, "MLT_TrainLoRA", "steps")
