@@ -132,7 +132,9 @@ class Request:
         if len(lines) > LINES:
             text += f"\n… and {len(lines) - LINES} more pictures."
         progress.status(text.splitlines()[0])
-        sheet = torch.from_numpy(_sheet(dataset, progress)).float().div_(255)[None]
+        rgb = _sheet(dataset, progress)
+        progress.show(rgb, last=True)
+        sheet = torch.from_numpy(rgb).float().div_(255)[None]
         shown = ui.PreviewImage(sheet, cls=cls).as_dict() | ui.PreviewText(text).as_dict()
         return io.NodeOutput(dataset, self._masks(dataset), sheet, text, ui=shown)
 

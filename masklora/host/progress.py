@@ -15,7 +15,7 @@ from PIL import Image
 # A browser need not hear more often.
 INTERVAL = 0.1
 PREVIEW_INTERVAL = 0.5
-PREVIEW_SIDE = 384
+PREVIEW_SIDE = 512
 
 
 class NodeProgress:
@@ -38,10 +38,10 @@ class NodeProgress:
         if text:
             self.status(f"{text} ({done}/{total})" if total else text)
 
-    def show(self, rgb: np.ndarray) -> None:
-        """Show a picture, uint8 (H, W, 3), on the node, at most two per second."""
+    def show(self, rgb: np.ndarray, *, last: bool = False) -> None:
+        """Show a picture, uint8 (H, W, 3), on the node, at most two per second; the last one always."""
         now = time.monotonic()
-        if now - self._last_shown < PREVIEW_INTERVAL:
+        if now - self._last_shown < PREVIEW_INTERVAL and not last:
             return
         self._last_shown = now
         picture = Image.fromarray(rgb)

@@ -81,6 +81,23 @@ def test_random_masks_of_a_dataset_span_the_asked_coverages(comfy_client, graph,
     assert run.outputs[node]["images"]
 
 
+def test_a_run_shows_progress_by_name_and_pictures_on_the_node(comfy_client, graph, folders):
+    folders.make("watched", count=4)
+    load = graph.add("MLT_LoadDataset", folder="watched")
+    graph.text([graph.add("MLT_RandomMasks", dataset=[load, 0], seed=77), 3])
+    run = comfy_client.run(graph.nodes)
+    messages = [data for data in run.of_kind("binary")]
+    texts = b" ".join(messages)
+    assert b"Random masks: cat 1.png (0/4)" in texts
+    jpegs = [data for data in messages if b"\xff\xd8\xff" in data]
+    assert jpegs, "no preview was sent"
+    last = jpegs[-1]
+    sheet = Image.open(io.BytesIO(last[last.index(b"\xff\xd8\xff") :]))
+    assert sheet.width > 2 * sheet.height
+    states = [data["nodes"] for data in run.of_kind("progress_state")]
+    assert any(node["max"] == 4 for nodes in states for node in nodes.values())
+
+
 def test_the_seed_decides_random_masks(comfy_client, graph):
     images = graph.add("EmptyImage", width=48, height=32, batch_size=2)
     nodes = [graph.add("MLT_RandomMasks", images=[images, 0], seed=seed) for seed in (1, 1, 2)]
