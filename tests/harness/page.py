@@ -100,7 +100,7 @@ class ComfyPage:
             raise ComfyError(f"ComfyUI refused the graph: {describe_refusal(answer.text())}")
         return self.server.wait(answer.json()["prompt_id"], timeout=timeout, check=check)
 
-    def graph_picture(self, *, width=2600, height=1400, types=None):
+    def graph_picture(self, *, width=2600, height=1800, types=None):
         """The graph as the page draws it, cut to its nodes, or to those of the given types: a PIL picture."""
         self.page.set_viewport_size({"width": width, "height": height})
         self.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
