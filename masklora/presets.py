@@ -154,7 +154,6 @@ _PRESETS: dict[str, _Preset] = {
 _OURS_ALONE = {"infill_probability": 0.0}
 
 
-
 def _options(name: str) -> dict[str, Any]:
     return {**({} if name == LossSettings().preset else _OURS_ALONE), **_PRESETS[name].options}
 

@@ -16,7 +16,7 @@ import torch
 from ..config import CacheSettings
 from ..errors import FamilyError
 from ..masks import shrink_to_circle
-from .dataset import Dataset, check_aspect, load_sample
+from .dataset import Dataset, LoadedSample, check_aspect, load_sample
 from .fill import apply_fill
 from .geometry import Geometry, apply_image, apply_mask
 from .infill import apply_infill
@@ -26,6 +26,8 @@ from .plan import Entry, Progress, is_hard
 from .store import Store
 
 Cancel = Callable[[], None]
+# What one job holds in memory at most, originals and infills together; more variants are made in several jobs.
+PICTURES_OF_A_JOB = 32
 
 
 class Encoder(Protocol):
@@ -52,7 +54,7 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True)
 class _Job:
-    """A sample, its variants whose latent or mask is missing, and the missing (variant, infill) pairs."""
+    """A sample, its variants whose latent or mask is missing, and the missing (variant, infill) pairs by infill."""
 
     entry: Entry
     latents: tuple[int, ...]
@@ -138,19 +140,22 @@ class Builder:
         jobs = []
         for entry in sorted(entries, key=lambda entry: entry.bucket):
             self.check_cancel()
-            job = _Job(
-                entry,
-                tuple(v for v, key in enumerate(entry.latent_keys) if lacking("latent", key)),
-                tuple(v for v, key in enumerate(entry.mask_keys) if lacking("mask", key)),
-                tuple(
-                    (v, number)
-                    for v, keys in enumerate(entry.infill_keys)
-                    for number, key in enumerate(keys)
-                    if lacking("latent", key)
-                ),
-            )
-            if job.latents or job.masks or job.infills:
-                jobs.append(job)
+            views = max(1, PICTURES_OF_A_JOB // (1 + len(entry.infills)))
+            for start in range(0, entry.variants, views):
+                part = range(start, min(start + views, entry.variants))
+                job = _Job(
+                    entry,
+                    tuple(v for v in part if lacking("latent", entry.latent_keys[v])),
+                    tuple(v for v in part if lacking("mask", entry.mask_keys[v])),
+                    tuple(
+                        (v, number)
+                        for number in range(len(entry.infills))
+                        for v in part
+                        if lacking("latent", entry.infill_keys[v][number])
+                    ),
+                )
+                if job.latents or job.masks or job.infills:
+                    jobs.append(job)
         return jobs
 
     def _prepare(self, job: _Job) -> _Prepared:
@@ -167,6 +172,11 @@ class Builder:
         def picture_of(geometry: Geometry) -> np.ndarray:
             return apply_image(loaded.rgb, geometry, resize=self.settings.resize)
 
+        # The pairs come infill by infill, so each donor is decoded once and then forgotten.
+        @functools.lru_cache(maxsize=1)
+        def donor_of(index: int) -> LoadedSample:
+            return load_sample(self.dataset.samples[index])
+
         pictures, fill = [], sample.settings.fill
         for variant in job.latents:
             geometry = entry.geometries[variant]
@@ -176,7 +186,7 @@ class Builder:
             pictures.append((entry.latent_keys[variant], rgb))
         for variant, number in job.infills:
             geometry, infill = entry.geometries[variant], entry.infills[number]
-            donor = None if infill.donor is None else load_sample(self.dataset.samples[infill.donor])
+            donor = None if infill.donor is None else donor_of(infill.donor)
             rgb = apply_infill(picture_of(geometry), mask_of(geometry), infill, donor=donor)
             pictures.append((entry.infill_keys[variant][number], rgb))
         masks = []

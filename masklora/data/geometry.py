@@ -141,7 +141,7 @@ def plan_box_geometry(
     """The geometry that fills `bucket` with a box of the source and a margin around it, undistorted.
 
     No pixel is enlarged for the sake of the box: a small box brings more of its surroundings. The crop stays
-    inside the picture unless it is turned.
+    inside the picture unless it is turned, and then leaves it only as far as the box needs to stay in sight.
 
     Args:
         source: Width and height of the picture after EXIF orientation.
@@ -155,17 +155,22 @@ def plan_box_geometry(
         DataError: The source is smaller than the bucket and `upscale` is off.
     """
     (width, height), (out_w, out_h) = source, bucket
-    plain = plan_geometry(source, bucket, upscale=upscale)
+    cover = plan_geometry(source, bucket, upscale=upscale).resized
     box_w, box_h = (box[2] - box[0]) * width, (box[3] - box[1]) * height
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    shown_w, shown_h = abs(cos) * box_w + abs(sin) * box_h, abs(sin) * box_w + abs(cos) * box_h
     around = 2 * margin * max(box_w, box_h)
-    cover = max(out_w / width, out_h / height)
-    scale = min(out_w / max(box_w + around, 1.0), out_h / max(box_h + around, 1.0))
-    scale = min(max(scale, cover), max(cover, 1.0))
-    resized = max(out_w, round(width * scale)), max(out_h, round(height * scale))
-    if scale == cover:
-        resized = plain.resized
-    left = _offset((box[0] + box[2]) / 2 * resized[0], out_w, resized[0] - out_w)
-    top = _offset((box[1] + box[3]) / 2 * resized[1], out_h, resized[1] - out_h)
+    least = max(out_w / width, out_h / height)
+    scale = min(out_w / max(shown_w + around, 1.0), out_h / max(shown_h + around, 1.0))
+    scale = min(max(scale, least), max(least, 1.0))
+    resized = max(cover[0], round(width * scale)), max(cover[1], round(height * scale))
+    mid_x, mid_y = (box[0] + box[2]) / 2 * resized[0], (box[1] + box[3]) / 2 * resized[1]
+    left, top = _offset(mid_x, out_w, resized[0] - out_w), _offset(mid_y, out_h, resized[1] - out_h)
+    if angle:
+        room = (out_w - shown_w * scale) / 2, (out_h - shown_h * scale) / 2
+        away = mid_x - left - out_w / 2, mid_y - top - out_h / 2
+        kept = _turned_into_view(away, room, cos=cos, sin=sin)
+        left, top = round(mid_x - kept[0] - out_w / 2), round(mid_y - kept[1] - out_h / 2)
     return Geometry(source, resized, (left, top, out_w, out_h), angle=angle)
 
 
@@ -246,6 +251,15 @@ def _check_aspect(mask: tuple[int, int], image: tuple[int, int]) -> None:
         raise MaskError(
             f"the mask is {mask_w}×{mask_h} but the image is {width}×{height}. Save the mask at the image's size."
         )
+
+
+def _turned_into_view(
+    away: tuple[float, float], room: tuple[float, float], *, cos: float, sin: float
+) -> tuple[float, float]:
+    """How far a box may lie from a turned crop's middle, at most `away` and with `room` along the crop's own axes."""
+    x, y = cos * away[0] + sin * away[1], cos * away[1] - sin * away[0]
+    x, y = (min(max(v, -max(0.0, r)), max(0.0, r)) for v, r in zip((x, y), room, strict=True))
+    return cos * x - sin * y, sin * x + cos * y
 
 
 def _offset(centre: float, length: int, slack: int) -> int:

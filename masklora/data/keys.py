@@ -139,7 +139,7 @@ class Memo:
         return value
 
     def facts(self, identity: str) -> dict[str, Any] | None:
-        """What was noted for a mask: "has" (bool) and "focus" ([x, y] or None); None if unknown."""
+        """What was noted for a mask: "has" (bool) and "box" (see `mask_box`, or None); None if unknown."""
         found = self._masks.get(identity)
         return found if isinstance(found, dict) and "has" in found else None
 

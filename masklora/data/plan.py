@@ -320,26 +320,27 @@ def _geometry(
     random: np.random.Generator,
 ) -> Geometry:
     if settings.crop == "around mask" and box is not None:
-        geometry = plan_box_geometry(
+        return plan_box_geometry(
             sample.size,
             bucket,
             box,
             margin=float(random.uniform(settings.crop_margin, settings.crop_margin_max)),
+            angle=_angle(settings, random),
             upscale=settings.upscale,
         )
-    else:
-        geometry = plan_geometry(
-            sample.size,
-            bucket,
-            crop="centre" if settings.crop == "around mask" else settings.crop,
-            focus=box_centre(box),
-            generator=random,
-            upscale=settings.upscale,
-        )
-    if settings.rotate > 0:
-        angle = float(random.uniform(-settings.rotate, settings.rotate))
-        geometry = dataclasses.replace(geometry, angle=round(angle, 4))
-    return geometry
+    geometry = plan_geometry(
+        sample.size,
+        bucket,
+        crop="centre" if settings.crop == "around mask" else settings.crop,
+        focus=box_centre(box),
+        generator=random,
+        upscale=settings.upscale,
+    )
+    return dataclasses.replace(geometry, angle=_angle(settings, random))
+
+
+def _angle(settings: CacheSettings, random: np.random.Generator) -> float:
+    return round(float(random.uniform(-settings.rotate, settings.rotate)), 4) if settings.rotate > 0 else 0.0
 
 
 def _captions(sample: Sample, settings: CacheSettings) -> tuple[str, ...]:

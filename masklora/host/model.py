@@ -241,6 +241,8 @@ def _size_conditioning(geometry: Geometry) -> dict[str, int]:
     if geometry.flip:
         # The crop of the mirrored picture, which is what the network is shown.
         x = geometry.resized[0] - x - w
+    # A turned crop may begin beyond the picture, which no network was shown.
+    x, y = max(0, x), max(0, y)
     return {
         "width": width,
         "height": height,

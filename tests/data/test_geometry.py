@@ -335,3 +335,30 @@ def test_a_crop_around_a_box_holds_it_inside_the_picture_and_enlarges_nothing(bo
     if box[2] - box[0] < 0.5:
         assert left <= box[0] * geometry.resized[0] + 1
         assert left + width >= box[2] * geometry.resized[0] - 1
+
+
+BORDERING = [(0.9, 0.9, 1.0, 1.0), (0.0, 0.0, 0.2, 0.3), (0.7, 0.4, 1.0, 0.6), (0.3, 0.0, 0.6, 0.1)]
+
+
+@pytest.mark.parametrize("box", BORDERING)
+def test_a_turned_crop_around_a_box_at_the_border_keeps_all_of_it_in_sight(box):
+    source, bucket = (1000, 800), (256, 320)
+    mask = np.zeros(source[::-1], np.float32)
+    mask[round(box[1] * 800) : round(box[3] * 800), round(box[0] * 1000) : round(box[2] * 1000)] = 1
+    for angle in (-150.0, -90.0, -45.0, -20.0, 15.0, 30.0, 45.0, 120.0, 180.0):
+        geometry = plan_box_geometry(source, bucket, box, margin=0.1, angle=angle)
+        scale = geometry.resized[0] / source[0]
+        shown = apply_mask(mask, geometry).sum() / scale**2
+        assert shown == pytest.approx(mask.sum(), rel=0.04)
+        assert apply_image(np.full((800, 1000, 3), 90, np.uint8), geometry).min() >= 88
+
+
+def test_a_turn_moves_a_crop_around_a_box_in_the_middle_nowhere():
+    source, bucket, box = (1000, 800), (256, 320), (0.45, 0.45, 0.55, 0.55)
+    plain = plan_box_geometry(source, bucket, box, margin=2.0)
+    turned = plan_box_geometry(source, bucket, box, margin=2.0, angle=30.0)
+    middles = [
+        ((x + w / 2) / g.resized[0], (y + h / 2) / g.resized[1]) for g in (plain, turned) for x, y, w, h in [g.crop]
+    ]
+    assert middles[0] == pytest.approx(middles[1], abs=0.002)
+    assert plan_box_geometry(source, bucket, (0.0, 0.0, 1.0, 1.0), margin=0.0, angle=30.0).resized == (400, 320)

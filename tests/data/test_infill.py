@@ -8,9 +8,10 @@ import pytest
 
 from harness.caching import SETTINGS, Bench, blob, picture, save
 from masklora.config import INFILLS
-from masklora.data.dataset import LoadedSample
+from masklora.data.dataset import Dataset, LoadedSample
 from masklora.data.infill import KINDS, DonorRing, Infill, apply_infill, donor_background, plan_infills, soft_edge
 from masklora.data.inspection import inspect
+from masklora.data.mask_bytes import pack_mask
 from masklora.errors import ConfigError, MaskError
 
 MIXED = replace(SETTINGS, infill_variants=3)
@@ -96,6 +97,27 @@ def test_empty_and_full_masks_and_tiny_pictures_work(kind, value, size):
         assert np.array_equal(out, rgb)
 
 
+def test_the_background_right_beside_the_subject_is_blended_not_cut():
+    rgb = np.full((256, 256, 3), 255, np.uint8)
+    mask = np.zeros((256, 256), np.float32)
+    mask[:, :128] = 1
+    infill = Infill("flat colour", 3)
+    colour = apply_infill(rgb, np.zeros_like(mask), infill)[0, 0].astype(int)
+    row = apply_infill(rgb, mask, infill)[128, 128:140].astype(int)
+    assert (row[0] > colour + 0.2 * (255 - colour)).all()
+    assert (np.abs(row[-1] - colour) <= 2).all()
+
+
+def test_inpainting_takes_nothing_from_what_a_soft_mask_barely_weighs():
+    rgb = np.zeros((96, 96, 3), np.uint8)
+    rgb[..., 1] = 250
+    mask = np.full((96, 96), 0.02, np.float32)
+    mask[36:60, 36:60] = 1
+    rgb[mask == 1] = (250, 0, 0)
+    out = apply_infill(rgb, mask, Infill("inpaint"))
+    assert out[5, 5, 0] > 200 and out[5, 5, 1] < 40
+
+
 def test_a_grey_mask_mixes_in_proportion():
     rgb = np.full((32, 32, 3), 200, np.uint8)
     infill = Infill("flat colour", 3)
@@ -170,14 +192,14 @@ def test_variants_are_cached_for_pictures_with_a_mask_only_and_once(bench):
 
 
 def test_a_variant_s_latent_is_the_original_inside_and_another_outside(bench):
-    bench.build(MIXED)
+    bench.build(replace(MIXED, flip=True))
     cache = bench.cache
     entry = cache.entries[0]
-    mask, original = cache.mask(entry)[0].numpy(), cache.latent(entry).numpy()
-    whole = mask.reshape(mask.shape[0] // 8, 8, -1, 8).min(axis=(1, 3)) == 1
-    outside = mask.reshape(mask.shape[0] // 8, 8, -1, 8).max(axis=(1, 3)) == 0
-    for number in range(3):
-        replaced = cache.latent(entry, 0, number).numpy()
+    for variant, number in [(v, n) for v in range(2) for n in range(3)]:
+        mask, original = cache.mask(entry, variant)[0].numpy(), cache.latent(entry, variant).numpy()
+        cells = mask.reshape(mask.shape[0] // 8, 8, -1, 8)
+        whole, outside = cells.min(axis=(1, 3)) == 1, cells.max(axis=(1, 3)) == 0
+        replaced = cache.latent(entry, variant, number).numpy()
         assert np.abs(replaced - original)[:, whole].max() < 1e-6
         assert np.abs(replaced - original)[:, outside].max() > 0.02
 
@@ -208,6 +230,75 @@ def test_an_edited_mask_stales_its_own_variants_and_those_that_borrowed_its_back
     assert (latents, masks) == (3 + borrowed, 1)
 
 
+LENT = replace(SETTINGS, infill="other picture", infill_variants=2)
+
+
+@pytest.mark.parametrize("edit", ["picture", "mask"])
+def test_an_edited_donor_stales_what_it_lent_and_nothing_else(bench, edit):
+    bench.build(LENT)
+    lent = [[infill.donor for infill in entry.infills] for entry in bench.cache.entries]
+    donor = next(d for d in (0, 1) if any(d in donors for donors in lent))
+    own = 1 + len(lent[donor]) if edit == "picture" else len(lent[donor])
+    suffix, edited = ("", picture(100)) if edit == "picture" else ("_mask", blob(100))
+    save(edited, bench.folder / f"{'ab'[donor]}{suffix}.png")
+    assert bench.build(LENT)[0] == own + sum(donors.count(donor) for donors in lent)
+
+
+def test_a_picture_that_is_put_before_all_others_stales_only_what_it_lends(bench):
+    bench.build(LENT)
+    save(picture(50), bench.folder / "0.png")
+    made = bench.build(LENT)[0]
+    assert made == 1 + sum(infill.donor == 0 for entry in bench.cache.entries for infill in entry.infills)
+
+
+def test_what_is_put_behind_a_subject_is_the_lender_s_own_background(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    colours = {"a": (200, 0, 0), "b": (0, 200, 0)}
+    for name, colour in colours.items():
+        save(np.full((64, 80, 3), colour, np.uint8), root / f"{name}.png")
+        save(blob(0), root / f"{name}_mask.png")
+    bench = Bench(root, tmp_path / "store")
+    bench.build(replace(LENT, flip=True))
+    for entry, colour in zip(bench.cache.entries, reversed(colours.values()), strict=True):
+        for variant in range(2):
+            outside = bench.cache.mask(entry, variant)[0].numpy().reshape(-1, 8, entry.bucket[0] // 8, 8)
+            far = outside.max(axis=(1, 3)) == 0
+            shown = bench.cache.latent(entry, variant, 0).numpy()[:, far]
+            assert np.median(shown, axis=1) * 255 == pytest.approx(colour, abs=2)
+
+
+def test_many_variants_are_made_in_parts_and_are_what_few_would_be(bench):
+    many = replace(MIXED, crop="random", resolution=48, rotate=10.0, flip=True, variants=12)
+    made = bench.build(many)
+    assert made[0] == sum(2 * 12 * (1 + len(entry.infills)) for entry in bench.cache.entries)
+    assert bench.build(many)[:2] == (0, 0)
+    kept = bench.cache
+    few = Bench(bench.folder, bench.store.with_name("other"))
+    few.build(replace(many, variants=2))
+    for one, other in zip(kept.entries, few.cache.entries, strict=True):
+        assert one.latent_keys[:4] == other.latent_keys
+        for variant in range(4):
+            for infill in range(-1, len(one.infills)):
+                assert kept.latent(one, variant, infill).equal(few.cache.latent(other, variant, infill))
+
+
+def test_a_mirrored_variant_keeps_the_same_part_of_its_mask(bench):
+    bench.build(replace(SETTINGS, mask_shrink=0.3, flip=True, variants=3))
+    entry = bench.cache.entries[0]
+    assert len(set(entry.shrinks)) == 3
+    assert [s for s, g in zip(entry.shrinks, entry.geometries, strict=True) if g.flip] == list(entry.shrinks[::2])
+
+
+def test_generated_masks_in_memory_have_entries_of_their_own(bench):
+    samples = bench.data().samples
+    packed = [replace(s, mask=pack_mask(blob(seed) / 255), mask_path=None) for seed, s in enumerate(samples)]
+    bench.build(dataset=Dataset(tuple(packed)))
+    assert len({entry.mask_key for entry in bench.cache.entries}) == 3
+    changed = replace(packed[0], mask=pack_mask(blob(9) / 255))
+    assert bench.build(dataset=Dataset((changed, *packed[1:])))[:2] == (0, 1)
+
+
 def test_a_fill_changes_the_original_and_not_its_variants(bench):
     bench.build(MIXED)
     assert bench.build(MIXED, fill="grey")[0] == 2
@@ -231,7 +322,7 @@ def test_shrunken_masks_are_variants_that_share_one_latent(bench):
 def test_turned_crops_weigh_nothing_beyond_the_picture_even_without_a_mask(bench):
     bench.build(replace(SETTINGS, rotate=45.0, variants=3, seed=3))
     unmasked = bench.cache.entries[2]
-    assert unmasked.variants == 3
+    assert unmasked.variants == len(set(unmasked.mask_keys)) == 3
     masks = [bench.cache.mask(unmasked, v)[0].numpy() for v in range(3)]
     assert any(mask.min() == 0 for mask in masks)
     assert all(mask[mask.shape[0] // 2, mask.shape[1] // 2] == 1 for mask in masks)
@@ -254,6 +345,25 @@ def test_a_crop_around_the_mask_shows_it_larger_and_whole(tmp_path):
     assert geometry.resized[0] <= 320
     edges = np.concatenate([zoomed[0], zoomed[-1], zoomed[:, 0], zoomed[:, -1]])
     assert edges.max() == 0
+
+
+def test_a_turn_never_takes_a_subject_in_the_corner_out_of_a_crop_around_it(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    save(picture(0, (256, 256)), root / "a.png")
+    mask = np.zeros((256, 256), np.uint8)
+    mask[-20:, -20:] = 255
+    save(mask, root / "a_mask.png")
+    bench = Bench(root, tmp_path / "store")
+    bench.build(replace(SETTINGS, crop="around mask", rotate=90.0, variants=8, flip=True))
+    entry = bench.cache.entries[0]
+    weights = [bench.cache.mask(entry, v).sum() / (g.resized[0] / 256) ** 2 for v, g in enumerate(entry.geometries)]
+    assert min(weights) > 0.93 * 400
+
+
+def test_a_crop_around_the_mask_of_a_small_picture_is_enlarged_where_that_is_allowed(bench):
+    bench.build(replace(SETTINGS, crop="around mask", resolution=128, upscale=True))
+    assert all(max(entry.geometry.resized) > 80 for entry in bench.cache.entries)
 
 
 def test_margins_and_turns_are_drawn_per_variant_and_never_enlarge(bench):

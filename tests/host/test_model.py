@@ -224,6 +224,8 @@ def test_crop_coordinates_of_a_mirrored_picture_are_those_of_the_mirrored_pictur
     mirrored = _size_conditioning(dataclasses.replace(plain, flip=True))
     assert _size_conditioning(plain)["crop_w"] == 10
     assert mirrored == {**_size_conditioning(plain), "crop_w": 128 - 10 - 64}
+    beyond = dataclasses.replace(plain, crop=(-5, -3, 64, 64), angle=45.0)
+    assert (_size_conditioning(beyond)["crop_w"], _size_conditioning(beyond)["crop_h"]) == (0, 0)
 
 
 def test_unknown_family_names_the_known_ones():
