@@ -309,7 +309,7 @@ class _Session:
             self.best = value
         return better
 
-    def _validation_batches(self) -> Iterator[list[tuple[int, int, int]]]:
+    def _validation_batches(self) -> Iterator[list[Draw]]:
         entries, size = self.job.cache.entries, self.job.train.batch_size
         rounds = -(-VALIDATION_DRAWS // len(self.held_out))
         by_bucket: dict[tuple[int, int], list[int]] = {}

@@ -543,6 +543,15 @@ def test_entries_that_another_run_used_within_the_hour_stay_and_a_note_says_so(b
     assert "more than the limit" in bench.cache.notes[-1]
 
 
+def test_replaced_backgrounds_of_the_run_stay_however_old_they_are(bench):
+    settings = replace(SETTINGS, infill="flat colour", infill_variants=2, max_gigabytes=0.0)
+    bench.build(settings)
+    for path in files(bench.store, "latent"):
+        os.utime(path, (time.time() - 9000, time.time() - 9000))
+    assert bench.build(settings)[0] == 0
+    assert bench.build(settings)[0] == 0
+
+
 def test_temporary_files_of_a_killed_process_are_removed_in_time(bench):
     bench.build()
     fresh, old = (files(bench.store, "latent")[0].parent / f".{name}.tmp" for name in ("fresh", "old"))

@@ -362,3 +362,16 @@ def test_a_turn_moves_a_crop_around_a_box_in_the_middle_nowhere():
     ]
     assert middles[0] == pytest.approx(middles[1], abs=0.002)
     assert plan_box_geometry(source, bucket, (0.0, 0.0, 1.0, 1.0), margin=0.0, angle=30.0).resized == (400, 320)
+
+
+def test_the_margin_is_a_share_of_the_boxs_longer_side_on_every_side():
+    geometry = plan_box_geometry((1000, 1000), (100, 200), (0.4, 0.4, 0.6, 0.5), margin=0.5)
+    assert geometry.resized == (250, 250)
+
+
+def test_a_hard_mask_that_is_turned_stays_hard():
+    mask = np.zeros((64, 64), np.float32)
+    mask[20:40, 20:40] = 1
+    geometry = Geometry((64, 64), (64, 64), (0, 0, 64, 64), angle=20.0)
+    assert set(np.unique(apply_mask(mask, geometry, hard=True))) == {0.0, 1.0}
+    assert len(np.unique(apply_mask(mask, geometry))) > 2
