@@ -259,12 +259,14 @@ def _facts_of(sample: Sample, *, memo: Memo, boxed: bool) -> _Facts:
     if source is None:
         return _Facts(image, None, None)
     identity = mask_identity(source, channel=channel, transform=sample.transform)
-    known = memo.facts(identity)
+    # Transforms count in pixels of the picture, so the box hangs on its size as well.
+    noted = digest(identity, sample.size)
+    known = memo.facts(noted)
     if known is None and not source.startswith("alpha") and not boxed:
         return _Facts(image, identity, None)
-    if known is None or (boxed and known["has"] and "box" not in known):
+    if known is None:
         mask = load_mask(sample)
-        known = memo.note(identity, has=mask is not None, box=None if mask is None else mask_box(mask))
+        known = memo.note(noted, has=mask is not None, box=None if mask is None else mask_box(mask))
     if not known["has"]:
         return _Facts(image, None, None)
     box = known.get("box") if boxed else None

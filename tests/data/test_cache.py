@@ -552,6 +552,21 @@ def test_replaced_backgrounds_of_the_run_stay_however_old_they_are(bench):
     assert bench.build(settings)[0] == 0
 
 
+def test_a_crop_around_a_mask_that_grew_by_pixels_follows_the_picture_s_size(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    mask = np.zeros((80, 100), np.uint8)
+    mask[30:50, 40:60] = 255
+    save(mask, root / "a_mask.png")
+    boxes = []
+    for number, size in enumerate([(100, 80), (500, 400), (500, 400)]):
+        save(picture(0, size), root / "a.png")
+        bench = Bench(root, tmp_path / ("other" if number == 2 else "store"))
+        bench.build(replace(SETTINGS, crop="around mask"), transform=MaskTransform(grow=20))
+        boxes.append(bench.cache.entries[0].geometry)
+    assert boxes[0] != boxes[1] == boxes[2]
+
+
 def test_temporary_files_of_a_killed_process_are_removed_in_time(bench):
     bench.build()
     fresh, old = (files(bench.store, "latent")[0].parent / f".{name}.tmp" for name in ("fresh", "old"))
