@@ -179,8 +179,16 @@ def cache_notes(loss: LossSettings, cache: Cache) -> list[str]:
     """Lines on what the loss asks of the cache and does not find there: mask channels, replaced backgrounds."""
     notes = _channel_notes(loss, cache)
     masked = [entry for entry in cache.entries if entry.has_mask]
-    if loss.infill_probability > 0 and masked and not any(entry.infills for entry in masked):
+    replaced = any(entry.infills for entry in masked)
+    if loss.infill_probability > 0 and masked and not replaced:
         notes.append("Every step sees the pictures' own backgrounds: infill_variants of Cache Dataset is 0.")
+    weighing = [name for name in ("floor", "outside_share") if getattr(loss, name) > 0]
+    weighing += ["mask_probability"] if loss.mask_probability < 1 else []
+    if loss.infill_probability > 0 and replaced and weighing:
+        notes.append(
+            f"Replaced backgrounds are learned too, because {' and '.join(weighing)} gives weight to what lies "
+            "outside of the masks. Set infill_probability to 0 in Masked Loss if the background should be learned."
+        )
     return notes
 
 

@@ -31,7 +31,7 @@ from masklora.data.loading import from_images
 from masklora.errors import AdapterError, ConfigError, FamilyError
 from masklora.host.encode import VaeEncoder
 from masklora.host.exporting import LoraTensors, apply_lora, export_lora, export_once
-from masklora.host.training import Request, train_lora
+from masklora.host.training import Request, cache_notes, train_lora
 from masklora.job import Hooks
 
 LIGHT = ["sd15", "sd3", "flux"]
@@ -299,3 +299,19 @@ def test_float8_model_trains_and_its_weights_stay_float8(caches, tmp_path):
     assert torch.float8_e4m3fn in stored
     assert {p.dtype for p in model.model.diffusion_model.parameters()} == stored
     assert all(np.isfinite(trained.result.losses))
+
+
+@pytest.mark.parametrize("option", [{"floor": 0.1}, {"outside_share": 0.2}, {"mask_probability": 0.5}])
+def test_replaced_backgrounds_that_get_weight_are_told(option, caches):
+    (note,) = cache_notes(LossSettings(**option), caches["sd15"])
+    assert "backgrounds are learned too" in note and next(iter(option)) in note
+    assert cache_notes(LossSettings(), caches["sd15"]) == []
+    assert cache_notes(LossSettings(**option, infill_probability=0.0), caches["sd15"]) == []
+
+
+def test_a_cache_without_replaced_backgrounds_is_told_where_training_asks_for_them(caches):
+    cache = dataclasses.replace(
+        caches["sd15"], entries=tuple(dataclasses.replace(e, infills=()) for e in caches["sd15"].entries)
+    )
+    (note,) = cache_notes(LossSettings(), cache)
+    assert "infill_variants" in note
