@@ -79,12 +79,14 @@ def parse_colours(text: str) -> np.ndarray:
     """
     parts = [part for part in re.split(r"[\s,;]+", text.strip()) if part]
     if len(parts) > MAX_COLOURS:
-        raise ConfigError(f"colours: expected at most {MAX_COLOURS} colours, got {len(parts)}.")
+        raise ConfigError(f"colours: expected at most {MAX_COLOURS} colours, got {len(parts)}. Remove some.")
     colours = []
     for part in parts:
         digits = part.removeprefix("#")
         if not re.fullmatch(r"[0-9a-fA-F]{3}|[0-9a-fA-F]{6}", digits):
-            raise ConfigError(f"colours: expected colours such as #00ff00, separated by commas, got {part!r}.")
+            raise ConfigError(
+                f"colours: expected colours such as #00ff00, separated by commas, got {part!r}. Correct it."
+            )
         if len(digits) == 3:
             digits = "".join(2 * digit for digit in digits)
         colours.append(tuple(bytes.fromhex(digits)))
@@ -158,6 +160,8 @@ def colour_maker(settings: ColourSettings) -> Maker:
                 if len(colours)
                 else "no pixel in the luminance range",
             )
+        if settings.invert and (weights == 1).all():
+            return Finding(None, "all of the picture has such a colour, so inverted nothing is left")
         return Finding(1 - weights if settings.invert else weights, note)
 
     return make

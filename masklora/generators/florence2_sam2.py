@@ -17,6 +17,7 @@ from ..masks import feather_mask, fill_holes, grow_mask
 from .finding import Finding, Picture
 from .florence2 import FLORENCE2, TASKS, Answer, Box, Boxes, Florence2, check_boxes
 from .local_models import require_files
+from .phrases import check_phrases, short, split_phrases
 from .sam2 import SAM2, Sam2
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -59,12 +60,7 @@ class Florence2Sam2Settings:
 def check_florence2_sam2(settings: Florence2Sam2Settings) -> Florence2Sam2Settings:
     """`settings` if they are usable, else a `ConfigError` that names the widget."""
     wanted = parse_phrases(settings.phrases, widget="phrases")
-    if not wanted:
-        raise ConfigError("phrases: expected at least one phrase, such as person, got none. Write what to learn.")
-    excluded = {phrase.casefold() for phrase in parse_phrases(settings.exclude, widget="exclude")}
-    both = [phrase for phrase in wanted if phrase.casefold() in excluded]
-    if both:
-        raise ConfigError(f"exclude: {', '.join(both)} is in phrases too. Leave it out of one of the two.")
+    check_phrases(wanted, parse_phrases(settings.exclude, widget="exclude"))
     check_choice("task", settings.task, tuple(TASKS))
     check_choice("precision", settings.precision, tuple(PRECISIONS))
     if settings.max_boxes < 0:
@@ -77,31 +73,23 @@ def check_florence2_sam2(settings: Florence2Sam2Settings) -> Florence2Sam2Settin
 
 
 def parse_phrases(text: str, *, widget: str) -> tuple[str, ...]:
-    """The phrases of a widget's text, one a line, in order, without repetitions.
-
-    Runs of spaces become one space. Commas, quotes, emoji and any other sign belong to their phrase.
+    """The phrases of a widget's text as `split_phrases` gives them, if Florence-2 can read them.
 
     Raises:
         ConfigError: A phrase holds `<` or `>`, is too long, or is no text.
     """
-    phrases: dict[str, str] = {}
-    for part in text.splitlines():
-        phrase = " ".join(part.split())
-        if not phrase:
-            continue
+    phrases = split_phrases(text, widget=widget)
+    for phrase in phrases:
         if "<" in phrase or ">" in phrase:
             raise ConfigError(
-                f"{widget}: {phrase!r} holds < or >, which Florence-2 takes for commands. Leave them out."
+                f"{widget}: {short(phrase)} holds < or >, which Florence-2 takes for commands. Leave them out."
             )
         if len(phrase) > MOST_LETTERS:
             raise ConfigError(
-                f"{widget}: expected phrases of at most {MOST_LETTERS} signs, got {len(phrase)} ({phrase[:30]!r}…). "
+                f"{widget}: expected phrases of at most {MOST_LETTERS} signs, got {len(phrase)} ({short(phrase)}). "
                 "Name the thing in a few words; one phrase a line."
             )
-        if any("\ud800" <= sign <= "\udfff" for sign in phrase):
-            raise ConfigError(f"{widget}: {phrase!r} holds half of a sign, perhaps of an emoji. Write it anew.")
-        phrases.setdefault(phrase.casefold(), phrase)
-    return tuple(phrases.values())
+    return phrases
 
 
 class PhraseMasks:
@@ -189,6 +177,8 @@ class PhraseMasks:
             return Finding(None, f"{note}; nothing is left after exclusion and dilation")
         if settings.feather > 0:
             mask = feather_mask(mask, sigma=settings.feather)
+        if settings.invert and (mask == 1).all():
+            return Finding(None, f"{note}; the mask is the whole picture, so inverted nothing is left")
         return Finding(1 - mask if settings.invert else mask, note)
 
 

@@ -31,7 +31,7 @@ def read_numbers(text: str, count: int, *, widget: str, expected: str) -> list[f
     except ValueError:
         numbers = []
     if len(numbers) != count or not all(math.isfinite(number) and number >= 0 for number in numbers):
-        raise ConfigError(f"{widget}: expected {expected}, got {text.strip()!r}.")
+        raise ConfigError(f"{widget}: expected {expected}, got {text.strip()!r}. Correct it.")
     return numbers
 
 
@@ -44,7 +44,7 @@ def check_box(text: str, *, widget: str = "box") -> None:
         expected='"x, y, width, height" in pixels, or in shares of the picture from 0 to 1',
     )
     if not (numbers[2] > 0 and numbers[3] > 0):
-        raise ConfigError(f"{widget}: the box has no width or no height. Got {text.strip()!r}.")
+        raise ConfigError(f"{widget}: the box {text.strip()!r} has no width or no height. Make it larger.")
 
 
 def box_in(text: str, size: tuple[int, int], *, name: str, widget: str = "box") -> Box:

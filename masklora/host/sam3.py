@@ -22,6 +22,7 @@ import nodes
 from ..config import check_range
 from ..errors import ConfigError, FamilyError
 from ..generators.finding import Finding, Picture
+from ..generators.phrases import check_phrases, short, split_phrases
 from .borrowed import as_image, silent_progress, unload
 
 # SAM 3 itself looks at 1008×1008 and answers with masks of 288×288 for 200 candidates, all of which ComfyUI
@@ -53,23 +54,9 @@ class TextSettings:
     refine: int = 2
 
 
-def split_phrases(text: str) -> tuple[str, ...]:
-    """The phrases of a text, one a line, in order, without repeats; inner runs of spaces become one space.
-
-    Nothing else is changed: commas, colons, brackets and quotes belong to their phrase.
-    """
-    lines = (" ".join(line.split()) for line in text.splitlines())
-    return tuple(dict.fromkeys(line for line in lines if line))
-
-
 def check_text(settings: TextSettings) -> TextSettings:
     """`settings` if they are usable, else a `ConfigError` that names the widget."""
-    wanted = split_phrases(settings.phrases)
-    if not wanted:
-        raise ConfigError("phrases: expected at least one phrase, got nothing. Write what to find, for example: cat")
-    both = [phrase for phrase in split_phrases(settings.exclude) if phrase in wanted]
-    if both:
-        raise ConfigError(f"exclude: {both[0]!r} is also in phrases, so nothing of it could be left. Remove one.")
+    check_phrases(*_phrases(settings))
     check_range("threshold", settings.threshold, 0.0, 1.0)
     check_range("instances", settings.instances, 0, 200)
     check_range("refine", settings.refine, 0, 5)
@@ -122,10 +109,11 @@ class TextMasks:
         self.settings = check_text(settings)
         self._model, self._clip = _check_sockets(model, clip)
         self._check_cancel = check_cancel
+        self._wanted, self._unwanted = _phrases(settings)
         self._tokens = {
             phrase: _tokenize(clip, phrase, widget=widget)
-            for widget in ("phrases", "exclude")
-            for phrase in split_phrases(getattr(settings, widget))
+            for widget, phrases in (("phrases", self._wanted), ("exclude", self._unwanted))
+            for phrase in phrases
         }
         self._encoded: dict[str, list] = {}
 
@@ -136,12 +124,13 @@ class TextMasks:
             No mask where the phrases find nothing, or nothing that is not excluded; the note says which.
         """
         image = as_image(picture.rgb, longest=WORKING_SIDE)
-        found = [self._search(image, phrase) for phrase in split_phrases(self.settings.phrases)]
+        found = [self._search(image, phrase) for phrase in self._wanted]
         union = np.logical_or.reduce([one.mask for one in found])
         note = "; ".join(one.note for one in found)
         if not union.any():
-            return Finding(None, note)
-        removed = [self._search(image, phrase) for phrase in split_phrases(self.settings.exclude)]
+            drawn = any(one.scores for one in found)
+            return Finding(None, f"{note}; no pixel lies in their outlines" if drawn else note)
+        removed = [self._search(image, phrase) for phrase in self._unwanted]
         if removed:
             note += "; excluded: " + "; ".join(one.note for one in removed)
             union = union & ~np.logical_or.reduce([one.mask for one in removed])
@@ -170,6 +159,12 @@ class TextMasks:
         return Found(phrase, masks[0].float().cpu().numpy() > 0, scores)
 
 
+def _phrases(settings: TextSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is searched for and what is excluded."""
+    phrases, exclude = (split_phrases(getattr(settings, widget), widget=widget) for widget in ("phrases", "exclude"))
+    return phrases, exclude
+
+
 def _check_sockets(model: Any, clip: Any) -> tuple[Any, Any]:
     if NAME not in nodes.NODE_CLASS_MAPPINGS:
         raise FamilyError("This ComfyUI has no SAM 3 nodes. Update ComfyUI to 0.30 or later.")
@@ -191,7 +186,8 @@ def _tokenize(clip: Any, phrase: str, *, widget: str) -> dict[str, Any]:
     batches = getattr(wrapper, wrapper.clip).tokenize_with_weights(text)
     if len(batches) > 1:
         raise ConfigError(
-            f"{widget}: {phrase!r} is longer than SAM 3 reads, 30 tokens. Use a short name of the thing, one per line."
+            f"{widget}: {short(phrase)} is longer than SAM 3 reads, 30 tokens. Use a short name of the thing, one per "
+            "line."
         )
     return {wrapper.clip_name: batches}
 

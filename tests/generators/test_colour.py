@@ -183,7 +183,9 @@ def test_flat_pictures_are_found_whole_or_not_at_all(value):
     flat = np.full((30, 40, 3), value, np.uint8)
     key = f"#{value:02x}{value:02x}{value:02x}"
     assert found(flat, colours=key, tolerance=1.0).mask.all()
-    assert not found(flat, colours=key, tolerance=1.0, invert=True).mask.any()
+    inverted = found(flat, colours=key, tolerance=1.0, invert=True)
+    assert inverted.mask is None
+    assert inverted.note == "all of the picture has such a colour, so inverted nothing is left"
     assert found(flat, colours="#ff00ff", tolerance=30.0).mask is None
 
 

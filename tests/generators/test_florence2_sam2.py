@@ -366,6 +366,12 @@ def test_empty_masks_are_nothing_found(invert):
     assert "SAM 2 drew nothing" in finding.note
 
 
+def test_a_mask_over_everything_leaves_nothing_when_it_is_inverted_and_says_so():
+    finding = Script(cat=[(0, 0, 80, 60)]).maker(phrases="cat", invert=True)(picture())
+    assert finding.mask is None
+    assert finding.note.endswith("the mask is the whole picture, so inverted nothing is left")
+
+
 def test_what_is_excluded_is_cut_out_of_the_grown_mask():
     mask = Script(cat=[CAT], paw=[PAW]).mask(phrases="cat", exclude="paw", dilation=4)
     expected = grow_mask(box_mask(CAT), radius=4) * (1 - box_mask(PAW))

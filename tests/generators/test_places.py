@@ -33,7 +33,7 @@ def test_what_is_no_box_names_the_widget(text):
 
 
 def test_a_flat_box_is_refused():
-    with pytest.raises(ConfigError, match="box: the box has no width or no height"):
+    with pytest.raises(ConfigError, match=r"box: the box '.*' has no width or no height"):
         box_in("5, 5, 0, 9", SIZE, name="cat.png")
 
 

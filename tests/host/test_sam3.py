@@ -10,7 +10,7 @@ from harness.models import small_model
 from harness.segmentation_models import core_node, load_sam3, write_sam3
 from masklora.errors import ConfigError, FamilyError
 from masklora.generators.finding import Picture
-from masklora.host.sam3 import TextMasks, TextSettings, split_phrases
+from masklora.host.sam3 import TextMasks, TextSettings
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,10 +136,6 @@ def test_each_phrase_is_encoded_once_and_only_when_a_picture_comes(ruled, monkey
     assert len(seen) == 3
 
 
-def test_phrases_are_lines_without_blanks_and_repeats():
-    assert split_phrases(" a  cat\r\n\n\tdog, wet\na cat\n ") == ("a cat", "dog, wet")
-
-
 def test_a_phrase_in_the_other_node_s_manner_gets_advice_where_it_finds_nothing(ruled):
     picture = coloured()[0]
     commas = TextMasks(*ruled, TextSettings(phrases="blue, nothing"))(picture)
@@ -153,7 +149,7 @@ def test_a_phrase_in_the_other_node_s_manner_gets_advice_where_it_finds_nothing(
     [
         (TextSettings(), "phrases: expected at least one phrase"),
         (TextSettings(phrases=" \n\t"), "phrases: expected at least one phrase"),
-        (TextSettings(phrases="a\nb", exclude="b"), "exclude: 'b' is also in phrases"),
+        (TextSettings(phrases="a\nb", exclude="b"), "exclude: b is in phrases too"),
         (TextSettings(phrases="cat", threshold=1.5), "threshold: expected 0 to 1"),
         (TextSettings(phrases="cat", refine=6), "refine: expected 0 to 5"),
         (TextSettings(phrases="cat", instances=-1), "instances: expected 0 to 200"),
@@ -226,6 +222,14 @@ def test_pictures_of_any_shape_get_masks_of_their_size(random, height, width):
     rgb = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
     finding = TextMasks(*random, TextSettings(phrases="cat", threshold=0, refine=0))(Picture("odd.png", rgb))
     assert finding.mask is None or finding.mask.shape == (height, width)
+
+
+def test_findings_without_a_pixel_are_told_as_such(random):
+    finding = TextMasks(*random, TextSettings(phrases="cat", threshold=0, refine=0))(
+        Picture("dot.png", np.full((1, 1, 3), 9, np.uint8))
+    )
+    assert (finding.mask is None) == finding.note.endswith("; no pixel lies in their outlines")
+    assert " × cat" in finding.note
 
 
 def test_a_large_picture_is_searched_small_and_its_mask_fits(ruled):
