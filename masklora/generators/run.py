@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from ..config import MaskTransform, check_choice
@@ -16,6 +17,7 @@ from ..errors import MaskError
 from .finding import COMBINES, NOTHING_FOUND, Finding, Maker, Picture, combine_masks
 
 NAMES_SHOWN = 8
+PREVIEW_SIDE = 512
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,21 @@ def _one(sample: Sample, make: Maker, settings: GenerateSettings, watch: Watch, 
     if not mask.any():
         left = f"{finding.note}; " if finding.note else ""
         return _nothing(sample, settings, f"{left}nothing is left of it after {settings.combine}")
-    watch.show(overlay(loaded.rgb, mask))
+    watch.show(_preview(loaded.rgb, mask))
     note = f"{finding.note}; " if finding.note else ""
     made = _with_mask(sample, mask)
     return _Outcome(made, "made", f"{sample.name}: {note}covers {mask.mean(dtype=np.float64):.1%}")
+
+
+def _preview(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The picture with what is ignored tinted, small: at full size that would take longer than many generators."""
+    height, width = mask.shape
+    scale = PREVIEW_SIDE / max(height, width)
+    if scale >= 1:
+        return overlay(rgb, mask)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small, weights = (cv2.resize(array, size, interpolation=cv2.INTER_AREA) for array in (rgb, mask))
+    return overlay(small, weights)
 
 
 def _checked(sample: Sample, finding: Finding) -> np.ndarray | None:

@@ -25,7 +25,8 @@ def as_image(rgb: np.ndarray, *, longest: int | None = None) -> torch.Tensor:
     if factor < 1:
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    return torch.from_numpy(np.ascontiguousarray(rgb)).float().div_(255)[None]
+    # Decoded pictures may be read-only, of which torch warns.
+    return torch.from_numpy(np.require(rgb, requirements=("C", "W"))).float().div_(255)[None]
 
 
 @contextlib.contextmanager

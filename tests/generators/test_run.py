@@ -210,3 +210,15 @@ def test_packed_masks_of_other_values_or_shapes_have_other_digests():
     one = pack_mask(LEFT)
     assert one.digest == pack_mask(LEFT.copy()).digest
     assert len({one.digest, pack_mask(LEFT.T).digest, pack_mask(LEFT[:, :4]).digest}) == 3
+
+
+def test_the_preview_is_small_and_tints_what_is_ignored():
+    shown = []
+    pictures = from_images([np.full((300, 2000, 3), 0.5, np.float32), np.full((8, 8, 3), 0.5, np.float32)])
+    generate(pictures, left_half, GenerateSettings("replace"), label="Left", watch=Watch(show=shown.append))
+    assert [one.shape for one in shown] == [(77, 512, 3), (8, 8, 3)]
+    for one in shown:
+        middle = one.shape[1] // 2
+        assert (one[:, : middle - 1] == 128).all()
+        assert (one[:, middle + 1 :, 0] > 140).all()
+        assert (one[:, middle + 1 :, 1] < 90).all()

@@ -8,6 +8,7 @@ import torch
 from harness.segmentation_models import core_node, load_birefnet, write_birefnet
 from masklora.errors import ConfigError, FamilyError
 from masklora.generators.finding import Picture
+from masklora.host.borrowed import as_image
 from masklora.host.subject import SubjectMasks, SubjectSettings, keep_largest
 
 
@@ -146,3 +147,12 @@ def test_soft_pixels_go_with_the_part_that_is_nearest():
     np.testing.assert_array_equal(keep_largest(mask, labels), np.array([[0.2, 1, 1, 0.3, 0, 0, 0]], np.float32))
     single = np.where(labels == 1, 1, 0)
     assert keep_largest(mask, single) is mask
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_picture_that_cannot_be_written_to_is_taken_without_a_warning():
+    rgb = np.full((4, 5, 3), 51, np.uint8)
+    rgb.flags.writeable = False
+    image = as_image(rgb)
+    assert image.shape == (1, 4, 5, 3)
+    assert torch.allclose(image, torch.tensor(0.2))
