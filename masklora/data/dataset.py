@@ -104,12 +104,15 @@ def merge(datasets: Sequence[Dataset], weights: Sequence[float] | None = None) -
         if not (math.isfinite(weight) and weight > 0):
             raise ConfigError(f"weight {i + 1}: expected a number above 0, got {weight:g}. Unplug the dataset instead.")
     samples: list[Sample] = []
-    used: dict[str, int] = {}
+    used: set[str] = set()
+    counts: dict[str, int] = {}
     for dataset, weight in zip(datasets, weights, strict=True):
         for sample in dataset.samples:
-            used[sample.key] = used.get(sample.key, 0) + 1
-            count = used[sample.key]
-            key = sample.key if count == 1 else f"{sample.key}#{count}"
+            key = sample.key
+            while key in used:
+                counts[sample.key] = counts.get(sample.key, 1) + 1
+                key = f"{sample.key}#{counts[sample.key]}"
+            used.add(key)
             samples.append(replace(sample, key=key, weight=sample.weight * weight))
     return Dataset(tuple(samples), merge_reports(dataset.report for dataset in datasets))
 

@@ -10,7 +10,7 @@ Source: C. Ma et al., "MagicTailor", 2024 (always erased backgrounds hurt); our 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,13 +53,14 @@ class DonorRing:
         """The ring of samples by their unique keys, in the data set's order."""
         self._places = sorted((_chance("donor", key), index) for index, key in enumerate(keys))
 
-    def draw(self, index: int, place: int) -> int | None:
-        """The first sample at or after a place of the ring that is not `index`; None if there is no other."""
-        if len(self._places) < 2:
-            return None
-        at = bisect.bisect_left(self._places, (place, -1)) % len(self._places)
-        found = self._places[at][1]
-        return found if found != index else self._places[(at + 1) % len(self._places)][1]
+    def draw(self, place: int, taken: Collection[int]) -> int | None:
+        """The first sample at or after a place of the ring that is not taken; None if all are."""
+        start = bisect.bisect_left(self._places, (place, -1))
+        for step in range(len(self._places)):
+            found = self._places[(start + step) % len(self._places)][1]
+            if found not in taken:
+                return found
+        return None
 
 
 def plan_infills(
@@ -77,20 +78,25 @@ def plan_infills(
         ring: All samples. Where there is no other one, a flat colour stands in for another picture.
 
     Returns:
-        At most `count` infills, no two alike: there is but one blur and one inpainting of a picture.
+        At most `count` infills, no two alike: there is but one blur and one inpainting of a picture, and each
+        other picture lends its background once.
     """
     random = np.random.default_rng(_chance("infill", seed, key))
     others = [KINDS[1:][i] for i in random.permutation(len(KINDS) - 1)]
     order = [FLAT, *others] if kind == MIXED else [kind]
-    found: list[Infill] = []
+    found: dict[Infill, None] = {}
+    taken = {index}
     for number in range(count):
         chosen, place = order[number % len(order)], _chance("infill", seed, key, number)
-        donor = ring.draw(index, place) if chosen == OTHER else None
-        if chosen == FLAT or (chosen == OTHER and donor is None):
-            found.append(Infill(FLAT, place))
-        else:
-            found.append(Infill(chosen, donor=donor))
-    return tuple(dict.fromkeys(found))
+        donor = ring.draw(place, taken) if chosen == OTHER else None
+        if donor is not None:
+            taken.add(donor)
+            found[Infill(OTHER, donor=donor)] = None
+        elif chosen == FLAT or (chosen == OTHER and taken == {index}):
+            found[Infill(FLAT, place)] = None
+        elif chosen != OTHER:
+            found[Infill(chosen)] = None
+    return tuple(found)
 
 
 def _chance(*parts: Any) -> int:

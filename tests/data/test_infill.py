@@ -159,6 +159,13 @@ def test_a_single_picture_has_no_other_and_gets_flat_colours():
     assert [infill.kind for infill in infills] == ["flat colour"] * 3
 
 
+def test_every_other_picture_lends_its_background_before_one_is_missed():
+    ring = DonorRing("abcd")
+    for index, key in enumerate("abcd"):
+        infills = plan_infills(index, key, kind="other picture", count=5, seed=0, ring=ring)
+        assert sorted(infill.donor for infill in infills) == [i for i in range(4) if i != index]
+
+
 def test_a_new_picture_changes_few_donors():
     keys = [f"{i}.png" for i in range(200)]
     before, after = DonorRing(keys), DonorRing([*keys, "new.png"])
@@ -247,8 +254,7 @@ def test_an_edited_donor_stales_what_it_lent_and_nothing_else(bench, edit):
 def test_a_picture_that_is_put_before_all_others_stales_only_what_it_lends(bench):
     bench.build(LENT)
     save(picture(50), bench.folder / "0.png")
-    made = bench.build(LENT)[0]
-    assert made == 1 + sum(infill.donor == 0 for entry in bench.cache.entries for infill in entry.infills)
+    assert bench.build(LENT)[0] == 1 + sum(i.donor == 0 for entry in bench.cache.entries for i in entry.infills)
 
 
 def test_what_is_put_behind_a_subject_is_the_lender_s_own_background(tmp_path):
@@ -286,7 +292,6 @@ def test_many_variants_are_made_in_parts_and_are_what_few_would_be(bench):
 def test_a_mirrored_variant_keeps_the_same_part_of_its_mask(bench):
     bench.build(replace(SETTINGS, mask_shrink=0.3, flip=True, variants=3))
     entry = bench.cache.entries[0]
-    assert len(set(entry.shrinks)) == 3
     assert [s for s, g in zip(entry.shrinks, entry.geometries, strict=True) if g.flip] == list(entry.shrinks[::2])
 
 

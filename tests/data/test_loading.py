@@ -200,6 +200,7 @@ def test_merged_samples_have_keys_of_their_own(tmp_path):
     dataset = loaded(tmp_path)
     merged = merge([dataset, dataset, from_images([np.zeros((4, 4, 3), np.float32)])])
     assert len({sample.key for sample in merged.samples}) == 3
+    assert len({sample.key for sample in merge([merged, dataset, merge([dataset, dataset])]).samples}) == 6
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [1.0, float("inf")]])
