@@ -145,7 +145,8 @@ class Request:
         masks, waiting = [], iter(dataset.samples)
         for batch in self.batches:
             count = 1 if batch.ndim == 3 else batch.shape[0]
-            masks.append(torch.stack([_tensor(next(waiting)) for _ in range(count)]))
+            made = [_tensor(next(waiting)) for _ in range(count)]
+            masks.append(torch.stack(made) if made else torch.zeros(0, *batch.shape[1:3]))
         return masks
 
 

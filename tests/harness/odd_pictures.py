@@ -8,7 +8,20 @@ from PIL import Image
 
 ORIENTATION = 0x0112
 # How the last sentence of our messages begins.
-INSTRUCTIONS = {"Change", "Choose", "Connect", "Leave", "Make", "Name", "Put", "Remove", "Save", "Use", "Write"}
+INSTRUCTIONS = {
+    "Change",
+    "Check",
+    "Choose",
+    "Connect",
+    "Leave",
+    "Make",
+    "Name",
+    "Put",
+    "Remove",
+    "Save",
+    "Use",
+    "Write",
+}
 DAMAGED = ("truncated png.png", "truncated jpeg.jpg", "empty.png", "text.png")
 
 
