@@ -302,10 +302,12 @@ def _variants(
     chance = settings.crop == "random" or settings.rotate > 0 or shrinks or (zooms and box is not None)
     found: dict[Variant, None] = {}
     for number in range(settings.variants if chance else 1):
+        # Held-out losses use the first variant: where there are others, it is as plain as can be.
+        plain = number == 0 and settings.variants > 1
         random = np.random.default_rng(int(digest("crop", settings.seed, sample.name, number)[:16], 16))
-        geometry = _geometry(sample, bucket, settings, box=box, random=random)
+        geometry = _geometry(sample, bucket, settings, box=box, random=None if plain else random)
         shrink = None
-        if shrinks:
+        if shrinks and not plain:
             shrink = Shrink(float(random.uniform(settings.mask_shrink, 1.0)), int(random.integers(2**53)))
         found[Variant(geometry, shrink)] = None
         if settings.flip:
@@ -319,30 +321,32 @@ def _geometry(
     settings: CacheSettings,
     *,
     box: tuple[float, float, float, float] | None,
-    random: np.random.Generator,
+    random: np.random.Generator | None,
 ) -> Geometry:
+    """Where a variant's pixels go; without a generator centred, upright and with the smallest margin."""
+    angle = 0.0
+    if random is not None and settings.rotate > 0:
+        angle = round(float(random.uniform(-settings.rotate, settings.rotate)), 4)
     if settings.crop == "around mask" and box is not None:
+        least, most = settings.crop_margin, settings.crop_margin_max
         return plan_box_geometry(
             sample.size,
             bucket,
             box,
-            margin=float(random.uniform(settings.crop_margin, settings.crop_margin_max)),
-            angle=_angle(settings, random),
+            margin=least if random is None else float(random.uniform(least, most)),
+            angle=angle,
             upscale=settings.upscale,
         )
+    centred = settings.crop == "around mask" or (settings.crop == "random" and random is None)
     geometry = plan_geometry(
         sample.size,
         bucket,
-        crop="centre" if settings.crop == "around mask" else settings.crop,
+        crop="centre" if centred else settings.crop,
         focus=box_centre(box),
         generator=random,
         upscale=settings.upscale,
     )
-    return dataclasses.replace(geometry, angle=_angle(settings, random))
-
-
-def _angle(settings: CacheSettings, random: np.random.Generator) -> float:
-    return round(float(random.uniform(-settings.rotate, settings.rotate)), 4) if settings.rotate > 0 else 0.0
+    return dataclasses.replace(geometry, angle=angle)
 
 
 def _captions(sample: Sample, settings: CacheSettings) -> tuple[str, ...]:

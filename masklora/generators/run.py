@@ -27,7 +27,8 @@ class GenerateSettings:
     Attributes:
         combine: One of `COMBINES`.
         nothing_found: What a picture gets in which the generator finds nothing: an error (after the last
-            picture, so that it names them all), a white mask, a black one, or to be left out.
+            picture, so that it names them all), a white mask or a black one, which then joins the mask that is
+            there, or to be left out.
         seed: Decides all chance.
     """
 
@@ -106,7 +107,7 @@ def _one(sample: Sample, make: Maker, settings: GenerateSettings, watch: Watch, 
     finding = make(Picture(sample.name, loaded.rgb, existing, seed, *place))
     new = _checked(sample, finding)
     if new is None:
-        return _nothing(sample, settings, finding.note)
+        return _nothing(sample, settings, finding.note, existing=existing)
     mask = combine_masks(existing, new, settings.combine)
     if not mask.any():
         left = f"{finding.note}; " if finding.note else ""
@@ -142,7 +143,9 @@ def _checked(sample: Sample, finding: Finding) -> np.ndarray | None:
     return np.clip(mask, 0, 1) if mask.any() else None
 
 
-def _nothing(sample: Sample, settings: GenerateSettings, note: str) -> _Outcome:
+def _nothing(
+    sample: Sample, settings: GenerateSettings, note: str, *, existing: np.ndarray | None = None
+) -> _Outcome:
     detail = f" ({note})" if note else ""
     line = f"{sample.name}: nothing found{detail}"
     how = settings.nothing_found
@@ -152,7 +155,12 @@ def _nothing(sample: Sample, settings: GenerateSettings, note: str) -> _Outcome:
         return _Outcome(None, "missed", line)
     width, height = sample.size
     mask = np.full((height, width), 1.0 if how == "white" else 0.0, np.float32)
-    return _Outcome(_with_mask(sample, mask), how, f"{line}; {how} mask")
+    if existing is None:
+        return _Outcome(_with_mask(sample, mask), how, f"{line}; {how} mask")
+    # It joins like any other: what is subtracted or added and not there leaves the mask as it was.
+    joined = combine_masks(existing, mask, settings.combine)
+    told = f"{line}; {how} mask ({settings.combine}), covers {joined.mean(dtype=np.float64):.1%}"
+    return _Outcome(_with_mask(sample, joined), how, told)
 
 
 def _with_mask(sample: Sample, mask: np.ndarray) -> Sample:

@@ -182,6 +182,8 @@ def cache_notes(loss: LossSettings, cache: Cache) -> list[str]:
     replaced = any(entry.infills for entry in masked)
     if loss.infill_probability > 0 and masked and not replaced:
         notes.append("Every step sees the pictures' own backgrounds: infill_variants of Cache Dataset is 0.")
+    if loss.infill_probability == 0 and replaced:
+        notes.append("The replaced backgrounds in the cache are not used: infill_probability is 0.")
     weighing = [name for name in ("floor", "outside_share") if getattr(loss, name) > 0]
     weighing += ["mask_probability"] if loss.mask_probability < 1 else []
     if loss.infill_probability > 0 and replaced and weighing:

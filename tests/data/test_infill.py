@@ -379,6 +379,18 @@ def test_margins_and_turns_are_drawn_per_variant_and_never_enlarge(bench):
         assert all(abs(g.angle) <= 20 and g.resized[0] <= g.source[0] for g in entry.geometries)
 
 
+def test_the_first_of_several_variants_is_plain_and_a_single_one_is_not(bench):
+    chance = replace(SETTINGS, crop="around mask", crop_margin_max=1.0, rotate=40.0, mask_shrink=0.2)
+    bench.build(replace(chance, variants=4))
+    entry = bench.cache.entries[0]
+    bench.build(replace(SETTINGS, crop="around mask"))
+    plain = bench.cache.entries[0]
+    assert (entry.geometry, entry.shrinks[0], entry.latent_keys[0]) == (plain.geometry, None, plain.latent_keys[0])
+    assert all(g.angle != 0 for g in entry.geometries[1:]) and all(entry.shrinks[1:])
+    bench.build(replace(chance, variants=1))
+    assert bench.cache.entries[0].geometry.angle != 0
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

@@ -112,6 +112,14 @@ def test_nothing_found_becomes_the_mask_that_was_asked_for(mixed, how, value):
     assert f"2 {how} because nothing was found" in made.report.notes[-1]
 
 
+@pytest.mark.parametrize(("how", "nothing_found"), [("subtract", "black"), ("union", "black"), ("intersect", "white")])
+def test_what_is_not_found_can_leave_the_mask_that_is_there_as_it_was(mixed, how, nothing_found):
+    settings = GenerateSettings(combine=how, nothing_found=nothing_found)
+    made, lines = generate(mixed, nothing, settings, label="Hands")
+    assert np.array_equal(masks_of(made)["b.png"], LEFT.T)
+    assert lines[1] == f"b.png: nothing found (0 cats); {nothing_found} mask ({how}), covers 50.0%"
+
+
 def test_nothing_found_can_leave_the_picture_out(mixed):
     made, _ = generate(mixed, nothing, GenerateSettings(nothing_found="skip"), label="Cats")
     assert [sample.name for sample in made.samples] == ["b.png", "c.png"]
