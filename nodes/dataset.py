@@ -161,7 +161,7 @@ def _preview_lists(dataset, count, limit, progress):
         if images and size > limit:
             break
         loaded = load_sample(sample)
-        rgb = torch.from_numpy(loaded.rgb).float().div_(255)
+        rgb = torch.from_numpy(loaded.rgb.copy()).float().div_(255)
         images.append(rgb[None])
         masks.append(torch.from_numpy(np.ascontiguousarray(fit_mask(loaded.mask, sample.size)))[None])
         captions.append(sample.caption or "")

@@ -6,6 +6,7 @@ Pillow identifies and decodes; every fault of a file comes out as an error that 
 from __future__ import annotations
 
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..config import MASK_CHANNELS, check_choice
 from ..errors import DataError, MaskError
@@ -148,11 +149,36 @@ def read_mask(path: Path, channel: str = "luminance") -> np.ndarray:
     return _unit(colours[..., ("red", "green", "blue").index(channel)], bands.scale)
 
 
+class _WholePictures:
+    """While any thread is inside, Pillow refuses truncated files, whatever other code of this process told it.
+
+    Some node packs switch that off for the whole of ComfyUI; half a picture would then be learned in silence.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._before
+
+
+_WHOLE_PICTURES = _WholePictures()
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The opened picture, limits checked; every failure inside becomes a `DataError` that names the file."""
     try:
-        with warnings.catch_warnings():
+        with _WHOLE_PICTURES, warnings.catch_warnings():
             # Pillow only warns between its limit and twice that; ours below is an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:

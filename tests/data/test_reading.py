@@ -1,14 +1,17 @@
 """Pictures and masks from files: orientation, bit depth, palettes, alpha, limits."""
 
+import re
 import struct
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
+from harness.odd_pictures import DAMAGED, write_damaged_pictures
 from masklora.config import MASK_CHANNELS
 from masklora.data.reading import image_size, read_header, read_image, read_mask
 from masklora.errors import ConfigError, DataError, MaskError
@@ -269,6 +272,31 @@ def test_garbage_in_the_metadata_does_not_spoil_the_pixels(tmp_path):
     path = tmp_path / "a.jpg"
     Image.new("RGB", (20, 10), (200, 100, 50)).save(path, exif=b"Exif\0\0garbage")
     assert image_size(path) == (20, 10) and read_image(path).rgb.shape == (10, 20, 3)
+
+
+def test_truncated_pictures_are_refused_although_another_pack_lets_pillow_fill_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    write_damaged_pictures(tmp_path)
+    for name in DAMAGED:
+        with pytest.raises(DataError, match=re.escape(name)):
+            read_image(tmp_path / name)
+        with pytest.raises(MaskError, match=re.escape(name)):
+            read_mask(tmp_path / name)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_what_other_code_told_pillow_is_restored_after_reads_in_many_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    write_damaged_pictures(tmp_path)
+
+    def refused(_):
+        with pytest.raises(DataError):
+            read_image(tmp_path / DAMAGED[0])
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(refused, range(200)))
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
 def test_float_pictures_outside_the_unit_range_are_refused(tmp_path):
