@@ -9,6 +9,7 @@ from .inspect import InspectDataset
 from .loss import MaskedLoss
 from .mask_generators import ColorMasks, GrabCutMasks, RandomMasks, ShapeMasks
 from .masks import RefineMask, TransformMasks
+from .save import SaveMasks
 from .settings import Adapter, Optimizer
 from .subject_masks import SubjectMasks
 from .text_masks import TextMasks
@@ -28,6 +29,7 @@ NODES = [
     TextMasks,
     Florence2Sam2Masks,
     SubjectMasks,
+    SaveMasks,
     InspectDataset,
     CacheDataset,
     MaskedLoss,

@@ -184,7 +184,8 @@ def _destination(dataset: Dataset, settings: SaveSettings, destination: Path | N
             continue
         if sample.image_path.resolve().is_relative_to(root):
             raise ConfigError(
-                f"destination: {root} holds pictures of the dataset, such as {sample.name}. Name a folder of its own."
+                f"destination: {root} holds pictures of the dataset, such as {sample.name}. Name a folder of its own; "
+                "or if these are masks, name it as mask_folder where the dataset is loaded."
             )
         if settings.layout == "alpha png" and _is_loaded_with(root, sample, folders):
             raise ConfigError(
