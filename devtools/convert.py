@@ -2,7 +2,7 @@
 
 from .console import DevError
 
-WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
 ONLY_ON_THE_PAGE = {"Note", "MarkdownNote"}
 MUTED, BYPASSED = 2, 4
 _UPLOADS = ("image_upload", "video_upload", "audio_upload", "file_upload")
@@ -80,14 +80,19 @@ def _api_node(node, graph, info):
 
 
 def _widget_values(node, info):
-    """Values by input name: the page saves them as a list in the order of the node's widgets."""
+    """Values by input name: the page saves them as a list in the order of the node's widgets.
+
+    Widgets that the node has got since have their defaults, as on the page.
+    """
     saved = node.get("widgets_values") or []
     if isinstance(saved, dict):
         return {name: saved[name] for name, _ in _widgets(info) if name in saved}
     values, position = {}, 0
     for name, options in _widgets(info):
         if position >= len(saved):
-            break
+            if "default" in options:
+                values[name] = options["default"]
+            continue
         values[name] = saved[position]
         position += 1 + _has_companion(name, options, saved[position:])
     return values

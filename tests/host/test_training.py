@@ -306,7 +306,8 @@ def test_replaced_backgrounds_that_get_weight_are_told(option, caches):
     (note,) = cache_notes(LossSettings(**option), caches["sd15"])
     assert "backgrounds are learned too" in note and next(iter(option)) in note
     assert cache_notes(LossSettings(), caches["sd15"]) == []
-    assert cache_notes(LossSettings(**option, infill_probability=0.0), caches["sd15"]) == []
+    (unused,) = cache_notes(LossSettings(**option, infill_probability=0.0), caches["sd15"])
+    assert unused == "The replaced backgrounds in the cache are not used: infill_probability is 0."
 
 
 def test_a_cache_without_replaced_backgrounds_is_told_where_training_asks_for_them(caches):

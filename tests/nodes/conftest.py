@@ -61,7 +61,7 @@ def defaults(comfy_server):
             settings = options[0] if options else {}
             if "default" in settings:
                 values[name] = settings["default"]
-            elif kind == "COMBO":
+            elif kind == "COMBO" and settings["options"]:
                 values[name] = settings["options"][0]
         return values | changes
 
