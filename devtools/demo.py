@@ -1,8 +1,8 @@
 """`dev.py demo`: from pictures to a LoRA and a picture of what it learned, in a real ComfyUI."""
 
+import contextlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -123,15 +123,28 @@ def _train(watch, known, checkpoint):
 
 def find_lora(outputs, folder):
     """The LoRA file that the graph's outputs name, else the newest one below ComfyUI's output folder."""
-    for text in re.findall(r'[^"\n]+?\.safetensors', json.dumps(outputs, ensure_ascii=False)):
-        for path in (Path(json.loads(f'"{text}"')), folder / text):
-            if path.is_file():
-                return path
+    for line in (line.strip() for text in _texts(outputs) for line in text.splitlines()):
+        words = line.split(" ") if line.endswith(".safetensors") else []
+        for name in (" ".join(words[i:]) for i in range(len(words))):
+            # A sentence that ends in a path may be longer than any name may be.
+            with contextlib.suppress(OSError):
+                for path in (Path(name), folder / name):
+                    if path.is_file():
+                        return path
     found = sorted(folder.rglob("*.safetensors"), key=lambda path: path.stat().st_mtime)
     found = [path for path in found if "checkpoints" not in path.parts]
     if not found:
         raise DevError(f"The workflow ended, but there is no LoRA file below {folder}.")
     return found[-1]
+
+
+def _texts(value):
+    """Every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
 
 
 def _compare(watch, lora, plan, checkpoint):
