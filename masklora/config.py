@@ -47,6 +47,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 MASK_TYPES = ("soft", "hard")
 FLOOR_MODES = ("affine", "max")
 PROBABILITY_SCOPES = ("sample", "batch")
+FADES = ("constant", "linear", "cosine")
 
 _LOSS_CHOICES = {
     "elementwise": ELEMENTWISE,
@@ -57,6 +58,9 @@ _LOSS_CHOICES = {
     "floor_mode": FLOOR_MODES,
     "timestep_sampling": TIMESTEP_SAMPLING,
     "timestep_weight": TIMESTEP_WEIGHTS,
+    "prior_normalize": NORMALIZE,
+    "prior_schedule": FADES,
+    "prior_timestep_schedule": FADES,
 }
 _LOSS_RANGES = {
     "elementwise_param": (0.0, 1000.0),
@@ -79,6 +83,10 @@ _LOSS_RANGES = {
     "noise_offset": (0.0, 1.0),
     "multires_noise": (0.0, 0.99),
     "infill_probability": (0.0, 1.0),
+    "prior_weight": (0.0, 1000.0),
+    "prior_probability": (0.01, 1.0),
+    "prior_pivot": (0.0, 1.0),
+    "prior_timestep_min": (0.0, 1.0),
 }
 _TRANSFORM_RANGES = {
     "threshold": (0.0, 1.0),
@@ -193,6 +201,14 @@ class LossSettings:
     latent_blur: int = 0
     weight_threshold: float = 0.0
     infill_probability: float = 0.5
+    prior_weight: float = 0.0
+    prior_probability: float = 1.0
+    prior_normalize: str = "area"
+    prior_multiplier: bool = True
+    prior_schedule: str = "constant"
+    prior_timestep_schedule: str = "constant"
+    prior_pivot: float = 0.3
+    prior_timestep_min: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ class MicroBatch:
         conditioning: whatever the collator made of the captions and geometries.
         multiplier: (B,) float32.
         names: of the pictures.
+        whole: whether every mask is 1 everywhere, so that nothing lies outside.
     """
 
     latents: Tensor
@@ -75,6 +76,7 @@ class MicroBatch:
     conditioning: Any
     multiplier: Tensor
     names: tuple[str, ...]
+    whole: bool = False
 
 
 class Feed:
@@ -115,6 +117,7 @@ class Feed:
             conditioning=self._collate(texts, geometries),
             multiplier=self._to_device([torch.tensor(self._multiplier(e)) for e in entries]),
             names=tuple(e.name for e in entries),
+            whole=all(bool((mask >= 1).all()) for mask in masks),
         )
 
     def _multiplier(self, entry: TrainEntry) -> float:

@@ -44,6 +44,7 @@ class TrainJob:
         immediate: whether the numbers of a step are read right after it, None for only on the CPU, where
             that costs nothing.
         set_training: called with False around validation, then with True; for dropout.
+        without_adapter: the context in which `denoise` is the base model's.
     """
 
     denoise: Denoise
@@ -63,6 +64,7 @@ class TrainJob:
     autograd_scope: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     immediate: bool | None = None
     set_training: Callable[[bool], None] = lambda on: None
+    without_adapter: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
 
 
 class Hooks:

@@ -17,6 +17,7 @@ from .errors import ConfigError
 
 if TYPE_CHECKING:
     from .config import LossSettings
+    from .prior import Prior
 
 SIGMA_MIN = 1e-3
 DEBIASED_SNR_MAX = 1000.0
@@ -31,10 +32,12 @@ def masked_objective(
     *,
     omega: Tensor | None = None,
     multiplier: Tensor | None = None,
+    prior: Prior | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The scalar training loss of one micro-batch, and what it was inside and outside the mask.
 
-    The single path from a prediction to a loss: elementwise loss, outside share, masked mean.
+    The single path from a prediction to a loss: elementwise loss, outside share, masked mean, and the inverted mask
+    prior, which holds the outside to what the base model predicts.
 
     Args:
         pred: prediction in the model's own parameterisation, (B, C, [F,] H, W), any float dtype.
@@ -43,10 +46,12 @@ def masked_objective(
         settings: the loss settings.
         omega: timestep weight per sample (B,), or None for ones.
         multiplier: loss multiplier per sample (B,), or None for ones.
+        prior: what the base model predicts for the same input; None where the prior does not run.
 
     Returns:
         The loss (0-d, with graph) and the detached tensors of `inside_outside`, which look at `w` before
-        the outside share.
+        the outside share; `prior`, the prior's part of the loss, and `drift`, the mean of (pred − prior)² outside,
+        are NaN where the prior did not run.
     """
     e = elementwise_loss(pred, target, kind=settings.elementwise, param=settings.elementwise_param)
     loss = masked_mean(
@@ -58,7 +63,48 @@ def masked_objective(
         area_min=settings.area_min,
         area_beta=settings.area_beta,
     )
-    return loss, inside_outside(e, w)
+    metrics = inside_outside(e, w)
+    metrics["prior"] = metrics["drift"] = torch.full_like(metrics["inside"], float("nan"))
+    if prior is not None:
+        term = prior_term(pred, prior, settings, omega=omega, multiplier=multiplier)
+        loss = loss + term
+        d = (_at_least_float32(pred) - _at_least_float32(prior.prediction)).detach().square()
+        metrics["prior"], metrics["drift"] = term.detach(), inside_outside(d, w)["outside"]
+    return loss, metrics
+
+
+def prior_term(
+    pred: Tensor,
+    prior: Prior,
+    settings: LossSettings,
+    *,
+    omega: Tensor | None = None,
+    multiplier: Tensor | None = None,
+) -> Tensor:
+    """The prior's part of the loss: how far the prediction is from the base model's, where nothing is learned.
+
+    Args:
+        pred: prediction (B, C, [F,] H, W).
+        prior: the base model's prediction with its weights.
+        settings: elementwise loss; `prior_normalize`, for which `area_min` keeps a tiny outside from becoming a
+            full-strength term; `prior_multiplier`, whether the data set's loss multiplier counts here too.
+        omega: timestep weight per sample (B,); always counts.
+        multiplier: loss multiplier per sample (B,).
+
+    Returns:
+        A 0-d tensor with a graph to `pred` only; exactly 0 where no sample has an outside.
+    """
+    e = elementwise_loss(pred, prior.prediction, kind=settings.elementwise, param=settings.elementwise_param)
+    factor = prior.factor.to(e.dtype)
+    return masked_mean(
+        e,
+        prior.v,
+        normalize=settings.prior_normalize,
+        omega=factor if omega is None else omega * factor,
+        multiplier=multiplier if settings.prior_multiplier else None,
+        area_min=settings.area_min,
+        area_beta=settings.area_beta,
+    )
 
 
 def elementwise_loss(pred: Tensor, target: Tensor, *, kind: str = "mse", param: float = 0.0) -> Tensor:

@@ -21,7 +21,9 @@ NAMES_SHOWN = 8
 FLUSH_STEPS = 50
 FLUSH_SECONDS = 0.25
 SUMMARY_STEPS = 100
-COLUMNS = ("loss", "inside", "outside", "coverage", "zero_weight_samples", "grad_norm")
+COLUMNS = ("loss", "inside", "outside", "prior", "drift", "coverage", "zero_weight_samples", "grad_norm")
+# NaN where there is nothing to take a mean of.
+SOMETIMES = ("inside", "outside", "prior", "drift")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class StepReport:
         loss: the objective, averaged over the accumulated micro-batches.
         inside: unweighted elementwise loss inside the masks; None when nothing was inside.
         outside: the same outside; None when nothing was outside.
+        prior: the prior's part of the loss; None when it did not run.
+        drift: mean square distance from the base model's prediction outside the masks; None when the prior did not
+            run.
         coverage: mean weight over all latent cells, 0 to 1.
         zero_weight_samples: samples without any weight.
         grad_norm: before clipping.
@@ -49,6 +54,8 @@ class StepReport:
     loss: float
     inside: float | None
     outside: float | None
+    prior: float | None
+    drift: float | None
     coverage: float
     zero_weight_samples: int
     grad_norm: float
@@ -84,12 +91,14 @@ def step_row(losses: Sequence[Tensor], parts: Sequence[dict[str, Tensor]], grad_
         grad_norm: 0-d.
 
     Returns:
-        Means over the micro-batches; `inside` and `outside` leave out those that have no such cell.
+        Means over the micro-batches; those of `SOMETIMES` leave out micro-batches that have no such cell.
     """
     columns = [
         torch.stack([loss.detach() for loss in losses]).mean(),
         torch.stack([p["inside"] for p in parts]).nanmean(),
         torch.stack([p["outside"] for p in parts]).nanmean(),
+        torch.stack([p["prior"] for p in parts]).nanmean(),
+        torch.stack([p["drift"] for p in parts]).nanmean(),
         torch.stack([p["coverage"].mean() for p in parts]).mean(),
         torch.stack([p["zero"] for p in parts]).sum(),
         grad_norm.detach(),
@@ -143,7 +152,7 @@ class MetricBuffer:
 
     def _report(self, row: list[float], facts: StepFacts, rate: float) -> StepReport:
         values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
-        for key in ("inside", "outside"):
+        for key in SOMETIMES:
             values[key] = None if math.isnan(values[key]) else values[key]
         values["zero_weight_samples"] = round(values["zero_weight_samples"])
         return StepReport(
@@ -169,7 +178,7 @@ def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     steps = [r for r in records if "loss" in r]
     recent = steps[-SUMMARY_STEPS:]
     out: dict[str, Any] = {}
-    for key in ("loss", "inside", "outside", "coverage"):
+    for key in ("loss", *SOMETIMES, "coverage"):
         values = [r[key] for r in recent if r.get(key) is not None]
         out[key] = sum(values) / len(values) if values else None
     out["zero_weight_samples"] = sum(r.get("zero_weight_samples", 0) for r in steps)

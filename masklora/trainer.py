@@ -16,16 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from . import optim
-from .config import LossSettings
 from .data.batches import BatchPlan, Draw, split_entries
 from .errors import NonFiniteLossError, RunError
-from .feed import Feed, MicroBatch
+from .feed import Feed
 from .files import random_state
-from .flow import add_noise, make_noise, sample_timesteps, target, timestep_weights
 from .job import Hooks, TrainJob, TrainResult, check_job
-from .losses import masked_objective
-from .masks import effective_weights
 from .metrics import MetricBuffer, StepFacts, StepReport, step_row, summarise
+from .objective import Objective
 from .run import Checkpoint, Run
 
 VALIDATION_DRAWS = 16
@@ -83,10 +80,7 @@ class _Session:
             regularisation_weight=settings.regularisation_weight,
             device=job.device,
         )
-        table = job.schedule.alphas_cumprod
-        self.schedule = dataclasses.replace(
-            job.schedule, alphas_cumprod=None if table is None else table.to(job.device)
-        )
+        self.objective = Objective(job)
         self.params = list(job.params.values())
         rate = optim.resolve_learning_rate(job.optim, default=job.default_learning_rate)
         groups = optim.parameter_groups(job.params, job.optim, learning_rate=rate)
@@ -186,7 +180,9 @@ class _Session:
             _seed_global_random(self.job.device, _mix(self.job.train.seed, number))
             batch = self.feed.make(self.plan.batch(number))
             with self.job.autograd_scope():
-                loss, part = self._objective(batch, self.job.loss, self.generator)
+                loss, part = self.objective(
+                    batch, self.job.loss, self.generator, number=number, progress=self.step / self.total
+                )
                 share = loss / self.accumulation
                 (self.scaler.scale(share) if self.scaler else share).backward()
             losses.append(loss.detach())
@@ -204,24 +200,6 @@ class _Session:
         self.buffer.add(row, StepFacts(self.step, epoch, rate, tuple(names)))
         self.random_before = random_state(self.generator)
         self.updating = False
-
-    def _objective(
-        self, batch: MicroBatch, loss: LossSettings, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        schedule, x = self.schedule, batch.latents
-        noise = make_noise(x, generator=generator, offset=loss.noise_offset, multires=loss.multires_noise)
-        u = sample_timesteps(x.shape[0], loss, schedule=schedule, generator=generator, device=self.job.device)
-        w = effective_weights(batch.masks, loss, grid=batch.grid, generator=generator)
-        noisy = add_noise(x, noise, u, schedule=schedule)
-        prediction = self.job.denoise(noisy, u, batch.conditioning)
-        return masked_objective(
-            prediction,
-            target(x, noise, u, schedule=schedule),
-            w,
-            loss,
-            omega=timestep_weights(u, loss, schedule=schedule),
-            multiplier=batch.multiplier,
-        )
 
     def _clip(self) -> Tensor:
         if self.scaler:
@@ -286,7 +264,7 @@ class _Session:
         if not self.held_out:
             return False
         self._flush()
-        loss = dataclasses.replace(self.job.loss, mask_probability=1.0, edge_jitter=0.0)
+        loss = dataclasses.replace(self.job.loss, mask_probability=1.0, edge_jitter=0.0, prior_weight=0.0)
         generator = torch.Generator(device=self.job.device).manual_seed(_mix(self.job.train.seed + VALIDATION_SALT, 0))
         total, count = 0.0, 0
         self.job.set_training(False)
@@ -295,7 +273,8 @@ class _Session:
                 for group in self._validation_batches():
                     self.hooks.check_cancel()
                     batch = self.feed.make(group)
-                    total += self._objective(batch, loss, generator)[0].item() * len(group)
+                    value, _ = self.objective(batch, loss, generator, number=0, progress=0.0)
+                    total += value.item() * len(group)
                     count += len(group)
         finally:
             self.job.set_training(True)

@@ -251,8 +251,9 @@ def test_metrics_see_the_mask_without_omega_share_or_multiplier():
     plain = masked_objective(pred, target, w, LossSettings())[1]
     settings = LossSettings(outside_share=0.5, normalize="none")
     other = masked_objective(pred, target, w, settings, omega=torch.tensor([9.0, 2.0]))[1]
-    for name in plain:
+    for name in ("inside", "outside", "coverage", "zero"):
         assert torch.equal(plain[name], other[name])
+    assert all(math.isnan(found[name]) for found in (plain, other) for name in ("prior", "drift"))
 
 
 CURVES = {

@@ -144,6 +144,15 @@ class AdapterSet:
         for wrapper in self._wrappers.values():
             wrapper._disable_adapters = not enabled  # type: ignore[assignment]
 
+    @contextlib.contextmanager
+    def disabled(self) -> Iterator[None]:
+        """The network is the base model's while the context lasts; nothing is rebuilt."""
+        self.set_enabled(False)
+        try:
+            yield
+        finally:
+            self.set_enabled(True)
+
     def set_training(self, training: bool) -> None:
         """Whether dropout is drawn; off for validation and sampling."""
         for wrapper in self._wrappers.values():

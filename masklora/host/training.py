@@ -301,6 +301,7 @@ def _job(trainable: TrainableModel, adapters: AdapterSet, settings: Resolved, ca
         grad_scaling=trainable.dtype == torch.float16,
         autograd_scope=trainable.autograd_scope,
         set_training=adapters.set_training,
+        without_adapter=adapters.disabled,
     )
 
 

@@ -1,5 +1,6 @@
 """A small denoiser and cache that train like the real ones: captions, masks, buckets, variants; no ComfyUI."""
 
+import contextlib
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,9 +77,20 @@ class ToyNet(nn.Module):
             self.params_by_name[f"{name}.lora_A.weight"] = nn.Parameter(weight(RANK, into))
             self.params_by_name[f"{name}.lora_B.weight"] = nn.Parameter(torch.zeros(out, RANK))
         self.dropout = nn.Dropout(0.1)
+        self.bare = False
+
+    @contextlib.contextmanager
+    def without_adapter(self):
+        self.bare = True
+        try:
+            yield
+        finally:
+            self.bare = False
 
     def layer(self, name, x):
         base = getattr(self, name) @ x
+        if self.bare:
+            return base
         p = self.params_by_name
         return base + p[f"{name}.lora_B.weight"] @ (p[f"{name}.lora_A.weight"] @ self.dropout(x))
 
@@ -109,6 +121,7 @@ def toy_job(*, entries=None, loss=None, optim=None, net=None, **train_settings):
         optim=optim or OptimizerSettings(learning_rate=1e-2),
         train=replace(settings, **train_settings),
         set_training=net.train,
+        without_adapter=net.without_adapter,
     )
 
 
