@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy_extras.nodes_model_advanced
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from masklora.data.geometry import Geometry
 from masklora.flow import add_noise, target
 from masklora.host.model import TrainableModel
 from masklora.losses import masked_objective
+from masklora.prior import Prior, prior_factors, prior_weights
 
 MODES = ("off", "per block", "whole model")
 # Eighth-order central differences: with steps of 1e-2 of a unit direction the truncation error is far below 1e-12.
@@ -32,7 +34,11 @@ class _InDouble(nn.Module):
 
 
 class Problem:
-    """One batch of two unlike samples with unlike masks, on a small model of `family`."""
+    """One batch of two unlike samples with unlike masks, on a small model of `family`.
+
+    With `prior` the masks are soft and the loss holds their outside to the base model; with `predicts_v` ComfyUI's
+    sampling patch makes an ε model one of v.
+    """
 
     def __init__(
         self,
@@ -42,8 +48,14 @@ class Problem:
         dropout: float = 0.0,
         algorithm: str = "lora",
         targets: str = "default",
+        prior: bool = False,
+        predicts_v: bool = False,
     ) -> None:
         patcher = small_model(family)
+        if predicts_v:
+            node = comfy_extras.nodes_model_advanced.ModelSamplingDiscrete()
+            (patcher,) = node.patch(patcher, "v_prediction", zsnr=False)
+        self.settings = LossSettings(prior_weight=0.7 if prior else 0.0)
         self.trainable = TrainableModel(patcher, dtype=dtype, guidance=1.0)
         self.network = self.trainable.network
         self.network.to(dtype)
@@ -69,18 +81,29 @@ class Problem:
         self.latent = torch.randn(2, channels, 8, 8, generator=generator, dtype=dtype)
         self.noise = torch.randn(2, channels, 8, 8, generator=generator, dtype=dtype)
         self.u = torch.tensor([0.3, 0.7])
-        self.w = (torch.rand(2, 1, 8, 8, generator=generator) > 0.6).to(dtype)
+        drawn = torch.rand(2, 1, 8, 8, generator=generator)
+        self.w = (1.6 * drawn - 0.6).clamp(min=0.0).to(dtype) if prior else (drawn > 0.6).to(dtype)
         self.texts = [small_text(family, tokens=77, seed=s) for s in (0, 1)]
         self.geometries = [Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))] * 2
 
-    def loss(self) -> Tensor:
+    def _predict(self) -> Tensor:
+        t = self.trainable
+        noisy = add_noise(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=t.schedule)
+        return t.denoise(noisy, self.u, t.collate(self.texts, self.geometries))
+
+    def prior(self) -> Prior | None:
+        """What the base model predicts, None where the loss does not ask it."""
+        if self.settings.prior_weight <= 0:
+            return None
+        with torch.no_grad(), self.adapters.disabled():
+            base = self._predict()
+        factor = prior_factors(self.u, self.settings, progress=0.5)
+        return Prior(base, prior_weights(self.w, self.w, self.settings), factor)
+
+    def loss(self, prior: Prior | None = None) -> Tensor:
         """The masked loss through our own path: noise, denoise, target, objective."""
-        schedule, t = self.trainable.schedule, self.trainable
-        conditioning = t.collate(self.texts, self.geometries)
-        noisy = add_noise(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=schedule)
-        pred = t.denoise(noisy, self.u, conditioning)
-        goal = target(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=schedule)
-        return masked_objective(pred, goal, self.w, LossSettings())[0]
+        goal = target(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=self.trainable.schedule)
+        return masked_objective(self._predict(), goal, self.w, self.settings, prior=prior)[0]
 
     def gradients(self, mode: str) -> dict[str, Tensor]:
         """Gradient of every adapter tensor with checkpointing `mode`."""
@@ -88,7 +111,7 @@ class Problem:
         with self.trainable.session(self.adapters, checkpointing=mode):
             torch.manual_seed(5)
             with self.trainable.autograd_scope():
-                loss = self.loss()
+                loss = self.loss(self.prior())
                 found = torch.autograd.grad(loss, list(parameters.values()))
         return dict(zip(parameters, found, strict=True))
 
@@ -107,18 +130,22 @@ class Problem:
         def at(offset: float) -> float:
             for n, p in parameters.items():
                 p.data = start[n] + offset * direction[n]
-            return float(self.loss())
+            return float(self.loss(prior))
 
         with self.trainable.session(self.adapters, checkpointing="off"), torch.no_grad():
+            prior = self.prior()
             total = sum(c * (at(k * step) - at(-k * step)) for k, c in _STENCIL)
         for n, p in parameters.items():
             p.data = start[n]
         return total / step
 
 
-def measure(family: str, *, dtype: torch.dtype) -> dict[str, Any]:
-    """Relative errors of each checkpointing mode against finite differences and against each other."""
-    problem = Problem(family, dtype=dtype)
+def measure(family: str, *, dtype: torch.dtype, **options: Any) -> dict[str, Any]:
+    """Relative errors of each checkpointing mode against finite differences and against each other.
+
+    `options` are those of `Problem`.
+    """
+    problem = Problem(family, dtype=dtype, **options)
     found = {mode: problem.gradients(mode) for mode in MODES}
     direction = problem.direction(found["off"])
     truth = problem.finite_difference(direction) if dtype == torch.float64 else None
