@@ -316,3 +316,40 @@ def test_a_cache_without_replaced_backgrounds_is_told_where_training_asks_for_th
     )
     (note,) = cache_notes(LossSettings(), cache)
     assert "infill_variants" in note
+
+
+@pytest.mark.parametrize("family", ["sd15", "flux"])
+def test_training_with_the_prior_tells_it_in_metrics_and_metadata_and_resumes_bit_for_bit(family, caches, tmp_path):
+    class StopAtFive(Hooks):
+        steps = 0
+
+        def after_step(self, step):
+            self.steps = step
+
+        def should_stop(self):
+            return self.steps == 5
+
+    loss = LossSettings(prior_weight=1.0, prior_probability=0.5, prior_schedule="linear")
+    request = dataclasses.replace(make_request(family, caches[family], steps=10), loss=loss)
+    straight = run(request, tmp_path / "straight")
+    assert not run(request, tmp_path / "halves", StopAtFive()).result.completed
+    resumed = run(request, tmp_path / "halves")
+    assert resumed.result.resumed_from == 5 and resumed.result.losses == straight.result.losses
+    assert all(torch.equal(value, resumed.tensors[key]) for key, value in straight.tensors.items())
+    rows = [[json.loads(line) for line in (t.result.folder / "metrics.jsonl").open()] for t in (straight, resumed)]
+    told, again = [[(r["step"], r["prior"], r["drift"]) for r in found] for found in rows]
+    assert told == again
+    asked = [(prior, drift) for _, prior, drift in told if prior is not None]
+    assert 0 < len(asked) < 10 and all(prior > 0 and drift > 0 for prior, drift in asked[1:])
+    path = export_lora(LoraTensors(straight), tmp_path / "lora", ExportSettings())
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    stored, summary = json.loads(metadata["masklora.loss"]), json.loads(metadata["masklora.summary"])
+    assert (stored["prior_weight"], stored["prior_probability"], stored["prior_schedule"]) == (1.0, 0.5, "linear")
+    assert summary["prior"] > 0 and summary["drift"] > 0
+
+
+def test_a_run_with_another_prior_is_another_run(caches, tmp_path):
+    request = make_request("sd3", caches["sd3"], steps=1)
+    losses = [LossSettings(prior_weight=weight) for weight in (0.0, 0.5, 1.0)]
+    assert len({run(dataclasses.replace(request, loss=loss), tmp_path).result.folder for loss in losses}) == 3
