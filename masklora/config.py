@@ -48,6 +48,7 @@ MASK_TYPES = ("soft", "hard")
 FLOOR_MODES = ("affine", "max")
 PROBABILITY_SCOPES = ("sample", "batch")
 FADES = ("constant", "linear", "cosine")
+PRIOR_REDUCTIONS = ("as the mask", "bicubic (ai-toolkit)")
 
 _LOSS_CHOICES = {
     "elementwise": ELEMENTWISE,
@@ -59,6 +60,7 @@ _LOSS_CHOICES = {
     "timestep_sampling": TIMESTEP_SAMPLING,
     "timestep_weight": TIMESTEP_WEIGHTS,
     "prior_normalize": NORMALIZE,
+    "prior_reduction": PRIOR_REDUCTIONS,
     "prior_schedule": FADES,
     "prior_timestep_schedule": FADES,
 }
@@ -87,6 +89,7 @@ _LOSS_RANGES = {
     "prior_probability": (0.01, 1.0),
     "prior_pivot": (0.0, 1.0),
     "prior_timestep_min": (0.0, 1.0),
+    "prior_warmup": (0.0, 1.0),
 }
 _TRANSFORM_RANGES = {
     "threshold": (0.0, 1.0),
@@ -209,6 +212,8 @@ class LossSettings:
     prior_timestep_schedule: str = "constant"
     prior_pivot: float = 0.3
     prior_timestep_min: float = 0.0
+    prior_warmup: float = 0.0
+    prior_reduction: str = "as the mask"
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ class MicroBatch:
         multiplier: (B,) float32.
         names: of the pictures.
         whole: whether every mask is 1 everywhere, so that nothing lies outside.
+        bicubic: the masks reduced with bicubic overshoot, like `masks`, where `prior_reduction` asks for them.
     """
 
     latents: Tensor
@@ -77,6 +78,7 @@ class MicroBatch:
     multiplier: Tensor
     names: tuple[str, ...]
     whole: bool = False
+    bicubic: Tensor | None = None
 
 
 class Feed:
@@ -100,6 +102,8 @@ class Feed:
         self._memo: dict[tuple[int, int], Tensor] = {}
         self._memo_bytes = 0
         self._texts: dict[Any, dict[str, Any]] = {}
+        wanted = loss.prior_weight > 0 and loss.prior_reduction != "as the mask"
+        self._kinds = (loss.reduction, loss.prior_reduction) if wanted else (loss.reduction,)
 
     def make(self, draws: Sequence[Draw]) -> MicroBatch:
         """The micro-batch of these draws, which are all of one bucket."""
@@ -107,7 +111,9 @@ class Feed:
         entries = [entry for entry, _ in pairs]
         grid = self._grid_of(entries[0].bucket)
         latents = [self.cache.latent(entry, draw.variant, draw.infill) for entry, draw in pairs]
-        masks = [self._reduced(draw.entry, draw.variant, grid) for draw in draws]
+        # Of shape (1, [F,] h, w), or (2, …) where the prior has a reduction of its own.
+        reduced = [self._reduced(draw.entry, draw.variant, grid) for draw in draws]
+        masks = [rows[:1] for rows in reduced]
         texts = [self._text(entry, draw.caption) for entry, draw in pairs]
         geometries = [entry.geometries[draw.variant] for entry, draw in pairs]
         return MicroBatch(
@@ -118,6 +124,7 @@ class Feed:
             multiplier=self._to_device([torch.tensor(self._multiplier(e)) for e in entries]),
             names=tuple(e.name for e in entries),
             whole=all(bool((mask >= 1).all()) for mask in masks),
+            bicubic=self._to_device([rows[1:] for rows in reduced]) if self._kinds[1:] else None,
         )
 
     def _multiplier(self, entry: TrainEntry) -> float:
@@ -140,9 +147,8 @@ class Feed:
         mask = self.cache.mask(self.cache.entries[index], variant).to(torch.float32)
         if self.loss.mask_type == "hard":
             mask = (mask > HARD_THRESHOLD).to(mask.dtype)
-        small = reduce_mask(mask[None], grid=grid, kind=self.loss.reduction, binarize=self.loss.reduction_binarize)[
-            0
-        ].clone()
+        binarize = self.loss.reduction_binarize
+        small = torch.cat([reduce_mask(mask[None], grid=grid, kind=k, binarize=binarize)[0] for k in self._kinds])
         self._memo[(index, variant)] = small
         self._memo_bytes += small.nbytes
         while self._memo_bytes > MASK_MEMO_BYTES and len(self._memo) > 1:

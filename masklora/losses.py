@@ -87,7 +87,8 @@ def prior_term(
         pred: prediction (B, C, [F,] H, W).
         prior: the base model's prediction with its weights.
         settings: elementwise loss; `prior_normalize`, for which `area_min` keeps a tiny outside from becoming a
-            full-strength term; `prior_multiplier`, whether the data set's loss multiplier counts here too.
+            full-strength term (`area_beta` is for the mask alone); `prior_multiplier`, whether the data set's loss
+            multiplier counts here too.
         omega: timestep weight per sample (B,); always counts.
         multiplier: loss multiplier per sample (B,).
 
@@ -96,14 +97,15 @@ def prior_term(
     """
     e = elementwise_loss(pred, prior.prediction, kind=settings.elementwise, param=settings.elementwise_param)
     factor = prior.factor.to(e.dtype)
+    # A sample whose prior is off this time must not thin out the others' in the modes that divide by the batch's.
+    runs = (factor > 0).view(-1, *([1] * (e.ndim - 1)))
     return masked_mean(
         e,
-        prior.v,
+        prior.v * runs,
         normalize=settings.prior_normalize,
         omega=factor if omega is None else omega * factor,
         multiplier=multiplier if settings.prior_multiplier else None,
         area_min=settings.area_min,
-        area_beta=settings.area_beta,
     )
 
 

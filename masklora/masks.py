@@ -31,6 +31,7 @@ def effective_weights(
     *,
     grid: tuple[int, int],
     generator: torch.Generator | None = None,
+    thresholded: Tensor | None = None,
 ) -> Tensor:
     """The weight (B, 1, [F,] h, w) in [0, 1] that the loss gives every latent cell.
 
@@ -42,11 +43,12 @@ def effective_weights(
         settings: the loss settings.
         grid: (h, w) of the latent.
         generator: the run's own, on the device of `mask`; used by edge jitter and mask probability.
+        thresholded: as for `latent_weights`.
     """
     if settings.mask_type == "hard":
         mask = (mask > HARD_THRESHOLD).to(mask.dtype)
     m = reduce_mask(mask, grid=grid, kind=settings.reduction, binarize=settings.reduction_binarize)
-    w = latent_weights(m, settings, generator=generator)
+    w = latent_weights(m, settings, generator=generator, thresholded=thresholded)
     return apply_mask_probability(
         w, p=settings.mask_probability, generator=generator, scope=settings.mask_probability_scope
     )
@@ -159,7 +161,8 @@ def reduce_mask(mask: Tensor, *, grid: tuple[int, int], kind: str = "area", bina
         mask: (B, 1, [F,] H, W) float in [0, 1].
         grid: (h, w) of the latent, at most (H, W).
         kind: `area` mean, `any` maximum, `all` minimum, `nearest` the top-left pixel,
-            `bilinear antialiased` a triangle of two cells' width.
+            `bilinear antialiased` a triangle of two cells' width, `bicubic (ai-toolkit)` four by four pixels at the
+            cell's centre, which overshoots 0 and 1, for parity only.
         binarize: 1 wherever the reduced value is above 0.
 
     Raises:
@@ -176,13 +179,21 @@ def reduce_mask(mask: Tensor, *, grid: tuple[int, int], kind: str = "area", bina
         out = F.interpolate(flat, size=grid, mode="nearest")
     elif kind == "bilinear antialiased":
         out = F.interpolate(flat, size=grid, mode="bilinear", align_corners=False, antialias=True)
+    elif kind == "bicubic (ai-toolkit)":
+        out = F.interpolate(flat, size=grid, mode="bicubic", align_corners=False)
     else:
         raise ConfigError(f"reduction: unknown choice {kind!r}. Choose one that the widget lists.")
     out = out.reshape(*mask.shape[:-2], *grid)
     return (out > 0).to(out.dtype) if binarize else out
 
 
-def latent_weights(m: Tensor, settings: LossSettings, *, generator: torch.Generator | None = None) -> Tensor:
+def latent_weights(
+    m: Tensor,
+    settings: LossSettings,
+    *,
+    generator: torch.Generator | None = None,
+    thresholded: Tensor | None = None,
+) -> Tensor:
     """The weights (B, 1, [F,] h, w) in [0, 1] from a mask on the latent grid.
 
     In this order: blur, edge jitter, gamma, floor, ceiling, clamp, and nothing at all
@@ -195,6 +206,7 @@ def latent_weights(m: Tensor, settings: LossSettings, *, generator: torch.Genera
         settings: fields `latent_blur`, `edge_jitter`, `gamma`, `floor_mode`, `floor`, `ceiling`,
             `weight_threshold`.
         generator: the run's own, on the device of `m`.
+        thresholded: (B,) bool, samples to which the weight threshold applies; None for all.
 
     Raises:
         ConfigError: unknown floor mode.
@@ -214,7 +226,10 @@ def latent_weights(m: Tensor, settings: LossSettings, *, generator: torch.Genera
         raise ConfigError(f"floor mode: expected affine or max, got {settings.floor_mode!r}.")
     w = w.clamp(max=settings.ceiling).clamp(0, 1)
     if settings.weight_threshold > 0:
-        w = w * (m >= settings.weight_threshold)
+        keep = m >= settings.weight_threshold
+        if thresholded is not None:
+            keep = keep | ~thresholded.view(-1, *([1] * (m.ndim - 1)))
+        w = w * keep
     return w
 
 

@@ -14,7 +14,7 @@ from .flow import Schedule, add_noise, make_noise, sample_timesteps, target, tim
 from .job import TrainJob
 from .losses import masked_objective
 from .masks import effective_weights
-from .prior import Prior, prior_factors, prior_runs, prior_weights
+from .prior import Prior, prior_factors, prior_gate, prior_runs, prior_weights
 
 
 class Objective:
@@ -49,12 +49,14 @@ class Objective:
         schedule, x = self.schedule, batch.latents
         noise = make_noise(x, generator=generator, offset=loss.noise_offset, multires=loss.multires_noise)
         u = sample_timesteps(x.shape[0], loss, schedule=schedule, generator=generator, device=self.job.device)
-        w = effective_weights(batch.masks, loss, grid=batch.grid, generator=generator)
+        gate = prior_gate(u, loss)
+        w = effective_weights(batch.masks, loss, grid=batch.grid, generator=generator, thresholded=gate)
         noisy = add_noise(x, noise, u, schedule=schedule)
         prior = None
         if not batch.whole and prior_runs(loss, seed=self.job.train.seed, number=number):
             factor = prior_factors(u, loss, progress=progress)
-            prior = Prior(self._base(noisy, u, batch.conditioning), prior_weights(batch.masks, w, loss), factor)
+            v = prior_weights(batch.masks, w, loss, bicubic=batch.bicubic)
+            prior = Prior(self._base(noisy, u, batch.conditioning), v, factor)
         prediction = self.job.denoise(noisy, u, batch.conditioning)
         return masked_objective(
             prediction,

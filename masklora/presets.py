@@ -31,6 +31,16 @@ PRESET_OPTIONS = (
     "weight_threshold",
     "outside_share",
     "infill_probability",
+    "prior_weight",
+    "prior_probability",
+    "prior_normalize",
+    "prior_multiplier",
+    "prior_reduction",
+    "prior_schedule",
+    "prior_warmup",
+    "prior_timestep_schedule",
+    "prior_pivot",
+    "prior_timestep_min",
 )
 CUSTOM = "custom"
 
@@ -56,18 +66,62 @@ _ONETRAINER = {
     "floor_mode": "max",
     "floor": 0.1,
 }
-_BLISSFUL_TUNABLE = ("gamma", "floor", "latent_blur", "area_beta", "weight_threshold")
+_ONETRAINER_TUNABLE = ("elementwise", "elementwise_param", "floor", "prior_weight")
+_BLISSFUL_TUNABLE = (
+    "gamma",
+    "floor",
+    "latent_blur",
+    "area_beta",
+    "weight_threshold",
+    "prior_weight",
+    "prior_timestep_min",
+)
+# It refuses a prior schedule without normalize_per_sample.
+_BLISSFUL_SAMPLE_TUNABLE = (*_BLISSFUL_TUNABLE, "prior_timestep_schedule", "prior_pivot", "prior_warmup")
 _BLISSFUL = (
     "Gamma and an affine floor act on the latent grid, both off until set. Its mask area scale b is "
-    "area_beta 1−b here, and its mask blur kernel size is latent_blur. Left out: it stops the device to look "
-    "for an empty batch."
+    "area_beta 1−b here, and its mask blur kernel size is latent_blur. Its prior preservation is off until "
+    "prior_weight is set (it recommends 0.5 to 1); its teacher's timestep threshold is prior_timestep_min (300 is 0.3 "
+    "here). Left out: it stops the device to look for an empty batch, and its second teacher, an average of the "
+    "adapter itself."
 )
-_BLISSFUL_THRESHOLD = " Cells whose mask is below the threshold (0.1 unless set) learn nothing. "
+_BLISSFUL_SAMPLE = (
+    " Its prior decay is prior_timestep_schedule with prior_pivot, its warm-up ratio prior_warmup. As there, a tiny "
+    "outside counts as much as a large one: a tenth of a pixel can multiply the loss, which area_min prevents in "
+    "masked lora."
+)
+_BLISSFUL_THRESHOLD = (
+    " Cells whose mask is below the threshold (0.1 unless set) learn nothing, and are all that the prior holds; a "
+    "sample at or below prior_timestep_min, which has no prior, learns them by their weight. "
+)
 _KOHYA_FAULTS = (
     "Left out: it squashes a mask of another shape instead of cropping it like the picture, and keeps "
-    "applying cached alpha masks after they are switched off."
+    "applying cached alpha masks after they are switched off. It has no prior."
 )
-_ONETRAINER_FAULTS = "Left out: the division by zero for a black mask when the unmasked weight is 0."
+_ONETRAINER_FAULTS = (
+    "Its masked prior preservation is off until prior_weight is set. Left out: the division by zero for a black mask "
+    "when the unmasked weight is 0, and for a white mask with the prior."
+)
+_AI_TOOLKIT = {
+    "normalize": "batch_mean",
+    "mask_channel": "luminance",
+    "reduction": "nearest",
+    "edge_jitter": 0.005,
+    "prior_normalize": "batch_mean",
+    "prior_multiplier": False,
+    "prior_reduction": "bicubic (ai-toolkit)",
+}
+_AI_TOOLKIT_TUNABLE = ("elementwise", "elementwise_param", "floor", "edge_jitter", "prior_weight")
+_AI_TOOLKIT_HELP = (
+    "weights divided by their mean over the batch, the top-left pixel of every cell, edges "
+    "blurred at random by up to 0.5 % of the shorter side. Its mask min value is our affine floor. The "
+    "blur is drawn anew each step on the latent grid; ai-toolkit draws whole pixels at the size of the "
+    "mask's file. The prior weighs by a second, bicubic copy of the mask, which this blur does not reach, and counts "
+    "without the data set's loss multiplier; it uses the same elementwise loss, where ai-toolkit keeps mse for all "
+    "but mae. Left out: NaN for a batch of black masks, half-precision masks, masks stretched to another shape, the "
+    "first sample's mask for the whole batch in the prior, noise as what v models learn once the prior is on, and a "
+    "prior that runs before control conditioning is attached."
+)
 
 _PRESETS: dict[str, _Preset] = {
     "masked lora": _Preset(
@@ -85,13 +139,13 @@ _PRESETS: dict[str, _Preset] = {
     "SimpleTuner mask": _Preset(
         "SimpleTuner with conditioning type mask (red channel): the mean over the whole picture. Its masked "
         "loss probability has no effect on this type, here neither. Left out: masks that drift away from "
-        "their picture when both are cropped.",
+        "their picture when both are cropped. It has no prior.",
         {"normalize": "none", "mask_channel": "red"},
         ("elementwise", "elementwise_param"),
     ),
     "SimpleTuner segmentation": _Preset(
         "SimpleTuner with conditioning type segmentation: every cell that any colour touches counts fully. "
-        "Its masked loss probability is drawn once per batch, as here if it is set below 1.",
+        "Its masked loss probability is drawn once per batch, as here if it is set below 1. It has no prior.",
         {
             "normalize": "none",
             "mask_channel": "rgb average",
@@ -102,51 +156,50 @@ _PRESETS: dict[str, _Preset] = {
         ("elementwise", "elementwise_param", "mask_probability"),
     ),
     "ai-toolkit": _Preset(
-        "ai-toolkit: weights divided by their mean over the batch, the top-left pixel of every cell, edges "
-        "blurred at random by up to 0.5 % of the shorter side. Its mask min value is our affine floor. The "
-        "blur is drawn anew each step on the latent grid; ai-toolkit draws whole pixels at the size of the "
-        "mask's file. Left out: NaN for a batch of black masks, half-precision masks, masks stretched to "
-        "another shape.",
-        {
-            "normalize": "batch_mean",
-            "mask_channel": "luminance",
-            "reduction": "nearest",
-            "edge_jitter": 0.005,
-        },
-        ("elementwise", "elementwise_param", "floor", "edge_jitter"),
+        "ai-toolkit with a mask: " + _AI_TOOLKIT_HELP + " Its inverted mask prior is off until prior_weight is set.",
+        _AI_TOOLKIT,
+        _AI_TOOLKIT_TUNABLE,
+    ),
+    "ai-toolkit inverted mask prior": _Preset(
+        "ai-toolkit with inverted_mask_prior on, 0.5 as its multiplier unless prior_weight is set: " + _AI_TOOLKIT_HELP,
+        {**_AI_TOOLKIT, "prior_weight": 0.5},
+        _AI_TOOLKIT_TUNABLE,
     ),
     "blissful": _Preset(
         "blissful-tuner: one weighted mean over the whole batch. " + _BLISSFUL,
-        {"normalize": "batch", "mask_channel": "luminance"},
+        {"normalize": "batch", "mask_channel": "luminance", "prior_normalize": "batch"},
         _BLISSFUL_TUNABLE,
     ),
     "blissful per sample": _Preset(
         "blissful-tuner with normalize_per_sample: a weighted mean per sample without a smallest area, so "
-        "that a mask of one cell weighs as much as a whole picture. " + _BLISSFUL,
+        "that a mask of one cell weighs as much as a whole picture. " + _BLISSFUL + _BLISSFUL_SAMPLE,
         {"normalize": "area", "area_min": 0.0, "mask_channel": "luminance"},
-        _BLISSFUL_TUNABLE,
+        _BLISSFUL_SAMPLE_TUNABLE,
     ),
     "blissful threshold": _Preset(
         "blissful-tuner with a prior mask threshold." + _BLISSFUL_THRESHOLD + _BLISSFUL,
-        {"normalize": "batch", "mask_channel": "luminance", "weight_threshold": 0.1},
+        {"normalize": "batch", "mask_channel": "luminance", "weight_threshold": 0.1, "prior_normalize": "batch"},
         _BLISSFUL_TUNABLE,
     ),
     "blissful per sample threshold": _Preset(
-        "blissful-tuner with normalize_per_sample and a prior mask threshold." + _BLISSFUL_THRESHOLD + _BLISSFUL,
+        "blissful-tuner with normalize_per_sample and a prior mask threshold."
+        + _BLISSFUL_THRESHOLD
+        + _BLISSFUL
+        + _BLISSFUL_SAMPLE,
         {"normalize": "area", "area_min": 0.0, "mask_channel": "luminance", "weight_threshold": 0.1},
-        _BLISSFUL_TUNABLE,
+        _BLISSFUL_SAMPLE_TUNABLE,
     ),
     "OneTrainer": _Preset(
         "OneTrainer's masked training: the mean over the whole picture, nowhere less than the unmasked "
         "weight 0.1 (our max floor). " + _ONETRAINER_FAULTS,
-        {"normalize": "none", **_ONETRAINER},
-        ("elementwise", "elementwise_param", "floor"),
+        {"normalize": "none", "prior_normalize": "none", **_ONETRAINER},
+        _ONETRAINER_TUNABLE,
     ),
     "OneTrainer normalised": _Preset(
         "OneTrainer's masked training with normalised masked area: each sample divided by its mean weight. "
         + _ONETRAINER_FAULTS,
         {"normalize": "area", "area_min": 0.0, **_ONETRAINER},
-        ("elementwise", "elementwise_param", "floor"),
+        _ONETRAINER_TUNABLE,
     ),
 }
 

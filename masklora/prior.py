@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from .config import LossSettings
 
 
+ROUNDING = 1e-6
+
+
 @dataclass(frozen=True, eq=False)
 class Prior:
     """What the base model predicted in one micro-batch, and how much that counts.
 
     Attributes:
         prediction: (B, C, [F,] H, W), without a graph, in the model's own parameterisation.
-        v: weight of each cell (B, 1, [F,] H, W) in [0, 1], from `prior_weights`.
+        v: weight of each cell (B, 1, [F,] H, W), from `prior_weights`.
         factor: factor of each sample (B,), from `prior_factors`.
     """
 
@@ -36,7 +39,7 @@ class Prior:
     factor: Tensor
 
 
-def prior_weights(m: Tensor, w: Tensor, settings: LossSettings) -> Tensor:
+def prior_weights(m: Tensor, w: Tensor, settings: LossSettings, *, bicubic: Tensor | None = None) -> Tensor:
     """The prior's weight of every latent cell: v = 1 − w per sample, (B, 1, [F,] h, w) in [0, 1].
 
     Where a weight threshold τ is set it is 1 on the cells whose mask lies below it and 0 elsewhere: a half-learned
@@ -45,12 +48,30 @@ def prior_weights(m: Tensor, w: Tensor, settings: LossSettings) -> Tensor:
     Args:
         m: the mask on the latent grid, before the latent transforms, (B, 1, [F,] h, w).
         w: the effective weight, after gamma, floor and probability, before the outside share.
-        settings: field `weight_threshold`.
+        settings: fields `weight_threshold` and `floor`.
+        bicubic: the mask reduced with bicubic overshoot, (B, 1, [F,] h, w), where `prior_reduction` asks for it: its
+            complement above the floor is the weight, unclamped; None for none. A threshold goes before it.
     """
     if settings.weight_threshold > 0:
-        applies = (w == 0).flatten(1).any(dim=1).view(-1, *([1] * (w.ndim - 1)))
+        applies = _any_cell(w == 0)
         return ((m < settings.weight_threshold) & applies).to(w.dtype)
+    if bicubic is not None:
+        v = (1 - settings.floor) * (1 - bicubic)
+        # Where the mask is white, what rounding leaves must not be normalised into a term of full strength.
+        return torch.where((v.abs() > ROUNDING) & _any_cell(w < 1), v, torch.zeros_like(v))
     return 1 - w
+
+
+def prior_gate(u: Tensor, settings: LossSettings) -> Tensor | None:
+    """Which samples have noise enough for the prior, (B,) bool; None where all have, or where there is no prior.
+
+    Args:
+        u: noise level (B,), 0 clean to 1 noise.
+        settings: `prior_weight`, and `prior_timestep_min`, above which the prior runs.
+    """
+    if settings.prior_weight <= 0 or settings.prior_timestep_min <= 0:
+        return None
+    return u > settings.prior_timestep_min
 
 
 def prior_factors(u: Tensor, settings: LossSettings, *, progress: float) -> Tensor:
@@ -60,8 +81,9 @@ def prior_factors(u: Tensor, settings: LossSettings, *, progress: float) -> Tens
 
     Args:
         u: noise level (B,), 0 clean to 1 noise.
-        settings: `prior_weight` λ, `prior_probability` p; `prior_schedule` by step: constant, or linear or cosine
-            from full at the start to none at the end; `prior_timestep_schedule` by noise level: constant, or linear
+        settings: `prior_weight` λ, `prior_probability` p; `prior_warmup`, the share of the run over which the prior
+            rises from none to full; `prior_schedule` by step: constant, or linear or cosine from full at the start to
+            none at the end; `prior_timestep_schedule` by noise level: constant, or linear
             or cosine from none at 0 to full at `prior_pivot` and above; `prior_timestep_min`, at and below which
             there is no prior.
         progress: share of the run that is done, in [0, 1).
@@ -71,10 +93,12 @@ def prior_factors(u: Tensor, settings: LossSettings, *, progress: float) -> Tens
     """
     scale = settings.prior_weight / settings.prior_probability
     scale *= float(_fade(torch.tensor(1.0 - progress, dtype=torch.float64), settings.prior_schedule, "prior_schedule"))
+    if settings.prior_warmup > 0:
+        scale *= min(1.0, progress / settings.prior_warmup)
     level = u if settings.prior_pivot <= 0 else (u / settings.prior_pivot).clamp(max=1.0)
     by_level = _fade(level, settings.prior_timestep_schedule, "prior_timestep_schedule")
-    gate = u > settings.prior_timestep_min if settings.prior_timestep_min > 0 else torch.ones_like(u, dtype=torch.bool)
-    return scale * by_level * gate
+    gate = prior_gate(u, settings)
+    return scale * by_level if gate is None else scale * by_level * gate
 
 
 def prior_runs(settings: LossSettings, *, seed: int, number: int) -> bool:
@@ -89,6 +113,11 @@ def prior_runs(settings: LossSettings, *, seed: int, number: int) -> bool:
         return True
     random = np.random.default_rng([seed & 0xFFFFFFFFFFFFFFFF, 0x9121, number])
     return bool(random.random() < settings.prior_probability)
+
+
+def _any_cell(cells: Tensor) -> Tensor:
+    """Per sample whether any cell is true, shaped to multiply with them."""
+    return cells.flatten(1).any(dim=1).view(-1, *([1] * (cells.ndim - 1)))
 
 
 def _fade(x: Tensor, kind: str, widget: str) -> Tensor:
