@@ -6,9 +6,11 @@ from comfy_api.latest import io, ui
 
 from ..masklora.config import (
     ELEMENTWISE,
+    FADES,
     FLOOR_MODES,
     MASK_TYPES,
     NORMALIZE,
+    PRIOR_REDUCTIONS,
     PROBABILITY_SCOPES,
     REDUCTIONS,
     TIMESTEP_SAMPLING,
@@ -33,7 +35,11 @@ class MaskedLoss(io.ComfyNode):
             display_name="Masked Loss (masked LoRA)",
             category=TRAIN_CATEGORY,
             description="How the mask weighs the loss. Only needed to change the defaults.",
-            inputs=[*cls._visible(), *advanced([*cls._mask_options(), *cls._time_options(), *cls._remedies()])],
+            # New inputs go to the end: saved workflows know widgets by their place.
+            inputs=[
+                *cls._visible(),
+                *advanced([*cls._mask_options(), *cls._time_options(), *cls._remedies(), *cls._prior(), *cls._fades()]),
+            ],
             outputs=[
                 MLT_LOSS.Output("loss", tooltip="For the training node."),
                 io.String.Output("report", tooltip="What the preset does and which widgets it overrules."),
@@ -177,6 +183,85 @@ class MaskedLoss(io.ComfyNode):
             ),
         ]
 
+    @staticmethod
+    def _prior():
+        return [
+            number(
+                LOSS,
+                "prior_weight",
+                0.0,
+                1000.0,
+                "Hold what is ignored to what the base model paints there, with this weight; 0 (off) to 1000, 1 is "
+                "usual. ai-toolkit, OneTrainer and blissful-tuner have it too.",
+            ),
+            number(
+                LOSS,
+                "prior_probability",
+                0.01,
+                1.0,
+                "Share of the steps, 0.01 to 1, in which the base model is asked, weighted up to the same mean. Less "
+                "is faster. No other trainer has it.",
+            ),
+            choice(
+                "prior_normalize",
+                NORMALIZE,
+                LOSS.prior_normalize,
+                "What the prior is divided by: as normalize, but of the outside. With area, area_min keeps a tiny "
+                "outside small; blissful-tuner and OneTrainer do not. batch_mean is ai-toolkit's.",
+            ),
+            switch(
+                LOSS,
+                "prior_multiplier",
+                "The data set's loss multiplier counts for the prior too, as in OneTrainer; not in ai-toolkit.",
+            ),
+            choice(
+                "prior_schedule",
+                FADES,
+                LOSS.prior_schedule,
+                "How the prior fades from full at the first step to none at the last. No other trainer has it.",
+            ),
+            choice(
+                "prior_timestep_schedule",
+                FADES,
+                LOSS.prior_timestep_schedule,
+                "How the prior fades with the noise, from full at prior_pivot and above to none at 0, where details "
+                "form. blissful-tuner has it too.",
+            ),
+        ]
+
+    @staticmethod
+    def _fades():
+        return [
+            number(
+                LOSS,
+                "prior_pivot",
+                0.0,
+                1.0,
+                "prior_timestep_schedule: noise level, 0 to 1, below which the prior fades. blissful-tuner: 300 of "
+                "1000.",
+            ),
+            number(
+                LOSS,
+                "prior_timestep_min",
+                0.0,
+                1.0,
+                "Noise level, 0 to 1, up to which there is no prior at all. blissful-tuner has it too.",
+            ),
+            number(
+                LOSS,
+                "prior_warmup",
+                0.0,
+                1.0,
+                "Share of the run, 0 to 1, over which the prior rises from none to full. blissful-tuner has it too.",
+            ),
+            choice(
+                "prior_reduction",
+                PRIOR_REDUCTIONS,
+                LOSS.prior_reduction,
+                "Where the prior counts: as the mask leaves it, or by ai-toolkit's own bicubic copy of the mask.",
+            ),
+        ]
+
     @classmethod
     def execute(cls, preset, **widgets):
         """The preset decides its options; what it overrules is told."""
@@ -186,6 +271,9 @@ class MaskedLoss(io.ComfyNode):
         report = preset_help(preset)
         if overruled:
             report += f"\nOverruled by the preset: {', '.join(overruled)}. Choose custom to set them yourself."
+        idle = [name for name in widgets if name.startswith("prior_") and widgets[name] != getattr(LOSS, name)]
+        if loss.prior_weight == 0 and set(idle) - set(overruled):
+            report += "\nThere is no prior while prior_weight is 0: the other prior_ widgets do nothing."
         if loss.mask_channel:
             report += f"\nThis trainer reads the {loss.mask_channel} of a mask file: set mask_channel so."
         return io.NodeOutput(loss, report, ui=ui.PreviewText(report))

@@ -227,6 +227,20 @@ def test_a_preset_tells_what_it_overrules(comfy_client, graph):
     assert "reads the red" in text
 
 
+def test_a_prior_that_the_preset_lacks_or_that_is_off_is_told(comfy_client, graph):
+    lacks = graph.add("MLT_MaskedLoss", preset="SimpleTuner mask", prior_weight=1.0)
+    has = graph.add("MLT_MaskedLoss", preset="ai-toolkit inverted mask prior", prior_weight=1.0)
+    off = graph.add("MLT_MaskedLoss", preset="custom", prior_pivot=0.5)
+    reports = [graph.text([one, 1]) for one in (lacks, has, off)]
+    result = comfy_client.run(graph.nodes)
+    told, silent, idle = (shown(result, report) for report in reports)
+    assert "Overruled by the preset: prior_weight." in told
+    assert "Overruled" not in silent
+    assert "no prior while" not in told + silent
+    assert "no prior while prior_weight is 0" in idle
+    assert "prior_reduction bicubic (ai-toolkit)" in silent
+
+
 def test_cancelling_the_cache_loses_nothing_that_is_done(comfy_client, graph, folders):
     folders.make("many", count=150, size=(256, 256), captions=False)
     load = graph.add("MLT_LoadDataset", folder="many", preview_images=0)
