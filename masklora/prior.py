@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from .config import LossSettings
 
 
-ROUNDING = 1e-6
-
-
 @dataclass(frozen=True, eq=False)
 class Prior:
     """What the base model predicted in one micro-batch, and how much that counts.
@@ -56,9 +53,8 @@ def prior_weights(m: Tensor, w: Tensor, settings: LossSettings, *, bicubic: Tens
         applies = _any_cell(w == 0)
         return ((m < settings.weight_threshold) & applies).to(w.dtype)
     if bicubic is not None:
-        v = (1 - settings.floor) * (1 - bicubic)
-        # Where the mask is white, what rounding leaves must not be normalised into a term of full strength.
-        return torch.where((v.abs() > ROUNDING) & _any_cell(w < 1), v, torch.zeros_like(v))
+        # Of a white mask rounding leaves an outside that must not be normalised into a term of full strength.
+        return (1 - settings.floor) * (1 - bicubic) * _any_cell(w < 1)
     return 1 - w
 
 
