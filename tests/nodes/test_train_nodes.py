@@ -106,6 +106,25 @@ def test_core_nodes_take_our_outputs_and_the_lora_paints(comfy_client, comfy_ser
     assert min(same) > 0 and run.outputs["7"]["images"]
 
 
+def test_the_prior_runs_from_the_loss_node_and_tells_how_far_the_outside_has_drifted(
+    comfy_client, comfy_server, graph, defaults
+):
+    prompt = graph(name="with prior", steps=6)
+    options = {"prior_weight": 1.0, "prior_probability": 0.5}
+    prompt["5"] = {"class_type": "MLT_MaskedLoss", "inputs": defaults("MLT_MaskedLoss", **options)}
+    prompt["4"]["inputs"]["loss"] = ["5", 0]
+    comfy_client.run(prompt)
+    with safe_open(comfy_server.base / "output" / "loras" / "with prior.safetensors", "np") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["masklora.loss"])["prior_weight"] == 1.0
+    assert json.loads(metadata["masklora.summary"])["drift"] > 0
+    (folder,) = (comfy_server.base / "user" / "masked_lora" / "runs").glob("with_prior*")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    drifts = [line["drift"] for line in lines if line.get("drift") is not None]
+    assert 0 < len(drifts) < 6
+    assert drifts[-1] > 0
+
+
 def test_finished_run_is_found_again_and_a_changed_one_trains(comfy_client, graph):
     first = comfy_client.run(graph(name="twice", steps=3))
     comfy_client.run(
