@@ -37,6 +37,7 @@ from masklora.data.loading import from_images
 from masklora.host.encode import to_conditioning
 from masklora.host.training import Request, train_lora
 from masklora.job import Hooks
+from masklora.metrics import StepReport
 
 RANK = 8
 # At 24 × 24 each weight of the U-Net is used as often in a step as SD 1.5's are at 512²: about 370 times.
@@ -61,20 +62,23 @@ class Variant:
         batch: Pictures a step.
         checkpointing: Ours: a mode; core: the depth, "0" for none.
         targets: Ours only: the preset; "all" takes the convolutions too.
+        loss: Ours only.
     """
 
     side: str
     batch: int = 1
     checkpointing: str = "per block"
     targets: str = "all"
+    loss: LossSettings = field(default_factory=LossSettings)
 
 
 @dataclass
 class Trial:
-    """What one training showed: seconds of CPU of each measured step, and what was trained."""
+    """What one training showed: seconds of CPU of each measured step, what was trained, where the prior ran."""
 
     seconds: list[float]
     counts: dict[str, int] = field(default_factory=dict)
+    asked: list[bool] = field(default_factory=list)
 
 
 class RandomLatents:
@@ -146,10 +150,14 @@ def tidy() -> Iterator[None]:
 
 
 class StepClock(Hooks):
-    """Notes the process CPU time at the end of every step."""
+    """Notes the process CPU time at the end of every step, and whether the base model was asked in it."""
 
     def __init__(self) -> None:
         self.marks: list[float] = []
+        self.asked: list[bool] = []
+
+    def on_step(self, report: StepReport) -> None:
+        self.asked.append(report.prior is not None)
 
     def after_step(self, step: int) -> None:
         self.marks.append(time.process_time())
@@ -164,7 +172,7 @@ def train_ours(stage: Stage, variant: Variant, *, steps: int, warm_up: int) -> T
         request = Request(
             model=stage.model,
             cache=stage.cache,
-            loss=LossSettings(),
+            loss=variant.loss,
             adapter=AdapterSettings(
                 rank=RANK, alpha=RANK, targets=variant.targets, convolutions=variant.targets == "all"
             ),
@@ -179,7 +187,7 @@ def train_ours(stage: Stage, variant: Variant, *, steps: int, warm_up: int) -> T
         "biases, norms and scales": 0,
         "numbers in biases, norms and scales": 0,
     }
-    return Trial(differences(clock.marks)[warm_up - 1 : -1], counts)
+    return Trial(differences(clock.marks)[warm_up - 1 : -1], counts, clock.asked[warm_up:-1])
 
 
 def train_core(stage: Stage, variant: Variant, *, steps: int, warm_up: int) -> Trial:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import mask_chain
+from benchmarks import mask_chain, prior_cost
 from benchmarks.sides import NETWORKS, Stage
 from benchmarks.train_step import RATIOS, VARIANTS, measure, ratio, table
 from masklora import masks
@@ -48,6 +48,28 @@ def test_the_stored_figures_are_complete_and_follow_from_the_stored_times():
             expected = statistics.median(statistics.median(a) / statistics.median(b) for a, b in pairs)
             assert lines[title]["ratio of medians"] == pytest.approx(expected)
     assert table(stored["results"]).count("\n") >= len(RATIOS) + len(VARIANTS)
+
+
+@pytest.mark.parametrize("network", list(NETWORKS))
+def test_the_prior_costs_at_most_one_forward_pass(network, one_thread, tmp_path):
+    # A forward is a third of a step with checkpointing, and a quarter of such steps is 8 %; here a wide margin.
+    chosen = {name: prior_cost.VARIANTS[name] for name in ("without", "p = 1")}
+    found = prior_cost.measure(Stage(network, tmp_path), chosen, rounds=2, steps=2, warm_up=1)
+    assert all(all(r["asked"]) for r in found["p = 1"]) and not any(any(r["asked"]) for r in found["without"])
+    with_prior, without = (min(min(r["seconds"]) for r in found[name]) for name in ("p = 1", "without"))
+    assert with_prior / without <= 1.6, found
+
+
+def test_the_stored_cost_of_the_prior_follows_from_the_stored_times_and_meets_its_bar():
+    stored = json.loads((ROOT / "benchmarks" / "prior_cost.json").read_text(encoding="utf-8"))
+    assert [r["network"] for r in stored["results"]] == list(NETWORKS)
+    for result in stored["results"]:
+        assert all(len(rounds) >= 4 and len(rounds[0]["seconds"]) >= 16 for rounds in result["rounds"].values())
+        assert all(sum(r["asked"]) >= 4 for r in result["rounds"]["p = 0.25"])
+        for title, figures in prior_cost.both_ratios(result["rounds"]).items():
+            assert result[title] == pytest.approx(figures)
+            assert figures["p = 0.25"] <= prior_cost.BAR
+    assert f"≤ {prior_cost.BAR}" in prior_cost.table(stored["results"])
 
 
 def test_the_pack_adds_less_than_three_tenths_of_a_second_to_comfyui_s_start():
