@@ -53,7 +53,9 @@ class Objective:
         w = effective_weights(batch.masks, loss, grid=batch.grid, generator=generator, thresholded=gate)
         noisy = add_noise(x, noise, u, schedule=schedule)
         prior = None
-        if not batch.whole and prior_runs(loss, seed=self.job.train.seed, number=number):
+        # Only a ceiling gives an outside to a batch whose masks are white.
+        outside = not batch.whole or loss.ceiling < 1
+        if outside and prior_runs(loss, seed=self.job.train.seed, number=number):
             factor = prior_factors(u, loss, progress=progress)
             v = prior_weights(batch.masks, w, loss, bicubic=batch.bicubic)
             prior = Prior(self._base(noisy, u, batch.conditioning), v, factor)

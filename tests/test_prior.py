@@ -196,3 +196,13 @@ def test_without_a_weight_nothing_is_asked_of_the_base_model_and_nothing_changes
     plain = train_toy(tmp_path / "plain", job)
     assert plain.completed
     assert all(math.isfinite(loss) for loss in plain.losses)
+
+
+@pytest.mark.parametrize(("ceiling", "asked"), [(1.0, False), (0.8, True)])
+def test_white_masks_ask_the_base_model_only_below_a_ceiling(tmp_path, ceiling, asked):
+    job = toy_job(loss=replace(WITH, ceiling=ceiling), steps=2)
+    job.cache.mask = lambda entry, variant: torch.ones(1, *entry.bucket[::-1])
+    calls, inner = [], job.without_adapter
+    job.without_adapter = lambda: calls.append(1) or inner()
+    train_toy(tmp_path, job)
+    assert bool(calls) == asked
