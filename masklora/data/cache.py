@@ -6,6 +6,7 @@ found by content-hash keys (`keys`), wherever they are kept (`store`).
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,10 @@ class Cache:
             sizes[entry.bucket] = sizes.get(entry.bucket, 0) + 1
         lines = [f"{len(self.entries)} pictures in {len(sizes)} buckets:"]
         lines += [f"  {w}×{h}: {count}" for (w, h), count in sorted(sizes.items())]
-        infills = sum(len(entry.infills) for entry in self.entries)
-        if infills:
-            lines.append(f"{infills} replaced backgrounds, of which training draws (infill_probability in Masked Loss)")
+        kinds = Counter(infill.kind for entry in self.entries for infill in entry.infills)
+        if kinds:
+            told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+            lines.append(f"{kinds.total()} replaced backgrounds ({told}); infill_probability in Masked Loss draws them")
         lines.append("made now: " + ", ".join(f"{count} {kind}" for kind, count in self.built.items()))
         return "\n".join([*lines, *self.notes])
 

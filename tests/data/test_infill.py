@@ -195,7 +195,17 @@ def test_variants_are_cached_for_pictures_with_a_mask_only_and_once(bench):
     assert made[0] == 3 + sum(len(entry.infills) for entry in bench.cache.entries) == 9
     assert [len(entry.infill_keys[0]) for entry in bench.cache.entries] == [3, 3, 0]
     assert bench.build(MIXED)[0] == 0
-    assert "6 replaced backgrounds" in bench.cache.summary()
+    told = bench.cache.summary()
+    assert "6 replaced backgrounds" in told
+    kinds = Counter(infill.kind for entry in bench.cache.entries for infill in entry.infills)
+    assert all(f"{count} {kind}" in told for kind, count in kinds.items())
+
+
+def test_a_set_of_one_picture_is_told_that_its_backgrounds_are_flat_colours(bench):
+    for path in bench.folder.glob("[bc]*"):
+        path.unlink()
+    bench.build(replace(MIXED, infill="other picture"))
+    assert "3 replaced backgrounds (3 flat colour)" in bench.cache.summary()
 
 
 def test_a_variant_s_latent_is_the_original_inside_and_another_outside(bench):
@@ -229,12 +239,12 @@ def test_settings_that_decide_the_background_make_it_anew_and_others_do_not(benc
     assert (bench.cache.fingerprint == before) == (change == {"batch_size": 1})
 
 
-def test_an_edited_mask_stales_its_own_variants_and_those_that_borrowed_its_background(bench):
+def test_an_edited_mask_stales_its_own_variants_and_no_others(bench):
     bench.build(MIXED)
-    borrowed = sum(i.donor == 0 for e in bench.cache.entries for i in e.infills)
+    assert not any(infill.donor == 0 for entry in bench.cache.entries for infill in entry.infills)
     save(blob(100), bench.folder / "a_mask.png")
     latents, masks, _ = bench.build(MIXED)
-    assert (latents, masks) == (3 + borrowed, 1)
+    assert (latents, masks) == (3, 1)
 
 
 LENT = replace(SETTINGS, infill="other picture", infill_variants=2)
