@@ -62,6 +62,12 @@ class ComfyClient:
         """Queues a graph and waits for its end; with `check`, a failure raises with the node's message."""
         return self.finish(self.submit(prompt), timeout=timeout, check=check)
 
+    def refusal(self, prompt):
+        """Queues a graph in which a node is expected to fail: its message."""
+        run = self.run(prompt, check=False)
+        assert run.ending == "execution_error", run.outputs
+        return run.error
+
     def finish(self, prompt_id, *, timeout=300, check=True):
         record = self.server.wait(prompt_id, timeout=timeout, every=0.1, check=check)
         run = Run(prompt_id, record, self.events)

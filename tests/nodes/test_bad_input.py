@@ -15,9 +15,7 @@ def failure(graph, comfy_client):
 
     def run(dataset, **changes):
         graph.add("MLT_InspectDataset", dataset=[dataset, 0], **changes)
-        run = comfy_client.run(graph.nodes, check=False)
-        assert run.ending == "execution_error", run.outputs
-        return run.error
+        return comfy_client.refusal(graph.nodes)
 
     return run
 
