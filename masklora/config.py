@@ -49,6 +49,7 @@ FLOOR_MODES = ("affine", "max")
 PROBABILITY_SCOPES = ("sample", "batch")
 FADES = ("constant", "linear", "cosine")
 PRIOR_REDUCTIONS = ("as the mask", "bicubic (ai-toolkit)")
+ROUTE_SELECTIONS = ("mask kept", "mask-aware", "random")
 
 _LOSS_CHOICES = {
     "elementwise": ELEMENTWISE,
@@ -63,6 +64,7 @@ _LOSS_CHOICES = {
     "prior_reduction": PRIOR_REDUCTIONS,
     "prior_schedule": FADES,
     "prior_timestep_schedule": FADES,
+    "route_selection": ROUTE_SELECTIONS,
 }
 _LOSS_RANGES = {
     "elementwise_param": (0.0, 1000.0),
@@ -90,6 +92,11 @@ _LOSS_RANGES = {
     "prior_pivot": (0.0, 1.0),
     "prior_timestep_min": (0.0, 1.0),
     "prior_warmup": (0.0, 1.0),
+    "preservation_weight": (0.0, 1000.0),
+    "preservation_probability": (0.01, 1.0),
+    "noise_blur": (0.0, 0.5),
+    "masked_timestep_max": (0.0, 1.0),
+    "route_until": (0.0, 1.0),
 }
 _TRANSFORM_RANGES = {
     "threshold": (0.0, 1.0),
@@ -214,6 +221,15 @@ class LossSettings:
     prior_timestep_min: float = 0.0
     prior_warmup: float = 0.0
     prior_reduction: str = "as the mask"
+    preservation_weight: float = 0.0
+    preservation_probability: float = 1.0
+    noise_blur: float = 0.0
+    masked_timestep_max: float = 1.0
+    attention_mask: bool = False
+    text_padding_mask: bool = False
+    routes: str = ""
+    route_selection: str = "mask kept"
+    route_until: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -335,6 +351,11 @@ def check_loss(settings: LossSettings) -> LossSettings:
     if settings.timestep_min >= settings.timestep_max:
         raise ConfigError(
             f"timestep_min: {settings.timestep_min:g} must be below timestep_max {settings.timestep_max:g}."
+        )
+    if settings.timestep_min >= settings.masked_timestep_max:
+        raise ConfigError(
+            f"masked_timestep_max: {settings.masked_timestep_max:g} must be above timestep_min "
+            f"{settings.timestep_min:g}."
         )
     return settings
 

@@ -41,6 +41,10 @@ PRESET_OPTIONS = (
     "prior_timestep_schedule",
     "prior_pivot",
     "prior_timestep_min",
+    "preservation_weight",
+    "preservation_probability",
+    "noise_blur",
+    "masked_timestep_max",
 )
 CUSTOM = "custom"
 

@@ -13,6 +13,7 @@ from ..masklora.config import (
     PRIOR_REDUCTIONS,
     PROBABILITY_SCOPES,
     REDUCTIONS,
+    ROUTE_SELECTIONS,
     TIMESTEP_SAMPLING,
     TIMESTEP_WEIGHTS,
     LossSettings,
@@ -38,7 +39,18 @@ class MaskedLoss(io.ComfyNode):
             # New inputs go to the end: saved workflows know widgets by their place.
             inputs=[
                 *cls._visible(),
-                *advanced([*cls._mask_options(), *cls._time_options(), *cls._remedies(), *cls._prior(), *cls._fades()]),
+                *advanced(
+                    [
+                        *cls._mask_options(),
+                        *cls._time_options(),
+                        *cls._remedies(),
+                        *cls._prior(),
+                        *cls._fades(),
+                        *cls._preservation(),
+                        *cls._noise_aware(),
+                        *cls._tokens(),
+                    ]
+                ),
             ],
             outputs=[
                 MLT_LOSS.Output("loss", tooltip="For the training node."),
@@ -259,6 +271,88 @@ class MaskedLoss(io.ComfyNode):
                 PRIOR_REDUCTIONS,
                 LOSS.prior_reduction,
                 "Where the prior counts: as the mask leaves it, or by ai-toolkit's own bicubic copy of the mask.",
+            ),
+        ]
+
+    @staticmethod
+    def _preservation():
+        return [
+            number(
+                LOSS,
+                "preservation_weight",
+                0.0,
+                1000.0,
+                "Hold other prompts to the base model: its prediction for the caption without the trigger word is the "
+                "target of that caption, with this weight; 0 (off) to 1000, 0.1 to 0.5 is usual. Keeps the subject out "
+                "of other prompts; too much of it unlearns the subject. No other trainer has it for masks.",
+            ),
+            number(
+                LOSS,
+                "preservation_probability",
+                0.01,
+                1.0,
+                "Share of the steps, 0.01 to 1, that do so, weighted up to the same mean. Such a step costs about "
+                "twice its time.",
+            ),
+        ]
+
+    @staticmethod
+    def _noise_aware():
+        return [
+            number(
+                LOSS,
+                "noise_blur",
+                0.0,
+                0.5,
+                "Experimental. Blur the mask the more, the noisier the step: by up to this share of the shorter side, "
+                "0 (off) to 0.5, at full noise. No other trainer has it.",
+                step=0.001,
+            ),
+            number(
+                LOSS,
+                "masked_timestep_max",
+                0.0,
+                1.0,
+                "Experimental. Largest noise level, 0 to 1, of pictures with a mask: position and background are "
+                "learned at the highest levels. No other trainer has it.",
+            ),
+        ]
+
+    @staticmethod
+    def _tokens():
+        return [
+            switch(
+                LOSS,
+                "attention_mask",
+                "Hide what is ignored from attention: other tokens do not look at image tokens without weight. FLUX.1 "
+                "and Stable Diffusion 3. No other trainer has it.",
+            ),
+            switch(
+                LOSS,
+                "text_padding_mask",
+                "Hide the padding after the caption from attention, as OneTrainer and kohya's T5 attention mask do. "
+                "FLUX.1 and Stable Diffusion 3.",
+            ),
+            io.String.Input(
+                "routes",
+                default=LOSS.routes,
+                tooltip="Token routing (TREAD): share of the tokens, 0 to 1, that skip blocks, then the first and the "
+                "last of these blocks, such as 0.75: 2..-3; several apart by ;. Negative numbers count from the last "
+                "block. Empty = off. Faster steps. FLUX.1 and Stable Diffusion 3. SimpleTuner has it too.",
+            ),
+            choice(
+                "route_selection",
+                ROUTE_SELECTIONS,
+                LOSS.route_selection,
+                "Which tokens skip. mask kept: only what is ignored, that share of it. mask-aware: that share of all, "
+                "ignored ones first. random: that share of all.",
+            ),
+            number(
+                LOSS,
+                "route_until",
+                0.0,
+                1.0,
+                "Share of the run, 0 to 1, with token routing; the rest trains whole, as the model will be used.",
             ),
         ]
 
