@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from .errors import ConfigError
+from .tokens import parse_routes
 
 T = TypeVar("T")
 
@@ -344,6 +345,7 @@ def check_loss(settings: LossSettings) -> LossSettings:
         check_range(widget, getattr(settings, widget), low, high)
     if settings.mask_channel:
         check_choice("mask_channel", settings.mask_channel, MASK_CHANNELS)
+    parse_routes(settings.routes)
     if settings.latent_blur and settings.latent_blur % 2 == 0:
         raise ConfigError(f"latent_blur: expected 0 or an odd number of cells, got {settings.latent_blur}.")
     if settings.floor > settings.ceiling:
