@@ -12,6 +12,7 @@ from torch import Tensor
 from .config import LossSettings
 from .data.batches import EMPTY_CAPTION, Draw, EntryLike
 from .masks import HARD_THRESHOLD, reduce_mask
+from .tokens import count_mask_tokens
 
 MASK_MEMO_BYTES = 256 * 2**20
 TEXT_MEMO = 64
@@ -102,6 +103,7 @@ class Feed:
         self._memo: dict[tuple[int, int], Tensor] = {}
         self._memo_bytes = 0
         self._texts: dict[Any, dict[str, Any]] = {}
+        self._most: dict[tuple[int, int], int] = {}
         wanted = loss.prior_weight > 0 and loss.prior_reduction != "as the mask"
         self._kinds = (loss.reduction, loss.prior_reduction) if wanted else (loss.reduction,)
 
@@ -126,6 +128,16 @@ class Feed:
             whole=all(bool((mask >= 1).all()) for mask in masks),
             bicubic=self._to_device([rows[1:] for rows in reduced]) if self._kinds[1:] else None,
         )
+
+    def most_mask_tokens(self, grid: tuple[int, int], *, patch: int) -> int:
+        """Mask tokens of the largest mask of this size, over all entries and variants; read once a size."""
+        if grid not in self._most:
+            entries = self.cache.entries
+            alike = [i for i, entry in enumerate(entries) if self._grid_of(entry.bucket) == grid]
+            each = [(i, variant) for i in alike for variant in range(len(entries[i].latent_keys))]
+            masks = (self._reduced(i, variant, grid)[:1] for i, variant in each)
+            self._most[grid] = max((int(count_mask_tokens(m[None], patch=patch)) for m in masks), default=0)
+        return self._most[grid]
 
     def _multiplier(self, entry: TrainEntry) -> float:
         return entry.multiplier * (self._regularisation_weight if entry.regularisation else 1.0)
