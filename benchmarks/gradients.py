@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import comfy_extras.nodes_model_advanced
@@ -14,7 +15,7 @@ from masklora.config import AdapterSettings, LossSettings
 from masklora.data.geometry import Geometry
 from masklora.flow import add_noise, target
 from masklora.host.model import TrainableModel
-from masklora.losses import masked_objective
+from masklora.losses import masked_objective, preservation_term
 from masklora.prior import Prior, prior_factors, prior_weights
 
 MODES = ("off", "per block", "whole model")
@@ -37,7 +38,8 @@ class Problem:
     """One batch of two unlike samples with unlike masks, on a small model of `family`.
 
     With `prior` the masks are soft and the loss holds their outside to the base model; with `predicts_v` ComfyUI's
-    sampling patch makes an ε model one of v.
+    sampling patch makes an ε model one of v. With `preservation` the first sample's caption without its trigger word
+    is held to the base model too.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class Problem:
         targets: str = "default",
         prior: bool = False,
         predicts_v: bool = False,
+        preservation: bool = False,
     ) -> None:
         patcher = small_model(family)
         if predicts_v:
             node = comfy_extras.nodes_model_advanced.ModelSamplingDiscrete()
             (patcher,) = node.patch(patcher, "v_prediction", zsnr=False)
-        self.settings = LossSettings(prior_weight=0.7 if prior else 0.0)
+        self.settings = LossSettings(prior_weight=0.7 if prior else 0.0, outside_share=0.1 if prior else 0.0)
+        self.triggered = torch.tensor([0.6, 0.0]) if preservation else None
         self.trainable = TrainableModel(patcher, dtype=dtype, guidance=1.0)
         self.network = self.trainable.network
         self.network.to(dtype)
@@ -84,36 +88,43 @@ class Problem:
         drawn = torch.rand(2, 1, 8, 8, generator=generator)
         self.w = (1.6 * drawn - 0.6).clamp(min=0.0).to(dtype) if prior else (drawn > 0.6).to(dtype)
         self.texts = [small_text(family, tokens=77, seed=s) for s in (0, 1)]
+        self.plain_texts = [small_text(family, tokens=77, seed=2), self.texts[1]]
         self.geometries = [Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))] * 2
 
-    def _predict(self) -> Tensor:
+    def _predict(self, texts: list[dict[str, Any]] | None = None) -> Tensor:
         t = self.trainable
         noisy = add_noise(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=t.schedule)
-        return t.denoise(noisy, self.u, t.collate(self.texts, self.geometries))
+        return t.denoise(noisy, self.u, t.collate(texts or self.texts, self.geometries))
 
-    def prior(self) -> Prior | None:
-        """What the base model predicts, None where the loss does not ask it."""
-        if self.settings.prior_weight <= 0:
-            return None
+    def _base(self, texts: list[dict[str, Any]]) -> Tensor:
         with torch.no_grad(), self.adapters.disabled():
-            base = self._predict()
-        factor = prior_factors(self.u, self.settings, progress=0.5)
-        return Prior(base, prior_weights(self.w, self.w, self.settings), factor)
+            return self._predict(texts)
 
-    def loss(self, prior: Prior | None = None) -> Tensor:
-        """The masked loss through our own path: noise, denoise, target, objective."""
+    def terms(self) -> list[Callable[[], Tensor]]:
+        """The parts of the loss through our own path, each to be made in a scope of its own; base models asked once."""
         goal = target(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=self.trainable.schedule)
-        return masked_objective(self._predict(), goal, self.w, self.settings, prior=prior)[0]
+        prior = None
+        if self.settings.prior_weight > 0:
+            factor = prior_factors(self.u, self.settings, progress=0.5)
+            prior = Prior(self._base(self.texts), prior_weights(self.w, self.w, self.settings), factor)
+        parts = [lambda: masked_objective(self._predict(), goal, self.w, self.settings, prior=prior)[0]]
+        if self.triggered is not None:
+            base = self._base(self.plain_texts)
+            parts.append(
+                lambda: preservation_term(self._predict(self.plain_texts), base, self.triggered, self.settings)
+            )
+        return parts
 
     def gradients(self, mode: str) -> dict[str, Tensor]:
         """Gradient of every adapter tensor with checkpointing `mode`."""
         parameters = self.adapters.parameters()
+        found: list[tuple[Tensor, ...]] = []
         with self.trainable.session(self.adapters, checkpointing=mode):
             torch.manual_seed(5)
-            with self.trainable.autograd_scope():
-                loss = self.loss(self.prior())
-                found = torch.autograd.grad(loss, list(parameters.values()))
-        return dict(zip(parameters, found, strict=True))
+            for term in self.terms():
+                with self.trainable.autograd_scope():
+                    found.append(torch.autograd.grad(term(), list(parameters.values())))
+        return {name: sum(parts) for name, parts in zip(parameters, zip(*found, strict=True), strict=True)}
 
     def direction(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
         """A unit direction over all adapter tensors: half random, half along `gradients` so that it is steep."""
@@ -130,10 +141,10 @@ class Problem:
         def at(offset: float) -> float:
             for n, p in parameters.items():
                 p.data = start[n] + offset * direction[n]
-            return float(self.loss(prior))
+            return sum(float(term()) for term in terms)
 
         with self.trainable.session(self.adapters, checkpointing="off"), torch.no_grad():
-            prior = self.prior()
+            terms = self.terms()
             total = sum(c * (at(k * step) - at(-k * step)) for k, c in _STENCIL)
         for n, p in parameters.items():
             p.data = start[n]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .config import LossSettings
-from .data.batches import EMPTY_CAPTION, Draw, EntryLike
+from .data.batches import EMPTY_CAPTION, ORIGINAL, Draw, EntryLike
 from .masks import HARD_THRESHOLD, reduce_mask
 from .tokens import count_mask_tokens
 
@@ -29,6 +29,11 @@ class TrainEntry(EntryLike, Protocol):
     @property
     def multiplier(self) -> float:
         """Loss multiplier of the data set."""
+        ...
+
+    @property
+    def plain_keys(self) -> Sequence[Any]:
+        """One per caption: of the caption without its trigger word, empty where it has none."""
         ...
 
 
@@ -70,6 +75,9 @@ class MicroBatch:
         names: of the pictures.
         whole: whether every mask is 1 everywhere, so that nothing lies outside.
         bicubic: the masks reduced with bicubic overshoot, like `masks`, where `prior_reduction` asks for them.
+        replaced: (B,) bool, samples that show a replaced background; None where none does.
+        plain: the conditioning of the captions without their trigger words, where it was asked for and any has one.
+        triggered: (B,) float32, 1 for samples whose caption has a trigger word; only beside `plain`.
     """
 
     latents: Tensor
@@ -80,6 +88,9 @@ class MicroBatch:
     names: tuple[str, ...]
     whole: bool = False
     bicubic: Tensor | None = None
+    replaced: Tensor | None = None
+    plain: Any = None
+    triggered: Tensor | None = None
 
 
 class Feed:
@@ -107,8 +118,8 @@ class Feed:
         wanted = loss.prior_weight > 0 and loss.prior_reduction != "as the mask"
         self._kinds = (loss.reduction, loss.prior_reduction) if wanted else (loss.reduction,)
 
-    def make(self, draws: Sequence[Draw]) -> MicroBatch:
-        """The micro-batch of these draws, which are all of one bucket."""
+    def make(self, draws: Sequence[Draw], *, plain: bool = False) -> MicroBatch:
+        """The micro-batch of these draws, all of one bucket; `plain` asks for its captions without trigger too."""
         pairs = [(self.cache.entries[draw.entry], draw) for draw in draws]
         entries = [entry for entry, _ in pairs]
         grid = self._grid_of(entries[0].bucket)
@@ -118,6 +129,9 @@ class Feed:
         masks = [rows[:1] for rows in reduced]
         texts = [self._text(entry, draw.caption) for entry, draw in pairs]
         geometries = [entry.geometries[draw.variant] for entry, draw in pairs]
+        without = [self._plain(entry, draw.caption) for entry, draw in pairs] if plain else []
+        has = [text is not None for text in without]
+        replaced = [draw.infill != ORIGINAL for draw in draws]
         return MicroBatch(
             latents=self._latent_in(self._to_device(latents)),
             masks=self._to_device(masks),
@@ -127,6 +141,9 @@ class Feed:
             names=tuple(e.name for e in entries),
             whole=all(bool((mask >= 1).all()) for mask in masks),
             bicubic=self._to_device([rows[1:] for rows in reduced]) if self._kinds[1:] else None,
+            replaced=torch.tensor(replaced, device=self.device) if any(replaced) else None,
+            plain=self._collate(_or_else(without, texts), geometries) if any(has) else None,
+            triggered=self._to_device([torch.tensor(float(one)) for one in has]) if any(has) else None,
         )
 
     def most_mask_tokens(self, grid: tuple[int, int], *, patch: int) -> int:
@@ -143,7 +160,14 @@ class Feed:
         return entry.multiplier * (self._regularisation_weight if entry.regularisation else 1.0)
 
     def _text(self, entry: TrainEntry, caption: int) -> dict[str, Any]:
-        key = "" if caption == EMPTY_CAPTION else entry.text_keys[caption]
+        return self._read_text("" if caption == EMPTY_CAPTION else entry.text_keys[caption])
+
+    def _plain(self, entry: TrainEntry, caption: int) -> dict[str, Any] | None:
+        """The caption without its trigger word, None where it has none."""
+        key = "" if caption == EMPTY_CAPTION else entry.plain_keys[caption]
+        return self._read_text(key) if key else None
+
+    def _read_text(self, key: Any) -> dict[str, Any]:
         text = self._texts.pop(key, None)
         if text is None:
             text = self.cache.text(key) if key else self.cache.empty_text()
@@ -173,3 +197,7 @@ class Feed:
             # Copying from pageable memory waits for the work queued before it.
             return batch.pin_memory().to(self.device, non_blocking=True)
         return batch.to(self.device)
+
+
+def _or_else(wanted: list[dict[str, Any] | None], given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [given[i] if text is None else text for i, text in enumerate(wanted)]

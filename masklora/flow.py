@@ -50,6 +50,7 @@ def sample_timesteps(
     schedule: Schedule,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
+    masked: Tensor | None = None,
 ) -> Tensor:
     """Noise levels u (n,) in [timestep_min, timestep_max], float32 on `device`.
 
@@ -64,6 +65,7 @@ def sample_timesteps(
         schedule: of the model.
         generator: the run's own, on `device`.
         device: where to draw.
+        masked: (n,) bool, samples that `masked_timestep_max` holds; None for none.
 
     Raises:
         ConfigError: unknown sampling.
@@ -77,10 +79,16 @@ def sample_timesteps(
         normal = NormalDist(0.0 if kind == "sigmoid" else settings.timestep_mean, settings.timestep_std)
     low = _quantile_of(settings.timestep_min, normal=normal, shift=shift)
     high = _quantile_of(settings.timestep_max, normal=normal, shift=shift)
-    u = low + (high - low) * torch.rand(n, generator=generator, device=device, dtype=torch.float32)
+    random = torch.rand(n, generator=generator, device=device, dtype=torch.float32)
+    u = low + (high - low) * random
+    most = settings.timestep_max
+    if masked is not None and settings.masked_timestep_max < settings.timestep_max:
+        capped = _quantile_of(settings.masked_timestep_max, normal=normal, shift=shift)
+        u = torch.where(masked, low + (capped - low) * random, u)
+        most = torch.where(masked, settings.masked_timestep_max, settings.timestep_max).to(u.dtype)
     if normal is not None:
         u = torch.sigmoid(normal.mean + normal.stdev * torch.special.ndtri(u.clamp(_EDGE, 1 - _EDGE)))
-    return shift_timesteps(u, shift=shift).clamp(settings.timestep_min, settings.timestep_max)
+    return shift_timesteps(u, shift=shift).clamp(min=settings.timestep_min).clamp(max=most)
 
 
 def shift_timesteps(u: Tensor, *, shift: float) -> Tensor:

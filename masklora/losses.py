@@ -33,6 +33,7 @@ def masked_objective(
     omega: Tensor | None = None,
     multiplier: Tensor | None = None,
     prior: Prior | None = None,
+    strict: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The scalar training loss of one micro-batch, and what it was inside and outside the mask.
 
@@ -47,6 +48,7 @@ def masked_objective(
         omega: timestep weight per sample (B,), or None for ones.
         multiplier: loss multiplier per sample (B,), or None for ones.
         prior: what the base model predicts for the same input; None where the prior does not run.
+        strict: (B,) bool, samples whose outside gets no share; None for none.
 
     Returns:
         The loss (0-d, with graph) and the detached tensors of `inside_outside`, which look at `w` before
@@ -56,7 +58,7 @@ def masked_objective(
     e = elementwise_loss(pred, target, kind=settings.elementwise, param=settings.elementwise_param)
     loss = masked_mean(
         e,
-        outside_share(w, share=settings.outside_share),
+        outside_share(w, share=settings.outside_share, strict=strict),
         normalize=settings.normalize,
         omega=omega,
         multiplier=multiplier,
@@ -106,6 +108,41 @@ def prior_term(
         omega=factor if omega is None else omega * factor,
         multiplier=multiplier if settings.prior_multiplier else None,
         area_min=settings.area_min,
+    )
+
+
+def preservation_term(
+    pred: Tensor,
+    base: Tensor,
+    factor: Tensor,
+    settings: LossSettings,
+    *,
+    omega: Tensor | None = None,
+    multiplier: Tensor | None = None,
+) -> Tensor:
+    """How far the prediction for captions without the trigger word is from the base model's: a 0-d tensor.
+
+    The whole picture counts, mask or not: another prompt shall be painted as before everywhere.
+
+    Args:
+        pred: prediction (B, C, [F,] H, W) for the captions without the trigger word.
+        base: what the base model predicts for the same, without a graph.
+        factor: factor of each sample (B,), 0 where its caption has no trigger word.
+        settings: elementwise loss.
+        omega: timestep weight per sample (B,).
+        multiplier: loss multiplier per sample (B,).
+
+    Returns:
+        The mean over all samples, those of factor 0 included.
+    """
+    e = elementwise_loss(pred, base, kind=settings.elementwise, param=settings.elementwise_param)
+    factor = factor.to(e.dtype)
+    return masked_mean(
+        e,
+        torch.ones_like(e[:, :1]),
+        normalize="none",
+        omega=factor if omega is None else omega * factor,
+        multiplier=multiplier,
     )
 
 
@@ -198,7 +235,7 @@ def masked_mean(
     raise ConfigError(f"normalize: expected area, none, batch or batch_mean, got {normalize!r}.")
 
 
-def outside_share(w: Tensor, *, share: float) -> Tensor:
+def outside_share(w: Tensor, *, share: float, strict: Tensor | None = None) -> Tensor:
     """The weight with `share` of its total given to the outside, same shape as `w`.
 
     w' = w + (1−w)·min(1, ρā/((1−ρ)(1−ā))): a little of the background is kept in view, in proportion to
@@ -207,6 +244,7 @@ def outside_share(w: Tensor, *, share: float) -> Tensor:
     Args:
         w: weight (B, 1, [F,] H, W) in [0, 1].
         share: ρ in [0, 1]; 0 returns `w` itself, 1 gives the outside as much as the inside.
+        strict: (B,) bool, samples whose outside gets nothing; None for none.
 
     Returns:
         The new weight; a sample that is zero or one everywhere is unchanged.
@@ -217,6 +255,8 @@ def outside_share(w: Tensor, *, share: float) -> Tensor:
     room = (1 - share) * (1 - inside)
     factor = (share * inside / _one_where_zero(room)).clamp(max=1.0)
     factor = torch.where((room <= 0) & (inside > 0), torch.ones_like(factor), factor)
+    if strict is not None:
+        factor = torch.where(strict, torch.zeros_like(factor), factor)
     return w + (1 - w) * factor.view(-1, *([1] * (w.ndim - 1)))
 
 

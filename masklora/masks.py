@@ -32,6 +32,8 @@ def effective_weights(
     grid: tuple[int, int],
     generator: torch.Generator | None = None,
     thresholded: Tensor | None = None,
+    u: Tensor | None = None,
+    strict: Tensor | None = None,
 ) -> Tensor:
     """The weight (B, 1, [F,] h, w) in [0, 1] that the loss gives every latent cell.
 
@@ -44,13 +46,20 @@ def effective_weights(
         grid: (h, w) of the latent.
         generator: the run's own, on the device of `mask`; used by edge jitter and mask probability.
         thresholded: as for `latent_weights`.
+        u: noise level of each sample (B,), 0 clean to 1 noise, for the noise blur; None blurs nothing.
+        strict: (B,) bool, samples whose outside never gets weight from floor or mask probability, because it is not
+            the picture's own; None for none.
     """
     if settings.mask_type == "hard":
         mask = (mask > HARD_THRESHOLD).to(mask.dtype)
     m = reduce_mask(mask, grid=grid, kind=settings.reduction, binarize=settings.reduction_binarize)
-    w = latent_weights(m, settings, generator=generator, thresholded=thresholded)
+    w = latent_weights(m, settings, generator=generator, thresholded=thresholded, u=u, strict=strict)
     return apply_mask_probability(
-        w, p=settings.mask_probability, generator=generator, scope=settings.mask_probability_scope
+        w,
+        p=settings.mask_probability,
+        generator=generator,
+        scope=settings.mask_probability_scope,
+        strict=strict,
     )
 
 
@@ -193,44 +202,59 @@ def latent_weights(
     *,
     generator: torch.Generator | None = None,
     thresholded: Tensor | None = None,
+    u: Tensor | None = None,
+    strict: Tensor | None = None,
 ) -> Tensor:
     """The weights (B, 1, [F,] h, w) in [0, 1] from a mask on the latent grid.
 
-    In this order: blur, edge jitter, gamma, floor, ceiling, clamp, and nothing at all
+    In this order: noise blur, blur, edge jitter, gamma, floor, ceiling, clamp, and nothing at all
     where the mask as it came was below the weight threshold. The affine floor commutes with an area
     reduction; gamma and the max floor do not, so on soft edges they differ from the same value applied to
     the pixels.
 
     Args:
         m: (B, 1, [F,] h, w) float.
-        settings: fields `latent_blur`, `edge_jitter`, `gamma`, `floor_mode`, `floor`, `ceiling`,
+        settings: fields `noise_blur`, `latent_blur`, `edge_jitter`, `gamma`, `floor_mode`, `floor`, `ceiling`,
             `weight_threshold`.
         generator: the run's own, on the device of `m`.
         thresholded: (B,) bool, samples to which the weight threshold applies; None for all.
+        u: as for `effective_weights`.
+        strict: (B,) bool, samples without a floor; None for none.
 
     Raises:
         ConfigError: unknown floor mode.
     """
     w = m
+    if settings.noise_blur > 0 and u is not None:
+        w = blur_by_noise(w, u, amount=settings.noise_blur)
     if settings.latent_blur > 1:
         w = blur_cells(w, size=settings.latent_blur)
     if settings.edge_jitter > 0:
         w = jitter_edges(w, amount=settings.edge_jitter, generator=generator)
     if settings.gamma != 1:
         w = w.clamp(0, 1).pow(settings.gamma)
-    if settings.floor_mode == "affine":
-        w = settings.floor + (1 - settings.floor) * w if settings.floor > 0 else w
-    elif settings.floor_mode == "max":
-        w = w.clamp(min=settings.floor)
-    else:
-        raise ConfigError(f"floor mode: expected affine or max, got {settings.floor_mode!r}.")
+    w = _raise_floor(w, settings, strict)
     w = w.clamp(max=settings.ceiling).clamp(0, 1)
     if settings.weight_threshold > 0:
         keep = m >= settings.weight_threshold
         if thresholded is not None:
-            keep = keep | ~thresholded.view(-1, *([1] * (m.ndim - 1)))
+            keep = keep | ~_per_sample(thresholded, m)
         w = w * keep
     return w
+
+
+def blur_by_noise(w: Tensor, u: Tensor, *, amount: float) -> Tensor:
+    """The weights blurred the more the noisier their sample is, same shape; experimental.
+
+    Much noise hides where things are, and a sharp outline then claims more than can be seen.
+
+    Args:
+        w: (B, 1, [F,] h, w) float.
+        u: noise level of each sample (B,); at 0 nothing changes.
+        amount: σ at u = 1 as a share of the grid's shorter side.
+    """
+    largest = amount * min(w.shape[-2:])
+    return _gaussian(w, largest * u.to(w.dtype), reach=max(1, math.ceil(4 * largest)))
 
 
 def blur_cells(w: Tensor, *, size: int) -> Tensor:
@@ -261,7 +285,12 @@ def jitter_edges(w: Tensor, *, amount: float, generator: torch.Generator | None 
 
 
 def apply_mask_probability(
-    w: Tensor, *, p: float, generator: torch.Generator | None = None, scope: str = "sample"
+    w: Tensor,
+    *,
+    p: float,
+    generator: torch.Generator | None = None,
+    scope: str = "sample",
+    strict: Tensor | None = None,
 ) -> Tensor:
     """The weights, replaced by ones where the mask does not apply this time; same shape.
 
@@ -270,12 +299,30 @@ def apply_mask_probability(
         p: probability that the mask applies; 1 returns `w` itself and draws nothing.
         generator: the run's own, on the device of `w`.
         scope: `sample` draws for each sample, `batch` once for all.
+        strict: (B,) bool, samples to which the mask applies in any case; None for none.
     """
     if p >= 1:
         return w
     count = 1 if scope == "batch" else w.shape[0]
     applies = torch.rand(count, generator=generator, device=w.device) < p
-    return torch.where(applies.view(-1, *([1] * (w.ndim - 1))), w, torch.ones_like(w))
+    if strict is not None:
+        applies = applies | strict
+    return torch.where(_per_sample(applies, w), w, torch.ones_like(w))
+
+
+def _per_sample(values: Tensor, w: Tensor) -> Tensor:
+    """Values (B,) shaped to broadcast with weights (B, 1, [F,] h, w)."""
+    return values.view(-1, *([1] * (w.ndim - 1)))
+
+
+def _raise_floor(w: Tensor, settings: LossSettings, strict: Tensor | None) -> Tensor:
+    if settings.floor_mode == "affine":
+        raised = settings.floor + (1 - settings.floor) * w if settings.floor > 0 else w
+    elif settings.floor_mode == "max":
+        raised = w.clamp(min=settings.floor)
+    else:
+        raise ConfigError(f"floor mode: expected affine or max, got {settings.floor_mode!r}.")
+    return raised if strict is None else torch.where(_per_sample(strict, w), w, raised)
 
 
 def _grow_binary(mask: np.ndarray, radius: float) -> np.ndarray:

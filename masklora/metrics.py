@@ -21,9 +21,19 @@ NAMES_SHOWN = 8
 FLUSH_STEPS = 50
 FLUSH_SECONDS = 0.25
 SUMMARY_STEPS = 100
-COLUMNS = ("loss", "inside", "outside", "prior", "drift", "coverage", "zero_weight_samples", "grad_norm")
+COLUMNS = (
+    "loss",
+    "inside",
+    "outside",
+    "prior",
+    "drift",
+    "preservation",
+    "coverage",
+    "zero_weight_samples",
+    "grad_norm",
+)
 # NaN where there is nothing to take a mean of.
-SOMETIMES = ("inside", "outside", "prior", "drift")
+SOMETIMES = ("inside", "outside", "prior", "drift", "preservation")
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class StepReport:
         prior: the prior's part of the loss; None when it did not run.
         drift: mean square distance from the base model's prediction outside the masks; None when the prior did not
             run.
+        preservation: the part of the loss that holds captions without the trigger word; None when it did not run.
         coverage: mean weight over all latent cells, 0 to 1.
         zero_weight_samples: samples without any weight.
         grad_norm: before clipping.
@@ -56,6 +67,7 @@ class StepReport:
     outside: float | None
     prior: float | None
     drift: float | None
+    preservation: float | None
     coverage: float
     zero_weight_samples: int
     grad_norm: float
@@ -87,7 +99,7 @@ def step_row(losses: Sequence[Tensor], parts: Sequence[dict[str, Tensor]], grad_
 
     Args:
         losses: 0-d loss of each micro-batch.
-        parts: `losses.inside_outside` of each micro-batch.
+        parts: the numbers of each micro-batch: `losses.masked_objective`'s, and `preservation`.
         grad_norm: 0-d.
 
     Returns:
@@ -95,10 +107,7 @@ def step_row(losses: Sequence[Tensor], parts: Sequence[dict[str, Tensor]], grad_
     """
     columns = [
         torch.stack([loss.detach() for loss in losses]).mean(),
-        torch.stack([p["inside"] for p in parts]).nanmean(),
-        torch.stack([p["outside"] for p in parts]).nanmean(),
-        torch.stack([p["prior"] for p in parts]).nanmean(),
-        torch.stack([p["drift"] for p in parts]).nanmean(),
+        *(torch.stack([p[name] for p in parts]).nanmean() for name in SOMETIMES),
         torch.stack([p["coverage"].mean() for p in parts]).mean(),
         torch.stack([p["zero"] for p in parts]).sum(),
         grad_norm.detach(),

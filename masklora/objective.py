@@ -1,9 +1,11 @@
-"""From a micro-batch to its loss: noise, the base model where the prior needs it, prediction, masked objective."""
+"""From a micro-batch to its loss: noise, the base model where it is asked, prediction, masked objective."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,11 +15,35 @@ from .config import LossSettings
 from .feed import Feed, MicroBatch
 from .flow import Schedule, add_noise, make_noise, sample_timesteps, target, timestep_weights
 from .job import TrainJob
-from .losses import masked_objective
+from .losses import masked_objective, preservation_term
 from .masks import effective_weights
 from .prior import Prior, prior_factors, prior_gate, prior_runs, prior_weights
 from .token_planner import TokenPlanner
 from .tokens import TokenPlan
+
+# Makes one part of a micro-batch's loss, with its graph, and the numbers to report.
+Term = Callable[[], tuple[Tensor, dict[str, Tensor]]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Noised:
+    """A micro-batch with everything that chance decides, the same for all its terms.
+
+    Attributes:
+        noisy: (B, C, [F,] h, w), what the network is shown.
+        target: of the same shape, what it should predict.
+        u: noise levels (B,).
+        w: effective weight (B, 1, [F,] h, w).
+        omega: timestep weight (B,).
+        tokens: which tokens skip blocks and which are seen; None for all pass and are seen.
+    """
+
+    noisy: Tensor
+    target: Tensor
+    u: Tensor
+    w: Tensor
+    omega: Tensor
+    tokens: TokenPlan | None
 
 
 class Objective:
@@ -34,7 +60,7 @@ class Objective:
             job.schedule, alphas_cumprod=None if table is None else table.to(job.device)
         )
 
-    def __call__(
+    def terms(
         self,
         batch: MicroBatch,
         loss: LossSettings,
@@ -42,8 +68,11 @@ class Objective:
         *,
         number: int,
         progress: float,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss with its graph, and `losses.masked_objective`'s numbers.
+    ) -> list[Term]:
+        """The parts of the loss, to be made one after the other, so that only one graph is in memory at a time.
+
+        The first is the masked loss with its prior; where the batch brings captions without the trigger word, the
+        second holds these to the base model. All share noise and noise levels.
 
         Args:
             batch: from the feed.
@@ -52,37 +81,82 @@ class Objective:
             number: of the micro-batch, from which chance that the host decides is drawn.
             progress: share of the run that is done, in [0, 1).
         """
+        noised = self._noise(batch, loss, generator, progress=progress)
+        parts: list[Term] = [
+            functools.partial(self._masked, batch, noised, loss, number=number, progress=progress),
+        ]
+        if batch.plain is not None:
+            parts.append(functools.partial(self._preservation, batch, noised, loss))
+        return parts
+
+    def _noise(self, batch: MicroBatch, loss: LossSettings, generator: torch.Generator, *, progress: float) -> _Noised:
         schedule, x = self.schedule, batch.latents
         noise = make_noise(x, generator=generator, offset=loss.noise_offset, multires=loss.multires_noise)
-        u = sample_timesteps(x.shape[0], loss, schedule=schedule, generator=generator, device=self.job.device)
-        gate = prior_gate(u, loss)
-        w = effective_weights(batch.masks, loss, grid=batch.grid, generator=generator, thresholded=gate)
-        noisy = add_noise(x, noise, u, schedule=schedule)
-        tokens = self.planner(batch, w, loss, progress=progress, generator=generator)
+        masked = (batch.masks < 1).flatten(1).any(dim=1) if loss.masked_timestep_max < 1 else None
+        u = sample_timesteps(
+            x.shape[0], loss, schedule=schedule, generator=generator, device=self.job.device, masked=masked
+        )
+        w = effective_weights(
+            batch.masks,
+            loss,
+            grid=batch.grid,
+            generator=generator,
+            thresholded=prior_gate(u, loss),
+            u=u,
+            strict=batch.replaced,
+        )
+        return _Noised(
+            noisy=add_noise(x, noise, u, schedule=schedule),
+            target=target(x, noise, u, schedule=schedule),
+            u=u,
+            w=w,
+            omega=timestep_weights(u, loss, schedule=schedule),
+            tokens=self.planner(batch, w, loss, progress=progress, generator=generator),
+        )
+
+    def _masked(
+        self, batch: MicroBatch, noised: _Noised, loss: LossSettings, *, number: int, progress: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         prior = None
         # Only a ceiling gives an outside to a batch whose masks are white.
         outside = not batch.whole or loss.ceiling < 1
         if outside and prior_runs(loss, seed=self.job.train.seed, number=number):
-            factor = prior_factors(u, loss, progress=progress)
-            v = self.planner.passing(prior_weights(batch.masks, w, loss, bicubic=batch.bicubic), tokens)
-            prior = Prior(self._base(noisy, u, batch.conditioning, tokens), v, factor)
-        prediction = self._predict(noisy, u, batch.conditioning, tokens)
-        return masked_objective(
-            prediction,
-            target(x, noise, u, schedule=schedule),
-            w,
+            factor = prior_factors(noised.u, loss, progress=progress)
+            v = prior_weights(batch.masks, noised.w, loss, bicubic=batch.bicubic)
+            v = self.planner.passing(v, noised.tokens)
+            prior = Prior(self._base(noised, batch.conditioning), v, factor)
+        value, seen = masked_objective(
+            self._predict(noised, batch.conditioning),
+            noised.target,
+            noised.w,
             loss,
-            omega=timestep_weights(u, loss, schedule=schedule),
+            omega=noised.omega,
             multiplier=batch.multiplier,
             prior=prior,
+            strict=batch.replaced,
         )
+        return value, {**seen, "preservation": torch.full_like(seen["inside"], float("nan"))}
 
-    def _predict(self, noisy: Tensor, u: Tensor, conditioning: Any, tokens: TokenPlan | None) -> Tensor:
+    def _preservation(self, batch: MicroBatch, noised: _Noised, loss: LossSettings) -> tuple[Tensor, dict[str, Tensor]]:
+        # The whole picture is held, so all its tokens pass and are seen.
+        noised = dataclasses.replace(noised, tokens=noised.tokens and noised.tokens.whole())
+        base = self._base(noised, batch.plain)
+        value = preservation_term(
+            self._predict(noised, batch.plain),
+            base,
+            batch.triggered * (loss.preservation_weight / loss.preservation_probability),
+            loss,
+            omega=noised.omega,
+            multiplier=batch.multiplier,
+        )
+        return value, {"preservation": value.detach()}
+
+    def _predict(self, noised: _Noised, conditioning: Any) -> Tensor:
         """What the model predicts; a model without tokens is not told of them."""
-        planned = {} if tokens is None else {"tokens": tokens}
-        return self.job.denoise(noisy, u, conditioning, **planned)
+        planned = {} if noised.tokens is None else {"tokens": noised.tokens}
+        return self.job.denoise(noised.noisy, noised.u, conditioning, **planned)
 
-    def _base(self, noisy: Tensor, u: Tensor, conditioning: Any, tokens: TokenPlan | None) -> Tensor:
+    def _base(self, noised: _Noised, conditioning: Any) -> Tensor:
         """The same model's prediction without the adapter, before the pass that needs memory for gradients."""
         with torch.no_grad(), self.job.without_adapter():
-            return self._predict(noisy, u, conditioning, tokens)
+            return self._predict(noised, conditioning)

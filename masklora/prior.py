@@ -103,12 +103,18 @@ def prior_runs(settings: LossSettings, *, seed: int, number: int) -> bool:
     Asked before the step, so that no number has to be read back from the device, and so that a resumed run
     decides alike.
     """
-    if settings.prior_weight <= 0:
-        return False
-    if settings.prior_probability >= 1:
+    return settings.prior_weight > 0 and _drawn(settings.prior_probability, 0x9121, seed, number)
+
+
+def preservation_runs(settings: LossSettings, *, seed: int, number: int) -> bool:
+    """Whether micro-batch `number` also holds other prompts to the base model: likewise decided."""
+    return settings.preservation_weight > 0 and _drawn(settings.preservation_probability, 0x9E5E, seed, number)
+
+
+def _drawn(probability: float, salt: int, seed: int, number: int) -> bool:
+    if probability >= 1:
         return True
-    random = np.random.default_rng([seed & 0xFFFFFFFFFFFFFFFF, 0x9121, number])
-    return bool(random.random() < settings.prior_probability)
+    return bool(np.random.default_rng([seed & 0xFFFFFFFFFFFFFFFF, salt, number]).random() < probability)
 
 
 def _any_cell(cells: Tensor) -> Tensor:

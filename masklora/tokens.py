@@ -103,6 +103,10 @@ class TokenPlan:
             visible=None if self.visible is None else self.visible[at],
         )
 
+    def whole(self) -> TokenPlan | None:
+        """The plan without routes and with every image token seen; None where nothing is left of it."""
+        return TokenPlan(self.tokens, text_padding=True) if self.text_padding else None
+
     def skipped(self) -> Tensor | None:
         """Image tokens that skip any block, (B, tokens) bool; None where there is no route."""
         if not self.passages:

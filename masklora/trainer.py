@@ -23,6 +23,7 @@ from .files import random_state
 from .job import Hooks, TrainJob, TrainResult, check_job
 from .metrics import MetricBuffer, StepFacts, StepReport, step_row, summarise
 from .objective import Objective
+from .prior import preservation_runs
 from .run import Checkpoint, Run
 
 VALIDATION_DRAWS = 16
@@ -175,17 +176,23 @@ class _Session:
     def _take_step(self) -> None:
         self.random_before = random_state(self.generator)
         losses, parts, names = [], [], []
+        settings, loss = self.job.train, self.job.loss
         for micro in range(self.accumulation):
             number = self.step * self.accumulation + micro
-            _seed_global_random(self.job.device, _mix(self.job.train.seed, number))
-            batch = self.feed.make(self.plan.batch(number))
-            with self.job.autograd_scope():
-                loss, part = self.objective(
-                    batch, self.job.loss, self.generator, number=number, progress=self.step / self.total
-                )
-                share = loss / self.accumulation
-                (self.scaler.scale(share) if self.scaler else share).backward()
-            losses.append(loss.detach())
+            _seed_global_random(self.job.device, _mix(settings.seed, number))
+            plain = preservation_runs(loss, seed=settings.seed, number=number)
+            batch = self.feed.make(self.plan.batch(number), plain=plain)
+            values, part = [], {}
+            for term in self.objective.terms(
+                batch, loss, self.generator, number=number, progress=self.step / self.total
+            ):
+                with self.job.autograd_scope():
+                    value, seen = term()
+                    share = value / self.accumulation
+                    (self.scaler.scale(share) if self.scaler else share).backward()
+                values.append(value.detach())
+                part |= seen
+            losses.append(torch.stack(values).sum())
             parts.append(part)
             names += batch.names
         norm = self._clip()
@@ -273,7 +280,7 @@ class _Session:
                 for group in self._validation_batches():
                     self.hooks.check_cancel()
                     batch = self.feed.make(group)
-                    value, _ = self.objective(batch, loss, generator, number=0, progress=0.0)
+                    value, _ = self.objective.terms(batch, loss, generator, number=0, progress=0.0)[0]()
                     total += value.item() * len(group)
                     count += len(group)
         finally:

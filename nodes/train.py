@@ -106,7 +106,7 @@ def _summary(trained) -> str:
     how = "Loaded the finished run" if result.loaded else f"Trained {result.steps} steps"
     if result.resumed_from and not result.loaded:
         how += f", resumed from step {result.resumed_from}"
-    names = ("loss", "inside", "outside", "prior", "drift", "coverage")
+    names = ("loss", "inside", "outside", "prior", "drift", "preservation", "coverage")
     numbers = ", ".join(f"{name} {facts[name]:.4g}" for name in names if facts.get(name) is not None)
     return f"{how}. {numbers}" if numbers else f"{how}."
 

@@ -1,5 +1,6 @@
 """Noise levels, noise and targets against their definitions."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -299,3 +300,22 @@ def test_nothing_is_read_back_from_the_device(schedule):
     noisy = add_noise(x, noise, u, schedule=schedule)
     assert noisy.shape == target(x, noise, u, schedule=schedule).shape == x.shape
     assert timestep_weights(u, LossSettings(), schedule=schedule).shape == (3,)
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "logit-normal", "shifted"])
+def test_masked_samples_are_drawn_from_their_own_range_and_the_others_as_before(sampling):
+    schedule = Schedule("flow", shift=3.0)
+    plain = LossSettings(timestep_sampling=sampling, timestep_min=0.1)
+    capped = dataclasses.replace(plain, masked_timestep_max=0.6)
+    masked = torch.arange(4000) % 2 == 0
+
+    def draw(settings, **options):
+        return sample_timesteps(4000, settings, schedule=schedule, generator=generator(), **options)
+
+    before, after = draw(plain), draw(capped, masked=masked)
+    assert torch.equal(before[~masked], after[~masked])
+    assert after[masked].min() >= 0.1 and 0.59 < after[masked].max() <= 0.6
+    assert torch.equal(before, draw(plain, masked=masked)) and torch.equal(before, draw(capped))
+    # The range cuts the distribution off: what lies below the cap keeps its proportions.
+    below = before[before <= 0.6]
+    assert after[masked].median().item() == pytest.approx(below.median().item(), abs=0.03)

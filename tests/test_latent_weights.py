@@ -11,6 +11,7 @@ from masklora.config import REDUCTIONS, LossSettings, MaskTransform
 from masklora.errors import ConfigError
 from masklora.masks import (
     apply_mask_probability,
+    blur_by_noise,
     blur_cells,
     effective_weights,
     jitter_edges,
@@ -191,3 +192,29 @@ def test_masks_are_not_changed_in_place():
     transform_mask(pixels, MaskTransform(invert=True, fill_holes=True, min_area=4, grow=1, feather=1.0))
     assert torch.equal(mask, before)
     assert np.array_equal(pixels, pixels_before)
+
+
+def test_noise_blurs_the_mask_the_more_the_more_noise_there_is():
+    m = torch.zeros(3, 1, 16, 16)
+    m[..., 4:12, 4:12] = 1.0
+    u = torch.tensor([0.0, 0.3, 1.0])
+    w = blur_by_noise(m, u, amount=0.25)
+    assert torch.equal(w[0], m[0])
+    edges = ((w > 0.01) & (w < 0.99)).flatten(1).sum(dim=1).tolist()
+    assert edges[0] == 0 < edges[1] < edges[2]
+    expected = ndimage.gaussian_filter(m[1, 0].numpy(), 0.3 * 4, mode="nearest")
+    assert torch.allclose(w[1, 0], torch.tensor(expected), atol=2e-3)
+    ones = torch.ones_like(m)
+    assert torch.allclose(blur_by_noise(ones, u, amount=0.25), ones)
+    settings = LossSettings(noise_blur=0.25)
+    assert torch.equal(effective_weights(m, settings, grid=(16, 16), u=u), w)
+    assert torch.equal(effective_weights(m, settings, grid=(16, 16)), m)
+
+
+@pytest.mark.parametrize("option", [{"floor": 0.2}, {"floor": 0.2, "floor_mode": "max"}, {"mask_probability": 0.0}])
+def test_a_replaced_background_gets_weight_from_neither_floor_nor_probability(option):
+    m = (batch((2, 1, 8, 8)) > 0.5).float()
+    strict = torch.tensor([True, False])
+    w = effective_weights(m, LossSettings(**option), grid=(8, 8), strict=strict)
+    assert torch.equal(w[0], m[0])
+    assert w[1].min() >= 0.2

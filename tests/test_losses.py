@@ -391,3 +391,11 @@ def test_arguments_are_not_changed():
     before = [pred.clone(), target.clone(), w.clone()]
     masked_objective(pred, target, w, dataclasses.replace(LossSettings(), outside_share=0.3))
     assert all(torch.equal(a, b) for a, b in zip(before, (pred, target, w), strict=True))
+
+
+def test_a_replaced_background_gets_no_outside_share():
+    w = torch.zeros(2, 1, 4, 4)
+    w[..., :2, :2] = 1.0
+    shared = outside_share(w, share=0.2, strict=torch.tensor([True, False]))
+    assert torch.equal(shared[0], w[0])
+    assert torch.equal(shared[1], outside_share(w, share=0.2)[1]) and (shared[1] > 0).all()

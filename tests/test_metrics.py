@@ -8,12 +8,13 @@ import torch
 from masklora.metrics import COLUMNS, MetricBuffer, StepFacts, step_row, summarise
 
 
-def part(inside, outside, coverage, zero=0, prior=math.nan):
+def part(inside, outside, coverage, zero=0, prior=math.nan, preservation=math.nan):
     return {
         "inside": torch.tensor(inside),
         "outside": torch.tensor(outside),
         "prior": torch.tensor(prior),
         "drift": torch.tensor(2 * prior),
+        "preservation": torch.tensor(preservation),
         "coverage": torch.tensor(coverage),
         "zero": torch.tensor(zero),
     }
@@ -28,10 +29,10 @@ def facts(step):
 
 
 def test_micro_batches_without_inside_are_left_out_of_the_mean_inside():
-    parts = [part(0.5, 0.25, [0.1, 0.3], prior=0.125), part(math.nan, 0.75, [0.0, 0.0], 2)]
+    parts = [part(0.5, 0.25, [0.1, 0.3], prior=0.125), part(math.nan, 0.75, [0.0, 0.0], 2, preservation=0.5)]
     losses = [torch.tensor(1.0), torch.tensor(0.0)]
     values = dict(zip(COLUMNS, step_row(losses, parts, torch.tensor(2.0)).tolist(), strict=True))
-    expected = [0.5, 0.5, 0.5, 0.125, 0.25, 0.1, 2, 2.0]
+    expected = [0.5, 0.5, 0.5, 0.125, 0.25, 0.5, 0.1, 2, 2.0]
     assert [round(v, 6) for v in values.values()] == expected
 
 
@@ -77,6 +78,7 @@ def test_the_summary_is_of_the_last_hundred_steps_and_counts_all_weightless_samp
         "outside": None,
         "prior": None,
         "drift": None,
+        "preservation": None,
         "coverage": 0.25,
         "zero_weight_samples": 50,
         "over_steps": 100,

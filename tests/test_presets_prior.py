@@ -280,7 +280,7 @@ def trained_on(settings, schedule):
         device=job.device,
     )
     batch = feed.make([Draw(0, 0, 0, -1), Draw(2, 1, 0, -1)])
-    loss, seen = Objective(job)(batch, settings, torch.Generator().manual_seed(4), number=0, progress=0.5)
+    loss, seen = Objective(job).terms(batch, settings, torch.Generator().manual_seed(4), number=0, progress=0.5)[0]()
     pixels = torch.stack([job.cache.mask(job.cache.entries[i], 0) for i in (0, 2)])
     return loss, seen, batch, net.seen, pixels
 

@@ -114,6 +114,8 @@ class Builder:
         wanted = {text_key("", encoder=text.identity): ""}
         for entry in entries:
             wanted.update(zip(entry.text_keys, entry.captions, strict=True))
+            plain = zip(entry.plain_keys, entry.plain_captions, strict=True) if entry.plain_keys else ()
+            wanted.update((key, caption) for key, caption in plain if caption is not None)
         missing = [(key, caption) for key, caption in wanted.items() if not self.store.has("text", key)]
         size = self.settings.batch_size
         for start in range(0, len(missing), size):

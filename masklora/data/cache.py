@@ -170,7 +170,7 @@ def build_cache(
     keep = {("latent", k) for e in entries for k in e.latent_keys}
     keep |= {("latent", k) for e in entries for keys in e.infill_keys for k in keys}
     keep |= {("mask", k) for e in entries for k in e.mask_keys}
-    keep |= {("text", k) for e in entries for k in e.text_keys} | {("text", empty or "")}
+    keep |= {("text", k) for e in entries for k in (*e.text_keys, *e.plain_keys)} | {("text", empty or "")}
     store.clean_up(limit=settings.max_gigabytes * 1e9, keep=keep)
     return Cache(
         entries=tuple(entries),
@@ -225,6 +225,7 @@ def _fingerprint(entries: list[Entry], empty: str | None) -> str:
             e.mask_keys,
             e.infill_keys,
             e.text_keys,
+            e.plain_keys,
             e.weight,
             e.multiplier,
             e.regularisation,

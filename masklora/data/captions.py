@@ -131,6 +131,32 @@ def caption_variants(
     return list(dict.fromkeys(drawn))
 
 
+def without_trigger(caption: str, settings: CaptionSettings) -> str | None:
+    """A finished caption without its trigger word, for what the model shall paint as before.
+
+    Args:
+        caption: from `compose_caption` or `shuffle_caption`.
+        settings: the trigger word.
+
+    Returns:
+        The text without the word, wherever it stands, and without the separator that it leaves behind; empty if
+        there is nothing else; None if the caption has no trigger word.
+    """
+    word = _trigger_word(settings)
+    if word is None or not word.search(caption):
+        return None
+    separator = settings.separator.strip() or ","
+    parts = [" ".join(word.sub(" ", part).split()) for part in caption.split(separator)]
+    had = [bool(part.strip()) for part in caption.split(separator)]
+    kept = [part for part, was in zip(parts, had, strict=True) if part or not was]
+    return f"{separator} ".join(kept).strip()
+
+
+def _trigger_word(settings: CaptionSettings) -> re.Pattern[str] | None:
+    trigger = settings.trigger.strip()
+    return re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE) if trigger else None
+
+
 def _stays_empty(text: str | None, settings: CaptionSettings) -> bool:
     if text is not None:
         return False
@@ -142,9 +168,9 @@ def _stays_empty(text: str | None, settings: CaptionSettings) -> bool:
 def _with_trigger(text: str | None, settings: CaptionSettings) -> str:
     """The text with the trigger word in front where prefix, text and suffix lack it."""
     body = (text or "").strip()
-    trigger = settings.trigger.strip()
+    trigger, word = settings.trigger.strip(), _trigger_word(settings)
     around = " ".join((settings.prefix, body, settings.suffix))
-    if not trigger or re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", around, re.IGNORECASE):
+    if word is None or word.search(around):
         return body
     if not body:
         return trigger

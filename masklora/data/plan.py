@@ -17,7 +17,7 @@ import torch
 from ..config import CROPS, INFILLS, CacheSettings, check_choice, check_range
 from ..errors import ConfigError, DataError
 from .buckets import assign
-from .captions import caption_variants
+from .captions import caption_variants, without_trigger
 from .dataset import Dataset, Sample, load_mask, source_path
 from .geometry import Geometry, box_centre, mask_box, plan_box_geometry, plan_geometry
 from .infill import DonorRing, Infill, plan_infills
@@ -64,6 +64,8 @@ class Entry:
         shrinks: Per variant how its mask is shrunk at random, None where it is whole.
         infills: What replaces the background, the same for all variants; none without a mask.
         infill_keys: Per variant the key of each infill's latent.
+        plain_captions: Each caption without its trigger word, None where it has none.
+        plain_keys: Key of each of these, empty where there is none.
     """
 
     index: int
@@ -82,6 +84,8 @@ class Entry:
     shrinks: tuple[Shrink | None, ...] = ()
     infills: tuple[Infill, ...] = ()
     infill_keys: tuple[tuple[str, ...], ...] = ()
+    plain_captions: tuple[str | None, ...] = ()
+    plain_keys: tuple[str, ...] = ()
 
     @property
     def variants(self) -> int:
@@ -196,8 +200,8 @@ def _plan(
 ) -> Entry:
     own, (encoder, text) = facts[index], identities
     variants = _variants(sample, bucket, settings, box=own.box, masked=own.identity is not None)
-    captions = _captions(sample, settings)
-    options = sample.settings
+    captions, options = _captions(sample, settings), sample.settings
+    plain = tuple(without_trigger(caption, options.caption) for caption in captions)
     infills: tuple[Infill, ...] = ()
     if own.identity is not None and settings.infill_variants:
         infills = plan_infills(
@@ -245,6 +249,8 @@ def _plan(
             )
             for variant in variants
         ),
+        plain_captions=plain,
+        plain_keys=() if text is None else tuple("" if c is None else text_key(c, encoder=text) for c in plain),
     )
 
 

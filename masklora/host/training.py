@@ -39,7 +39,7 @@ from .model import NO_TEXT_MASK, TEXT_MASK, TrainableModel
 from .names import LayerNames, layer_names
 
 # Part of every run's identity: raise it when equal settings would no longer give equal results.
-FORMAT = 1
+FORMAT = 2
 # Six sizes of 256 features each, which SDXL appends to the pooled text.
 _SIZE_FEATURES = 6 * 256
 
@@ -178,8 +178,8 @@ def _misfit(found: str, title: str, wanted: int) -> FamilyError:
 
 
 def cache_notes(loss: LossSettings, cache: Cache) -> list[str]:
-    """Lines on what the loss asks of the cache and does not find there: mask channels, replaced backgrounds."""
-    notes = _channel_notes(loss, cache)
+    """Lines on what the loss asks of the cache and does not find: mask channels, replaced backgrounds, triggers."""
+    notes = [*_channel_notes(loss, cache), *_trigger_notes(loss, cache)]
     masked = [entry for entry in cache.entries if entry.has_mask]
     replaced = any(entry.infills for entry in masked)
     if loss.infill_probability > 0 and masked and not replaced:
@@ -190,10 +190,28 @@ def cache_notes(loss: LossSettings, cache: Cache) -> list[str]:
     weighing += ["mask_probability"] if loss.mask_probability < 1 else []
     if loss.infill_probability > 0 and replaced and weighing:
         notes.append(
-            f"Replaced backgrounds are learned too, because {' and '.join(weighing)} gives weight to what lies "
-            "outside of the masks. Set infill_probability to 0 in Masked Loss if the background should be learned."
+            f"{' and '.join(weighing)} gives weight to what lies outside of the masks, but not where the background "
+            "was replaced: that is not the picture's. Set infill_probability to 0 in Masked Loss to learn the "
+            "background in every step."
         )
     return notes
+
+
+def _trigger_notes(loss: LossSettings, cache: Cache) -> list[str]:
+    """Lines on pictures whose captions have no trigger word, where that is asked for."""
+    if loss.preservation_weight <= 0:
+        return []
+    named = [entry for entry in cache.entries if not entry.regularisation]
+    without = [entry.name for entry in named if not any(entry.plain_keys)]
+    if not without:
+        return []
+    which = f"{len(without)} of {len(named)} captions have no trigger word, such as that of {without[0]}"
+    if len(without) == len(named):
+        which = "No caption has a trigger word"
+    return [
+        f"{which}: preservation_weight does nothing there. Write a trigger_word in Load Dataset, or set "
+        "preservation_weight to 0."
+    ]
 
 
 def _channel_notes(loss: LossSettings, cache: Cache) -> list[str]:

@@ -246,6 +246,22 @@ def test_shuffled_captions_are_variants_and_dropout_uses_one_empty_text(bench):
     assert bench.cache.empty_text()["cond"].tolist() == [[[94.0]]]
 
 
+def test_captions_with_a_trigger_word_are_kept_without_it_too(bench):
+    (bench.folder / "a.txt").write_text("a sks in a house", encoding="utf-8")
+    # Without the word five captions are what they were, and the sixth has it inside.
+    caption = CaptionSettings(trigger="sks")
+    assert bench.build(caption=caption)[2] == 6 + 6 + 1
+    entry = next(one for one in bench.cache.entries if one.name == "a.png")
+    assert entry.captions == ("a sks in a house",) and entry.plain_captions == ("a in a house",)
+    kept = bench.cache.text(entry.plain_keys[0])["cond"]
+    assert "".join(chr(int(code)) for code in kept.flatten()) == "^a in a house"
+    assert bench.build(caption=caption) == (0, 0, 0)
+    fingerprint = bench.cache.fingerprint
+    assert bench.build(caption=CaptionSettings()) == (0, 0, 0)
+    assert {entry.plain_keys for entry in bench.cache.entries} == {("",)}
+    assert bench.cache.fingerprint != fingerprint
+
+
 def test_captions_come_back_with_every_tensor_and_value(bench):
     bench.build()
     entry = bench.cache.entries[1]

@@ -13,6 +13,7 @@ from masklora.data.captions import (
     compose_caption,
     draw_caption,
     read_caption,
+    without_trigger,
 )
 from masklora.errors import ConfigError, DataError
 
@@ -156,3 +157,29 @@ def test_settings_out_of_range_name_their_widget(values, widget):
 def test_extension_may_lack_its_dot():
     assert caption_extension(CaptionSettings(extension="caption")) == ".caption"
     assert caption_extension(CaptionSettings()) == ".txt"
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("sks, a cat on grass", "a cat on grass"),
+        ("a photo of sks dog, outdoors", "a photo of dog, outdoors"),
+        ("a cat, SKS, sitting", "a cat, sitting"),
+        ("sks", ""),
+        ("a sks's hat", "a 's hat"),
+        ("sksy and asks stay", None),
+        ("", None),
+        ("one, two,, sks", "one, two,"),
+    ],
+)
+def test_a_caption_without_its_trigger_word_loses_the_word_and_its_separator(caption, expected):
+    assert without_trigger(caption, CaptionSettings(trigger=" sks ")) == expected
+
+
+def test_without_a_trigger_word_no_caption_has_one():
+    assert without_trigger("sks, a cat", CaptionSettings()) is None
+
+
+def test_trigger_words_and_separators_of_any_characters_are_taken_literally():
+    settings = CaptionSettings(trigger="a+b (c)", separator=";")
+    assert without_trigger("a+b (c); two, words; three", settings) == "two, words; three"

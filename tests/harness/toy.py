@@ -26,6 +26,7 @@ class ToyEntry:
     caption_dropout: float = 0.25
     latent_keys: tuple = ("a", "b")
     text_keys: tuple = ("x", "y")
+    plain_keys: tuple = ("plain x", "")
     infill_keys: tuple = ()
     geometries: tuple = ("upright", "flipped")
 

@@ -28,6 +28,11 @@ def test_gradients_of_the_loss_with_its_prior_equal_finite_differences_in_every_
     assert_exact(measure(family, dtype=torch.float64, prior=True, predicts_v=family == "sd15"))
 
 
+@pytest.mark.parametrize("family", ["sd15", "sd3", "flux"])
+def test_gradients_of_preservation_beside_all_else_equal_finite_differences_in_every_checkpointing_mode(family):
+    assert_exact(measure(family, dtype=torch.float64, prior=True, preservation=True))
+
+
 def assert_exact(row):
     for mode in MODES:
         assert row[f"{mode}: against finite differences"] <= 1e-10, row
@@ -123,7 +128,7 @@ def test_torch_checkpointing_with_cloned_inputs_would_be_silently_wrong_on_flux(
             cloned = functools.partial(_on_clones, original)
             block.forward = functools.partial(checkpoint, cloned, use_reentrant=False)
         try:
-            wrong = torch.autograd.grad(problem.loss(), list(parameters.values()))
+            wrong = torch.autograd.grad(problem.terms()[0](), list(parameters.values()))
         finally:
             for block in blocks:
                 block.__dict__.pop("forward", None)

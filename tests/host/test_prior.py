@@ -101,7 +101,8 @@ class Inputs:
             torch.manual_seed(5)
             generator = torch.Generator().manual_seed(6)
             with job.autograd_scope():
-                loss, seen = Objective(job)(batch, LossSettings(**settings), generator, number=0, progress=0.0)
+                terms = Objective(job).terms(batch, LossSettings(**settings), generator, number=0, progress=0.0)
+                loss, seen = terms[0]()
                 found = torch.autograd.grad(loss, list(parameters.values()))
         return found, seen, torch.get_rng_state()
 

@@ -19,6 +19,7 @@ from masklora.adapters import to_comfyui
 from masklora.config import (
     AdapterSettings,
     CacheSettings,
+    CaptionSettings,
     DatasetSettings,
     ExportSettings,
     LossSettings,
@@ -37,18 +38,18 @@ from masklora.job import Hooks
 LIGHT = ["sd15", "sd3", "flux"]
 
 
-def pictures(n=4):
+def pictures(n=4, settings=None):
     rng = np.random.default_rng(0)
     images = [rng.random((64, 64, 3), dtype=np.float32) for _ in range(n)]
     masks = [np.zeros((64, 64), np.float32) for _ in range(n)]
     for i, mask in enumerate(masks):
         mask[8 : 40 + 4 * i, 16:48] = 1.0
-    return from_images(images, masks, [f"a thing {i}" for i in range(n)], DatasetSettings())
+    return from_images(images, masks, [f"a thing {i}" for i in range(n)], settings or DatasetSettings())
 
 
-def make_cache(family):
+def make_cache(family, settings=None):
     return build_cache(
-        pictures(),
+        pictures(settings=settings),
         CacheSettings(resolution=64, bucket_step=16, storage="memory"),
         encoder=VaeEncoder(small_vae(family)),
         text=HashedText(family),
@@ -302,9 +303,9 @@ def test_float8_model_trains_and_its_weights_stay_float8(caches, tmp_path):
 
 
 @pytest.mark.parametrize("option", [{"floor": 0.1}, {"outside_share": 0.2}, {"mask_probability": 0.5}])
-def test_replaced_backgrounds_that_get_weight_are_told(option, caches):
+def test_that_replaced_backgrounds_get_no_weight_is_told(option, caches):
     (note,) = cache_notes(LossSettings(**option), caches["sd15"])
-    assert "backgrounds are learned too" in note and next(iter(option)) in note
+    assert "not where the background was replaced" in note and next(iter(option)) in note
     assert cache_notes(LossSettings(), caches["sd15"]) == []
     (unused,) = cache_notes(LossSettings(**option, infill_probability=0.0), caches["sd15"])
     assert unused == "The replaced backgrounds in the cache are not used: infill_probability is 0."
@@ -353,3 +354,22 @@ def test_a_run_with_another_prior_is_another_run(caches, tmp_path):
     request = make_request("sd3", caches["sd3"], steps=1)
     losses = [LossSettings(prior_weight=weight) for weight in (0.0, 0.5, 1.0)]
     assert len({run(dataclasses.replace(request, loss=loss), tmp_path).result.folder for loss in losses}) == 3
+
+
+@pytest.mark.parametrize("family", LIGHT)
+def test_training_with_preservation_runs_tells_it_and_notes_what_has_no_trigger(family, tmp_path):
+    loss = LossSettings(preservation_weight=0.5, prior_weight=1.0)
+    caption = CaptionSettings(trigger="thing")
+    with_trigger = make_cache(family, DatasetSettings(caption=caption))
+    request = dataclasses.replace(make_request(family, with_trigger, steps=4), loss=loss)
+    trained = run(request, tmp_path)
+    rows = [json.loads(line) for line in (trained.result.folder / "metrics.jsonl").open()]
+    assert all(row["preservation"] > 0 for row in rows[1:])
+    assert trained.result.summary["preservation"] > 0
+    without = make_cache(family)
+    (note,) = cache_notes(loss, without)
+    assert note.startswith("No caption has a trigger word: preservation_weight does nothing")
+    assert cache_notes(loss, with_trigger) == []
+    mixed = dataclasses.replace(without, entries=(*with_trigger.entries, *without.entries[:1]))
+    (note,) = cache_notes(loss, mixed)
+    assert note.startswith("1 of 5 captions have no trigger word")
