@@ -60,7 +60,8 @@ def _sdxl() -> torch.nn.Module:
     )
 
 
-def _sd3(depth: int = 2) -> torch.nn.Module:
+def _sd3(depth: int = 2, self_attention: int = 0) -> torch.nn.Module:
+    """Its first `self_attention` blocks have a second attention over the image tokens alone, as in SD 3.5 Medium."""
     hidden = 64 * depth
     return OpenAISignatureMMDITWrapper(
         input_size=None,
@@ -76,6 +77,7 @@ def _sd3(depth: int = 2) -> torch.nn.Module:
         pos_embed_max_size=32,
         pos_embed_scaling_factor=None,
         qk_norm="rms",
+        x_block_self_attn_layers=list(range(self_attention)),
         dtype=torch.float32,
         device="cpu",
         operations=comfy.ops.disable_weight_init,
@@ -142,6 +144,11 @@ def small_text(family: str, *, tokens: int = 8, seed: int = 0) -> dict[str, torc
         "cond": torch.randn(1, tokens, TEXT_WIDTH[family], generator=generator),
         "pooled_output": torch.randn(1, POOLED_WIDTH[family], generator=generator),
     }
+
+
+def with_padding(text: dict[str, torch.Tensor], *, real: int) -> dict[str, torch.Tensor]:
+    """The same text whose tokens from `real` on are padding."""
+    return {**text, "text_mask": torch.arange(text["cond"].shape[1])[None] < real}
 
 
 def small_vae(family: str) -> Any:
