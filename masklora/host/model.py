@@ -23,6 +23,7 @@ from ..config import CHECKPOINTING, AdapterSettings, check_choice
 from ..errors import ConfigError, FamilyError
 from ..flow import Schedule, rescale_zero_terminal_snr
 from ..tokens import TokenModel, TokenPlan
+from .encode import TEXT_MASK
 from .patches import autograd_parameters, hollow_tails, recast_layers, training_kernels
 from .token_attention import pinned_attention
 from .token_routing import PlannedNetwork, token_blocks
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 _PREDICTIONS = {"CONST": "flow", "V_PREDICTION": "v", "EPS": "epsilon"}
 _PREDICTIONS |= dict.fromkeys(("EDM", "X0", "LCM", "IMG_TO_IMG", "IMG_TO_IMG_FLOW"))
 _KEPT_CONDITIONINGS = 64
-# Which text tokens are no padding, as the cache's text entries tell it.
-TEXT_MASK = "text_mask"
 NO_TEXT_MASK = (
     "text_padding_mask: the cached captions do not tell which of their tokens are padding. Connect a CLIP for FLUX.1 "
     "or Stable Diffusion 3 to Cache Dataset, or switch text_padding_mask off."
@@ -221,9 +220,7 @@ class TrainableModel:
         back = torch.tensor(order, device=noisy.device).argsort()
         return torch.cat(parts)[back]
 
-    def _run(
-        self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]], tokens: TokenPlan | None
-    ) -> Tensor:
+    def _run(self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]], tokens: TokenPlan | None) -> Tensor:
         t = self._timestep(u)
         conds = {k: _join([c[k] for c in conditioning]) for k in conditioning[0]}
         context = conds.pop("c_crossattn", None)

@@ -33,9 +33,9 @@ from ..job import Hooks, TrainJob, TrainResult
 from ..run import Run, fingerprint
 from ..tokens import parse_routes, resolve_routes
 from ..trainer import train
-from .encode import patcher_identity
+from .encode import TEXT_MASK, patcher_identity
 from .memory import MemoryPlan, plan_memory
-from .model import NO_TEXT_MASK, TEXT_MASK, TrainableModel
+from .model import NO_TEXT_MASK, TrainableModel
 from .names import LayerNames, layer_names
 
 # Part of every run's identity: raise it when equal settings would no longer give equal results.

@@ -8,11 +8,16 @@ from typing import Any
 
 import comfy.ops
 import comfy.sd
+import comfy.text_encoders.flux
+import comfy.text_encoders.sd3_clip
 import torch
 from comfy.ldm.flux.model import Flux
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.supported_models_base import ClipTarget
 from comfy.taesd.taesd import TAESD
+
+from .small_models_pack.networks import SMALL_TEXT
 
 TEXT_WIDTH = {"sd15": 768, "sdxl": 2048, "sd3": 4096, "flux": 4096}
 POOLED_WIDTH = {"sd15": 768, "sdxl": 1280, "sd3": 2048, "flux": 768}
@@ -84,13 +89,13 @@ def _sd3(depth: int = 2, self_attention: int = 0) -> torch.nn.Module:
     )
 
 
-def _flux(hidden: int = 128, double: int = 2, single: int = 2) -> torch.nn.Module:
+def _flux(hidden: int = 128, double: int = 2, single: int = 2, text: int = 4096, pooled: int = 768) -> torch.nn.Module:
     return Flux(
         in_channels=16,
         out_channels=16,
         patch_size=2,
-        vec_in_dim=768,
-        context_in_dim=4096,
+        vec_in_dim=pooled,
+        context_in_dim=text,
         hidden_size=hidden,
         mlp_ratio=4.0,
         num_heads=hidden // 128,
@@ -144,6 +149,21 @@ def small_text(family: str, *, tokens: int = 8, seed: int = 0) -> dict[str, torc
         "cond": torch.randn(1, tokens, TEXT_WIDTH[family], generator=generator),
         "pooled_output": torch.randn(1, POOLED_WIDTH[family], generator=generator),
     }
+
+
+def small_clip(kind: str, *, without: tuple[str, ...] = ()) -> Any:
+    """A CLIP of `kind` (flux or sd3) with small encoders of random weights; sd3 may lack clip_l, clip_g or t5."""
+    if kind == "flux":
+        target = ClipTarget(comfy.text_encoders.flux.FluxTokenizer, comfy.text_encoders.flux.flux_clip())
+    else:
+        there = {name: name not in without for name in ("clip_l", "clip_g", "t5")}
+        target = ClipTarget(comfy.text_encoders.sd3_clip.SD3Tokenizer, comfy.text_encoders.sd3_clip.sd3_clip(**there))
+    clip = comfy.sd.CLIP(target, model_options=dict(SMALL_TEXT))
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for p in clip.cond_stage_model.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) * (max(1, p[0].numel()) ** -0.5 if p.ndim > 1 else 0.1))
+    return clip
 
 
 def with_padding(text: dict[str, torch.Tensor], *, real: int) -> dict[str, torch.Tensor]:
