@@ -28,7 +28,8 @@ class TokenPlanner:
     def __init__(self, model: TokenModel | None, *, feed: Feed | None = None, tell: Callable[[str], None]) -> None:
         """Plan for `model`; None plans nothing. Without a feed each batch's own largest mask decides the count."""
         self.model, self.feed, self.tell = model, feed, tell
-        self._told: set[tuple[int, int]] = set()
+        # Share of the tokens that each route keeps, by latent grid, for the run's summary.
+        self.kept: dict[str, list[float]] = {}
 
     def __call__(
         self, batch: MicroBatch, w: Tensor, loss: LossSettings, *, progress: float, generator: torch.Generator
@@ -46,9 +47,8 @@ class TokenPlanner:
             return None
         most = self._most(batch, loss, self.model)
         plan = plan_tokens(batch.masks, w, loss, model=self.model, most=most, progress=progress, generator=generator)
-        if loss.routes.strip() and progress < loss.route_until and batch.grid not in self._told:
-            self._told.add(batch.grid)
-            self.tell(self._line(batch, loss, most, self.model))
+        if loss.routes.strip() and progress < loss.route_until:
+            self._note(batch, loss, most, self.model)
         return plan
 
     def passing(self, v: Tensor, plan: TokenPlan | None) -> Tensor:
@@ -65,6 +65,11 @@ class TokenPlanner:
             return self.feed.most_mask_tokens(batch.grid, patch=model.patch)
         return int(count_mask_tokens(batch.masks, patch=model.patch).max())
 
-    def _line(self, batch: MicroBatch, loss: LossSettings, most: int, model: TokenModel) -> str:
+    def _note(self, batch: MicroBatch, loss: LossSettings, most: int, model: TokenModel) -> None:
+        name = "×".join(map(str, batch.grid))
+        if name in self.kept:
+            return
         tokens = token_weights(batch.masks[:1], patch=model.patch).shape[1]
-        return describe_routes(route_counts(loss, model=model, tokens=tokens, most=most), tokens=tokens)
+        counts = route_counts(loss, model=model, tokens=tokens, most=most)
+        self.kept[name] = [count / tokens for _, count in counts]
+        self.tell(describe_routes(counts, tokens=tokens))

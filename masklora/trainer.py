@@ -126,6 +126,8 @@ class _Session:
         summary = summarise(self.run.read_metrics())
         summary |= {"validation": self.validation, "validation_best": self.best}
         summary["best_step"] = self.run.best_step()
+        if self.objective.planner.kept:
+            summary["kept_tokens"] = self.objective.planner.kept
         self.run.write_result({"steps": self.step, "completed": completed, "summary": summary})
         adapter = self._result_weights()
         return self._outcome({n: t.cpu() for n, t in adapter.items()}, summary, self.step, completed=completed)

@@ -55,12 +55,14 @@ def test_every_step_of_a_size_keeps_the_same_number_of_tokens(tmp_path):
 
 def test_a_line_is_told_once_for_each_size(tmp_path):
     hooks = Recorder()
-    train_toy(tmp_path, routed_job(), hooks)
+    result = train_toy(tmp_path, routed_job(), hooks)
     told = [text for text in hooks.messages if "token routing" in text]
     assert sorted(told) == [
         "token routing: 67 % of 72 tokens kept in blocks 2 to 9.",
         "token routing: 75 % of 64 tokens kept in blocks 2 to 9.",
     ]
+    assert result.summary["kept_tokens"] == {"8×8": [0.75], "6×12": [48 / 72]}
+    assert "kept_tokens" not in train_toy(tmp_path / "plain", toy_job()).summary
 
 
 @pytest.mark.parametrize("selection", ["mask kept", "mask-aware", "random"])
