@@ -95,6 +95,7 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     """
     started = time.time()
     trainable = TrainableModel(request.model, guidance=request.train.guidance)
+    check_tokens(trainable.family, request.loss)
     check_cache_fits(request.cache, trainable)
     settings = resolve(
         trainable.family,
@@ -257,7 +258,6 @@ def _check_noise(loss: LossSettings, schedule: Schedule) -> None:
 
 
 def _check_tokens(loss: LossSettings, trainable: TrainableModel, cache: Cache) -> None:
-    check_tokens(trainable.family, loss)
     model = trainable.token_model()
     resolve_routes(parse_routes(loss.routes), blocks=model.blocks, title=model.title)
     if loss.text_padding_mask and TEXT_MASK not in cache.empty_text():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import zlib
+from pathlib import Path
 from typing import Any
 
 import comfy.ops
@@ -16,6 +17,7 @@ from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.supported_models_base import ClipTarget
 from comfy.taesd.taesd import TAESD
+from safetensors.torch import save_file
 
 from .small_models_pack.networks import SMALL_TEXT
 
@@ -173,6 +175,10 @@ def with_padding(text: dict[str, torch.Tensor], *, real: int) -> dict[str, torch
 
 def small_vae(family: str) -> Any:
     """A VAE with random weights in TAESD's layout, of the family's channels and stride."""
+    return comfy.sd.VAE(sd=_vae_state(family))
+
+
+def _vae_state(family: str) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
     channels = {"sd15": 4, "sdxl": 4, "sd3": 16, "flux": 16}[family]
     state = {}
@@ -180,7 +186,36 @@ def small_vae(family: str) -> Any:
         scale = 1.0 / max(1, value[0].numel()) ** 0.5 if value.ndim > 1 else 0.02
         state[name] = torch.randn(value.shape, generator=generator) * scale
     state["vae_scale"], state["vae_shift"] = torch.tensor(1.0), torch.tensor(0.0)
-    return comfy.sd.VAE(sd=state)
+    return state
+
+
+def offer_small_flux(models: Path) -> dict[str, str]:
+    """Writes a small Flux for ComfyUI's loader nodes into a `models` folder: names of its files by kind.
+
+    Its text encoders load where `small_models_pack` is installed.
+    """
+    text = small_clip("flux").cond_stage_model
+    states = {
+        "diffusion_models": _state("flux", (("double", 2), ("pooled", 32), ("single", 3), ("text", 64))),
+        "vae": _vae_state("flux"),
+        "clip_l": text.clip_l.transformer.state_dict(),
+        "t5": text.t5xxl.transformer.state_dict(),
+    }
+    return {kind: _offer(models, kind, "small flux", state) for kind, state in states.items()}
+
+
+def offer_small_unet(models: Path) -> str:
+    """Writes a small Stable Diffusion 1.5 network for Load Diffusion Model: its file's name."""
+    state = {name: value.half() for name, value in _state("sd15", ()).items()}
+    return _offer(models, "diffusion_models", "small sd15", state)
+
+
+def _offer(models: Path, kind: str, name: str, state: dict[str, torch.Tensor]) -> str:
+    folder = models / ("text_encoders" if kind in ("clip_l", "t5") else kind)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name} {kind}.safetensors"
+    save_file({key: value.contiguous().clone() for key, value in state.items()}, file)
+    return file.name
 
 
 class HashedText:
