@@ -19,7 +19,7 @@ from ..masklora.config import (
     LossSettings,
     check_loss,
 )
-from ..masklora.presets import PRESET_NAMES, apply_preset, overruled_options, preset_help
+from ..masklora.presets import PRESET_DECIDES, PRESET_NAMES, apply_preset, overruled_options, preset_help
 from .types import MLT_LOSS, TRAIN_CATEGORY, advanced, choice, number, switch
 
 LOSS = LossSettings()
@@ -198,13 +198,14 @@ class MaskedLoss(io.ComfyNode):
     @staticmethod
     def _prior():
         return [
-            number(
-                LOSS,
+            io.Float.Input(
                 "prior_weight",
-                0.0,
-                1000.0,
-                "Hold what is ignored to what the base model paints there, with this weight; 0 (off) to 1000, 1 is "
-                "usual. ai-toolkit, OneTrainer and blissful-tuner have it too.",
+                default=PRESET_DECIDES,
+                min=PRESET_DECIDES,
+                max=1000.0,
+                step=0.01,
+                tooltip="Hold what is ignored to what the base model paints there, with this weight; 0 (off) to 1000, "
+                "−1 = as the preset has it: 1 in ours. ai-toolkit, OneTrainer and blissful-tuner have it too.",
             ),
             number(
                 LOSS,
@@ -359,14 +360,15 @@ class MaskedLoss(io.ComfyNode):
     @classmethod
     def execute(cls, preset, **widgets):
         """The preset decides its options; what it overrules is told."""
-        asked = check_loss(dataclasses.replace(LOSS, **widgets))
+        asked = dataclasses.replace(LOSS, **{"prior_weight": PRESET_DECIDES, **widgets})
         loss = check_loss(apply_preset(preset, asked))
         overruled = overruled_options(preset, asked)
         report = preset_help(preset)
         if overruled:
             report += f"\nOverruled by the preset: {', '.join(overruled)}. Choose custom to set them yourself."
-        idle = [name for name in widgets if name.startswith("prior_") and widgets[name] != getattr(LOSS, name)]
-        if loss.prior_weight == 0 and set(idle) - set(overruled):
+        details = [name for name in widgets if name.startswith("prior_") and name != "prior_weight"]
+        idle = {name for name in details if widgets[name] != getattr(LOSS, name)}
+        if loss.prior_weight == 0 and idle - set(overruled):
             report += "\nThere is no prior while prior_weight is 0: the other prior_ widgets do nothing."
         if loss.mask_channel:
             report += f"\nThis trainer reads the {loss.mask_channel} of a mask file: set mask_channel so."

@@ -168,7 +168,7 @@ def test_training_with_the_prior_drifts_less_outside(tmp_path):
         with torch.no_grad():
             return outside_change(job.denoise)
 
-    assert drift(WITH, "with") < 0.5 * drift(LossSettings(), "without")
+    assert drift(WITH, "with") < 0.5 * drift(LossSettings(prior_weight=0.0), "without")
 
 
 def outside_change(net: ToyNet):
