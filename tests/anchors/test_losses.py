@@ -152,7 +152,7 @@ def test_one_word_is_another_curve_in_each_trainer_here_each_curve_has_its_own_n
 
 def test_onetrainer_s_unmasked_weight_gives_a_small_mask_s_background_the_say_here_a_share_is_a_share():
     """modules/util/loss/masked_loss.py:11: at least 0.1 in every pixel, its default. Of a mask that covers 5 % the
-    background then has 65 % of the weight, and a toy study learned it (leak 0.98).
+    background then has 66 % of the weight, and a toy study learned it (leak 0.98).
     """
     mask = torch.zeros(1, 1, 20, 20)
     mask[..., :2, :10] = 1
