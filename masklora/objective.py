@@ -13,7 +13,7 @@ from .feed import MicroBatch
 from .flow import Schedule, add_noise, make_noise, sample_timesteps, target, timestep_weights
 from .job import TrainJob
 from .losses import masked_objective
-from .masks import effective_weights
+from .masks import cell_weights
 from .prior import Prior, prior_factors, prior_gate, prior_runs, prior_weights
 
 
@@ -50,7 +50,7 @@ class Objective:
         noise = make_noise(x, generator=generator, offset=loss.noise_offset, multires=loss.multires_noise)
         u = sample_timesteps(x.shape[0], loss, schedule=schedule, generator=generator, device=self.job.device)
         gate = prior_gate(u, loss)
-        w = effective_weights(batch.masks, loss, grid=batch.grid, generator=generator, thresholded=gate)
+        w = cell_weights(batch.masks, loss, generator=generator, thresholded=gate)
         noisy = add_noise(x, noise, u, schedule=schedule)
         prior = None
         # Only a ceiling gives an outside to a batch whose masks are white.

@@ -38,7 +38,7 @@ from .model import TrainableModel
 from .names import LayerNames, layer_names
 
 # Part of every run's identity: raise it when equal settings would no longer give equal results.
-FORMAT = 1
+FORMAT = 2
 # Six sizes of 256 features each, which SDXL appends to the pooled text.
 _SIZE_FEATURES = 6 * 256
 
