@@ -34,7 +34,9 @@ from masklora.feed import MicroBatch
 from masklora.flow import Schedule, sigma_of
 from masklora.host.model import TrainableModel
 from masklora.host.names import layer_names
+from masklora.host.outputs import runs_folder
 from masklora.host.patches import pinned_attention
+from masklora.host.paths import cache_folder
 from masklora.host.training import read_lora
 from masklora.objective import Objective
 
@@ -232,3 +234,14 @@ def test_core_s_data_sets_drop_alpha_and_turn_phone_pictures_here_both_are_read(
     assert loaded.rgb.shape == (10, 6, 3)
     assert loaded.mask.shape == (10, 6)
     assert not loaded.mask[:4].any() and loaded.mask[4:].all()
+
+
+def test_core_takes_a_folder_of_tensors_for_a_data_set_here_caches_and_runs_lie_elsewhere(tmp_path, monkeypatch):
+    """comfy_extras/nodes_dataset.py:55 `list_dataset_folders`: whatever holds a safetensors file below `datasets`."""
+    roots = [Path(path).resolve() for path in folder_paths.get_folder_paths("datasets")]
+    for ours in (cache_folder(), runs_folder()):
+        assert not any(ours.resolve().is_relative_to(root) for root in roots)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "datasets", ([str(tmp_path)], set()))
+    (tmp_path / "a cache").mkdir()
+    safetensors.torch.save_file({"latent": torch.zeros(1)}, tmp_path / "a cache" / "x.safetensors")
+    assert comfy_extras.nodes_dataset.list_dataset_folders() == ["a cache"]
