@@ -32,6 +32,7 @@ from masklora.data.geometry import Geometry
 from masklora.data.loading import load_dataset
 from masklora.feed import MicroBatch
 from masklora.flow import Schedule, sigma_of
+from masklora.host import model
 from masklora.host.model import TrainableModel
 from masklora.host.names import layer_names
 from masklora.host.outputs import runs_folder
@@ -65,12 +66,13 @@ def test_core_s_checkpoints_give_wrong_gradients_where_blocks_write_in_place_her
     assert (ours - right).norm() < 1e-12 * right.norm()
 
 
+@pytest.mark.parametrize("second", [77, 154])
 @pytest.mark.parametrize("family", ["sd15", "sd3", "flux"])
-def test_core_averages_the_captions_of_a_batch_here_each_sample_keeps_its_own(family):
+def test_core_averages_the_captions_of_a_batch_here_each_sample_keeps_its_own(family, second):
     """`fwd_bwd`: the captions of a batch become one conditioning, which the sampler averages over every picture."""
     patcher = small_model(family)
     trainable = TrainableModel(patcher)
-    texts = [small_text(family, tokens=77, seed=1), small_text(family, tokens=154, seed=2)]
+    texts = [small_text(family, tokens=77, seed=1), small_text(family, tokens=second, seed=2)]
     g = torch.Generator().manual_seed(1)
     noisy, u = torch.randn(2, trainable.family.latent_channels, 8, 8, generator=g), torch.tensor([0.3, 0.7])
 
@@ -86,9 +88,9 @@ def test_core_averages_the_captions_of_a_batch_here_each_sample_keeps_its_own(fa
                 patcher.model, [conds["positive"]], noisy, sigma, patcher.model_options
             )[0]
 
-    first, second = core_s(texts[0]), core_s(texts[1])
-    assert (first - second).abs().max() > 1e-3
-    assert torch.allclose(core_s(*texts), (first + second) / 2, rtol=1e-3, atol=1e-5)
+    one, other = core_s(texts[0]), core_s(texts[1])
+    assert (one - other).abs().max() > 1e-3
+    assert torch.allclose(core_s(*texts), (one + other) / 2, rtol=1e-3, atol=1e-5)
 
     adapters = trainable.make_adapters(AdapterSettings(rank=4, alpha=4.0), seed=0)
     with trainable.session(adapters), torch.no_grad():
@@ -204,21 +206,16 @@ def test_core_s_attention_follows_free_memory_here_training_has_one_whatever_was
     trainable = TrainableModel(small_model("flux"))
     noisy = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
     adapters = trainable.make_adapters(AdapterSettings(rank=4, alpha=4.0), seed=0)
-    calls = []
 
-    def predict():
+    def predict(chosen):
+        monkeypatch.setattr("comfy.ldm.flux.math.optimized_attention", chosen)
         with trainable.session(adapters), torch.no_grad():
             text = trainable.collate([small_text("flux", tokens=77)], [SQUARE])
             return trainable.denoise(noisy, torch.tensor([0.4]), text)
 
-    def chosen(*args, **kwargs):
-        calls.append(args)
-        return attention.attention_sub_quad(*args, **kwargs)
-
-    plain = predict()
-    monkeypatch.setattr("comfy.ldm.flux.math.optimized_attention", chosen)
-    assert torch.equal(predict(), plain)
-    assert calls
+    assert torch.equal(predict(attention.attention_sub_quad), predict(attention.attention_pytorch))
+    monkeypatch.setattr(model, "pinned_attention", lambda function, *args, **kwargs: function(*args, **kwargs))
+    assert not torch.equal(predict(attention.attention_sub_quad), predict(attention.attention_pytorch))
 
 
 def test_core_s_data_sets_drop_alpha_and_turn_phone_pictures_here_both_are_read(tmp_path):
