@@ -62,14 +62,14 @@ class Variant:
         batch: Pictures a step.
         checkpointing: Ours: a mode; core: the depth, "0" for none.
         targets: Ours only: the preset; "all" takes the convolutions too.
-        loss: Ours only.
+        loss: Ours only; without a prior unless asked, because core has none.
     """
 
     side: str
     batch: int = 1
     checkpointing: str = "per block"
     targets: str = "all"
-    loss: LossSettings = field(default_factory=LossSettings)
+    loss: LossSettings = field(default_factory=lambda: LossSettings(prior_weight=0.0))
 
 
 @dataclass

@@ -212,7 +212,7 @@ class LossSettings:
     latent_blur: int = 0
     weight_threshold: float = 0.0
     infill_probability: float = 0.5
-    prior_weight: float = 0.0
+    prior_weight: float = 1.0
     prior_probability: float = 1.0
     prior_normalize: str = "area"
     prior_multiplier: bool = True

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .config import LossSettings
 from .data.batches import EMPTY_CAPTION, ORIGINAL, Draw, EntryLike
-from .masks import HARD_THRESHOLD, reduce_mask
+from .masks import mask_cells
 from .tokens import count_mask_tokens
 
 MASK_MEMO_BYTES = 256 * 2**20
@@ -181,10 +181,7 @@ class Feed:
         if known is not None:
             return known
         mask = self.cache.mask(self.cache.entries[index], variant).to(torch.float32)
-        if self.loss.mask_type == "hard":
-            mask = (mask > HARD_THRESHOLD).to(mask.dtype)
-        binarize = self.loss.reduction_binarize
-        small = torch.cat([reduce_mask(mask[None], grid=grid, kind=k, binarize=binarize)[0] for k in self._kinds])
+        small = torch.cat([mask_cells(mask[None], self.loss, grid=grid, kind=kind)[0] for kind in self._kinds])
         self._memo[(index, variant)] = small
         self._memo_bytes += small.nbytes
         while self._memo_bytes > MASK_MEMO_BYTES and len(self._memo) > 1:

@@ -16,7 +16,7 @@ from .feed import Feed, MicroBatch
 from .flow import Schedule, add_noise, make_noise, sample_timesteps, target, timestep_weights
 from .job import TrainJob
 from .losses import masked_objective, preservation_term
-from .masks import effective_weights
+from .masks import cell_weights
 from .prior import Prior, prior_factors, prior_gate, prior_runs, prior_weights
 from .token_planner import TokenPlanner
 from .tokens import TokenPlan
@@ -96,10 +96,9 @@ class Objective:
         u = sample_timesteps(
             x.shape[0], loss, schedule=schedule, generator=generator, device=self.job.device, masked=masked
         )
-        w = effective_weights(
+        w = cell_weights(
             batch.masks,
             loss,
-            grid=batch.grid,
             generator=generator,
             thresholded=prior_gate(u, loss),
             u=u,

@@ -47,6 +47,8 @@ PRESET_OPTIONS = (
     "masked_timestep_max",
 )
 CUSTOM = "custom"
+# A prior weight that leaves the choice to the preset: our default, 1, is a value that other trainers' users set too.
+PRESET_DECIDES = -1.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class _Preset:
     Attributes:
         help: what it does, in plain words.
         options: options that differ from our defaults.
-        tunable: options that the trainer itself lets its users turn; a value other than our default wins.
+        tunable: options that the trainer itself lets its users turn; a value that was set wins.
     """
 
     help: str
@@ -130,8 +132,8 @@ _AI_TOOLKIT_HELP = (
 _PRESETS: dict[str, _Preset] = {
     "masked lora": _Preset(
         "Our defaults. Every sample has an equal say however small its mask, down to 5 % coverage; smaller "
-        "masks are boosted 20-fold at most. Half of the steps show a picture whose background was replaced, where "
-        "the cache holds such variants.",
+        "masks are boosted 20-fold at most. What is ignored is held to what the base model paints there. Half of the "
+        "steps show a picture whose background was replaced, where the cache holds such variants.",
         tunable=PRESET_OPTIONS,
     ),
     "kohya": _Preset(
@@ -207,12 +209,12 @@ _PRESETS: dict[str, _Preset] = {
     ),
 }
 
-# What no other trainer does.
-_OURS_ALONE = {"infill_probability": 0.0}
+# Our remedies, which other trainers lack or leave off until they are asked for.
+_WITHOUT_OURS = {"infill_probability": 0.0, "prior_weight": 0.0, "preservation_weight": 0.0}
 
 
 def _options(name: str) -> dict[str, Any]:
-    return {**({} if name == LossSettings().preset else _OURS_ALONE), **_PRESETS[name].options}
+    return {**({} if name == LossSettings().preset else _WITHOUT_OURS), **_PRESETS[name].options}
 
 
 PRESETS: dict[str, LossSettings] = {name: LossSettings(preset=name, **_options(name)) for name in _PRESETS}
@@ -225,30 +227,38 @@ def apply_preset(name: str, base: LossSettings | None = None) -> LossSettings:
     Args:
         name: one of `PRESET_NAMES`; `custom` takes every option from `base`.
         base: the user's settings: noise levels, timestep weight and noise are kept, and so is an option
-            that the trainer itself offers where it differs from our default. None for the defaults.
+            that the trainer itself offers where it differs from our default; a prior weight wherever it is not
+            `PRESET_DECIDES`. None for the defaults.
 
     Raises:
         ConfigError: unknown preset.
     """
-    base = base or LossSettings()
+    base = base or LossSettings(prior_weight=PRESET_DECIDES)
     if name == CUSTOM:
-        return dataclasses.replace(base, preset=CUSTOM)
-    chosen, default = PRESETS[_known(name)], LossSettings()
+        weight = base.prior_weight if _is_set(base, "prior_weight") else LossSettings().prior_weight
+        return dataclasses.replace(base, preset=CUSTOM, prior_weight=weight)
+    chosen = PRESETS[_known(name)]
     options = {
         option: getattr(chosen, option)
         for option in PRESET_OPTIONS
-        if option not in _PRESETS[name].tunable or getattr(base, option) == getattr(default, option)
+        if option not in _PRESETS[name].tunable or not _is_set(base, option)
     }
     return dataclasses.replace(base, preset=name, **options)
 
 
+def _is_set(base: LossSettings, option: str) -> bool:
+    """Whether a person chose a value for the option, as far as that can be seen."""
+    untouched = PRESET_DECIDES if option == "prior_weight" else getattr(LossSettings(), option)
+    return getattr(base, option) != untouched
+
+
 def overruled_options(name: str, base: LossSettings) -> tuple[str, ...]:
     """Names of the options that a person set and the preset replaces, so that they can be told."""
-    chosen, default = apply_preset(name, base), LossSettings()
+    chosen = apply_preset(name, base)
     return tuple(
         option
         for option in PRESET_OPTIONS
-        if getattr(base, option) not in (getattr(default, option), getattr(chosen, option))
+        if _is_set(base, option) and getattr(base, option) != getattr(chosen, option)
     )
 
 

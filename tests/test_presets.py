@@ -16,6 +16,7 @@ from masklora.errors import ConfigError
 from masklora.losses import masked_objective
 from masklora.masks import effective_weights
 from masklora.presets import (
+    PRESET_DECIDES,
     PRESET_NAMES,
     PRESET_OPTIONS,
     PRESETS,
@@ -89,6 +90,19 @@ def test_simpletuner_segmentation(batch):
         return scaled_mean(squared * mask, omega, c)
 
     compare(apply_preset("SimpleTuner segmentation"), formula, batch)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_simpletuner_s_probability_counts_for_segmentation_alone_and_once_a_batch(batch):
+    """bghira/SimpleTuner: simpletuner/helpers/models/common.py:6418; where the draw fails there is no mask at all."""
+    base = LossSettings(mask_probability=0.25, prior_weight=PRESET_DECIDES)
+    assert apply_preset("SimpleTuner mask", base).mask_probability == 1
+    assert overruled_options("SimpleTuner mask", base) == ("mask_probability",)
+    settings = apply_preset("SimpleTuner segmentation", base)
+    assert (settings.mask_probability, settings.mask_probability_scope) == (0.25, "batch")
+    drawn = torch.rand(1, generator=torch.Generator().manual_seed(0)).item()
+    assert drawn > 0.25
+    compare(settings, lambda pixels, squared, omega, c: scaled_mean(squared, omega, c), batch)
 
 
 @pytest.mark.parametrize("mask_min_value", [0.0, 0.2])
@@ -265,7 +279,8 @@ def test_the_default_preset_is_the_defaults():
 
 @pytest.mark.parametrize("name", sorted(set(PRESETS) - {"masked lora"}))
 def test_a_preset_of_another_trainer_keeps_the_noise_levels_and_overrules_the_rest(name):
-    base = LossSettings(timestep_sampling="sigmoid", snr_gamma=3.0, noise_offset=0.05, outside_share=0.4)
+    kept = {"timestep_sampling": "sigmoid", "snr_gamma": 3.0, "noise_offset": 0.05}
+    base = LossSettings(prior_weight=PRESET_DECIDES, outside_share=0.4, **kept)
     chosen = apply_preset(name, base)
     assert (chosen.timestep_sampling, chosen.snr_gamma, chosen.noise_offset) == ("sigmoid", 3.0, 0.05)
     assert chosen.outside_share == 0
@@ -277,8 +292,17 @@ def test_an_option_that_the_trainer_offers_keeps_the_value_that_was_set():
     assert apply_preset("OneTrainer", LossSettings(floor=0.3)).floor == 0.3
     assert apply_preset("OneTrainer").floor == 0.1
     assert apply_preset("kohya", LossSettings(gamma=0.7)).gamma == 1
-    assert overruled_options("kohya", LossSettings(gamma=0.7)) == ("gamma",)
-    assert overruled_options("blissful", LossSettings(gamma=0.7)) == ()
+    untouched = LossSettings(gamma=0.7, prior_weight=PRESET_DECIDES)
+    assert overruled_options("kohya", untouched) == ("gamma",)
+    assert overruled_options("blissful", untouched) == ()
+
+
+def test_a_prior_weight_of_ours_that_a_person_set_counts_for_other_trainers_too():
+    assert apply_preset("OneTrainer", LossSettings(prior_weight=1.0)).prior_weight == 1
+    assert apply_preset("OneTrainer", LossSettings(prior_weight=PRESET_DECIDES)).prior_weight == 0
+    assert overruled_options("kohya", LossSettings(prior_weight=1.0)) == ("prior_weight",)
+    for name in ("custom", "masked lora"):
+        assert apply_preset(name, LossSettings(prior_weight=PRESET_DECIDES)) == LossSettings(preset=name)
 
 
 def test_our_own_preset_ignores_no_widget():

@@ -28,7 +28,7 @@ from masklora.flow import Schedule
 from masklora.losses import masked_objective
 from masklora.masks import effective_weights, reduce_mask
 from masklora.objective import Objective
-from masklora.presets import PRESETS, apply_preset, overruled_options, preset_help
+from masklora.presets import PRESET_DECIDES, PRESETS, apply_preset, overruled_options, preset_help
 from masklora.prior import Prior, prior_factors, prior_gate, prior_weights
 
 # A sample with much noise and two with little.
@@ -92,7 +92,8 @@ def ai_toolkit(mask_min_value, weight):
 @pytest.mark.parametrize("batch", [1, 3])
 def test_ai_toolkit_inverted_mask_prior(batch, mask_min_value):
     """toolkit/config_modules.py:486-487: off by default, multiplier 0.5."""
-    settings = apply_preset("ai-toolkit inverted mask prior", LossSettings(floor=mask_min_value))
+    base = LossSettings(floor=mask_min_value, prior_weight=PRESET_DECIDES)
+    settings = apply_preset("ai-toolkit inverted mask prior", base)
     assert settings.prior_weight == 0.5
     compare(replace(settings, edge_jitter=0.0), ai_toolkit(mask_min_value, 0.5), batch)
     own = apply_preset("ai-toolkit", LossSettings(floor=mask_min_value, prior_weight=0.8))
@@ -219,9 +220,9 @@ def test_a_trainer_without_a_prior_overrules_it_and_says_so(name):
     assert "no prior" in preset_help(name)
 
 
-def test_no_preset_but_ai_toolkit_s_inverted_mask_prior_has_a_prior_unless_asked():
+def test_no_preset_but_ours_and_ai_toolkit_s_inverted_mask_prior_has_a_prior_unless_asked():
     with_prior = {name for name, settings in PRESETS.items() if settings.prior_weight > 0}
-    assert with_prior == {"ai-toolkit inverted mask prior"}
+    assert with_prior == {"masked lora", "ai-toolkit inverted mask prior"}
 
 
 def test_our_own_preset_and_custom_keep_every_prior_option():

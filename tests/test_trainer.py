@@ -138,6 +138,15 @@ def test_a_step_computes_the_masked_objective_with_each_sample_s_own_caption(tmp
     assert recorder.reports[0].samples == tuple(e.name for e in entries)
 
 
+@pytest.mark.parametrize("mask_type", ["soft", "hard"])
+def test_cells_that_a_mask_covers_in_part_weigh_by_their_share_in_every_step(tmp_path, mask_type):
+    """A hard mask was once cut again on the latent grid, where thin parts vanished."""
+    job, recorder = toy_job(loss=LossSettings(mask_type=mask_type)), Recorder()
+    train_toy(tmp_path, job, recorder)
+    shares = {(width // 2 + 3) / width for width, _ in GRIDS}
+    assert {report.coverage for report in recorder.reports} == shares
+
+
 def test_training_learns_inside_the_mask(tmp_path):
     job = toy_job(steps=120, optim=OptimizerSettings(learning_rate=2e-2))
     job.cache.latent = lambda entry, variant, infill: torch.full((4, *GRIDS[entry.bucket]), 3.0)
@@ -148,7 +157,7 @@ def test_training_learns_inside_the_mask(tmp_path):
 def test_accumulation_steps_along_the_mean_gradient(tmp_path):
     """On black latents at one noise level the noise, so the target, can be read off the model's input."""
     level = 0.5
-    loss = LossSettings(timestep_min=level, timestep_max=level + 1e-6)
+    loss = LossSettings(timestep_min=level, timestep_max=level + 1e-6, prior_weight=0.0)
     job, recorder, seen = toy_job(steps=1, gradient_accumulation=3, loss=loss), Recorder(), []
     net, inner = job.denoise, job.cache.latent
     net.dropout.p = 0.0
@@ -244,7 +253,8 @@ def test_a_cancel_in_the_middle_of_a_step_resumes_as_if_the_step_had_not_begun(t
 
     def interrupted(noisy, u, conditioning):
         calls.append(1)
-        if len(calls) == 8:
+        # Four calls a step: two micro-batches, each asking the base model too.
+        if len(calls) == 14:
             raise Interrupted
         return inner(noisy, u, conditioning)
 

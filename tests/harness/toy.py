@@ -108,7 +108,7 @@ def toy_entries(count=6):
 
 
 def toy_job(*, entries=None, loss=None, optim=None, net=None, **train_settings):
-    """A job on a fresh copy of the same toy: 10 steps, batch 2, checkpoints only at the end."""
+    """A job on a fresh copy of the same toy: 10 steps, batch 2, checkpoints only at the end; no prior unless asked."""
     net = net or ToyNet()
     settings = TrainSettings(steps=10, batch_size=2, save_every=0, seed=11)
     return TrainJob(
@@ -118,7 +118,7 @@ def toy_job(*, entries=None, loss=None, optim=None, net=None, **train_settings):
         schedule=Schedule("flow"),
         collate=lambda texts, geometries: torch.stack([t["cond"] for t in texts]),
         grid_of=lambda bucket: GRIDS[bucket],
-        loss=loss or LossSettings(),
+        loss=loss or LossSettings(prior_weight=0.0),
         optim=optim or OptimizerSettings(learning_rate=1e-2),
         train=replace(settings, **train_settings),
         set_training=net.train,

@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import logging
+from pathlib import Path
 
 import comfy.lora
 import comfy.sd
 import comfy_extras.nodes_model_advanced
+import comfy_extras.nodes_train
+import folder_paths
 import numpy as np
 import pytest
 import safetensors.torch
@@ -141,8 +144,13 @@ def test_convolutions_are_trained_and_exported_when_asked_for(caches, tmp_path):
         assert torch.allclose(found, factors.delta().reshape(found.shape), rtol=1e-3, atol=1e-6), name
 
 
-def test_metadata_tells_kohya_tools_and_us_what_was_trained(caches, tmp_path):
+def test_core_saves_no_metadata_here_they_tell_kohya_s_tools_and_us_what_was_trained(caches, tmp_path):
+    """comfy_extras/nodes_train.py, SaveLoRA: tensors alone."""
     trained = run(make_request("flux", caches["flux"]), tmp_path)
+    comfy_extras.nodes_train.SaveLoRA.execute(trained.tensors, "loras/core")
+    (theirs,) = Path(folder_paths.get_output_directory()).glob("loras/core_*.safetensors")
+    with safe_open(theirs, "pt") as file:
+        assert not file.metadata()
     path = export_lora(LoraTensors(trained), tmp_path / "lora", ExportSettings(trigger="zib"))
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
@@ -186,7 +194,11 @@ def test_finished_run_is_loaded_and_a_changed_one_is_trained(caches, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["sd15", "flux"])
-def test_cancelled_training_resumes_bit_for_bit_and_leaves_the_model_untouched(family, caches, tmp_path):
+def test_core_loses_a_cancelled_training_here_it_resumes_bit_for_bit_and_the_model_is_untouched(
+    family, caches, tmp_path
+):
+    """comfy_extras/nodes_train.py, TrainLoraNode: weights leave it with the last step, and nothing is saved before."""
+
     class CancelAt(Hooks):
         asked = 0
 
