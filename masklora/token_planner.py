@@ -47,7 +47,7 @@ class TokenPlanner:
             return None
         most = self._most(batch, loss, self.model)
         plan = plan_tokens(batch.masks, w, loss, model=self.model, most=most, progress=progress, generator=generator)
-        if loss.routes.strip() and progress < loss.route_until:
+        if parse_routes(loss.routes) and progress < loss.route_until:
             self._note(batch, loss, most, self.model)
         return plan
 
