@@ -129,6 +129,8 @@ class DatasetSettings:
     loss_multiplier: float = 1.0
     regularisation: bool = False
     caption: CaptionSettings = field(default_factory=CaptionSettings)
+    together: float = 0.5
+    subjects: str = ""
 
 
 @dataclass(frozen=True)

@@ -179,10 +179,14 @@ def box_centre(box: tuple[float, float, float, float] | None) -> tuple[float, fl
     return None if box is None else ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
 
 
-def mask_box(mask: np.ndarray) -> tuple[float, float, float, float] | None:
+def mask_box(mask: np.ndarray, *, least: float = 1.0) -> tuple[float, float, float, float] | None:
     """Bounding box (left, top, right, bottom) of a mask (H, W) in 0..1, as fractions of its size.
 
     The box counts pixels above half of the mask's maximum, so faint feathering does not move it.
+
+    Args:
+        mask: float32 (H, W).
+        least: Relative weight, above 0 to 1, of the faintest part that must lie in the box.
 
     Returns:
         None for a mask that is zero everywhere.
@@ -190,7 +194,7 @@ def mask_box(mask: np.ndarray) -> tuple[float, float, float, float] | None:
     peak = float(mask.max(initial=0.0))
     if peak <= 0:
         return None
-    inside = mask > peak / 2
+    inside = mask > peak * least / 2
     columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
     height, width = mask.shape
     return (

@@ -20,7 +20,7 @@ from .buckets import assign
 from .captions import caption_variants
 from .dataset import Dataset, Sample, load_mask, source_path
 from .geometry import Geometry, box_centre, mask_box, plan_box_geometry, plan_geometry
-from .infill import DonorRing, Infill, plan_infills
+from .infill import DonorRing, Infill, donor_ring, plan_infills
 from .keys import Memo, array_digest, digest, infill_key, latent_key, mask_identity, mask_key, shrunk_key, text_key
 from .mask_bytes import PackedMask
 
@@ -64,6 +64,7 @@ class Entry:
         shrinks: Per variant how its mask is shrunk at random, None where it is whole.
         infills: What replaces the background, the same for all variants; none without a mask.
         infill_keys: Per variant the key of each infill's latent.
+        picture: Digest of the picture, which several entries may show.
     """
 
     index: int
@@ -82,6 +83,7 @@ class Entry:
     shrinks: tuple[Shrink | None, ...] = ()
     infills: tuple[Infill, ...] = ()
     infill_keys: tuple[tuple[str, ...], ...] = ()
+    picture: str = ""
 
     @property
     def variants(self) -> int:
@@ -172,7 +174,7 @@ def plan_entries(
         check_cancel()
         progress(index, len(samples), f"looking at {sample.name}")
         facts.append(_facts_of(sample, memo=memo, boxed=boxed))
-    ring = DonorRing([sample.key for sample in samples])
+    ring = donor_ring(samples)
     entries = []
     names: Counter[str] = Counter()
     for index, (sample, bucket) in enumerate(zip(samples, buckets, strict=True)):
@@ -245,6 +247,7 @@ def _plan(
             )
             for variant in variants
         ),
+        picture=own.image,
     )
 
 
@@ -266,11 +269,17 @@ def _facts_of(sample: Sample, *, memo: Memo, boxed: bool) -> _Facts:
         return _Facts(image, identity, None)
     if known is None:
         mask = load_mask(sample)
-        known = memo.note(noted, has=mask is not None, box=None if mask is None else mask_box(mask))
+        box = None if mask is None else mask_box(mask, least=_least(sample))
+        known = memo.note(noted, has=mask is not None, box=box)
     if not known["has"]:
         return _Facts(image, None, None)
     box = known.get("box") if boxed else None
     return _Facts(image, identity, (box[0], box[1], box[2], box[3]) if box else None)
+
+
+def _least(sample: Sample) -> float:
+    """The smallest relative weight of the subjects in a sample's mask, which its box must not miss."""
+    return min((part.weight for part in sample.parts), default=1.0)
 
 
 def _image_digest(sample: Sample, memo: Memo) -> str:
@@ -284,6 +293,9 @@ def _mask_source(sample: Sample, image: str, memo: Memo) -> tuple[str | None, st
     if sample.mask is not None:
         packed = isinstance(sample.mask, PackedMask)
         return f"array {sample.mask.digest if packed else array_digest(sample.mask)}", ""
+    if sample.parts:
+        files = sorted([memo.file(part.path), part.weight] for part in sample.parts)
+        return f"union {digest(files)}", sample.settings.mask_channel
     if sample.mask_path is not None:
         return f"file {memo.file(sample.mask_path)}", sample.settings.mask_channel
     return (f"alpha {image}", "") if sample.alpha and sample.image is None else (None, "")
@@ -304,7 +316,8 @@ def _variants(
     for number in range(settings.variants if chance else 1):
         # Held-out losses use the first variant: where there are others, it is as plain as can be.
         plain = number == 0 and settings.variants > 1
-        random = np.random.default_rng(int(digest("crop", settings.seed, sample.name, number)[:16], 16))
+        # Of the picture: its subjects are cropped alike, so that they share its latents.
+        random = np.random.default_rng(int(digest("crop", settings.seed, sample.picture, number)[:16], 16))
         geometry = _geometry(sample, bucket, settings, box=box, random=None if plain else random)
         shrink = None
         if shrinks and not plain:

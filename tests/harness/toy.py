@@ -28,6 +28,7 @@ class ToyEntry:
     text_keys: tuple = ("x", "y")
     infill_keys: tuple = ()
     geometries: tuple = ("upright", "flipped")
+    picture: str = ""
 
 
 class ToyCache:
