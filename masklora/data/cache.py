@@ -18,6 +18,7 @@ from ..config import CacheSettings
 from ..errors import CacheError, ConfigError
 from .batches import ORIGINAL
 from .builder import Builder, Cancel, Encoder, TextEncoder
+from .crops import MASKED, saving_note
 from .dataset import Dataset
 from .keys import digest, text_key
 from .mask_bytes import decode_mask
@@ -108,6 +109,8 @@ class Cache:
             sizes[entry.bucket] = sizes.get(entry.bucket, 0) + 1
         lines = [f"{len(self.entries)} pictures in {len(sizes)} buckets:"]
         lines += [f"  {w}×{h}: {count}" for (w, h), count in sorted(sizes.items())]
+        if self.settings.crop == MASKED:
+            lines.append(saving_note(self.entries, self.settings))
         kinds = Counter(infill.kind for entry in self.entries for infill in entry.infills)
         if kinds:
             told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))

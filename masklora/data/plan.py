@@ -18,8 +18,9 @@ from ..config import CROPS, INFILLS, CacheSettings, check_choice, check_range
 from ..errors import ConfigError, DataError
 from .buckets import assign
 from .captions import caption_variants
+from .crops import BOXED, plan_crop
 from .dataset import Dataset, Sample, load_mask, source_path
-from .geometry import Geometry, box_centre, mask_box, plan_box_geometry, plan_geometry
+from .geometry import Geometry, mask_box
 from .infill import DonorRing, Infill, donor_ring, plan_infills
 from .keys import Memo, array_digest, digest, infill_key, latent_key, mask_identity, mask_key, shrunk_key, text_key
 from .mask_bytes import PackedMask
@@ -168,7 +169,7 @@ def plan_entries(
     if not samples:
         raise DataError("The data set has no pictures. Check its folder and its filters.")
     buckets = assign([s.size for s in samples], settings, multiple=multiple, names=[s.name for s in samples])
-    boxed = settings.crop in ("mask-centred", "around mask")
+    boxed = settings.crop in BOXED
     facts = []
     for index, sample in enumerate(samples):
         check_cancel()
@@ -225,7 +226,7 @@ def _plan(
     return Entry(
         index=index,
         name=sample.name,
-        bucket=bucket,
+        bucket=variants[0].geometry.size,
         geometries=tuple(variant.geometry for variant in variants),
         latent_keys=tuple(bare(variant, options.fill) for variant in variants),
         mask_keys=tuple(
@@ -318,7 +319,7 @@ def _variants(
         plain = number == 0 and settings.variants > 1
         # Of the picture: its subjects are cropped alike, so that they share its latents.
         random = np.random.default_rng(int(digest("crop", settings.seed, sample.picture, number)[:16], 16))
-        geometry = _geometry(sample, bucket, settings, box=box, random=None if plain else random)
+        geometry = plan_crop(sample.size, bucket, settings, box=box, random=None if plain else random)
         shrink = None
         if shrinks and not plain:
             shrink = Shrink(float(random.uniform(settings.mask_shrink, 1.0)), int(random.integers(2**53)))
@@ -326,40 +327,6 @@ def _variants(
         if settings.flip:
             found[Variant(dataclasses.replace(geometry, flip=True), shrink)] = None
     return tuple(found)
-
-
-def _geometry(
-    sample: Sample,
-    bucket: tuple[int, int],
-    settings: CacheSettings,
-    *,
-    box: tuple[float, float, float, float] | None,
-    random: np.random.Generator | None,
-) -> Geometry:
-    """Where a variant's pixels go; without a generator centred, upright and with the smallest margin."""
-    angle = 0.0
-    if random is not None and settings.rotate > 0:
-        angle = round(float(random.uniform(-settings.rotate, settings.rotate)), 4)
-    if settings.crop == "around mask" and box is not None:
-        least, most = settings.crop_margin, settings.crop_margin_max
-        return plan_box_geometry(
-            sample.size,
-            bucket,
-            box,
-            margin=least if random is None else float(random.uniform(least, most)),
-            angle=angle,
-            upscale=settings.upscale,
-        )
-    centred = settings.crop == "around mask" or (settings.crop == "random" and random is None)
-    geometry = plan_geometry(
-        sample.size,
-        bucket,
-        crop="centre" if centred else settings.crop,
-        focus=box_centre(box),
-        generator=random,
-        upscale=settings.upscale,
-    )
-    return dataclasses.replace(geometry, angle=angle)
 
 
 def _captions(sample: Sample, settings: CacheSettings) -> tuple[str, ...]:
