@@ -223,7 +223,8 @@ def _union(sample: Sample) -> np.ndarray | None:
     """
     united = None
     for part in sample.parts:
-        mask = _transformed(sample, _read_mask(sample, part.path)) * np.float32(part.weight)
+        raw = _read_mask(sample, part.path)
+        mask = transform_mask(raw, sample.transform, scale=raw.shape[1] / sample.size[0]) * np.float32(part.weight)
         if united is not None and mask.shape != united.shape:
             mask, united = fit_mask(mask, sample.size), fit_mask(united, sample.size)
         united = mask if united is None else np.maximum(united, mask)

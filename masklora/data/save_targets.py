@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -104,7 +104,7 @@ def is_left_out(sample: Sample, settings: SaveSettings) -> bool:
     return sample.subject == TOGETHER and settings.layout == "mask folder"
 
 
-def _with_file(dataset: Dataset, settings: SaveSettings, chosen: Iterable[int]) -> list[int]:
+def _with_file(dataset: Dataset, settings: SaveSettings, chosen: Sequence[int]) -> list[int]:
     """The samples that get a file; raises where the layout has none for what is asked."""
     named = [dataset.samples[i].name for i in chosen if dataset.samples[i].subject]
     if named and settings.layout not in FOLDER_LAYOUTS:
