@@ -21,7 +21,7 @@ MASK_SOURCES = ("auto", "folder", "sidecar", "alpha", "none")
 MASK_CHANNELS = ("luminance", "red", "green", "blue", "rgb average", "alpha")
 MISSING_MASK = ("train whole image", "skip image", "error")
 FILLS = ("keep", "grey", "mean colour", "blur", "noise", "inpaint")
-CROPS = ("centre", "mask-centred", "random", "around mask")
+CROPS = ("centre", "mask-centred", "random", "around mask", "masked crop")
 INFILLS = ("mixed", "flat colour", "blur", "other picture", "inpaint")
 REDUCTIONS = ("area", "any", "all", "nearest", "bilinear antialiased")
 ELEMENTWISE = ("mse", "l1", "smooth_l1", "huber", "huber (kohya)", "pseudo_huber (ai-toolkit)", "log_cosh")
@@ -137,6 +137,8 @@ class DatasetSettings:
     loss_multiplier: float = 1.0
     regularisation: bool = False
     caption: CaptionSettings = field(default_factory=CaptionSettings)
+    together: float = 0.5
+    subjects: str = ""
 
 
 @dataclass(frozen=True)

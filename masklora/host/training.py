@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -303,9 +304,15 @@ def _identity(request: Request, settings: Resolved, trainable: TrainableModel) -
         "adapter": dataclasses.asdict(settings.adapter),
         "optimizer": dataclasses.asdict(settings.optimizer),
         "train": train_settings,
-        "names": [e.name for e in request.cache.entries] if settings.train.validate_every > 0 else None,
+        "names": _split_names(request.cache) if settings.train.validate_every > 0 else None,
         "start_from": [start.name, start.stat().st_size, start.stat().st_mtime_ns] if start else None,
     }
+
+
+def _split_names(cache: Cache) -> list[Any]:
+    """What decides which entries are held out: names, and where pictures are shared, which entries share one."""
+    counts = Counter(e.picture for e in cache.entries)
+    return [[e.name, e.picture] if counts[e.picture] > 1 else e.name for e in cache.entries]
 
 
 def _sampling_identity(schedule: Schedule) -> list[Any]:

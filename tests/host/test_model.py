@@ -12,7 +12,7 @@ import torch
 from harness.models import small_model, small_text
 from masklora.archs import FAMILIES
 from masklora.config import AdapterSettings
-from masklora.data.geometry import Geometry
+from masklora.data.geometry import Geometry, plan_cut_geometry
 from masklora.errors import AdapterError, FamilyError
 from masklora.flow import add_noise, sigma_of
 from masklora.host.model import TrainableModel, _size_conditioning
@@ -218,6 +218,19 @@ def test_crop_coordinates_of_a_mirrored_picture_are_those_of_the_mirrored_pictur
     assert mirrored == {**_size_conditioning(plain), "crop_w": 128 - 10 - 64}
     beyond = dataclasses.replace(plain, crop=(-5, -3, 64, 64), angle=45.0)
     assert (_size_conditioning(beyond)["crop_w"], _size_conditioning(beyond)["crop_h"]) == (0, 0)
+
+
+def test_a_masked_crop_is_told_to_the_network_as_what_it_is():
+    """As SDXL was trained: the file's size, the corner of the crop in the resized picture, the size that is seen."""
+    geometry = plan_cut_geometry((2048, 1536), (1024, 768), (384, 512), (0.5, 0.25, 0.625, 0.75))
+    assert _size_conditioning(geometry) == {
+        "width": 2048,
+        "height": 1536,
+        "crop_w": 576 - 192,
+        "crop_h": 384 - 256,
+        "target_width": 384,
+        "target_height": 512,
+    }
 
 
 def test_unknown_family_names_the_known_ones():

@@ -17,6 +17,7 @@ import torch
 from comfy.model_management import InterruptProcessingException
 from safetensors import safe_open
 
+from harness.folders import anywhere, folder_settings, grey, picture
 from harness.models import HashedText, small_model, small_vae
 from masklora.adapters import to_comfyui
 from masklora.config import (
@@ -31,7 +32,7 @@ from masklora.config import (
     TrainSettings,
 )
 from masklora.data.cache import build_cache
-from masklora.data.loading import from_images
+from masklora.data.loading import from_images, load_dataset
 from masklora.errors import AdapterError, ConfigError, FamilyError
 from masklora.host.encode import VaeEncoder
 from masklora.host.exporting import LoraTensors, apply_lora, export_lora, export_once
@@ -385,3 +386,37 @@ def test_training_with_preservation_runs_tells_it_and_notes_what_has_no_trigger(
     mixed = dataclasses.replace(without, entries=(*with_trigger.entries, *without.entries[:1]))
     (note,) = cache_notes(loss, mixed)
     assert note.startswith("1 of 5 captions have no trigger word")
+
+
+def subjects_cache(folder, together, **settings):
+    """Two pictures of Anna and Ben in a folder, cached for SD 1.5."""
+    for name in ("one", "two"):
+        picture(folder / f"{name}.png", (128, 128), value=90 + len(name))
+        for subject, left in (("anna", 0), ("ben", 64)):
+            mask = np.zeros((128, 128))
+            mask[32:80, left : left + 48] = 1
+            grey(folder / "masks" / f"{name}.{subject}.png", mask)
+    loaded = load_dataset(folder_settings(folder, mask_folder="masks", together=together), allowed=anywhere)
+    return build_cache(
+        loaded,
+        CacheSettings(resolution=128, bucket_step=16, storage="memory", infill_variants=0, **settings),
+        encoder=VaeEncoder(small_vae("sd15")),
+        text=HashedText("sd15"),
+    )
+
+
+def test_subjects_train_on_masked_crops_of_several_sizes(tmp_path):
+    cache = subjects_cache(tmp_path / "set", 0.5, crop="masked crop", crop_margin=0.0)
+    assert {entry.bucket for entry in cache.entries} == {(48, 48), (112, 48)}
+    trained = run(make_request("sd15", cache, steps=4, batch_size=1, validate_every=2), tmp_path)
+    lines = [json.loads(line) for line in (trained.result.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(np.isfinite(line["loss"]) and line["inside"] > 0 for line in lines)
+
+
+def test_a_run_whose_pictures_are_held_out_otherwise_is_another_run(tmp_path):
+    cache = subjects_cache(tmp_path / "set", 0.0)
+    apart = dataclasses.replace(cache, entries=[dataclasses.replace(e, picture=e.name) for e in cache.entries])
+    for validate, runs in ((1, 2), (0, 1)):
+        requests = [make_request("sd15", one, steps=1, validate_every=validate) for one in (cache, apart)]
+        assert len({run(request, tmp_path).result.folder for request in requests}) == runs
