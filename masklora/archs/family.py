@@ -122,7 +122,7 @@ def check_tokens(family: Family, loss: LossSettings) -> None:
     """
     if family.tokens is not None:
         return
-    instead = 'Cache Dataset with crop "around mask" spends the steps on the masked part instead'
+    instead = 'Cache Dataset with crop "masked crop" spends the steps on the masked part instead'
     asked = {
         "routes": (loss.routes.strip(), f"Empty it; {instead}."),
         "attention_mask": (loss.attention_mask, f"Switch it off; {instead}."),

@@ -126,8 +126,8 @@ def test_routed_runs_learn_alike_in_every_checkpointing_mode(mode, tmp_path):
 @pytest.mark.parametrize(
     ("change", "remedy"),
     [
-        ({"routes": "0.5: 1..2"}, r"^routes: .*U-Net.*around mask"),
-        ({"attention_mask": True}, r"^attention_mask: .*U-Net.*around mask"),
+        ({"routes": "0.5: 1..2"}, r"^routes: .*U-Net.*masked crop"),
+        ({"attention_mask": True}, r"^attention_mask: .*U-Net.*masked crop"),
         ({"text_padding_mask": True}, r"^text_padding_mask: .*U-Net.*Switch it off"),
     ],
 )
