@@ -19,7 +19,7 @@ from comfy.supported_models_base import ClipTarget
 from comfy.taesd.taesd import TAESD
 from safetensors.torch import save_file
 
-from .small_models_pack.networks import SMALL_TEXT
+from .small_models_pack.networks import SDXL_DEPTH, SMALL_TEXT, SmallSDXLText
 
 TEXT_WIDTH = {"sd15": 768, "sdxl": 2048, "sd3": 4096, "flux": 4096}
 POOLED_WIDTH = {"sd15": 768, "sdxl": 1280, "sd3": 2048, "flux": 768}
@@ -52,7 +52,8 @@ def _sd15() -> torch.nn.Module:
     )
 
 
-def _sdxl() -> torch.nn.Module:
+def _sdxl(deep: int = 10, shallow: int = 2) -> torch.nn.Module:
+    a, b = shallow, deep
     return _unet(
         num_res_blocks=[2, 2, 2],
         channel_mult=[1, 1, 1],
@@ -61,9 +62,9 @@ def _sdxl() -> torch.nn.Module:
         adm_in_channels=2816,
         num_classes="sequential",
         use_linear_in_transformer=True,
-        transformer_depth=[0, 0, 2, 2, 10, 10],
-        transformer_depth_middle=10,
-        transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10],
+        transformer_depth=[0, 0, a, a, b, b],
+        transformer_depth_middle=b,
+        transformer_depth_output=[0, 0, 0, a, a, a, b, b, b],
     )
 
 
@@ -204,14 +205,32 @@ def offer_small_flux(models: Path) -> dict[str, str]:
     return {kind: _offer(models, kind, "small flux", state) for kind, state in states.items()}
 
 
-def offer_small_unet(models: Path) -> str:
-    """Writes a small Stable Diffusion 1.5 network for Load Diffusion Model: its file's name."""
-    state = {name: value.half() for name, value in _state("sd15", ()).items()}
-    return _offer(models, "diffusion_models", "small sd15", state)
+def offer_small_unet(models: Path, family: str = "sd15") -> str:
+    """Writes a small Stable Diffusion 1.5 or SDXL network for Load Diffusion Model: its file's name.
+
+    SDXL loads where `small_models_pack` is installed.
+    """
+    sizes = (("deep", SDXL_DEPTH[-1]), ("shallow", SDXL_DEPTH[2])) if family == "sdxl" else ()
+    state = {name: value.half() for name, value in _state(family, sizes).items()}
+    return _offer(models, "diffusion_models", f"small {family}", state)
+
+
+def offer_unet_companions(models: Path) -> dict[str, str]:
+    """Writes the VAE and the text encoders of the small U-Nets: names of their files by kind, clip_l and clip_g."""
+    encoder = SmallSDXLText(dtype=torch.float16)
+    states = {"vae": _vae_state("sd15")}
+    generator = torch.Generator().manual_seed(6)
+    for kind in ("clip_l", "clip_g"):
+        state = getattr(encoder, kind).transformer.state_dict()
+        states[kind] = {}
+        for name, value in state.items():
+            scale = max(1, value[0].numel()) ** -0.5 if value.ndim > 1 else 0.1
+            states[kind][name] = (scale * torch.randn(value.shape, generator=generator)).half()
+    return {kind: _offer(models, kind, "small unet", state) for kind, state in states.items()}
 
 
 def _offer(models: Path, kind: str, name: str, state: dict[str, torch.Tensor]) -> str:
-    folder = models / ("text_encoders" if kind in ("clip_l", "t5") else kind)
+    folder = models / ("text_encoders" if kind in ("clip_l", "clip_g", "t5") else kind)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name} {kind}.safetensors"
     save_file({key: value.contiguous().clone() for key, value in state.items()}, file)

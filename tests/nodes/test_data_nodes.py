@@ -230,7 +230,7 @@ def test_a_preset_tells_what_it_overrules(comfy_client, graph):
 def test_a_prior_that_the_preset_lacks_or_that_is_off_is_told(comfy_client, graph):
     lacks = graph.add("MLT_MaskedLoss", preset="SimpleTuner mask", prior_weight=1.0)
     has = graph.add("MLT_MaskedLoss", preset="ai-toolkit inverted mask prior", prior_weight=1.0)
-    off = graph.add("MLT_MaskedLoss", preset="custom", prior_pivot=0.5)
+    off = graph.add("MLT_MaskedLoss", preset="custom", prior_weight=0.0, prior_pivot=0.5)
     reports = [graph.text([one, 1]) for one in (lacks, has, off)]
     result = comfy_client.run(graph.nodes)
     told, silent, idle = (shown(result, report) for report in reports)

@@ -8,6 +8,8 @@ phrase what has none of the colours of the picture's rim, which is also BiRefNet
 import comfy.background_removal.birefnet as birefnet
 import comfy.bg_removal_model
 import comfy.ldm.sam3.detector as sam3
+import comfy.sd1_clip as sd1_text
+import comfy.sdxl_clip as sdxl_text
 import comfy.supported_models
 import comfy.text_encoders.flux as flux_text
 import comfy.text_encoders.sam3_clip as sam3_text
@@ -42,6 +44,15 @@ SMALL_TEXT = {
     "clip_g_model_config": _SMALL_CLIP,
     "t5xxl_model_config": {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_heads": 2, "num_layers": 2},
 }
+# The U-Nets read texts of a fixed width, so only the depth of their encoders can be small.
+_FLAT = {"num_attention_heads": 2, "num_hidden_layers": 3, "intermediate_size": 16}
+UNET_TEXT = {
+    "clip_l_model_config": {**_FLAT, "hidden_size": 768},
+    "clip_g_model_config": {**_FLAT, "hidden_size": 1280},
+}
+# How deep SDXL's transformers are, in the small one.
+SDXL_DEPTH = [0, 0, 1, 1, 1, 1]
+_SDXL = {"transformer_depth": SDXL_DEPTH}
 SIDE = 1008
 RULED_SIDE = 252
 SMALLEST_BLOB = 12
@@ -61,6 +72,9 @@ def replacements():
         (sam3, "SAM3Model", SmallSAM3),
         (comfy.bg_removal_model, "BG_REMOVAL_MODELS", removers),
         (flux_text, "FluxClipModel", SmallFluxText),
+        (sd1_text, "SD1ClipModel", SmallSD1Text),
+        (sdxl_text, "SDXLClipModel", SmallSDXLText),
+        (comfy.supported_models.SDXL, "unet_config", {**comfy.supported_models.SDXL.unet_config, **_SDXL}),
     ]
 
 
@@ -69,6 +83,25 @@ class SmallFluxText(flux_text.FluxClipModel):
 
     def __init__(self, model_options=None, **options):
         super().__init__(model_options={**(model_options or {}), **SMALL_TEXT}, **options)
+
+
+class SmallSD1Text(sd1_text.SD1ClipModel):
+    """The text encoder of Stable Diffusion 1.5 in the depth of `UNET_TEXT`."""
+
+    def __init__(self, model_options=None, **options):
+        super().__init__(model_options={**(model_options or {}), **UNET_TEXT}, **options)
+
+
+class SmallSDXLText(sdxl_text.SDXLClipModel):
+    """The text encoders of SDXL likewise; ComfyUI tells their files apart by the depth of the published ones."""
+
+    def __init__(self, model_options=None, **options):
+        super().__init__(model_options={**(model_options or {}), **UNET_TEXT}, **options)
+
+    def load_sd(self, sd):
+        """Into the encoder of the file's width."""
+        width = sd["text_model.embeddings.token_embedding.weight"].shape[1]
+        return (self.clip_g if width == UNET_TEXT["clip_g_model_config"]["hidden_size"] else self.clip_l).load_sd(sd)
 
 
 class SmallSAM3(sam3.SAM3Model):
