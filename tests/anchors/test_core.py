@@ -36,8 +36,8 @@ from masklora.host import model
 from masklora.host.model import TrainableModel
 from masklora.host.names import layer_names
 from masklora.host.outputs import runs_folder
-from masklora.host.token_attention import pinned_attention
 from masklora.host.paths import cache_folder
+from masklora.host.token_attention import pinned_attention
 from masklora.host.training import read_lora
 from masklora.objective import Objective
 
