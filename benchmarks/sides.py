@@ -27,6 +27,7 @@ from harness.models import HashedText, small_model
 from masklora.config import (
     AdapterSettings,
     CacheSettings,
+    CaptionSettings,
     DatasetSettings,
     LossSettings,
     OptimizerSettings,
@@ -45,6 +46,7 @@ LATENT = 24
 STRIDE = 8
 PICTURES = 8
 RATE = 1e-4
+TRIGGER = "thing"
 WARM_UP = 3
 NETWORKS: dict[str, tuple[str, dict[str, int]]] = {
     "U-Net": ("sd15", {}),
@@ -115,9 +117,9 @@ class Stage:
         for i, mask in enumerate(masks):
             mask[32:192, 16 * i : 16 * i + 96] = 1.0
         pictures = [rng.random((side, side, 3), dtype=np.float32) for _ in masks]
-        captions = [f"a thing {i}" for i in range(PICTURES)]
+        captions = [f"a {TRIGGER} {i}" for i in range(PICTURES)]
         return build_cache(
-            from_images(pictures, masks, captions, DatasetSettings()),
+            from_images(pictures, masks, captions, DatasetSettings(caption=CaptionSettings(trigger=TRIGGER))),
             CacheSettings(resolution=side, storage="memory"),
             encoder=RandomLatents(CHANNELS[self.family]),
             text=HashedText(self.family),

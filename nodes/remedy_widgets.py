@@ -120,8 +120,8 @@ def preservation_inputs():
             "preservation_probability",
             0.01,
             1.0,
-            "Share of the steps, 0.01 to 1, that do so, weighted up to the same mean. Such a step costs about "
-            "twice its time.",
+            "Share of the steps, 0.01 to 1, that do so, weighted up to the same mean. Such a step takes "
+            "twice its time and more.",
         ),
     ]
 

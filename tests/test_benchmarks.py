@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import mask_chain, prior_cost, token_routing
+from benchmarks import mask_chain, preservation_cost, prior_cost, token_routing
 from benchmarks.sides import NETWORKS, Stage
 from benchmarks.train_step import RATIOS, VARIANTS, measure, ratio, table
 from masklora import masks
@@ -97,6 +97,15 @@ def test_the_stored_figures_of_token_routing_follow_from_the_stored_times_and_me
     assert losses["without"] <= 0.9 * learning["loss of predicting nothing"] < losses["before"]
     assert losses["routed"] <= (1 + token_routing.LOSS_BAR) * losses["without"]
     assert f"≥ {token_routing.SPEED_BAR}" in token_routing.table(stored)
+
+
+def test_the_stored_cost_of_preservation_is_of_every_network_and_about_that_of_a_second_step():
+    stored = json.loads((ROOT / "benchmarks" / "preservation_cost.json").read_text(encoding="utf-8"))
+    assert [r["network"] for r in stored["results"]] == list(NETWORKS)
+    for result in stored["results"]:
+        assert all(len(rounds) >= 3 and len(rounds[0]["seconds"]) >= 8 for rounds in result["rounds"].values())
+        assert 1.8 < preservation_cost.ratio(result["rounds"]) < 2.6
+    assert preservation_cost.table(stored["results"]).count("\n") == 1 + len(preservation_cost.SHARES)
 
 
 def test_the_pack_adds_less_than_three_tenths_of_a_second_to_comfyui_s_start():
