@@ -231,3 +231,14 @@ def test_a_white_mask_stays_exactly_white_under_every_blur(size):
     for w in (blur_cells(m, size=size), blur_by_noise(m, u, amount=0.1), jitter_edges(m, amount=0.1, generator=g)):
         assert (w[0] == 1).all() and (w[2] == 0).all()
         assert (w[1] != m[1]).any()
+
+
+@pytest.mark.parametrize("option", [{"latent_blur": 9}, {"noise_blur": 0.2}, {"edge_jitter": 0.2}])
+def test_blurs_give_no_weight_to_a_replaced_background(option):
+    m = torch.zeros(2, 1, 8, 8)
+    m[..., :4] = 1
+    settings = LossSettings(**option)
+    g, u = torch.Generator().manual_seed(0), torch.tensor([0.9, 0.9])
+    w = latent_weights(m, settings, generator=g, u=u, strict=torch.tensor([True, False]))
+    assert not w[0, ..., 4:].any() and w[1, ..., 4].all()
+    assert (w[0, ..., 3] < 1).all() and w[0, ..., :4].all()
