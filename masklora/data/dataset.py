@@ -63,7 +63,8 @@ class Sample:
     @property
     def picture_key(self) -> str:
         """The key without the subject's name: equal for the samples of one picture, and only for them."""
-        return self.key.replace(f" [{self.subject}]", "") if self.subject else self.key
+        before, _, after = self.key.rpartition(f" [{self.subject}]") if self.subject else ("", "", self.key)
+        return before + after
 
 
 @dataclass(frozen=True, eq=False)

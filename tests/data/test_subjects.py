@@ -69,6 +69,16 @@ def test_a_picture_with_two_subjects_becomes_a_sample_of_each_and_one_of_both(gr
     assert dataset.report.missing == () and dataset.report.orphaned == ()
 
 
+def test_a_folder_that_is_called_like_a_subject_s_sample_changes_no_picture_s_key(tmp_path):
+    picture(tmp_path / "at [anna]" / "group.jpg")
+    for name, mask in (("anna", LEFT), ("ben", RIGHT)):
+        grey(tmp_path / "masks" / "at [anna]" / f"group.{name}.png", mask)
+    dataset = loaded(tmp_path)
+    assert {s.picture_key for s in dataset.samples} == {"at [anna]/group.jpg"}
+    saved = save_masks(dataset, SaveSettings(FOLDER), destination=tmp_path / "out", allowed=anywhere).dataset
+    assert {part.path.parent for part in saved.samples[2].parts} == {tmp_path / "out" / "at [anna]"}
+
+
 def test_the_repeats_of_the_picture_are_split_by_together_and_by_weight(group):
     assert shares(loaded(group, repeats=4)) == {"group.jpg [anna]": 1, "group.jpg [ben]": 1, "group.jpg [together]": 2}
     given = shares(loaded(group, together=0.25, subjects="anna: 2\nben: 1"))
