@@ -13,13 +13,14 @@ from masklora.masks import cell_weights
 from masklora.objective import Objective
 
 # Two samples of one picture: before a replaced background, and as it is.
+ENTRY = ToyEntry("a.png", plain_keys=("", "plain y"), infill_keys=(("flat",), ("flat",)))
 DRAWS = [Draw(0, 0, 0, 0), Draw(0, 0, 0, ORIGINAL)]
 
 
 def gradient(settings, draws=DRAWS, *, part=0):
     """The batch, its noise levels, the gradient of a part of the loss at the prediction, and the numbers of it."""
     settings = replace(settings, prior_weight=0.0)
-    job = toy_job(entries=[ToyEntry("a.png", infill_keys=(("flat",), ("flat",)))], loss=settings)
+    job = toy_job(entries=[ENTRY], loss=settings)
     asked = []
 
     def denoise(noisy, u, conditioning):
@@ -79,7 +80,7 @@ def test_pictures_with_a_mask_keep_away_from_the_noise_they_are_to_keep_away_fro
 
 
 def test_preservation_holds_the_whole_picture_of_samples_with_a_trigger_word_and_no_other():
-    draws = [Draw(0, 0, 0, ORIGINAL), Draw(0, 0, 1, ORIGINAL), Draw(0, 0, EMPTY_CAPTION, ORIGINAL)]
+    draws = [Draw(0, 0, caption, ORIGINAL) for caption in (1, 0, EMPTY_CAPTION)]
     batch, _, found, seen = gradient(LossSettings(preservation_weight=0.5), draws, part=1)
     assert batch.triggered.tolist() == [1.0, 0.0, 0.0]
     assert found[0].all() and not found[1:].any() and seen["preservation"] > 0
