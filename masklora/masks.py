@@ -46,8 +46,8 @@ def effective_weights(
         generator: the run's own, on the device of `mask`; used by edge jitter and mask probability.
         thresholded: as for `latent_weights`.
         u: noise level of each sample (B,), 0 clean to 1 noise, for the noise blur; None blurs nothing.
-        strict: (B,) bool, samples whose outside never gets weight from floor or mask probability, because it is not
-            the picture's own; None for none.
+        strict: (B,) bool, samples whose outside never gets weight from blurs, floor or mask probability, because it
+            is not the picture's own; None for none.
     """
     m = mask_cells(mask, settings, grid=grid, kind=settings.reduction)
     return cell_weights(m, settings, generator=generator, thresholded=thresholded, u=u, strict=strict)
@@ -246,7 +246,7 @@ def latent_weights(
         generator: the run's own, on the device of `m`.
         thresholded: (B,) bool, samples to which the weight threshold applies; None for all.
         u: as for `effective_weights`.
-        strict: (B,) bool, samples without a floor; None for none.
+        strict: (B,) bool, samples whose cells get no weight from floor or blurs beyond the mask's; None for none.
 
     Raises:
         ConfigError: unknown floor mode.
@@ -258,6 +258,8 @@ def latent_weights(
         w = blur_cells(w, size=settings.latent_blur)
     if settings.edge_jitter > 0:
         w = jitter_edges(w, amount=settings.edge_jitter, generator=generator)
+    if strict is not None:
+        w = torch.where(_per_sample(strict, w), torch.minimum(w, m), w)
     if settings.gamma != 1:
         w = w.clamp(0, 1).pow(settings.gamma)
     w = _raise_floor(w, settings, strict)
@@ -383,4 +385,7 @@ def _gaussian(w: Tensor, sigma: Tensor, *, reach: int) -> Tensor:
     flat = F.pad(flat, (reach, reach, reach, reach), mode="replicate")
     flat = F.conv2d(flat, kernel[:, None, :, None], groups=batch)
     flat = F.conv2d(flat, kernel[:, None, None, :], groups=batch)
-    return flat.transpose(0, 1).reshape(w.shape).clamp(0, 1)
+    out = flat.transpose(0, 1).reshape(w.shape).clamp(0, 1)
+    # A kernel adds up to one but for rounding, of which no outside must come that a prior is then divided by.
+    white = (w >= 1).flatten(1).all(dim=1)
+    return torch.where(_per_sample(white, w), w.clamp(max=1), out)

@@ -218,3 +218,27 @@ def test_a_replaced_background_gets_weight_from_neither_floor_nor_probability(op
     w = effective_weights(m, LossSettings(**option), grid=(8, 8), strict=strict)
     assert torch.equal(w[0], m[0])
     assert w[1].min() >= 0.2
+
+
+@pytest.mark.parametrize("size", range(3, 31, 2))
+def test_a_white_mask_stays_exactly_white_under_every_blur(size):
+    """A rounding error outside, divided by itself, was a prior of full strength where area_min is 0."""
+    m = torch.ones(3, 1, 16, 16)
+    m[1, ..., 8:] = 0
+    m[2] = 0
+    u = torch.tensor([size / 31, 0.5, 0.9])
+    g = torch.Generator().manual_seed(size)
+    for w in (blur_cells(m, size=size), blur_by_noise(m, u, amount=0.1), jitter_edges(m, amount=0.1, generator=g)):
+        assert (w[0] == 1).all() and (w[2] == 0).all()
+        assert (w[1] != m[1]).any()
+
+
+@pytest.mark.parametrize("option", [{"latent_blur": 9}, {"noise_blur": 0.2}, {"edge_jitter": 0.2}])
+def test_blurs_give_no_weight_to_a_replaced_background(option):
+    m = torch.zeros(2, 1, 8, 8)
+    m[..., :4] = 1
+    settings = LossSettings(**option)
+    g, u = torch.Generator().manual_seed(0), torch.tensor([0.9, 0.9])
+    w = latent_weights(m, settings, generator=g, u=u, strict=torch.tensor([True, False]))
+    assert not w[0, ..., 4:].any() and w[1, ..., 4].all()
+    assert (w[0, ..., 3] < 1).all() and w[0, ..., :4].all()

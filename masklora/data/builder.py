@@ -171,6 +171,12 @@ class Builder:
             return apply_mask(loaded.mask, geometry, hard=is_hard(sample))
 
         @functools.cache
+        def shown_of(geometry: Geometry) -> np.ndarray:
+            if loaded.shown is loaded.mask:
+                return mask_of(geometry)
+            return apply_mask(loaded.shown, geometry, hard=is_hard(sample))
+
+        @functools.cache
         def picture_of(geometry: Geometry) -> np.ndarray:
             return apply_image(loaded.rgb, geometry, resize=self.settings.resize)
 
@@ -184,12 +190,12 @@ class Builder:
             geometry = entry.geometries[variant]
             rgb = picture_of(geometry)
             if fill != "keep" and loaded.has_mask:
-                rgb = apply_fill(rgb, mask_of(geometry), fill, seed=fill_seed(geometry))
+                rgb = apply_fill(rgb, shown_of(geometry), fill, seed=fill_seed(geometry))
             pictures.append((entry.latent_keys[variant], rgb))
         for variant, number in job.infills:
             geometry, infill = entry.geometries[variant], entry.infills[number]
             donor = None if infill.donor is None else donor_of(infill.donor)
-            rgb = apply_infill(picture_of(geometry), mask_of(geometry), infill, donor=donor)
+            rgb = apply_infill(picture_of(geometry), shown_of(geometry), infill, donor=donor)
             pictures.append((entry.infill_keys[variant][number], rgb))
         masks = []
         for variant in job.masks:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from ..config import CAPTION_POLICIES, CaptionSettings, check_choice, check_range
 from ..errors import ConfigError, DataError
+
+# Where a trigger word stood; no caption holds it.
+_GONE = "\0"
 
 
 def check_captions(settings: CaptionSettings) -> CaptionSettings:
@@ -131,29 +135,36 @@ def caption_variants(
     return list(dict.fromkeys(drawn))
 
 
-def without_trigger(caption: str, settings: CaptionSettings) -> str | None:
+def without_trigger(caption: str, settings: CaptionSettings, *, others: Iterable[str] = ()) -> str | None:
     """A finished caption without its trigger word, for what the model shall paint as before.
 
     Args:
         caption: from `compose_caption` or `shuffle_caption`.
         settings: the trigger word.
+        others: trigger words of the other data sets of a run, which are not to be unlearned either.
 
     Returns:
-        The text without the word, wherever it stands, and without the separator that it leaves behind; empty if
-        there is nothing else; None if the caption has no trigger word.
+        The text without these words, wherever they stand, and without the separators that they leave behind;
+        empty if there is nothing else; None if the caption has no trigger word of its own.
     """
-    word = _trigger_word(settings)
-    if word is None or not word.search(caption):
+    own = _trigger_word(settings.trigger)
+    if own is None or not own.search(caption):
         return None
+    # Longest first, because one may hold another; as a whole, because one may hold the separator.
+    for trigger in sorted({settings.trigger.strip(), *others}, key=len, reverse=True):
+        word = _trigger_word(trigger)
+        caption = caption if word is None else word.sub(_GONE, caption)
     separator = settings.separator.strip() or ","
-    parts = [" ".join(word.sub(" ", part).split()) for part in caption.split(separator)]
-    had = [bool(part.strip()) for part in caption.split(separator)]
-    kept = [part for part, was in zip(parts, had, strict=True) if part or not was]
+    kept = []
+    for part in caption.split(separator):
+        left = " ".join(part.replace(_GONE, " ").split())
+        if left or not part.strip():
+            kept.append(left)
     return f"{separator} ".join(kept).strip()
 
 
-def _trigger_word(settings: CaptionSettings) -> re.Pattern[str] | None:
-    trigger = settings.trigger.strip()
+def _trigger_word(trigger: str) -> re.Pattern[str] | None:
+    trigger = trigger.strip()
     return re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE) if trigger else None
 
 
@@ -168,7 +179,7 @@ def _stays_empty(text: str | None, settings: CaptionSettings) -> bool:
 def _with_trigger(text: str | None, settings: CaptionSettings) -> str:
     """The text with the trigger word in front where prefix, text and suffix lack it."""
     body = (text or "").strip()
-    trigger, word = settings.trigger.strip(), _trigger_word(settings)
+    trigger, word = settings.trigger.strip(), _trigger_word(settings.trigger)
     around = " ".join((settings.prefix, body, settings.suffix))
     if word is None or word.search(around):
         return body

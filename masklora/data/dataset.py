@@ -63,7 +63,8 @@ class Sample:
     @property
     def picture_key(self) -> str:
         """The key without the subject's name: equal for the samples of one picture, and only for them."""
-        return self.key.replace(f" [{self.subject}]", "") if self.subject else self.key
+        before, _, after = self.key.rpartition(f" [{self.subject}]") if self.subject else ("", "", self.key)
+        return before + after
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +72,14 @@ class LoadedSample:
     """A decoded sample: `rgb` uint8 (H, W, 3), fill not applied; `mask` float32 in 0..1, transforms applied.
 
     A mask file of another scale keeps its own size; the geometry brings both to one. Without a mask the
-    weights are ones of the picture's size and `has_mask` is False.
+    weights are ones of the picture's size and `has_mask` is False. `shown` is what stays where the background
+    is replaced: the mask, except that a subject of less weight is not shown any fainter.
     """
 
     rgb: np.ndarray
     mask: np.ndarray
     has_mask: bool
+    shown: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,8 +151,10 @@ def load_sample(sample: Sample) -> LoadedSample:
         rgb, alpha = data.rgb, data.alpha
     mask = _mask_of(sample, alpha)
     if mask is None:
-        return LoadedSample(rgb, np.ones(rgb.shape[:2], np.float32), False)
-    return LoadedSample(rgb, mask, True)
+        white = np.ones(rgb.shape[:2], np.float32)
+        return LoadedSample(rgb, white, False, white)
+    lighter = sample.mask is None and any(part.weight < 1 for part in sample.parts)
+    return LoadedSample(rgb, mask, True, _union(sample, weighed=False) if lighter else mask)
 
 
 def load_mask(sample: Sample) -> np.ndarray | None:
@@ -212,22 +217,24 @@ def _read(sample: Sample) -> ImageData:
 
 def _mask_of(sample: Sample, alpha: np.ndarray | None) -> np.ndarray | None:
     if sample.mask is None and sample.parts:
-        return _union(sample)
+        return _union(sample, weighed=True)
     return _transformed(sample, _raw_mask(sample, alpha))
 
 
-def _union(sample: Sample) -> np.ndarray | None:
-    """The largest of the parts' masks at each pixel: each transformed, as in its subject's own sample, and weighed.
+def _union(sample: Sample, *, weighed: bool) -> np.ndarray:
+    """The largest of the parts' masks at each pixel: each transformed, as in its subject's own sample.
 
     Transformed first, because the union of inverted masks is not the inverted union.
     """
-    united = None
+    united: np.ndarray | None = None
     for part in sample.parts:
         raw = _read_mask(sample, part.path)
-        mask = transform_mask(raw, sample.transform, scale=raw.shape[1] / sample.size[0]) * np.float32(part.weight)
+        mask = transform_mask(raw, sample.transform, scale=raw.shape[1] / sample.size[0])
+        mask = mask * np.float32(part.weight) if weighed else mask
         if united is not None and mask.shape != united.shape:
             mask, united = fit_mask(mask, sample.size), fit_mask(united, sample.size)
         united = mask if united is None else np.maximum(united, mask)
+    assert united is not None
     return united
 
 

@@ -81,13 +81,18 @@ class DonorRing:
 
 
 def donor_ring(samples: Sequence[Sample]) -> DonorRing:
-    """The ring of a data set's samples; a picture of several subjects lends its background without any of them."""
+    """The ring of a data set's samples; a picture of several subjects lends its background without any of them.
+
+    Where there is no sample of all its subjects, nothing tells them all from the background, and it lends nothing.
+    """
     pictures = [id(sample.image) if sample.image_path is None else sample.image_path for sample in samples]
-    whole = {p for p, sample in zip(pictures, samples, strict=True) if sample.subject == TOGETHER}
+    subjects: dict[Any, set[str]] = {}
+    for picture, sample in zip(pictures, samples, strict=True):
+        subjects.setdefault(picture, set()).add(sample.subject)
     silent = {
         i
-        for i, (p, sample) in enumerate(zip(pictures, samples, strict=True))
-        if p in whole and sample.subject not in ("", TOGETHER)
+        for i, (picture, sample) in enumerate(zip(pictures, samples, strict=True))
+        if sample.subject not in ("", TOGETHER) and len(subjects[picture] - {""}) > 1
     }
     return DonorRing([sample.key for sample in samples], pictures=pictures, silent=silent)
 
@@ -180,7 +185,7 @@ def donor_background(donor: LoadedSample, size: tuple[int, int]) -> np.ndarray:
     rgb = apply_image(donor.rgb, geometry, resize="area")
     if not donor.has_mask:
         return rgb
-    mask = apply_mask(donor.mask, geometry)
+    mask = apply_mask(donor.shown, geometry)
     # Resizing has mixed the subject into the pixels around it.
     share = soft_edge(grow_mask(mask, radius=2 + min(mask.shape) * SOFT_EDGE_SHARE))
     patched = rgb * (1 - share[..., None]) + _inpaint(rgb, share > EMPTY).astype(np.float32) * share[..., None]

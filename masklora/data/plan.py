@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +65,8 @@ class Entry:
         shrinks: Per variant how its mask is shrunk at random, None where it is whole.
         infills: What replaces the background, the same for all variants; none without a mask.
         infill_keys: Per variant the key of each infill's latent.
-        plain_captions: Each caption without its trigger word, None where it has none.
+        plain_captions: Each caption without its trigger word and those of the other data sets, None where it has none
+            of its own.
         plain_keys: Key of each of these, empty where there is none.
         picture: Digest of the picture, which several entries may show.
     """
@@ -180,10 +181,20 @@ def plan_entries(
         progress(index, len(samples), f"looking at {sample.name}")
         facts.append(_facts_of(sample, memo=memo, boxed=boxed))
     ring = donor_ring(samples)
+    triggers = {s.settings.caption.trigger.strip() for s in samples if not s.settings.regularisation}
     entries = []
     names: Counter[str] = Counter()
     for index, (sample, bucket) in enumerate(zip(samples, buckets, strict=True)):
-        entry = _plan(index, sample, bucket, settings=settings, facts=facts, ring=ring, identities=(encoder, text))
+        entry = _plan(
+            index,
+            sample,
+            bucket,
+            settings=settings,
+            facts=facts,
+            ring=ring,
+            identities=(encoder, text),
+            triggers=triggers,
+        )
         names[sample.name] += 1
         if names[sample.name] > 1:
             entry = dataclasses.replace(entry, name=f"{sample.name} ({names[sample.name]})")
@@ -200,11 +211,12 @@ def _plan(
     facts: list[_Facts],
     ring: DonorRing,
     identities: tuple[str, str | None],
+    triggers: Collection[str],
 ) -> Entry:
     own, (encoder, text) = facts[index], identities
     variants = _variants(sample, bucket, settings, box=own.box, masked=own.identity is not None)
     captions, options = _captions(sample, settings), sample.settings
-    plain = tuple(without_trigger(caption, options.caption) for caption in captions)
+    plain = tuple(without_trigger(caption, options.caption, others=triggers) for caption in captions)
     infills: tuple[Infill, ...] = ()
     if own.identity is not None and settings.infill_variants:
         infills = plan_infills(

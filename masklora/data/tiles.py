@@ -99,7 +99,7 @@ def infill_sheet(
         for infill in infills:
             lender = None if infill.donor is None else dataset.samples[infill.donor]
             donor = None if lender is None else load_sample(lender)
-            shown = apply_infill(rgb, fit_mask(loaded.mask, size), infill, donor=donor)
+            shown = apply_infill(rgb, fit_mask(loaded.shown, size), infill, donor=donor)
             row.append(_labelled(shown, infill.kind if lender is None else f"{infill.kind}: {lender.name}", side))
         tiles += row + [empty] * (1 + settings.infill_variants - len(row))
     return contact_sheet(tiles, columns=1 + settings.infill_variants, side=side + BAR)

@@ -180,8 +180,8 @@ def _misfit(found: str, title: str, wanted: int) -> FamilyError:
 
 
 def cache_notes(loss: LossSettings, cache: Cache) -> list[str]:
-    """Lines on what the loss asks of the cache and does not find: mask channels, replaced backgrounds, triggers."""
-    notes = [*_channel_notes(loss, cache), *_trigger_notes(loss, cache)]
+    """Lines on what the loss asks for and does not find: mask channels, replaced backgrounds, triggers, tokens."""
+    notes = [*_channel_notes(loss, cache), *_trigger_notes(loss, cache), *_token_notes(loss, cache)]
     masked = [entry for entry in cache.entries if entry.has_mask]
     replaced = any(entry.infills for entry in masked)
     if loss.infill_probability > 0 and masked and not replaced:
@@ -214,6 +214,21 @@ def _trigger_notes(loss: LossSettings, cache: Cache) -> list[str]:
         f"{which}: preservation_weight does nothing there. Write a trigger_word in Load Dataset, or set "
         "preservation_weight to 0."
     ]
+
+
+def _token_notes(loss: LossSettings, cache: Cache) -> list[str]:
+    """Lines on token settings that other settings, or the data, leave without effect."""
+    notes = []
+    if loss.attention_mask and not any(entry.has_mask for entry in cache.entries):
+        notes.append("attention_mask hides nothing: no picture has a mask. Switch it off, or give the pictures masks.")
+    elif loss.attention_mask and loss.floor > 0 and loss.weight_threshold == 0:
+        notes.append(
+            f"attention_mask hides nothing of a picture's own background: floor {loss.floor:g} gives weight to all of "
+            "it. Set floor to 0 in Masked Loss, or switch attention_mask off."
+        )
+    if parse_routes(loss.routes) and loss.route_until == 0:
+        notes.append("routes do nothing: route_until is 0. Set it to the share of the run that is to be routed.")
+    return notes
 
 
 def _channel_notes(loss: LossSettings, cache: Cache) -> list[str]:

@@ -18,7 +18,7 @@ from PIL import Image
 from harness.caching import SETTINGS, Bench, Letters, Pooling, blob, picture, save
 from masklora.config import CaptionSettings, DatasetSettings, MaskTransform
 from masklora.data.cache import build_cache
-from masklora.data.dataset import Dataset, Sample
+from masklora.data.dataset import Dataset, Sample, merge
 from masklora.data.mask_bytes import decode_mask, encode_mask
 from masklora.errors import CacheError, ConfigError, DataError, FamilyError
 
@@ -241,6 +241,15 @@ def test_captions_with_a_trigger_word_are_kept_without_it_too(bench):
     assert bench.build(caption=CaptionSettings()) == (0, 0, 0)
     assert {entry.plain_keys for entry in bench.cache.entries} == {("",)}
     assert bench.cache.fingerprint != fingerprint
+
+
+def test_no_caption_kept_without_its_trigger_word_holds_that_of_a_merged_set(bench):
+    (bench.folder / "a.txt").write_text("sks and zwx by a lake", encoding="utf-8")
+    sets = [bench.data(caption=CaptionSettings(trigger=word)) for word in ("sks", "zwx")]
+    classes = bench.data(caption=CaptionSettings(trigger="lake"), regularisation=True)
+    bench.build(dataset=merge([*sets, classes]))
+    found = [entry.plain_captions for entry in bench.cache.entries if entry.name.startswith("a.png")]
+    assert found[:2] == [("and by a lake",)] * 2
 
 
 def test_captions_come_back_with_every_tensor_and_value(bench):

@@ -183,3 +183,23 @@ def test_without_a_trigger_word_no_caption_has_one():
 def test_trigger_words_and_separators_of_any_characters_are_taken_literally():
     settings = CaptionSettings(trigger="a+b (c)", separator=";")
     assert without_trigger("a+b (c); two, words; three", settings) == "two, words; three"
+
+
+@pytest.mark.parametrize(
+    ("trigger", "caption", "expected"),
+    [
+        ("sks, woman", "sks, woman, standing", "standing"),
+        ("sks, woman", "a photo of sks, woman in red, outdoors", "a photo of in red, outdoors"),
+        ("sks, woman", "woman, sks", None),
+        ("sks woman", "by the sea, sks woman", "by the sea"),
+    ],
+)
+def test_a_trigger_word_that_holds_the_separator_is_taken_out_as_a_whole(trigger, caption, expected):
+    """Else the caption with the trigger would be held to the base model: the subject would be unlearned."""
+    assert without_trigger(caption, CaptionSettings(trigger=trigger)) == expected
+
+
+def test_trigger_words_of_other_sets_are_taken_out_too():
+    settings = CaptionSettings(trigger="anna")
+    assert without_trigger("anna and zwx man, zwx, night", settings, others=["zwx", "zwx man", ""]) == "and, night"
+    assert without_trigger("zwx at night", settings, others=["zwx"]) is None

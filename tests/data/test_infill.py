@@ -26,7 +26,7 @@ def scene(size=96):
     mask = np.zeros((size, size), np.float32)
     mask[size // 4 : size // 2, size // 4 : size // 2] = 1
     rgb[mask > 0] = (250, 10, 10)
-    return rgb, mask, LoadedSample(rgb, mask, True)
+    return rgb, mask, LoadedSample(rgb, mask, True, mask)
 
 
 def infill_of(kind):
@@ -38,7 +38,7 @@ def other():
     mask = np.zeros((50, 80), np.float32)
     mask[20:30, 30:50] = 1
     rgb[20:30, 30:50] = (255, 255, 0)
-    return LoadedSample(rgb, mask, True)
+    return LoadedSample(rgb, mask, True, mask)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,7 +14,7 @@ from masklora.config import MaskTransform
 from masklora.data.batches import BatchPlan, split_entries
 from masklora.data.corrections import find_picture, replace_masks
 from masklora.data.dataset import load_mask, load_sample, merge
-from masklora.data.infill import donor_ring, plan_infills
+from masklora.data.infill import donor_background, donor_ring, plan_infills
 from masklora.data.inspection import inspect
 from masklora.data.loading import load_dataset
 from masklora.data.save_targets import LAYOUTS, SaveSettings
@@ -67,6 +67,16 @@ def test_a_picture_with_two_subjects_becomes_a_sample_of_each_and_one_of_both(gr
     assert np.array_equal(load_mask(ben), RIGHT)
     assert np.array_equal(load_mask(both), np.maximum(LEFT, RIGHT))
     assert dataset.report.missing == () and dataset.report.orphaned == ()
+
+
+def test_a_folder_that_is_called_like_a_subject_s_sample_changes_no_picture_s_key(tmp_path):
+    picture(tmp_path / "at [anna]" / "group.jpg")
+    for name, mask in (("anna", LEFT), ("ben", RIGHT)):
+        grey(tmp_path / "masks" / "at [anna]" / f"group.{name}.png", mask)
+    dataset = loaded(tmp_path)
+    assert {s.picture_key for s in dataset.samples} == {"at [anna]/group.jpg"}
+    saved = save_masks(dataset, SaveSettings(FOLDER), destination=tmp_path / "out", allowed=anywhere).dataset
+    assert {part.path.parent for part in saved.samples[2].parts} == {tmp_path / "out" / "at [anna]"}
 
 
 def test_the_repeats_of_the_picture_are_split_by_together_and_by_weight(group):
@@ -438,6 +448,43 @@ def test_no_subject_gets_the_background_of_its_own_picture_and_lenders_lend_with
         lenders = sorted(samples[infill.donor].name for infill in infills)
         whole = {"g.png": "g.png [together]", "h.png": "h.png", "i.png": "i.png [together]"}
         assert lenders == sorted(name for shown, name in whole.items() if shown != sample.picture)
+
+
+def red_and_blue(tmp_path, **values):
+    """Anna is a red half of a grey picture, Ben a blue one; h.png is green."""
+    root = tmp_path / "set"
+    (root / "masks").mkdir(parents=True)
+    group = np.full((64, 80, 3), 40, np.uint8)
+    for name, mask, colour in (("anna", half(0, 30), (255, 0, 0)), ("ben", half(50, 80), (0, 0, 255))):
+        group[mask > 0] = colour
+        save(mask, root / "masks" / f"g.{name}.png")
+    save(group, root / "g.png")
+    save(np.full((64, 80, 3), (0, 90, 0), np.uint8), root / "h.png")
+    return subjects_bench(tmp_path, folder=root, **values)
+
+
+@pytest.mark.parametrize("fill", ["keep", "grey"])
+def test_a_subject_of_less_weight_is_shown_as_plainly_before_other_backgrounds(tmp_path, fill):
+    bench = red_and_blue(tmp_path, subjects="anna: 1\nben: 4", together=1.0, fill=fill)
+    bench.build(replace(SETTINGS, infill="flat colour", infill_variants=1), dataset=bench.dataset)
+    both = bench.cache.entries[0]
+    assert bench.cache.mask(both)[0, 30, 10] == pytest.approx(0.25, abs=1e-4)
+    seen = [bench.cache.latent(both)] if fill == "grey" else [bench.cache.latent(both, infill=0)]
+    for latent in seen:
+        assert latent[:, 3, 1].tolist() == [1.0, 0.0, 0.0] and latent[:, 3, -2].tolist() == [0.0, 0.0, 1.0]
+        assert abs(latent[:, 0, 5] - 40 / 255).max() > 0.05
+
+
+def test_a_lent_background_shows_no_subject_of_less_weight(tmp_path):
+    group, whole = red_and_blue(tmp_path, subjects="anna: 1\nben: 9", together=1.0).dataset.samples
+    lent = donor_background(load_sample(group), whole.size)
+    assert int(np.ptp(lent[..., 0])) < 10 and int(np.ptp(lent[..., 2])) < 10
+
+
+def test_a_picture_of_several_subjects_that_are_never_together_lends_no_background(tmp_path):
+    samples = red_and_blue(tmp_path, together=0.0).dataset.samples
+    infills = plan_infills(2, samples[2].key, kind="other picture", count=3, seed=0, ring=donor_ring(samples))
+    assert {infill.kind for infill in infills} == {"flat colour"}
 
 
 # Saving.

@@ -194,6 +194,28 @@ def test_finished_run_is_loaded_and_a_changed_one_is_trained(caches, tmp_path):
     assert export_once(LoraTensors(again), tmp_path / "out" / "probe.safetensors", ExportSettings()) == path
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"attention_mask": True, "floor": 0.1}, "floor 0.1 gives weight to all"),
+        ({"routes": "0.5: 1..2", "route_until": 0.0}, "routes do nothing: route_until is 0"),
+        ({"attention_mask": True, "floor": 0.1, "weight_threshold": 0.2}, ""),
+        ({"attention_mask": True, "outside_share": 0.1, "routes": "0.5: 1..2"}, ""),
+    ],
+)
+def test_token_settings_without_effect_are_told(changes, told, caches):
+    loss = LossSettings(infill_probability=0.0, **changes)
+    notes = [note for note in cache_notes(loss, caches["flux"]) if "backgrounds in the cache" not in note]
+    assert [told in note for note in notes] == [True] * bool(told)
+
+
+def test_an_attention_mask_without_any_mask_is_told(caches):
+    entries = tuple(dataclasses.replace(e, has_mask=False) for e in caches["flux"].entries)
+    cache = dataclasses.replace(caches["flux"], entries=entries)
+    (note,) = cache_notes(LossSettings(attention_mask=True), cache)
+    assert "no picture has a mask" in note
+
+
 @pytest.mark.parametrize("family", ["sd15", "flux"])
 def test_core_loses_a_cancelled_training_here_it_resumes_bit_for_bit_and_the_model_is_untouched(
     family, caches, tmp_path
