@@ -34,12 +34,13 @@ def _kernel(neighbour: float) -> Tensor:
 
 
 def _unmixing(neighbour: float) -> Tensor:
-    """The inverse of `_kernel` to second order at the middle, to first around it."""
-    ratio = neighbour / (1 - 4 * neighbour)
+    """Nearly the inverse of `_kernel`: exact on flat colours, to second order at the middle."""
+    own = 1 - 4 * neighbour
     kernel = torch.zeros(3, 3)
-    kernel[1, :] = kernel[:, 1] = -ratio
-    kernel[1, 1] = 1 + 4 * ratio**2
-    return kernel / (1 - 4 * neighbour)
+    middle = (1 + 4 * (neighbour / own) ** 2) / own
+    kernel[1, :] = kernel[:, 1] = (1 - middle) / 4
+    kernel[1, 1] = middle
+    return kernel
 
 
 @torch.no_grad()
