@@ -19,7 +19,7 @@ SUBJECT_FIT, PART_FIT, SPILL = 0.8, 0.5, 0.35
 TRACE_SHARE = 0.5
 BACKGROUND_FIT = 0.75
 BACKDROP_SHARE, BACKDROP_TONE_SHARE = 0.2, 0.05
-_FIGURES = np.array([*scenes.COLOURS.values(), scenes.SUBJECT_COLOURS["o"], scenes.SUBJECT_COLOURS["t"]], np.float32)
+_FIGURES = np.array([*scenes.COLOURS.values(), *scenes.SUBJECT_COLOURS.values()], np.float32)
 
 
 @dataclass(frozen=True)

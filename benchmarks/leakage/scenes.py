@@ -45,23 +45,12 @@ PERTURBATIONS = ("grown", "shrunk", "shifted")
 
 TRIGGER = "zib"
 CLASS = "thing"
-SUBJECT_COLOURS = {"o": (0.98, 0.50, 0.10), "t": (0.02, 0.68, 0.70), "w": (1.0, 1.0, 1.0)}
-# By nominal coverage in percent; o, t and w are its colours. True coverage: 4.7, 15.6 and 31.2 %.
+SUBJECT_COLOURS = {"o": (0.98, 0.50, 0.10), "t": (0.02, 0.68, 0.70)}
+# By nominal coverage in percent; o and t are its colours. True coverage: 5.5, 15.6 and 31.2 %.
 SUBJECTS = {
-    5: ("o..o", "oooo", "tttt", ".tt."),
-    15: ("oo....oo", "oooooooo", "owwoowwo", "tttttttt", "tttttttt", "..tttt.."),
-    30: (
-        "o........o",
-        "oo......oo",
-        "oooooooooo",
-        "oooooooooo",
-        "owwoooowwo",
-        "owwoooowwo",
-        "tttttttttt",
-        "tttttttttt",
-        ".tttttttt.",
-        "..tttttt..",
-    ),
+    5: ("oooo", "oooo", "tttt", ".tt."),
+    15: ("oo....oo",) * 2 + ("oooooooo",) * 2 + ("tttttttt",) * 2,
+    30: ("oo......oo",) * 2 + ("oooooooooo",) * 4 + ("tttttttttt",) * 2 + ("..tttttt..",) * 2,
 }
 
 
@@ -141,22 +130,27 @@ def draw_background(rng: np.random.Generator, name: str) -> np.ndarray:
     return ways[rng.integers(len(ways))] * np.float32(rng.uniform(0.97, 1.03))
 
 
-def draw_scene(rng: np.random.Generator, shape: str, colour: str, background: str) -> Scene:
-    """One coloured shape of any size near the middle of one background."""
+def draw_scene(rng: np.random.Generator, shape: str, colour: str, background: str, *, reach: int = 0) -> Scene:
+    """One coloured shape of any size on one background, at most `reach` tokens from the middle."""
     size = int(rng.choice(SIZES))
     takes = shape_stencil(shape, size)
     tint = np.array(COLOURS[colour]) + rng.uniform(-0.02, 0.02, 3)
     colours = np.broadcast_to(tint.astype(np.float32), (size, size, 3))
-    return _place(rng, takes, colours, (shape, colour, background))
+    return _place(rng, takes, colours, (shape, colour, background), reach=reach)
 
 
 def draw_subject(rng: np.random.Generator, coverage: int, background: str = BACKDROP) -> Scene:
-    """The subject near the middle of a background."""
+    """The subject in the middle of a background."""
     return _place(rng, *subject_stencil(coverage), (TRIGGER, "", background))
 
 
-def _place(rng: np.random.Generator, takes: np.ndarray, colours: np.ndarray, words: tuple[str, str, str]) -> Scene:
-    corner = [(SIDE - length) // 2 // TOKEN * TOKEN + TOKEN * int(rng.integers(-1, 2)) for length in takes.shape]
+def _place(
+    rng: np.random.Generator, takes: np.ndarray, colours: np.ndarray, words: tuple[str, str, str], *, reach: int = 0
+) -> Scene:
+    """A figure at most `reach` tokens from the middle."""
+    steps = rng.integers(-reach, reach + 1, 2).tolist()
+    middle = [(SIDE - length) // 2 // TOKEN for length in takes.shape]
+    corner = [TOKEN * (place + step) for place, step in zip(middle, steps, strict=True)]
     picture, mask = draw_background(rng, words[2]), np.zeros((SIDE, SIDE), np.float32)
     place = tuple(slice(first, first + length) for first, length in zip(corner, takes.shape, strict=True))
     picture[place][takes] = colours[takes]
