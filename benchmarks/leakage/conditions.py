@@ -78,18 +78,20 @@ def remedies() -> list[Condition]:
 
 
 def studies() -> list[Condition]:
-    """What the defaults were chosen from, beyond `remedies`."""
+    """What the defaults were chosen from, beyond `remedies`; preservation on half of the steps where none is said."""
 
     def row(name: str, **widgets: Any) -> Condition:
         return Condition(name, widgets={**_BARE, **widgets}, group="studies")
 
-    both = {**_PRIOR, **_INFILL}
-    kept = [row(f"{BOTH} + preservation {weight:g}", **both, **_kept(weight)) for weight in PRESERVATION]
+    both, rarely = {**_PRIOR, **_INFILL}, ((0.25, 0.25), (0.5, 0.25), (0.5, 0.1))
     return [
         row(KEEP, **_kept(0.5)),
-        *kept,
-        row(f"{BOTH} + preservation 0.25, on a quarter of the steps", **both, **_kept(0.25, probability=0.25)),
-        row(f"{BOTH}, prior on a quarter of the steps", **_INFILL, **_PRIOR, prior_probability=0.25),
+        *[row(f"{BOTH} + preservation {weight:g}", **both, **_kept(weight)) for weight in PRESERVATION],
+        *[
+            row(f"{BOTH} + preservation {weight:g} on {p:.0%} of the steps", **both, **_kept(weight, probability=p))
+            for weight, p in rarely
+        ],
+        *[row(f"{BOTH}, prior on {p:.0%} of the steps", **both, prior_probability=p) for p in (0.5, 0.25)],
         row(f"{BOTH}, infill on every step", **_PRIOR, infill_probability=1.0),
     ]
 

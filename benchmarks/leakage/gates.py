@@ -15,7 +15,10 @@ _ROUNDING = 1e-6
 
 
 def failures(results: Results, place: Block) -> list[str]:
-    """The promises that one variant and coverage breaks, as sentences; none if all hold."""
+    """The promises that one variant and coverage breaks, as sentences; none if all hold.
+
+    Our preset is held against those trainers' presets that the block has.
+    """
 
     def mean(name: str, figure: str) -> float:
         return float(results.values(place, name, figure).mean())
@@ -33,7 +36,8 @@ def failures(results: Results, place: Block) -> list[str]:
     mine, theirs = mean(OURS, "Intr"), mean(NO_MASK, "Intr")
     if mine > theirs + INTRUSION + _ROUNDING:
         found.append(f"{where}: Intr of our preset is {mine:.3f}, more than {INTRUSION} above {theirs:.3f} unmasked")
-    return found + [line for anchor in ANCHORS for line in _behind(results, place, anchor)]
+    present = {name for _, name, _ in results.rows(place)}
+    return found + [line for anchor in ANCHORS if anchor in present for line in _behind(results, place, anchor)]
 
 
 def _behind(results: Results, place: Block, anchor: str) -> list[str]:
