@@ -39,11 +39,13 @@ def prompts() -> list[str]:
     return [prompt for group in GROUPS.values() for prompt in group]
 
 
-def frame_colour(group: int, verdict: oracle.Verdict) -> tuple[int, int, int]:
-    """Red for what should not be there; green for what should; grey where the subject is missing."""
-    if verdict.backdrop or (group == 2 and (verdict.subject or verdict.traces)):
+def frame_colour(prompt: str, verdict: oracle.Verdict) -> tuple[int, int, int]:
+    """Red for what should not be there; green for the subject, or else the background, that was asked for."""
+    unasked = scenes.TRIGGER not in prompt
+    if verdict.backdrop or (unasked and (verdict.subject or verdict.traces)):
         return BAD
-    return GOOD if group == 2 or verdict.subject else NEITHER
+    right = verdict.background == prompt.split()[-1] if unasked else verdict.subject
+    return GOOD if right else NEITHER
 
 
 def draw(rows: Sequence[Row], *, coverage: int, seed: int) -> Image.Image:
@@ -65,8 +67,7 @@ def draw(rows: Sequence[Row], *, coverage: int, seed: int) -> Image.Image:
         pen.text((GAP, y + TILE / 2 - 9), row.name, INK, _font(17), anchor="lm")
         pen.text((GAP, y + TILE / 2 + 13), row.note, (90, 90, 96), _font(12), anchor="lm")
         for column, verdict in enumerate(oracle.judge(row.pictures, coverage=coverage)):
-            plain = row.name == "base model" and column < 6
-            colour = NEITHER if plain else frame_colour(column // 3, verdict)
+            colour = frame_colour(prompts()[column], verdict)
             box = _column(column), y, _column(column) + TILE + 2 * FRAME - 1, y + TILE + 2 * FRAME - 1
             pen.rectangle(box, colour)
             canvas.paste(_tile(row.pictures[column]), (box[0] + FRAME, y + FRAME))
@@ -107,9 +108,9 @@ def _training(canvas: Image.Image, pen: ImageDraw.ImageDraw, coverage: int, seed
 def _legend(pen: ImageDraw.ImageDraw, height: int) -> None:
     x, y = LABEL, height - FOOT / 2
     for colour, text in (
-        (GOOD, "as it should be"),
-        (BAD, "training background, or the subject where nobody asked for it"),
-        (NEITHER, "subject not recognised"),
+        (GOOD, "the subject, or another prompt's background, as asked for"),
+        (BAD, "training background, or the subject unasked"),
+        (NEITHER, "neither"),
     ):
         pen.rectangle((x, y - 7, x + 14, y + 7), colour)
         pen.text((x + 22, y), text, INK, _font(14), anchor="lm")

@@ -37,13 +37,14 @@ HERE = Path(__file__).resolve().parent
 MAIN: Block = ("pixel", 15)
 # One of each kind: the mask alone, with a prior, with a floor.
 SIDE_ANCHORS = ("kohya", "ai-toolkit inverted mask prior", "OneTrainer")
-# Rows of the picture, with a line on each.
+# Rows of the picture: what they are called there, with a line on each.
 SHOWN = {
-    conditions.NO_MASK: "the whole picture counts",
-    "OneTrainer": "0.1 outside of the mask",
-    "kohya": "the mask alone",
-    "ai-toolkit inverted mask prior": "mask and prior",
-    conditions.OURS: "this pack's default",
+    conditions.NO_MASK: ("no mask", "the whole picture counts"),
+    "OneTrainer": ("OneTrainer", "weight 0.1 outside of the mask"),
+    "kohya": ("kohya", "the mask alone"),
+    "ai-toolkit inverted mask prior": ("ai-toolkit", "mask and its prior"),
+    conditions.OURS: ("masked lora", "mask, prior and infill"),
+    f"{conditions.BOTH} + preservation 0.5": ("… with preservation", "weight 0.5, half of the steps"),
 }
 
 
@@ -126,11 +127,11 @@ def draw_picture(plan: Plan) -> None:
     """Trains the conditions of the picture once more, with the first seed, and writes it."""
     world, seed = World(MAIN[0]), plan.seeds[0]
     rows = [picture.Row("base model", "before training", _paint(world, world.model))]
-    known = {c.name: c for c in [*conditions.remedies(), *conditions.presets()]}
-    for name, note in SHOWN.items():
+    known = {c.name: c for c in plan.blocks[MAIN]}
+    for name, (title, note) in SHOWN.items():
         cache = world.make_cache(MAIN[1], seed, masks=known[name].masks)
         model = world.train(cache, known[name].loss, plan.recipe, seed=seed)
-        rows.append(picture.Row(name, note, _paint(world, model)))
+        rows.append(picture.Row(title, note, _paint(world, model)))
     picture.save(picture.draw(rows, coverage=MAIN[1], seed=seed), HERE / "leakage.png")
 
 
