@@ -9,7 +9,7 @@ import comfy_extras.nodes_model_advanced
 import torch
 from torch import Tensor, nn
 
-from harness.models import small_model, small_text
+from harness.models import small_model, small_text, with_padding
 from masklora.adapters import AdapterSet
 from masklora.config import AdapterSettings, LossSettings
 from masklora.data.geometry import Geometry
@@ -17,6 +17,7 @@ from masklora.flow import add_noise, target
 from masklora.host.model import TrainableModel
 from masklora.losses import masked_objective, preservation_term
 from masklora.prior import Prior, prior_factors, prior_weights
+from masklora.tokens import Passage, TokenPlan, token_cells, visible_tokens
 
 MODES = ("off", "per block", "whole model")
 # Eighth-order central differences: with steps of 1e-2 of a unit direction the truncation error is far below 1e-12.
@@ -39,7 +40,7 @@ class Problem:
 
     With `prior` the masks are soft and the loss holds their outside to the base model; with `predicts_v` ComfyUI's
     sampling patch makes an ε model one of v. With `preservation` the first sample's caption without its trigger word
-    is held to the base model too.
+    is held to the base model too. After `plan_tokens` some tokens skip blocks, and some are not looked at.
     """
 
     def __init__(
@@ -90,11 +91,23 @@ class Problem:
         self.texts = [small_text(family, tokens=77, seed=s) for s in (0, 1)]
         self.plain_texts = [small_text(family, tokens=77, seed=2), self.texts[1]]
         self.geometries = [Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))] * 2
+        self.plan: TokenPlan | None = None
+
+    def plan_tokens(self) -> None:
+        """Six of sixteen tokens pass two of the blocks; half of the weights, and of the texts' tokens, are hidden."""
+        blocks = len(self.trainable.token_blocks)
+        seen = torch.rand(2, 16, generator=torch.Generator().manual_seed(6)) > 0.5
+        self.w = self.w * token_cells(seen, patch=2, shape=self.w.shape)
+        kept = torch.tensor([[0, 3, 5, 6, 11, 15], [1, 2, 3, 8, 12, 13]])
+        # In Flux one double and one single block, in SD 3 both joint ones.
+        passage = Passage(blocks // 2 - 1, blocks // 2, kept)
+        self.plan = TokenPlan(16, (passage,), visible_tokens(self.w, patch=2), text_padding=True)
+        self.texts = [with_padding(text, real=30 + 9 * i) for i, text in enumerate(self.texts)]
 
     def _predict(self, texts: list[dict[str, Any]] | None = None) -> Tensor:
         t = self.trainable
         noisy = add_noise(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=t.schedule)
-        return t.denoise(noisy, self.u, t.collate(texts or self.texts, self.geometries))
+        return t.denoise(noisy, self.u, t.collate(texts or self.texts, self.geometries), tokens=self.plan)
 
     def _base(self, texts: list[dict[str, Any]]) -> Tensor:
         with torch.no_grad(), self.adapters.disabled():
@@ -106,7 +119,10 @@ class Problem:
         prior = None
         if self.settings.prior_weight > 0:
             factor = prior_factors(self.u, self.settings, progress=0.5)
-            prior = Prior(self._base(self.texts), prior_weights(self.w, self.w, self.settings), factor)
+            v = prior_weights(self.w, self.w, self.settings)
+            if self.plan is not None:
+                v = v * ~token_cells(self.plan.skipped(), patch=2, shape=v.shape)
+            prior = Prior(self._base(self.texts), v, factor)
         parts = [lambda: masked_objective(self._predict(), goal, self.w, self.settings, prior=prior)[0]]
         if self.triggered is not None:
             base = self._base(self.plain_texts)
@@ -151,12 +167,14 @@ class Problem:
         return total / step
 
 
-def measure(family: str, *, dtype: torch.dtype, **options: Any) -> dict[str, Any]:
+def measure(family: str, *, dtype: torch.dtype, planned: bool = False, **options: Any) -> dict[str, Any]:
     """Relative errors of each checkpointing mode against finite differences and against each other.
 
-    `options` are those of `Problem`.
+    With `planned`, tokens are routed and hidden; `options` are those of `Problem`.
     """
     problem = Problem(family, dtype=dtype, **options)
+    if planned:
+        problem.plan_tokens()
     found = {mode: problem.gradients(mode) for mode in MODES}
     direction = problem.direction(found["off"])
     truth = problem.finite_difference(direction) if dtype == torch.float64 else None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from .errors import ConfigError
+from .tokens import parse_routes
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ MASK_SOURCES = ("auto", "folder", "sidecar", "alpha", "none")
 MASK_CHANNELS = ("luminance", "red", "green", "blue", "rgb average", "alpha")
 MISSING_MASK = ("train whole image", "skip image", "error")
 FILLS = ("keep", "grey", "mean colour", "blur", "noise", "inpaint")
-CROPS = ("centre", "mask-centred", "random", "around mask")
+CROPS = ("centre", "mask-centred", "random", "around mask", "masked crop")
 INFILLS = ("mixed", "flat colour", "blur", "other picture", "inpaint")
 REDUCTIONS = ("area", "any", "all", "nearest", "bilinear antialiased")
 ELEMENTWISE = ("mse", "l1", "smooth_l1", "huber", "huber (kohya)", "pseudo_huber (ai-toolkit)", "log_cosh")
@@ -136,6 +137,8 @@ class DatasetSettings:
     loss_multiplier: float = 1.0
     regularisation: bool = False
     caption: CaptionSettings = field(default_factory=CaptionSettings)
+    together: float = 0.5
+    subjects: str = ""
 
 
 @dataclass(frozen=True)
@@ -344,6 +347,7 @@ def check_loss(settings: LossSettings) -> LossSettings:
         check_range(widget, getattr(settings, widget), low, high)
     if settings.mask_channel:
         check_choice("mask_channel", settings.mask_channel, MASK_CHANNELS)
+    parse_routes(settings.routes)
     if settings.latent_blur and settings.latent_blur % 2 == 0:
         raise ConfigError(f"latent_blur: expected 0 or an odd number of cells, got {settings.latent_blur}.")
     if settings.floor > settings.ceiling:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .config import LossSettings
 from .data.batches import EMPTY_CAPTION, ORIGINAL, Draw, EntryLike
-from .masks import HARD_THRESHOLD, reduce_mask
+from .masks import mask_cells
+from .tokens import count_mask_tokens
 
 MASK_MEMO_BYTES = 256 * 2**20
 TEXT_MEMO = 64
@@ -113,6 +114,7 @@ class Feed:
         self._memo: dict[tuple[int, int], Tensor] = {}
         self._memo_bytes = 0
         self._texts: dict[Any, dict[str, Any]] = {}
+        self._most: dict[tuple[int, int], int] = {}
         wanted = loss.prior_weight > 0 and loss.prior_reduction != "as the mask"
         self._kinds = (loss.reduction, loss.prior_reduction) if wanted else (loss.reduction,)
 
@@ -144,6 +146,16 @@ class Feed:
             triggered=self._to_device([torch.tensor(float(one)) for one in has]) if any(has) else None,
         )
 
+    def most_mask_tokens(self, grid: tuple[int, int], *, patch: int) -> int:
+        """Mask tokens of the largest mask of this size, over all entries and variants; read once a size."""
+        if grid not in self._most:
+            entries = self.cache.entries
+            alike = [i for i, entry in enumerate(entries) if self._grid_of(entry.bucket) == grid]
+            each = [(i, variant) for i in alike for variant in range(len(entries[i].latent_keys))]
+            masks = (self._reduced(i, variant, grid)[:1] for i, variant in each)
+            self._most[grid] = max((int(count_mask_tokens(m[None], patch=patch)) for m in masks), default=0)
+        return self._most[grid]
+
     def _multiplier(self, entry: TrainEntry) -> float:
         return entry.multiplier * (self._regularisation_weight if entry.regularisation else 1.0)
 
@@ -169,10 +181,7 @@ class Feed:
         if known is not None:
             return known
         mask = self.cache.mask(self.cache.entries[index], variant).to(torch.float32)
-        if self.loss.mask_type == "hard":
-            mask = (mask > HARD_THRESHOLD).to(mask.dtype)
-        binarize = self.loss.reduction_binarize
-        small = torch.cat([reduce_mask(mask[None], grid=grid, kind=k, binarize=binarize)[0] for k in self._kinds])
+        small = torch.cat([mask_cells(mask[None], self.loss, grid=grid, kind=kind)[0] for kind in self._kinds])
         self._memo[(index, variant)] = small
         self._memo_bytes += small.nbytes
         while self._memo_bytes > MASK_MEMO_BYTES and len(self._memo) > 1:

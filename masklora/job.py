@@ -16,8 +16,10 @@ from .errors import ConfigError
 from .feed import CacheLike
 from .flow import Schedule, timestep_weights
 from .metrics import StepReport
+from .tokens import TokenModel, parse_routes, resolve_routes
 
-Denoise = Callable[[Tensor, Tensor, Any], Tensor]
+# Takes a keyword `tokens` too, where the job says what of the model's tokens can be planned.
+Denoise = Callable[..., Tensor]
 
 
 @dataclass
@@ -45,6 +47,7 @@ class TrainJob:
             that costs nothing.
         set_training: called with False around validation, then with True; for dropout.
         without_adapter: the context in which `denoise` is the base model's.
+        tokens: what planning with the model's tokens must know; None where no setting acts on tokens.
     """
 
     denoise: Denoise
@@ -65,6 +68,7 @@ class TrainJob:
     immediate: bool | None = None
     set_training: Callable[[bool], None] = lambda on: None
     without_adapter: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    tokens: TokenModel | None = None
 
 
 class Hooks:
@@ -141,6 +145,8 @@ def check_job(job: TrainJob) -> None:
     check_loss(job.loss)
     # On one made-up noise level: a weight of another kind of model must not wait for the first prediction.
     timestep_weights(torch.full((1,), 0.5), job.loss, schedule=job.schedule)
+    if job.tokens is not None:
+        resolve_routes(parse_routes(job.loss.routes), blocks=job.tokens.blocks, title=job.tokens.title)
     for name, p in job.params.items():
         if p.dtype not in (torch.float32, torch.float64):
             raise ConfigError(f"adapter: {name} is {p.dtype}, expected float32.")

@@ -37,11 +37,10 @@ def effective_weights(
 ) -> Tensor:
     """The weight (B, 1, [F,] h, w) in [0, 1] that the loss gives every latent cell.
 
-    The single path from pixels to weights: reduce to the latent grid, latent transforms, probability.
-    A hard mask is cut at 0.5 before the reduction; a cell on its edge then weighs by the share it covers.
+    The single path from pixels to weights: `mask_cells`, then `cell_weights`. Training keeps what lies between.
 
     Args:
-        mask: (B, 1, [F,] H, W) float in [0, 1] at the training geometry, or already reduced.
+        mask: (B, 1, [F,] H, W) float in [0, 1] at the training geometry.
         settings: the loss settings.
         grid: (h, w) of the latent.
         generator: the run's own, on the device of `mask`; used by edge jitter and mask probability.
@@ -50,9 +49,37 @@ def effective_weights(
         strict: (B,) bool, samples whose outside never gets weight from floor or mask probability, because it is not
             the picture's own; None for none.
     """
+    m = mask_cells(mask, settings, grid=grid, kind=settings.reduction)
+    return cell_weights(m, settings, generator=generator, thresholded=thresholded, u=u, strict=strict)
+
+
+def mask_cells(mask: Tensor, settings: LossSettings, *, grid: tuple[int, int], kind: str) -> Tensor:
+    """The mask on the latent grid before the latent transforms, (B, 1, [F,] h, w).
+
+    A hard mask is cut at 0.5 before the reduction; a cell on its edge then weighs by the share it covers, so that
+    what is cut must not be cut again.
+
+    Args:
+        mask: (B, 1, [F,] H, W) float in [0, 1] at the training geometry.
+        settings: fields `mask_type` and `reduction_binarize`.
+        grid: (h, w) of the latent.
+        kind: as for `reduce_mask`.
+    """
     if settings.mask_type == "hard":
         mask = (mask > HARD_THRESHOLD).to(mask.dtype)
-    m = reduce_mask(mask, grid=grid, kind=settings.reduction, binarize=settings.reduction_binarize)
+    return reduce_mask(mask, grid=grid, kind=kind, binarize=settings.reduction_binarize)
+
+
+def cell_weights(
+    m: Tensor,
+    settings: LossSettings,
+    *,
+    generator: torch.Generator | None = None,
+    thresholded: Tensor | None = None,
+    u: Tensor | None = None,
+    strict: Tensor | None = None,
+) -> Tensor:
+    """The weight (B, 1, [F,] h, w) in [0, 1] that the loss gives every cell this time, from `mask_cells`."""
     w = latent_weights(m, settings, generator=generator, thresholded=thresholded, u=u, strict=strict)
     return apply_mask_probability(
         w,

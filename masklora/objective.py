@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from .config import LossSettings
-from .feed import MicroBatch
+from .feed import Feed, MicroBatch
 from .flow import Schedule, add_noise, make_noise, sample_timesteps, target, timestep_weights
 from .job import TrainJob
 from .losses import masked_objective, preservation_term
-from .masks import effective_weights
+from .masks import cell_weights
 from .prior import Prior, prior_factors, prior_gate, prior_runs, prior_weights
+from .token_planner import TokenPlanner
+from .tokens import TokenPlan
 
 # Makes one part of a micro-batch's loss, with its graph, and the numbers to report.
 Term = Callable[[], tuple[Tensor, dict[str, Tensor]]]
@@ -33,6 +35,7 @@ class _Noised:
         u: noise levels (B,).
         w: effective weight (B, 1, [F,] h, w).
         omega: timestep weight (B,).
+        tokens: which tokens skip blocks and which are seen; None for all pass and are seen.
     """
 
     noisy: Tensor
@@ -40,14 +43,18 @@ class _Noised:
     u: Tensor
     w: Tensor
     omega: Tensor
+    tokens: TokenPlan | None
 
 
 class Objective:
     """The loss of a job's micro-batches."""
 
-    def __init__(self, job: TrainJob) -> None:
-        """Holds the job's schedule on its device."""
+    def __init__(
+        self, job: TrainJob, *, feed: Feed | None = None, tell: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """Holds the job's schedule on its device; `feed` and `tell` are for planning the job's tokens."""
         self.job = job
+        self.planner = TokenPlanner(job.tokens, feed=feed, tell=tell)
         table = job.schedule.alphas_cumprod
         self.schedule: Schedule = dataclasses.replace(
             job.schedule, alphas_cumprod=None if table is None else table.to(job.device)
@@ -74,7 +81,7 @@ class Objective:
             number: of the micro-batch, from which chance that the host decides is drawn.
             progress: share of the run that is done, in [0, 1).
         """
-        noised = self._noise(batch, loss, generator)
+        noised = self._noise(batch, loss, generator, progress=progress)
         parts: list[Term] = [
             functools.partial(self._masked, batch, noised, loss, number=number, progress=progress),
         ]
@@ -82,17 +89,16 @@ class Objective:
             parts.append(functools.partial(self._preservation, batch, noised, loss))
         return parts
 
-    def _noise(self, batch: MicroBatch, loss: LossSettings, generator: torch.Generator) -> _Noised:
+    def _noise(self, batch: MicroBatch, loss: LossSettings, generator: torch.Generator, *, progress: float) -> _Noised:
         schedule, x = self.schedule, batch.latents
         noise = make_noise(x, generator=generator, offset=loss.noise_offset, multires=loss.multires_noise)
         masked = (batch.masks < 1).flatten(1).any(dim=1) if loss.masked_timestep_max < 1 else None
         u = sample_timesteps(
             x.shape[0], loss, schedule=schedule, generator=generator, device=self.job.device, masked=masked
         )
-        w = effective_weights(
+        w = cell_weights(
             batch.masks,
             loss,
-            grid=batch.grid,
             generator=generator,
             thresholded=prior_gate(u, loss),
             u=u,
@@ -104,6 +110,7 @@ class Objective:
             u=u,
             w=w,
             omega=timestep_weights(u, loss, schedule=schedule),
+            tokens=self.planner(batch, w, loss, progress=progress, generator=generator),
         )
 
     def _masked(
@@ -115,9 +122,10 @@ class Objective:
         if outside and prior_runs(loss, seed=self.job.train.seed, number=number):
             factor = prior_factors(noised.u, loss, progress=progress)
             v = prior_weights(batch.masks, noised.w, loss, bicubic=batch.bicubic)
+            v = self.planner.passing(v, noised.tokens)
             prior = Prior(self._base(noised, batch.conditioning), v, factor)
         value, seen = masked_objective(
-            self.job.denoise(noised.noisy, noised.u, batch.conditioning),
+            self._predict(noised, batch.conditioning),
             noised.target,
             noised.w,
             loss,
@@ -128,12 +136,12 @@ class Objective:
         )
         return value, {**seen, "preservation": torch.full_like(seen["inside"], float("nan"))}
 
-    def _preservation(
-        self, batch: MicroBatch, noised: _Noised, loss: LossSettings
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _preservation(self, batch: MicroBatch, noised: _Noised, loss: LossSettings) -> tuple[Tensor, dict[str, Tensor]]:
+        # The whole picture is held, so all its tokens pass and are seen.
+        noised = dataclasses.replace(noised, tokens=noised.tokens and noised.tokens.whole())
         base = self._base(noised, batch.plain)
         value = preservation_term(
-            self.job.denoise(noised.noisy, noised.u, batch.plain),
+            self._predict(noised, batch.plain),
             base,
             batch.triggered * (loss.preservation_weight / loss.preservation_probability),
             loss,
@@ -142,7 +150,12 @@ class Objective:
         )
         return value, {"preservation": value.detach()}
 
+    def _predict(self, noised: _Noised, conditioning: Any) -> Tensor:
+        """What the model predicts; a model without tokens is not told of them."""
+        planned = {} if noised.tokens is None else {"tokens": noised.tokens}
+        return self.job.denoise(noised.noisy, noised.u, conditioning, **planned)
+
     def _base(self, noised: _Noised, conditioning: Any) -> Tensor:
         """The same model's prediction without the adapter, before the pass that needs memory for gradients."""
         with torch.no_grad(), self.job.without_adapter():
-            return self.job.denoise(noised.noisy, noised.u, conditioning)
+            return self._predict(noised, conditioning)

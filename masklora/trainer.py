@@ -81,7 +81,7 @@ class _Session:
             regularisation_weight=settings.regularisation_weight,
             device=job.device,
         )
-        self.objective = Objective(job)
+        self.objective = Objective(job, feed=self.feed, tell=hooks.on_message)
         self.params = list(job.params.values())
         rate = optim.resolve_learning_rate(job.optim, default=job.default_learning_rate)
         groups = optim.parameter_groups(job.params, job.optim, learning_rate=rate)
@@ -126,6 +126,8 @@ class _Session:
         summary = summarise(self.run.read_metrics())
         summary |= {"validation": self.validation, "validation_best": self.best}
         summary["best_step"] = self.run.best_step()
+        if self.objective.planner.kept:
+            summary["kept_tokens"] = self.objective.planner.kept
         self.run.write_result({"steps": self.step, "completed": completed, "summary": summary})
         adapter = self._result_weights()
         return self._outcome({n: t.cpu() for n, t in adapter.items()}, summary, self.step, completed=completed)
@@ -271,7 +273,7 @@ class _Session:
         if not self.held_out:
             return False
         self._flush()
-        loss = dataclasses.replace(self.job.loss, mask_probability=1.0, edge_jitter=0.0, prior_weight=0.0)
+        loss = dataclasses.replace(self.job.loss, mask_probability=1.0, edge_jitter=0.0, prior_weight=0.0, routes="")
         generator = torch.Generator(device=self.job.device).manual_seed(_mix(self.job.train.seed + VALIDATION_SALT, 0))
         total, count = 0.0, 0
         self.job.set_training(False)

@@ -81,7 +81,8 @@ class CacheDataset(io.ComfyNode):
                 CROPS,
                 D.crop,
                 "Which part is kept where a picture does not fit its bucket. around mask: the mask's box and a "
-                "margin, as large as the picture's own pixels allow.",
+                "margin, as large as the picture's own pixels allow. masked crop: the same box at the picture's "
+                "usual scale, as a smaller and so cheaper training picture.",
             ),
             io.Boolean.Input(
                 "flip",
@@ -156,7 +157,7 @@ class CacheDataset(io.ComfyNode):
                 "crop_margin",
                 0.0,
                 10.0,
-                "crop around mask: margin on every side, 0 to 10 times the longer side of the mask's box.",
+                "crop around mask, masked crop: margin on every side, 0 to 10 times the longer side of the mask's box.",
             ),
             number(
                 D,

@@ -16,6 +16,7 @@ from .dataset_widgets import (
     counting_inputs,
     dataset_settings,
     regularisation_input,
+    subject_inputs,
     trigger_input,
 )
 from .types import DATA_CATEGORY, MLT_DATASET, advanced, choice
@@ -78,7 +79,8 @@ class LoadDataset(io.ComfyNode):
                 "mask_folder",
                 default=SET.mask_folder,
                 tooltip="Folder of the masks, same names as the pictures, any extension: inside the picture "
-                "folder, below the input folder, or absolute. Empty = none.",
+                "folder, below the input folder, or absolute. <picture>.<name> is the mask of one of several subjects. "
+                "Empty = none.",
             ),
             trigger_input(),
             *counting_inputs(),
@@ -119,6 +121,7 @@ class LoadDataset(io.ComfyNode):
                 tooltip="How much memory at most the lists take, in gigabytes; the first picture always "
                 "fits.",
             ),
+            *subject_inputs(),
         ]
 
     @classmethod

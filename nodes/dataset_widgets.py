@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..masklora.config import CAPTION_POLICIES, FILLS, MISSING_MASK, CaptionSettings, DatasetSettings
-from .types import choice
+from .types import choice, number
 
 SET = DatasetSettings()
 CAPTION = CaptionSettings()
@@ -31,6 +31,8 @@ _SET_WIDGETS = (
     "repeats",
     "loss_multiplier",
     "regularisation",
+    "together",
+    "subjects",
 )
 
 
@@ -121,6 +123,29 @@ def caption_inputs():
             CAPTION_POLICIES,
             CAPTION.missing,
             "What a picture without a caption file gets.",
+        ),
+    ]
+
+
+def subject_inputs():
+    """How the subjects of pictures with several masks count."""
+    return [
+        number(
+            SET,
+            "together",
+            0.0,
+            1.0,
+            "Pictures with masks of several subjects: share of their repeats, 0 to 1, that shows all subjects at "
+            "once. The rest shows one subject each.",
+            step=0.05,
+        ),
+        io.String.Input(
+            "subjects",
+            default=SET.subjects,
+            multiline=True,
+            placeholder="anna: 2: a photo of anna",
+            tooltip="Weights, above 0, of subjects whose masks are named <picture>.<name>.png, one a line: "
+            "name: weight, or name: weight: caption. Subjects that are not listed have weight 1.",
         ),
     ]
 

@@ -78,8 +78,7 @@ def fade_inputs():
             "prior_pivot",
             0.0,
             1.0,
-            "prior_timestep_schedule: noise level, 0 to 1, below which the prior fades. blissful-tuner: 300 of "
-            "1000.",
+            "prior_timestep_schedule: noise level, 0 to 1, below which the prior fades. blissful-tuner: 300 of 1000.",
         ),
         number(
             LOSS,
@@ -169,8 +168,8 @@ def token_inputs():
             "routes",
             default=LOSS.routes,
             tooltip="Token routing (TREAD): share of the tokens, 0 to 1, that skip blocks, then the first and the "
-            "last of these blocks, such as 0.75: 2..-3; several apart by ;. Negative numbers count from the last "
-            "block. Empty = off. Faster steps. FLUX.1 and Stable Diffusion 3. SimpleTuner has it too.",
+            "last of these blocks, such as 0.75: 2..-3; several apart by ;. Blocks count from 0, negative numbers "
+            "from the last block. Empty = off. Faster steps. FLUX.1 and Stable Diffusion 3. SimpleTuner has it too.",
         ),
         choice(
             "route_selection",

@@ -57,6 +57,22 @@ def test_a_mask_of_ones_equals_mse_bit_for_bit(shape, normalize, area):
         assert torch.equal(gradient, plain.grad)
 
 
+TORCHS = {"l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss, "huber": F.huber_loss}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ELEMENTWISE if kind != "mse"])
+@pytest.mark.parametrize("normalize", NORMALIZE)
+def test_a_mask_of_ones_equals_the_plain_mean_of_every_other_loss_bit_for_bit(normalize, kind):
+    pred, target = draws((3, 4, 7, 9))
+    settings = LossSettings(normalize=normalize, elementwise=kind)
+    loss, gradient = loss_and_gradient(pred, target, torch.ones(3, 1, 7, 9), settings)
+    plain = pred.clone().requires_grad_()
+    e = TORCHS[kind](plain, target, reduction="none") if kind in TORCHS else elementwise_loss(plain, target, kind=kind)
+    e.mean(dim=(1, 2, 3)).mean().backward()
+    assert torch.equal(loss, e.detach().mean(dim=(1, 2, 3)).mean())
+    assert torch.equal(gradient, plain.grad)
+
+
 @pytest.mark.parametrize("normalize", NORMALIZE)
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_the_outside_share_leaves_a_mask_of_ones_at_mse_bit_for_bit(normalize, share):
@@ -83,14 +99,15 @@ def test_no_gradient_outside_the_mask(normalize, kind):
     assert torch.count_nonzero(gradient[inside]) > 0.9 * inside.sum()
 
 
+@pytest.mark.parametrize("kind", ELEMENTWISE)
 @pytest.mark.parametrize("share", [0.0, 0.4])
 @pytest.mark.parametrize("area_min", [0.05, 0.0])
 @pytest.mark.parametrize("normalize", NORMALIZE)
-def test_a_black_sample_contributes_exactly_nothing(normalize, area_min, share):
+def test_a_black_sample_contributes_exactly_nothing(normalize, area_min, share, kind):
     pred, target = draws((3, 4, 12, 10))
     w = weights(pred.shape)
     w[1] = 0
-    settings = LossSettings(normalize=normalize, area_min=area_min, outside_share=share)
+    settings = LossSettings(normalize=normalize, area_min=area_min, outside_share=share, elementwise=kind)
     loss, gradient = loss_and_gradient(pred, target, w, settings)
     changed = pred.clone()
     changed[1] += 100
@@ -101,12 +118,14 @@ def test_a_black_sample_contributes_exactly_nothing(normalize, area_min, share):
     assert torch.equal(gradient, other)
 
 
+@pytest.mark.parametrize("kind", ELEMENTWISE)
 @pytest.mark.parametrize("area_beta", [1.0, 0.5, 0.0])
 @pytest.mark.parametrize("area_min", [0.05, 0.0])
 @pytest.mark.parametrize("normalize", NORMALIZE)
-def test_a_black_batch_is_exactly_zero_with_a_zero_gradient(normalize, area_min, area_beta):
+def test_a_black_batch_is_exactly_zero_with_a_zero_gradient(normalize, area_min, area_beta, kind):
     pred, target = draws((3, 4, 12, 10))
-    settings = LossSettings(normalize=normalize, area_min=area_min, area_beta=area_beta, outside_share=0.3)
+    areas = {"area_min": area_min, "area_beta": area_beta}
+    settings = LossSettings(normalize=normalize, elementwise=kind, outside_share=0.3, **areas)
     factors = {"omega": torch.tensor([1.0, 50.0, 2.0]), "multiplier": torch.full((3,), 3.0)}
     loss, gradient = loss_and_gradient(pred, target, torch.zeros(3, 1, 12, 10), settings, **factors)
     assert loss == 0

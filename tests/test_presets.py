@@ -92,6 +92,19 @@ def test_simpletuner_segmentation(batch):
     compare(apply_preset("SimpleTuner segmentation"), formula, batch)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_simpletuner_s_probability_counts_for_segmentation_alone_and_once_a_batch(batch):
+    """bghira/SimpleTuner: simpletuner/helpers/models/common.py:6418; where the draw fails there is no mask at all."""
+    base = LossSettings(mask_probability=0.25, prior_weight=PRESET_DECIDES)
+    assert apply_preset("SimpleTuner mask", base).mask_probability == 1
+    assert overruled_options("SimpleTuner mask", base) == ("mask_probability",)
+    settings = apply_preset("SimpleTuner segmentation", base)
+    assert (settings.mask_probability, settings.mask_probability_scope) == (0.25, "batch")
+    drawn = torch.rand(1, generator=torch.Generator().manual_seed(0)).item()
+    assert drawn > 0.25
+    compare(settings, lambda pixels, squared, omega, c: scaled_mean(squared, omega, c), batch)
+
+
 @pytest.mark.parametrize("mask_min_value", [0.0, 0.2])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_ai_toolkit(batch, mask_min_value):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness.toy import Recorder, ToyNet, open_run, same, toy_job, train_toy
-from masklora.config import NORMALIZE, LossSettings, check_loss
+from masklora.config import ELEMENTWISE, NORMALIZE, LossSettings, check_loss
 from masklora.errors import ConfigError
 from masklora.losses import masked_mean, masked_objective, prior_term
 from masklora.prior import Prior, prior_factors, prior_runs, prior_weights
@@ -71,13 +71,38 @@ def test_a_tiny_outside_never_becomes_a_full_strength_term():
     assert tiny < 0.1 * e
 
 
-def test_a_full_mask_has_no_prior_and_a_zero_finite_gradient():
+@pytest.mark.parametrize("kind", ELEMENTWISE)
+@pytest.mark.parametrize("area_min", [0.05, 0.0])
+@pytest.mark.parametrize("normalize", NORMALIZE)
+def test_a_full_mask_has_no_prior_and_a_zero_finite_gradient(normalize, area_min, kind):
+    settings = replace(WITH, prior_normalize=normalize, area_min=area_min, elementwise=kind)
     pred, _, base, m = draws()
     pred.requires_grad_()
-    term = prior_term(pred, prior_of(base, torch.ones_like(m)), WITH)
+    term = prior_term(pred, prior_of(base, torch.ones_like(m)), settings)
     term.backward()
     assert term.item() == 0
     assert not pred.grad.any()
+
+    m[1] = 1
+    pred.grad = None
+    term = prior_term(pred, prior_of(base, m), settings)
+    term.backward()
+    assert term > 0
+    assert torch.isfinite(pred.grad).all()
+    assert not pred.grad[1].any() and pred.grad[0].any() and pred.grad[2].any()
+
+
+@pytest.mark.parametrize("kind", ELEMENTWISE)
+@pytest.mark.parametrize("normalize", NORMALIZE)
+def test_the_prior_has_no_gradient_inside_the_mask(normalize, kind):
+    settings = replace(WITH, prior_normalize=normalize, elementwise=kind)
+    pred, _, base, m = draws()
+    hard = (m > 0.5).to(m.dtype)
+    pred.requires_grad_()
+    prior_term(pred, prior_of(base, hard), settings).backward()
+    inside = (hard == 1).expand_as(pred)
+    assert not pred.grad[inside].any()
+    assert pred.grad[~inside].all()
 
 
 def test_the_gradient_of_the_whole_loss_agrees_with_finite_differences_in_float64():

@@ -138,6 +138,15 @@ def test_a_step_computes_the_masked_objective_with_each_sample_s_own_caption(tmp
     assert recorder.reports[0].samples == tuple(e.name for e in entries)
 
 
+@pytest.mark.parametrize("mask_type", ["soft", "hard"])
+def test_cells_that_a_mask_covers_in_part_weigh_by_their_share_in_every_step(tmp_path, mask_type):
+    """A hard mask was once cut again on the latent grid, where thin parts vanished."""
+    job, recorder = toy_job(loss=LossSettings(mask_type=mask_type)), Recorder()
+    train_toy(tmp_path, job, recorder)
+    shares = {(width // 2 + 3) / width for width, _ in GRIDS}
+    assert {report.coverage for report in recorder.reports} == shares
+
+
 def test_training_learns_inside_the_mask(tmp_path):
     job = toy_job(steps=120, optim=OptimizerSettings(learning_rate=2e-2))
     job.cache.latent = lambda entry, variant, infill: torch.full((4, *GRIDS[entry.bucket]), 3.0)

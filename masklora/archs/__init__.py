@@ -1,7 +1,7 @@
 """The model families that can be trained; add a file and one line here for a new one."""
 
 from ..errors import FamilyError
-from .family import Family, Resolved, resolve
+from .family import Family, Resolved, TokenLayout, check_tokens, resolve
 from .flux import FLUX
 from .sd3 import SD3
 from .sd15 import SD15
@@ -23,4 +23,4 @@ def find_family(config: str) -> Family:
     raise FamilyError(f"model: {config} cannot be trained yet. Connect a MODEL of one of these families: {known}.")
 
 
-__all__ = ["FAMILIES", "Family", "Resolved", "find_family", "resolve"]
+__all__ = ["FAMILIES", "Family", "Resolved", "TokenLayout", "check_tokens", "find_family", "resolve"]

@@ -24,6 +24,37 @@ class Defaults:
 
 
 @dataclass(frozen=True)
+class BlockTokens:
+    """Where a class of blocks takes its image tokens and gives them back.
+
+    Attributes:
+        argument: Place or keyword of the argument that holds them, (B, tokens, width).
+        result: Place in the tuple that the block returns; None where it returns that one tensor.
+        joined: Whether the text tokens lie in front of them in the same tensor.
+    """
+
+    argument: int | str
+    result: int | None
+    joined: bool
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """How the tokens of a transformer pass its blocks. In attention the text tokens lie in front of the image tokens.
+
+    Attributes:
+        blocks: By block class, in the order in which the tokens pass them.
+        rotary: Keyword of the table of positions that every block is given, text in front; None where the
+            positions are in the tokens themselves.
+        rotary_axis: The axis of that table which counts the tokens.
+    """
+
+    blocks: dict[str, BlockTokens] = field(hash=False)
+    rotary: str | None = None
+    rotary_axis: int = 1
+
+
+@dataclass(frozen=True)
 class Family:
     """One family of diffusion models as ComfyUI holds them.
 
@@ -40,6 +71,7 @@ class Family:
         gate_arguments: Keyword arguments of the blocks that scale those results before they are added.
         gate_layers: Layers in the blocks that do.
         mutates: Whether those modules write to their inputs in place.
+        tokens: How image tokens pass the blocks; None for U-Nets, which have no run of tokens.
         targets: Regular expressions (full match on the module path) by preset name.
         text_repeats: Whether texts of unequal token count may be repeated to a common length; else samples
             of unequal text length run one by one.
@@ -62,6 +94,7 @@ class Family:
     gate_arguments: tuple[str, ...]
     gate_layers: tuple[str, ...]
     mutates: bool
+    tokens: TokenLayout | None
     targets: dict[str, str] = field(hash=False)
     text_repeats: bool
     size_conditioning: bool
@@ -79,6 +112,25 @@ class Resolved:
     adapter: AdapterSettings
     optimizer: OptimizerSettings
     train: TrainSettings
+
+
+def check_tokens(family: Family, loss: LossSettings) -> None:
+    """Nothing if the family has the tokens that the loss settings act on.
+
+    Raises:
+        ConfigError: A U-Net has none; names the widget and what does the same there.
+    """
+    if family.tokens is not None:
+        return
+    instead = 'Cache Dataset with crop "masked crop" spends the steps on the masked part instead'
+    asked = {
+        "routes": (loss.routes.strip(), f"Empty it; {instead}."),
+        "attention_mask": (loss.attention_mask, f"Switch it off; {instead}."),
+        "text_padding_mask": (loss.text_padding_mask, "Switch it off; this model was trained to see the padding."),
+    }
+    for widget, (on, remedy) in asked.items():
+        if on:
+            raise ConfigError(f"{widget}: {family.title} is a U-Net, which has no tokens for it. {remedy}")
 
 
 def resolve(

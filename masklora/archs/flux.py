@@ -1,6 +1,6 @@
 """FLUX.1 dev and schnell."""
 
-from .family import Defaults, Family
+from .family import BlockTokens, Defaults, Family, TokenLayout
 
 _ATTENTION = r"double_blocks\.\d+\.(img|txt)_attn\.(qkv|proj)|single_blocks\.\d+\.linear[12]"
 _FEED_FORWARD = r"double_blocks\.\d+\.(img|txt)_mlp\.[02]"
@@ -18,6 +18,14 @@ FLUX = Family(
     gate_arguments=("vec",),
     gate_layers=("img_mod", "txt_mod", "modulation"),
     mutates=True,
+    tokens=TokenLayout(
+        blocks={
+            "DoubleStreamBlock": BlockTokens(argument="img", result=0, joined=False),
+            "SingleStreamBlock": BlockTokens(argument=0, result=None, joined=True),
+        },
+        rotary="pe",
+        rotary_axis=2,
+    ),
     targets={
         "default": f"{_ATTENTION}|{_FEED_FORWARD}",
         "attention": _ATTENTION,

@@ -16,6 +16,7 @@ SD15 = Family(
     gate_arguments=(),
     gate_layers=(),
     mutates=False,
+    tokens=None,
     targets=UNET_TARGETS,
     text_repeats=True,
     size_conditioning=False,

@@ -1,6 +1,6 @@
 """Stable Diffusion 3 and 3.5."""
 
-from .family import Defaults, Family
+from .family import BlockTokens, Defaults, Family, TokenLayout
 
 _ATTENTION = r"joint_blocks\.\d+\.(context|x)_block\.attn2?\.(qkv|proj)"
 _FEED_FORWARD = r"joint_blocks\.\d+\.(context|x)_block\.mlp\.fc[12]"
@@ -18,6 +18,7 @@ SD3 = Family(
     gate_arguments=("c",),
     gate_layers=("x_block.adaLN_modulation", "context_block.adaLN_modulation"),
     mutates=False,
+    tokens=TokenLayout(blocks={"JointBlock": BlockTokens(argument=1, result=1, joined=False)}),
     targets={
         "default": f"{_ATTENTION}|{_FEED_FORWARD}",
         "attention": _ATTENTION,

@@ -16,6 +16,7 @@ SDXL = Family(
     gate_arguments=(),
     gate_layers=(),
     mutates=False,
+    tokens=None,
     targets=UNET_TARGETS,
     text_repeats=True,
     size_conditioning=True,

@@ -30,6 +30,11 @@ class EntryLike(Protocol):
         ...
 
     @property
+    def picture(self) -> str:
+        """Equal for entries that show the same picture; empty for one that has it alone."""
+        ...
+
+    @property
     def bucket(self) -> tuple[int, int]:
         """(width, height) of the training picture."""
         ...
@@ -110,14 +115,21 @@ def split_validation(names: Sequence[str], *, share: float, seed: int) -> tuple[
 def split_entries(entries: Sequence[EntryLike], *, share: float, seed: int) -> tuple[list[int], list[int]]:
     """`split_validation` over cache entries; regularisation pictures are never held out.
 
+    Entries of one picture, such as its subjects, are held out together or not at all: a loss on what was
+    trained under another mask says nothing.
+
     Args:
-        entries: of the cache, with `name` and `regularisation`.
-        share: part to hold out, in [0, 1).
+        entries: of the cache, with `name`, `picture` and `regularisation`.
+        share: part of the pictures to hold out, in [0, 1).
         seed: of the run.
     """
-    regular = [i for i, e in enumerate(entries) if not e.regularisation]
-    _, held = split_validation([entries[i].name for i in regular], share=share, seed=seed)
-    out = {regular[i] for i in held}
+    pictures: dict[str, list[int]] = {}
+    for i, entry in enumerate(entries):
+        if not entry.regularisation:
+            pictures.setdefault(entry.picture or f"name {entry.name}", []).append(i)
+    shown = list(pictures.values())
+    _, held = split_validation([entries[same[0]].name for same in shown], share=share, seed=seed)
+    out = {i for number in held for i in shown[number]}
     return [i for i in range(len(entries)) if i not in out], sorted(out)
 
 

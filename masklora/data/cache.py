@@ -6,7 +6,7 @@ found by content-hash keys (`keys`), wherever they are kept (`store`).
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from ..config import CacheSettings
 from ..errors import CacheError, ConfigError
 from .batches import ORIGINAL
 from .builder import Builder, Cancel, Encoder, TextEncoder
+from .crops import MASKED, saving_note
 from .dataset import Dataset
 from .keys import digest, text_key
 from .mask_bytes import decode_mask
 from .plan import Entry, Progress, check_settings, plan_entries
 from .store import DiskStore, MemoryStore, Store
+from .subjects import parse_subjects
 
 
 @dataclass
@@ -107,6 +109,8 @@ class Cache:
             sizes[entry.bucket] = sizes.get(entry.bucket, 0) + 1
         lines = [f"{len(self.entries)} pictures in {len(sizes)} buckets:"]
         lines += [f"  {w}×{h}: {count}" for (w, h), count in sorted(sizes.items())]
+        if self.settings.crop == MASKED:
+            lines.append(saving_note(self.entries, self.settings))
         kinds = Counter(infill.kind for entry in self.entries for infill in entry.infills)
         if kinds:
             told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
@@ -188,24 +192,29 @@ def build_cache(
 
 def _sources(dataset: Dataset) -> tuple[dict[str, Any], ...]:
     found: dict[str, dict[str, Any]] = {}
+    pictures: defaultdict[str, set[str]] = defaultdict(set)
     for sample in dataset.samples:
         settings, transform = asdict(sample.settings), asdict(sample.transform)
-        # A folder is told by its last name: metadata travels with the LoRA, and paths hold people's names.
+        # A folder is told by its last name: metadata travels with the LoRA, and paths hold people's names, as
+        # those of subjects are.
         settings["folder"], settings["mask_folder"] = (Path(settings[k]).name for k in ("folder", "mask_folder"))
+        settings["subjects"] = ", ".join(f"{rule.weight:g}" for rule in parse_subjects(settings["subjects"]).values())
         key = digest("source", settings, transform, sample.made_by)
         info = found.setdefault(
             key,
             {
                 "name": settings["folder"],
                 "images": 0,
-                "num_repeats": sample.repeats,
+                "num_repeats": sample.settings.repeats * sample.weight,
                 "regularisation": sample.settings.regularisation,
                 "settings": settings,
                 "mask_transforms": transform,
                 "masks_made_by": sample.made_by,
             },
         )
-        info["images"] += 1
+        # The subjects of a picture are samples, not pictures.
+        pictures[key].add(sample.picture_key)
+        info["images"] = len(pictures[key])
     return tuple(found.values())
 
 

@@ -84,7 +84,7 @@ def replace_masks(
                 "Paint a mask in the mask editor and save it there."
             )
         packed = None if weights is None else pack_mask(weights)
-        samples[index] = replace(sample, mask=packed, mask_path=None, alpha=False, transform=MaskTransform())
+        samples[index] = replace(sample, mask=packed, mask_path=None, parts=(), alpha=False, transform=MaskTransform())
     return Dataset(tuple(samples), dataset.report)
 
 

@@ -17,6 +17,7 @@ from .geometry import ASPECT_TOLERANCE, Geometry, apply_mask
 from .mask_bytes import PackedMask
 from .reading import ImageData, read_image, read_mask
 from .report import MatchReport, merge_reports
+from .subjects import MaskPart
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,9 @@ class Sample:
     unless it is opaque. `image` (float32 (H, W, 3|4)) is set for samples in memory, `mask` (float32 (H, W) in
     0..1, or packed) for masks in memory, which come before every other. `weight` multiplies the repeats;
     `repeats` is the product. `made_by` tells which generators made the mask, for the metadata.
+
+    Where a picture has masks of several subjects, each sample of it shows one `subject`, or `TOGETHER` all of
+    them, as the union of the files in `parts`; `share` is its part of the picture's repeats.
     """
 
     key: str
@@ -42,11 +46,24 @@ class Sample:
     alpha: bool = False
     weight: float = 1.0
     made_by: str = ""
+    subject: str = ""
+    parts: tuple[MaskPart, ...] = ()
+    share: float = 1.0
 
     @property
     def repeats(self) -> float:
         """How often an epoch shows the sample; a fraction is a sampling weight."""
-        return self.settings.repeats * self.weight
+        return self.settings.repeats * self.weight * self.share
+
+    @property
+    def picture(self) -> str:
+        """The picture's name, without the subject's."""
+        return self.name.removesuffix(f" [{self.subject}]") if self.subject else self.name
+
+    @property
+    def picture_key(self) -> str:
+        """The key without the subject's name: equal for the samples of one picture, and only for them."""
+        return self.key.replace(f" [{self.subject}]", "") if self.subject else self.key
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +146,7 @@ def load_sample(sample: Sample) -> LoadedSample:
     else:
         data = _read(sample)
         rgb, alpha = data.rgb, data.alpha
-    mask = _transformed(sample, _raw_mask(sample, alpha))
+    mask = _mask_of(sample, alpha)
     if mask is None:
         return LoadedSample(rgb, np.ones(rgb.shape[:2], np.float32), False)
     return LoadedSample(rgb, mask, True)
@@ -145,7 +162,7 @@ def load_mask(sample: Sample) -> np.ndarray | None:
         DataError, MaskError: as `load_sample`.
     """
     alpha = _read(sample).alpha if sample.alpha and sample.image is None else None
-    return _transformed(sample, _raw_mask(sample, alpha))
+    return _mask_of(sample, alpha)
 
 
 def fit_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -193,15 +210,40 @@ def _read(sample: Sample) -> ImageData:
         return read_image(path)
 
 
+def _mask_of(sample: Sample, alpha: np.ndarray | None) -> np.ndarray | None:
+    if sample.mask is None and sample.parts:
+        return _union(sample)
+    return _transformed(sample, _raw_mask(sample, alpha))
+
+
+def _union(sample: Sample) -> np.ndarray | None:
+    """The largest of the parts' masks at each pixel: each transformed, as in its subject's own sample, and weighed.
+
+    Transformed first, because the union of inverted masks is not the inverted union.
+    """
+    united = None
+    for part in sample.parts:
+        raw = _read_mask(sample, part.path)
+        mask = transform_mask(raw, sample.transform, scale=raw.shape[1] / sample.size[0]) * np.float32(part.weight)
+        if united is not None and mask.shape != united.shape:
+            mask, united = fit_mask(mask, sample.size), fit_mask(united, sample.size)
+        united = mask if united is None else np.maximum(united, mask)
+    return united
+
+
+def _read_mask(sample: Sample, path: Path) -> np.ndarray:
+    label = f"{sample.name} (mask {path.name})"
+    with naming(path, label, MaskError):
+        mask = read_mask(path, sample.settings.mask_channel)
+    check_aspect(label, (mask.shape[1], mask.shape[0]), sample.size)
+    return mask
+
+
 def _raw_mask(sample: Sample, alpha: np.ndarray | None) -> np.ndarray | None:
     if sample.mask is not None:
         return sample.mask.unpack() if isinstance(sample.mask, PackedMask) else sample.mask
     if sample.mask_path is not None:
-        label = f"{sample.name} (mask {sample.mask_path.name})"
-        with naming(sample.mask_path, label, MaskError):
-            mask = read_mask(sample.mask_path, sample.settings.mask_channel)
-        check_aspect(label, (mask.shape[1], mask.shape[0]), sample.size)
-        return mask
+        return _read_mask(sample, sample.mask_path)
     return alpha if sample.alpha else None
 
 

@@ -164,14 +164,50 @@ def plan_box_geometry(
     scale = min(out_w / max(shown_w + around, 1.0), out_h / max(shown_h + around, 1.0))
     scale = min(max(scale, least), max(least, 1.0))
     resized = max(cover[0], round(width * scale)), max(cover[1], round(height * scale))
-    mid_x, mid_y = (box[0] + box[2]) / 2 * resized[0], (box[1] + box[3]) / 2 * resized[1]
-    left, top = _offset(mid_x, out_w, resized[0] - out_w), _offset(mid_y, out_h, resized[1] - out_h)
-    if angle:
-        room = (out_w - shown_w * scale) / 2, (out_h - shown_h * scale) / 2
-        away = mid_x - left - out_w / 2, mid_y - top - out_h / 2
-        kept = _turned_into_view(away, room, cos=cos, sin=sin)
-        left, top = round(mid_x - kept[0] - out_w / 2), round(mid_y - kept[1] - out_h / 2)
+    middle = (box[0] + box[2]) / 2 * resized[0], (box[1] + box[3]) / 2 * resized[1]
+    left, top = _place(resized, bucket, middle, shown=(shown_w * scale, shown_h * scale), angle=angle)
     return Geometry(source, resized, (left, top, out_w, out_h), angle=angle)
+
+
+def plan_cut_geometry(
+    source: tuple[int, int],
+    bucket: tuple[int, int],
+    size: tuple[int, int],
+    box: tuple[float, float, float, float],
+    *,
+    angle: float = 0.0,
+    upscale: bool = False,
+) -> Geometry:
+    """The geometry that cuts `size` around a box out of the source at the scale at which it fills `bucket`.
+
+    The crop stays inside the picture unless it is turned, and then leaves it only as far as the box needs to
+    stay in sight.
+
+    Args:
+        source: Width and height of the picture after EXIF orientation.
+        bucket: Width and height of the whole training picture, which give the scale.
+        size: Width and height to cut out, at most the bucket's.
+        box: (left, top, right, bottom) in fractions of the source (see `mask_box`).
+        angle: Degrees by which what the crop shows is turned counter-clockwise.
+        upscale: Whether a source smaller than the bucket may be enlarged.
+
+    Raises:
+        DataError: The source is smaller than the bucket and `upscale` is off.
+    """
+    resized = plan_geometry(source, bucket, upscale=upscale).resized
+    left, top, right, bottom = pixel_box(box, resized)
+    cos, sin = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
+    width, height = right - left, bottom - top
+    shown = cos * width + sin * height, sin * width + cos * height
+    x, y = _place(resized, size, ((left + right) / 2, (top + bottom) / 2), shown=shown, angle=angle)
+    return Geometry(source, resized, (x, y, *size), angle=angle)
+
+
+def pixel_box(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The smallest box of whole pixels of a picture of `size` that holds a box in fractions."""
+    left, top = (math.floor(edge * length + 1e-6) for edge, length in zip(box[:2], size, strict=True))
+    right, bottom = (math.ceil(edge * length - 1e-6) for edge, length in zip(box[2:], size, strict=True))
+    return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
 def box_centre(box: tuple[float, float, float, float] | None) -> tuple[float, float] | None:
@@ -179,10 +215,14 @@ def box_centre(box: tuple[float, float, float, float] | None) -> tuple[float, fl
     return None if box is None else ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
 
 
-def mask_box(mask: np.ndarray) -> tuple[float, float, float, float] | None:
+def mask_box(mask: np.ndarray, *, least: float = 1.0) -> tuple[float, float, float, float] | None:
     """Bounding box (left, top, right, bottom) of a mask (H, W) in 0..1, as fractions of its size.
 
     The box counts pixels above half of the mask's maximum, so faint feathering does not move it.
+
+    Args:
+        mask: float32 (H, W).
+        least: Relative weight, above 0 to 1, of the faintest part that must lie in the box.
 
     Returns:
         None for a mask that is zero everywhere.
@@ -190,7 +230,7 @@ def mask_box(mask: np.ndarray) -> tuple[float, float, float, float] | None:
     peak = float(mask.max(initial=0.0))
     if peak <= 0:
         return None
-    inside = mask > peak / 2
+    inside = mask > peak * least / 2
     columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
     height, width = mask.shape
     return (
@@ -251,6 +291,26 @@ def _check_aspect(mask: tuple[int, int], image: tuple[int, int]) -> None:
         raise MaskError(
             f"the mask is {mask_w}×{mask_h} but the image is {width}×{height}. Save the mask at the image's size."
         )
+
+
+def _place(
+    resized: tuple[int, int],
+    size: tuple[int, int],
+    middle: tuple[float, float],
+    *,
+    shown: tuple[float, float],
+    angle: float,
+) -> tuple[int, int]:
+    """Left and top of a crop as close around `middle` as the borders allow; `shown` is what must stay in view."""
+    (width, height), (mid_x, mid_y) = size, middle
+    left, top = _offset(mid_x, width, resized[0] - width), _offset(mid_y, height, resized[1] - height)
+    if not angle:
+        return left, top
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    room = (width - shown[0]) / 2, (height - shown[1]) / 2
+    away = mid_x - left - width / 2, mid_y - top - height / 2
+    kept = _turned_into_view(away, room, cos=cos, sin=sin)
+    return round(mid_x - kept[0] - width / 2), round(mid_y - kept[1] - height / 2)
 
 
 def _turned_into_view(

@@ -20,9 +20,10 @@ import numpy as np
 from ..config import INFILLS
 from ..errors import MaskError
 from ..masks import grow_mask
-from .dataset import LoadedSample
+from .dataset import LoadedSample, Sample
 from .geometry import apply_image, apply_mask, plan_geometry
 from .keys import digest
+from .subjects import TOGETHER
 
 MIXED, FLAT, BLUR, OTHER, INPAINT = INFILLS
 KINDS = (FLAT, OTHER, BLUR, INPAINT)
@@ -49,9 +50,25 @@ class Infill:
 class DonorRing:
     """Samples on a ring of hashes, so that adding or removing one changes few pictures' donors, not all."""
 
-    def __init__(self, keys: Sequence[str]) -> None:
-        """The ring of samples by their unique keys, in the data set's order."""
-        self._places = sorted((_chance("donor", key), index) for index, key in enumerate(keys))
+    def __init__(
+        self, keys: Sequence[str], *, pictures: Sequence[Any] | None = None, silent: Collection[int] = ()
+    ) -> None:
+        """The ring of samples by their unique keys, in the data set's order.
+
+        Args:
+            keys: Of the samples.
+            pictures: What is equal for samples that show the same picture; each is one of its own by default.
+            silent: Samples that lend nothing.
+        """
+        self._places = sorted((_chance("donor", key), i) for i, key in enumerate(keys) if i not in silent)
+        self._pictures = range(len(keys)) if pictures is None else pictures
+        self._shown: dict[Any, set[int]] = {}
+        for index, picture in enumerate(self._pictures):
+            self._shown.setdefault(picture, set()).add(index)
+
+    def alike(self, index: int) -> set[int]:
+        """The samples that show the same picture as one does, itself among them."""
+        return self._shown[self._pictures[index]]
 
     def draw(self, place: int, taken: Collection[int]) -> int | None:
         """The first sample at or after a place of the ring that is not taken; None if all are."""
@@ -61,6 +78,18 @@ class DonorRing:
             if found not in taken:
                 return found
         return None
+
+
+def donor_ring(samples: Sequence[Sample]) -> DonorRing:
+    """The ring of a data set's samples; a picture of several subjects lends its background without any of them."""
+    pictures = [id(sample.image) if sample.image_path is None else sample.image_path for sample in samples]
+    whole = {p for p, sample in zip(pictures, samples, strict=True) if sample.subject == TOGETHER}
+    silent = {
+        i
+        for i, (p, sample) in enumerate(zip(pictures, samples, strict=True))
+        if p in whole and sample.subject not in ("", TOGETHER)
+    }
+    return DonorRing([sample.key for sample in samples], pictures=pictures, silent=silent)
 
 
 def plan_infills(
@@ -75,7 +104,7 @@ def plan_infills(
             backgrounds, then the others in an order of the sample's own; else one kind for all.
         count: How many.
         seed: Of the cache.
-        ring: All samples. Where there is no other one, a flat colour stands in for another picture.
+        ring: All samples. Where there is no other picture, a flat colour stands in for one.
 
     Returns:
         At most `count` infills, no two alike: there is but one blur and one inpainting of a picture, and each
@@ -85,14 +114,15 @@ def plan_infills(
     others = [KINDS[1:][i] for i in random.permutation(len(KINDS) - 1)]
     order = [FLAT, *others] if kind == MIXED else [kind]
     found: dict[Infill, None] = {}
-    taken = {index}
+    own = ring.alike(index)
+    taken = set(own)
     for number in range(count):
         chosen, place = order[number % len(order)], _chance("infill", seed, key, number)
         donor = ring.draw(place, taken) if chosen == OTHER else None
         if donor is not None:
-            taken.add(donor)
+            taken |= ring.alike(donor)
             found[Infill(OTHER, donor=donor)] = None
-        elif chosen == FLAT or (chosen == OTHER and taken == {index}):
+        elif chosen == FLAT or (chosen == OTHER and taken == own):
             found[Infill(FLAT, place)] = None
         elif chosen != OTHER:
             found[Infill(chosen)] = None

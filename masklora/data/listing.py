@@ -5,66 +5,50 @@ Masks are matched by name only; alpha, which needs the picture itself, is decide
 
 from __future__ import annotations
 
-import os
-import re
-import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from ..config import MASK_CHANNELS, MASK_SOURCES, MISSING_MASK, DatasetSettings, check_choice
+from ..config import MASK_CHANNELS, MASK_SOURCES, MISSING_MASK, DatasetSettings, check_choice, check_range
 from ..errors import ConfigError, DataError, MaskError
 from .captions import caption_extension, check_captions, read_caption
 from .report import MatchReport
+from .subjects import TOGETHER, Found, MaskPart, check_known, make_views, parse_subjects, split_stem, subject_notes
+from .tree import IMAGE_EXTENSIONS, Allowed, File, Tree, join, natural_key, walk
 
-IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
 # Suffix of the stem, and the extensions it is used with (all of them where empty).
 SIDECAR_SUFFIXES = (("-masklabel", (".png",)), ("_wmask", (".png",)), ("_mask", ()), (".mask", ()))
 MASK_FOLDER_NAMES = frozenset({"mask", "masks"})
-SKIPPED_FOLDERS = frozenset({"__MACOSX", "$RECYCLE.BIN"})
-
-Allowed = Callable[[Path], Path]
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture found: its mask file and caption file where they exist, and the caption's text."""
+    """One sample found: its mask file and caption file where they exist, and the caption's text.
+
+    A picture with masks of several subjects gives several: see `Sample` for `subject`, `parts` and `share`.
+    """
 
     image: Path
     mask: Path | None
     caption: Path | None
     relative: str
     text: str | None
+    subject: str = ""
+    parts: tuple[MaskPart, ...] = ()
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
-class _File:
-    """A picture file by its folder (relative, posix), name there, stem (NFC) and extension (lower case).
+class _FolderMasks:
+    """What a mask folder holds for the pictures, by their relative names.
 
-    `path` may lie elsewhere under another name where the file is a link.
+    `own` are masks of whole pictures, `subjects` those of subjects by name, `others` its caption files, and
+    `orphaned` the masks that fit no picture.
     """
 
-    path: Path
-    folder: str
-    name: str
-    stem: str
-    extension: str
-
-    @property
-    def relative(self) -> str:
-        return _join(self.folder, self.name)
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.folder, self.stem
-
-
-@dataclass(frozen=True)
-class _Tree:
-    """Everything one walk found: picture files in natural order, and other files by relative name."""
-
-    images: tuple[_File, ...]
+    own: dict[str, Path]
+    subjects: dict[str, dict[str, Path]]
     others: dict[str, Path]
+    orphaned: tuple[str, ...]
 
 
 def scan(settings: DatasetSettings, *, allowed: Allowed) -> list[Item]:
@@ -94,19 +78,22 @@ def match(settings: DatasetSettings, *, allowed: Allowed) -> tuple[list[Item], M
     mask_folder = _mask_folder(settings, folder, allowed)
     # Masks stay masks when the source is switched to alpha or none and the widget is left filled.
     unused = folder / settings.mask_folder.strip() if settings.mask_folder.strip() else None
-    tree = _walk(folder, settings.subfolders, allowed, skip=mask_folder or unused)
+    tree = walk(folder, settings.subfolders, allowed, skip=mask_folder or unused)
     pictures, sidecars = _split_sidecars(tree.images)
     if not pictures:
         raise DataError(f"{folder}: {_no_pictures(tree, settings)}")
     chosen: dict[str, Path] = {}
-    orphaned: list[str] = []
+    found = _FolderMasks({}, {}, {}, ())
     if settings.mask_source in ("auto", "sidecar"):
         chosen.update(_assign(pictures, sidecars, "sidecar"))
     if mask_folder is not None and settings.mask_source in ("auto", "folder"):
-        found, orphaned = _match_folder(pictures, mask_folder, folder, settings, allowed)
-        chosen.update(found)
-    items = _items(pictures, chosen, tree.others, settings)
-    return items, _report(items, pictures, orphaned, settings)
+        found = _match_folder(pictures, mask_folder, folder, settings, allowed)
+        chosen.update(found.own)
+    names = list(dict.fromkeys(name for subjects in found.subjects.values() for name in subjects))
+    if settings.mask_source in ("auto", "folder"):
+        check_known(parse_subjects(settings.subjects), names)
+    items = _items(pictures, chosen, tree.others, found, settings)
+    return items, _report(items, pictures, found, settings)
 
 
 def check_settings(settings: DatasetSettings) -> DatasetSettings:
@@ -116,17 +103,10 @@ def check_settings(settings: DatasetSettings) -> DatasetSettings:
     check_choice("missing_mask", settings.missing_mask, MISSING_MASK)
     if settings.mask_source == "folder" and not settings.mask_folder.strip():
         raise ConfigError("mask_folder: mask_source is folder, but no mask folder is given. Name one.")
+    check_range("together", settings.together, 0.0, 1.0)
+    parse_subjects(settings.subjects)
     check_captions(settings.caption)
     return settings
-
-
-def natural_key(relative: str) -> tuple[object, ...]:
-    """Sort key under which img2 precedes img10, folder by folder; the exact text breaks ties."""
-    parts = []
-    for part in PurePosixPath(relative).parts:
-        pieces = re.split(r"([0-9]+)", part.casefold())
-        parts.append(tuple((0, int(p), "") if i % 2 else (1, 0, p) for i, p in enumerate(pieces)))
-    return (*parts, ((2, 0, relative),))
 
 
 def _existing_folder(text: str, widget: str, allowed: Allowed) -> Path:
@@ -155,46 +135,11 @@ def _mask_folder(settings: DatasetSettings, folder: Path, allowed: Allowed) -> P
     return mask_folder
 
 
-def _walk(root: Path, subfolders: bool, allowed: Allowed, *, skip: Path | None) -> _Tree:
-    images: list[_File] = []
-    others: dict[str, Path] = {}
-    skipped = skip.resolve() if skip is not None else None
-    seen = {root.resolve()}
-    pending = [(root, "")]
-    while pending:
-        folder, relative = pending.pop()
-        for entry in _entries(folder):
-            if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
-                continue
-            if entry.is_dir():
-                real = Path(entry.path).resolve() if subfolders else None
-                if real is not None and real != skipped and real not in seen:
-                    seen.add(real)
-                    pending.append((Path(allowed(Path(entry.path))), _join(relative, entry.name)))
-            elif entry.is_file():
-                path = Path(allowed(Path(entry.path))) if entry.is_symlink() else Path(entry.path)
-                stem, extension = os.path.splitext(entry.name)  # noqa: PTH122 (ten thousand of them)
-                if extension.lower() in IMAGE_EXTENSIONS:
-                    images.append(_File(path, relative, entry.name, _nfc(stem), extension.lower()))
-                else:
-                    others[_join(relative, f"{_nfc(stem)}{extension.lower()}")] = path
-    images.sort(key=lambda file: natural_key(file.relative))
-    return _Tree(tuple(images), others)
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be read ({error.strerror}). Check its permissions.") from error
-
-
-def _split_sidecars(images: tuple[_File, ...]) -> tuple[list[_File], dict[tuple[str, str], list[_File]]]:
+def _split_sidecars(images: tuple[File, ...]) -> tuple[list[File], dict[tuple[str, str], list[File]]]:
     """Pictures, and mask files by the (folder, stem) of the picture that they lie beside."""
     known = {file.key for file in images}
-    pictures: list[_File] = []
-    sidecars: dict[tuple[str, str], list[_File]] = {}
+    pictures: list[File] = []
+    sidecars: dict[tuple[str, str], list[File]] = {}
     for file in images:
         base = _sidecar_base(file)
         if base is not None and (file.folder, base) in known:
@@ -212,14 +157,14 @@ def sidecar_base(stem: str, extension: str) -> str | None:
     return None
 
 
-def _sidecar_base(file: _File) -> str | None:
+def _sidecar_base(file: File) -> str | None:
     return sidecar_base(file.stem, file.extension)
 
 
-def _assign(pictures: list[_File], masks: dict[tuple[str, str], list[_File]], kind: str) -> dict[str, Path]:
+def _assign(pictures: list[File], masks: dict[tuple[str, str], list[File]], kind: str) -> dict[str, Path]:
     """Mask path by the picture's relative name; anything but one to one is an error."""
     chosen: dict[str, Path] = {}
-    owner: dict[tuple[str, str], _File] = {}
+    owner: dict[tuple[str, str], File] = {}
     for picture in pictures:
         found = masks.get(picture.key)
         if not found:
@@ -238,39 +183,101 @@ def _assign(pictures: list[_File], masks: dict[tuple[str, str], list[_File]], ki
 
 
 def _match_folder(
-    pictures: list[_File], mask_folder: Path, folder: Path, settings: DatasetSettings, allowed: Allowed
-) -> tuple[dict[str, Path], list[str]]:
-    """Masks of a mask folder by relative path and stem, and the relative names of those that fit nothing."""
-    tree = _walk(mask_folder, settings.subfolders, allowed, skip=folder)
-    by_key: dict[tuple[str, str], list[_File]] = {}
-    for file in tree.images:
-        by_key.setdefault(file.key, []).append(file)
-    chosen = _assign(pictures, by_key, "mask-folder")
+    pictures: list[File], mask_folder: Path, folder: Path, settings: DatasetSettings, allowed: Allowed
+) -> _FolderMasks:
+    """Masks of a mask folder by relative path and stem: a whole picture's has its stem, a subject's `<stem>.<name>`."""
+    tree = walk(mask_folder, settings.subfolders, allowed, skip=folder)
+    own: dict[tuple[str, str], list[File]] = {}
+    named: dict[str, dict[tuple[str, str], list[File]]] = {}
     known = {picture.key for picture in pictures}
-    orphaned = [file.relative for file in tree.images if file.key not in known]
-    if not chosen and (settings.mask_source == "folder" or tree.images):
+    orphaned = []
+    for file in tree.images:
+        split = split_stem(file.stem, lambda stem, folder=file.folder: (folder, stem) in known)
+        if file.key in known:
+            own.setdefault(file.key, []).append(file)
+        elif split is not None:
+            named.setdefault(split[1], {}).setdefault((file.folder, split[0]), []).append(file)
+        else:
+            orphaned.append(file.relative)
+    chosen = _assign(pictures, own, "mask-folder")
+    subjects = _assign_subjects(pictures, named, chosen)
+    if not chosen and not subjects and (settings.mask_source == "folder" or tree.images):
         first = tree.images[0].relative if tree.images else "no picture file at all"
         raise MaskError(
             f"{mask_folder}: no mask fits any picture. The first picture is {pictures[0].relative}, the mask "
             f"folder "
             f"begins with {first}. A mask has the picture's name (any extension) in the same subfolder."
         )
-    return chosen, orphaned
+    return _FolderMasks(chosen, subjects, tree.others, tuple(orphaned))
+
+
+def _assign_subjects(
+    pictures: list[File], named: dict[str, dict[tuple[str, str], list[File]]], own: dict[str, Path]
+) -> dict[str, dict[str, Path]]:
+    """Mask paths by the picture's relative name and the subject's, subjects in natural order."""
+    owners: dict[tuple[str, str], list[File]] = {}
+    for picture in pictures:
+        owners.setdefault(picture.key, []).append(picture)
+    subjects: dict[str, dict[str, Path]] = {}
+    for name in sorted(named, key=natural_key):
+        fitting = [picture for key in named[name] for picture in owners[key]]
+        for relative, path in _assign(fitting, named[name], name).items():
+            if relative in own:
+                raise MaskError(
+                    f"{relative}: it has a mask of its own, {own[relative].name}, and one of the subject {name}, "
+                    f"{path.name}. Keep either: a mask of the whole picture, or one of each subject; the mask of all "
+                    "subjects together is made from theirs."
+                )
+            if name == TOGETHER:
+                raise MaskError(
+                    f"{relative}: a subject cannot be called {name} ({path.name}): so the sample is called that shows "
+                    "all subjects, whose mask is made from theirs. Rename the subject, or take the file away."
+                )
+            subjects.setdefault(relative, {})[name] = path
+    return subjects
 
 
 def _items(
-    pictures: list[_File], masks: dict[str, Path], others: dict[str, Path], settings: DatasetSettings
+    pictures: list[File],
+    masks: dict[str, Path],
+    others: dict[str, Path],
+    found: _FolderMasks,
+    settings: DatasetSettings,
 ) -> list[Item]:
     extension = caption_extension(settings.caption).lower()
+    rules = parse_subjects(settings.subjects)
     items = []
     for picture in pictures:
-        caption = others.get(_join(picture.folder, f"{picture.stem}{extension}"))
+        caption = others.get(join(picture.folder, f"{picture.stem}{extension}"))
         text = read_caption(caption) if caption is not None else None
-        items.append(Item(picture.path, masks.get(picture.relative), caption, picture.relative, text))
+        subjects = []
+        for name, mask in found.subjects.get(picture.relative, {}).items():
+            beside = join(picture.folder, f"{picture.stem}.{name}{extension}")
+            own = found.others.get(beside, others.get(beside))
+            subjects.append(Found(name, mask, None if own is None else read_caption(own)))
+        if not subjects:
+            items.append(Item(picture.path, masks.get(picture.relative), caption, picture.relative, text))
+            continue
+        for view in make_views(subjects, rules, together=settings.together, caption=text):
+            union = view.subject == TOGETHER
+            items.append(
+                Item(
+                    picture.path,
+                    None if union else view.parts[0].path,
+                    caption,
+                    f"{picture.relative} [{view.subject}]",
+                    view.caption,
+                    subject=view.subject,
+                    parts=view.parts if union else (),
+                    share=view.share,
+                )
+            )
     return items
 
 
-def _report(items: list[Item], pictures: list[_File], orphaned: list[str], settings: DatasetSettings) -> MatchReport:
+def _report(
+    items: list[Item], pictures: list[File], found: _FolderMasks, settings: DatasetSettings
+) -> MatchReport:
     bare = tuple(item.relative for item in items if item.text is None)
     if bare and settings.caption.missing == "error":
         raise DataError(
@@ -278,15 +285,16 @@ def _report(items: list[Item], pictures: list[_File], orphaned: list[str], setti
             f"({len(bare)} of {len(items)} pictures lack one). Write it, or change what missing captions do."
         )
     report = MatchReport(
-        matched=tuple(item.relative for item in items if item.mask is not None),
-        missing=tuple(item.relative for item in items if item.mask is None),
-        orphaned=tuple(orphaned),
+        matched=tuple(item.relative for item in items if item.mask is not None or item.parts),
+        missing=tuple(item.relative for item in items if item.mask is None and not item.parts),
+        orphaned=found.orphaned,
         no_caption=bare,
     )
-    return replace(report, notes=tuple(_notes(pictures)))
+    seen = {relative: list(subjects) for relative, subjects in found.subjects.items()}
+    return replace(report, notes=(*_notes(pictures), *subject_notes(seen)))
 
 
-def _notes(pictures: list[_File]) -> list[str]:
+def _notes(pictures: list[File]) -> list[str]:
     """What looks like a mask but is taken as a picture."""
     notes = [
         f"{file.relative} is named like a mask, but there is no picture {_sidecar_base(file)}.* beside it; "
@@ -303,18 +311,9 @@ def _notes(pictures: list[_File]) -> list[str]:
     return notes
 
 
-def _no_pictures(tree: _Tree, settings: DatasetSettings) -> str:
+def _no_pictures(tree: Tree, settings: DatasetSettings) -> str:
     kinds = ", ".join(sorted(extension[1:] for extension in IMAGE_EXTENSIONS))
     if tree.images:
         return "only mask files lie here, no picture. Put the pictures beside them."
     where = "" if settings.subfolders else " itself (subfolders are off)"
     return f"no picture in this folder{where}; expected {kinds} files. Put pictures in it."
-
-
-def _join(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name
-
-
-def _nfc(text: str) -> str:
-    """One spelling of accents: macOS stores file names decomposed."""
-    return unicodedata.normalize("NFC", text)

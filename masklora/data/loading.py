@@ -119,11 +119,13 @@ def _check_counting(settings: DatasetSettings) -> None:
 def _sample(item: Item, settings: DatasetSettings) -> Sample:
     with naming(item.image, item.relative):
         header = read_header(item.image)
-    alpha = item.mask is None and header.alpha and settings.mask_source in ("auto", "alpha")
-    if item.mask is not None:
-        label = f"{item.relative} (mask {item.mask.name})"
-        with naming(item.mask, label, MaskError):
-            mask_size = read_header(item.mask).size
+    alpha = item.mask is None and not item.parts and header.alpha and settings.mask_source in ("auto", "alpha")
+    for path in [item.mask, *(part.path for part in item.parts)]:
+        if path is None:
+            continue
+        label = f"{item.relative} (mask {path.name})"
+        with naming(path, label, MaskError):
+            mask_size = read_header(path).size
         check_aspect(label, mask_size, header.size)
     return Sample(
         key=item.relative,
@@ -134,11 +136,14 @@ def _sample(item: Item, settings: DatasetSettings) -> Sample:
         caption=item.text,
         settings=settings,
         alpha=alpha,
+        subject=item.subject,
+        parts=item.parts,
+        share=item.share,
     )
 
 
 def _has_mask(sample: Sample) -> bool:
-    if sample.mask_path is not None:
+    if sample.mask_path is not None or sample.parts:
         return True
     if not sample.alpha or sample.settings.missing_mask == "train whole image":
         return sample.alpha

@@ -18,9 +18,10 @@ from ..config import CROPS, INFILLS, CacheSettings, check_choice, check_range
 from ..errors import ConfigError, DataError
 from .buckets import assign
 from .captions import caption_variants, without_trigger
+from .crops import BOXED, plan_crop
 from .dataset import Dataset, Sample, load_mask, source_path
-from .geometry import Geometry, box_centre, mask_box, plan_box_geometry, plan_geometry
-from .infill import DonorRing, Infill, plan_infills
+from .geometry import Geometry, mask_box
+from .infill import DonorRing, Infill, donor_ring, plan_infills
 from .keys import Memo, array_digest, digest, infill_key, latent_key, mask_identity, mask_key, shrunk_key, text_key
 from .mask_bytes import PackedMask
 
@@ -66,6 +67,7 @@ class Entry:
         infill_keys: Per variant the key of each infill's latent.
         plain_captions: Each caption without its trigger word, None where it has none.
         plain_keys: Key of each of these, empty where there is none.
+        picture: Digest of the picture, which several entries may show.
     """
 
     index: int
@@ -86,6 +88,7 @@ class Entry:
     infill_keys: tuple[tuple[str, ...], ...] = ()
     plain_captions: tuple[str | None, ...] = ()
     plain_keys: tuple[str, ...] = ()
+    picture: str = ""
 
     @property
     def variants(self) -> int:
@@ -170,13 +173,13 @@ def plan_entries(
     if not samples:
         raise DataError("The data set has no pictures. Check its folder and its filters.")
     buckets = assign([s.size for s in samples], settings, multiple=multiple, names=[s.name for s in samples])
-    boxed = settings.crop in ("mask-centred", "around mask")
+    boxed = settings.crop in BOXED
     facts = []
     for index, sample in enumerate(samples):
         check_cancel()
         progress(index, len(samples), f"looking at {sample.name}")
         facts.append(_facts_of(sample, memo=memo, boxed=boxed))
-    ring = DonorRing([sample.key for sample in samples])
+    ring = donor_ring(samples)
     entries = []
     names: Counter[str] = Counter()
     for index, (sample, bucket) in enumerate(zip(samples, buckets, strict=True)):
@@ -227,7 +230,7 @@ def _plan(
     return Entry(
         index=index,
         name=sample.name,
-        bucket=bucket,
+        bucket=variants[0].geometry.size,
         geometries=tuple(variant.geometry for variant in variants),
         latent_keys=tuple(bare(variant, options.fill) for variant in variants),
         mask_keys=tuple(
@@ -251,6 +254,7 @@ def _plan(
         ),
         plain_captions=plain,
         plain_keys=() if text is None else tuple("" if c is None else text_key(c, encoder=text) for c in plain),
+        picture=own.image,
     )
 
 
@@ -272,11 +276,17 @@ def _facts_of(sample: Sample, *, memo: Memo, boxed: bool) -> _Facts:
         return _Facts(image, identity, None)
     if known is None:
         mask = load_mask(sample)
-        known = memo.note(noted, has=mask is not None, box=None if mask is None else mask_box(mask))
+        box = None if mask is None else mask_box(mask, least=_least(sample))
+        known = memo.note(noted, has=mask is not None, box=box)
     if not known["has"]:
         return _Facts(image, None, None)
     box = known.get("box") if boxed else None
     return _Facts(image, identity, (box[0], box[1], box[2], box[3]) if box else None)
+
+
+def _least(sample: Sample) -> float:
+    """The smallest relative weight of the subjects in a sample's mask, which its box must not miss."""
+    return min((part.weight for part in sample.parts), default=1.0)
 
 
 def _image_digest(sample: Sample, memo: Memo) -> str:
@@ -290,6 +300,9 @@ def _mask_source(sample: Sample, image: str, memo: Memo) -> tuple[str | None, st
     if sample.mask is not None:
         packed = isinstance(sample.mask, PackedMask)
         return f"array {sample.mask.digest if packed else array_digest(sample.mask)}", ""
+    if sample.parts:
+        files = sorted([memo.file(part.path), part.weight] for part in sample.parts)
+        return f"union {digest(files)}", sample.settings.mask_channel
     if sample.mask_path is not None:
         return f"file {memo.file(sample.mask_path)}", sample.settings.mask_channel
     return (f"alpha {image}", "") if sample.alpha and sample.image is None else (None, "")
@@ -310,8 +323,9 @@ def _variants(
     for number in range(settings.variants if chance else 1):
         # Held-out losses use the first variant: where there are others, it is as plain as can be.
         plain = number == 0 and settings.variants > 1
-        random = np.random.default_rng(int(digest("crop", settings.seed, sample.name, number)[:16], 16))
-        geometry = _geometry(sample, bucket, settings, box=box, random=None if plain else random)
+        # Of the picture: its subjects are cropped alike, so that they share its latents.
+        random = np.random.default_rng(int(digest("crop", settings.seed, sample.picture, number)[:16], 16))
+        geometry = plan_crop(sample.size, bucket, settings, box=box, random=None if plain else random)
         shrink = None
         if shrinks and not plain:
             shrink = Shrink(float(random.uniform(settings.mask_shrink, 1.0)), int(random.integers(2**53)))
@@ -319,40 +333,6 @@ def _variants(
         if settings.flip:
             found[Variant(dataclasses.replace(geometry, flip=True), shrink)] = None
     return tuple(found)
-
-
-def _geometry(
-    sample: Sample,
-    bucket: tuple[int, int],
-    settings: CacheSettings,
-    *,
-    box: tuple[float, float, float, float] | None,
-    random: np.random.Generator | None,
-) -> Geometry:
-    """Where a variant's pixels go; without a generator centred, upright and with the smallest margin."""
-    angle = 0.0
-    if random is not None and settings.rotate > 0:
-        angle = round(float(random.uniform(-settings.rotate, settings.rotate)), 4)
-    if settings.crop == "around mask" and box is not None:
-        least, most = settings.crop_margin, settings.crop_margin_max
-        return plan_box_geometry(
-            sample.size,
-            bucket,
-            box,
-            margin=least if random is None else float(random.uniform(least, most)),
-            angle=angle,
-            upscale=settings.upscale,
-        )
-    centred = settings.crop == "around mask" or (settings.crop == "random" and random is None)
-    geometry = plan_geometry(
-        sample.size,
-        bucket,
-        crop="centre" if centred else settings.crop,
-        focus=box_centre(box),
-        generator=random,
-        upscale=settings.upscale,
-    )
-    return dataclasses.replace(geometry, angle=angle)
 
 
 def _captions(sample: Sample, settings: CacheSettings) -> tuple[str, ...]:

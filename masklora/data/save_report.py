@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,9 @@ class Outcome:
     white: bool
 
 
-def report_text(outcomes: list[Outcome], settings: SaveSettings, *, root: Path | None, only: bool) -> str:
+def report_text(
+    outcomes: list[Outcome], settings: SaveSettings, *, root: Path | None, only: bool, left_out: Sequence[str] = ()
+) -> str:
     """Counts, what deserves attention, and last the settings that load the files back.
 
     Args:
@@ -38,9 +41,16 @@ def report_text(outcomes: list[Outcome], settings: SaveSettings, *, root: Path |
         settings: what was asked for.
         root: the destination of the folder layouts.
         only: whether a single picture of the data set was saved.
+        left_out: names of samples that get no file, because they show all subjects of a picture.
     """
     where = f"to {root}" if settings.layout in FOLDER_LAYOUTS else f"beside the pictures, as <name>{settings.layout}"
     lines = [*_counts(outcomes, settings, where), *_notes(outcomes, settings, root)]
+    if left_out:
+        more = f" and {len(left_out) - NAMES_SHOWN} more" if len(left_out) > NAMES_SHOWN else ""
+        lines.append(
+            f"{len(left_out)} samples of all subjects together have no file, mask or caption; loading makes them from "
+            f"their subjects': {', '.join(left_out[:NAMES_SHOWN])}{more}."
+        )
     return "\n".join([*lines, *_loading(outcomes, settings, root, only)])
 
 

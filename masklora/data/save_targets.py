@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +14,9 @@ from ..errors import ConfigError, DataError, PathError
 from .captions import caption_extension
 from .corrections import check_caption_text
 from .dataset import Dataset, Sample
-from .listing import IMAGE_EXTENSIONS, SKIPPED_FOLDERS, Allowed, sidecar_base
+from .listing import sidecar_base
+from .subjects import TOGETHER
+from .tree import IMAGE_EXTENSIONS, SKIPPED_FOLDERS, Allowed
 
 LAYOUTS = ("mask folder", "alpha png", "-masklabel.png", "_mask.png")
 FOLDER_LAYOUTS = LAYOUTS[:2]
@@ -69,6 +71,8 @@ def plan_targets(
 ) -> list[Target]:
     """The files that would be written, for every sample or for one; nothing is read or written.
 
+    In a mask folder a union of subjects has no file: the loader makes it from theirs.
+
     Args:
         dataset: what is saved.
         settings: the layout.
@@ -78,7 +82,7 @@ def plan_targets(
 
     Raises:
         ConfigError: no destination, one that holds pictures of the data set, a layout that samples in memory
-            cannot have, or an extension for captions that is not in `CAPTION_EXTENSIONS`.
+            or masks of subjects cannot have, or an extension for captions that is not in `CAPTION_EXTENSIONS`.
         DataError: two pictures would write one file, or a file would be a picture, replace the mask of another
             picture, or not be the only one that the loader takes for this picture.
         PathError: a name or a link leads out of the destination or of the allowed folders.
@@ -88,11 +92,33 @@ def plan_targets(
     root = None
     if settings.layout in FOLDER_LAYOUTS:
         root = _destination(dataset, settings, destination, folders)
-    chosen = range(len(dataset)) if picture is None else (picture,)
+    chosen = _with_file(dataset, settings, range(len(dataset)) if picture is None else (picture,))
     targets = [_target(index, dataset.samples[index], settings, root, folders) for index in chosen]
     _refuse_shared(targets)
     raise_problems(_Refusals(dataset, targets, settings, folders).problems())
     return targets
+
+
+def is_left_out(sample: Sample, settings: SaveSettings) -> bool:
+    """Whether a sample gets no file, because its mask is made from those of its subjects when it is loaded."""
+    return sample.subject == TOGETHER and settings.layout == "mask folder"
+
+
+def _with_file(dataset: Dataset, settings: SaveSettings, chosen: Sequence[int]) -> list[int]:
+    """The samples that get a file; raises where the layout has none for what is asked."""
+    named = [dataset.samples[i].name for i in chosen if dataset.samples[i].subject]
+    if named and settings.layout not in FOLDER_LAYOUTS:
+        raise ConfigError(
+            f"layout: {named[0]} is one of several subjects of its picture, which are not looked for beside the "
+            "pictures. Choose mask folder, or alpha png."
+        )
+    left = [i for i in chosen if not is_left_out(dataset.samples[i], settings)]
+    if named and not left:
+        raise ConfigError(
+            f"layout: {named[0]} shows all subjects of its picture; its mask is made from theirs when it is loaded, "
+            "and has no file in a mask folder. Save the subjects, or choose alpha png."
+        )
+    return left
 
 
 def raise_problems(problems: Iterable[str], *, hint: str = "") -> None:
@@ -105,8 +131,16 @@ def raise_problems(problems: Iterable[str], *, hint: str = "") -> None:
 
 
 def stem_of(sample: Sample) -> str:
-    """The sample's name without extension, subfolders included; names of pictures in memory have none."""
-    return os.path.splitext(sample.name)[0] if sample.image_path is not None else sample.name  # noqa: PTH122
+    """The sample's name without extension, subfolders included; names of pictures in memory have none.
+
+    A subject's follows it, as the loader looks for its mask: `<picture>.<name>`.
+    """
+    stem = os.path.splitext(sample.picture)[0] if sample.image_path is not None else sample.picture  # noqa: PTH122
+    return f"{stem}{_subject_suffix(sample)}"
+
+
+def _subject_suffix(sample: Sample) -> str:
+    return f".{sample.subject}" if sample.subject not in ("", TOGETHER) else ""
 
 
 @dataclass
@@ -138,7 +172,7 @@ class _Folders:
                 f"layout: {sample.name} is in memory, there is no file to write beside. Choose mask folder without "
                 "save_captions, or alpha png."
             )
-        name = PurePosixPath(sample.name)
+        name = PurePosixPath(sample.picture)
         if sample.settings.folder.strip():
             listed = self.real(self.real(Path(sample.settings.folder)) / name.parent) / name.name
             if listed.exists() and sample.image_path.exists() and listed.samefile(sample.image_path):
@@ -210,7 +244,8 @@ def _target(index: int, sample: Sample, settings: SaveSettings, root: Path | Non
     caption = None
     if sample.caption is not None and (settings.save_captions or settings.layout == "alpha png"):
         check_caption_text(sample, sample.caption)
-        place, stem = (mask.parent, mask.stem) if settings.layout == "alpha png" else folders.beside(sample)
+        place, stem = folders.beside(sample) if settings.layout != "alpha png" else (mask.parent, mask.stem)
+        stem += _subject_suffix(sample) if settings.layout != "alpha png" else ""
         caption = place / f"{stem}{_writable_extension(sample)}"
     return Target(index, sample, mask, caption)
 
@@ -283,7 +318,10 @@ class _Refusals:
     def _ambiguous(self, target: Target) -> Iterable[str]:
         name, stem = target.sample.name, _nfc(target.mask.stem)
         if self.layout in FOLDER_LAYOUTS:
-            rivals = self._others(self.folders.listing(target.mask.parent).pictures.get(stem), target.mask)
+            there = self.folders.listing(target.mask.parent).pictures
+            rivals = self._others(there.get(stem), target.mask)
+            if self.layout == "mask folder" and _subject_suffix(target.sample):
+                rivals += there.get(stem.removesuffix(_nfc(_subject_suffix(target.sample))), [])
         else:
             place, own = self.folders.beside(target.sample)
             rivals = self._others(self.folders.listing(place).sidecars.get(_nfc(own)), target.mask)

@@ -17,10 +17,10 @@ from ..errors import DataError, MaskError, RunError
 from ..files import cannot_write
 from .captions import caption_of_text, read_caption
 from .dataset import Dataset, Sample, fit_mask, load_mask, load_sample
-from .listing import Allowed
 from .reading import read_image, read_mask
 from .save_report import Outcome, report_text
-from .save_targets import PROBLEMS_SHOWN, SaveSettings, Target, plan_targets, raise_problems, stem_of
+from .save_targets import PROBLEMS_SHOWN, SaveSettings, Target, is_left_out, plan_targets, raise_problems, stem_of
+from .tree import Allowed
 
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3)
 
@@ -110,7 +110,10 @@ def save_masks(
         )
     saved = {o.target.index: _saved_sample(o, settings, root, keep_key=picture is not None) for o in outcomes}
     watch(len(targets), len(targets), "saved")
-    text = report_text(outcomes, settings, root=root, only=picture is not None)
+    if picture is None:
+        saved |= _unions(dataset, settings, root, saved)
+    left = [s.name for i, s in enumerate(dataset.samples) if picture is None and is_left_out(s, settings)]
+    text = report_text(outcomes, settings, root=root, only=picture is not None, left_out=left)
     return Saved(_result(dataset, saved, outcomes), text)
 
 
@@ -294,13 +297,37 @@ def _saved_sample(outcome: Outcome, settings: SaveSettings, root: Path | None, *
     caption = sample.caption if target.caption is None else caption_of_text(sample.caption or "")
     loading = _loading(sample.settings, settings, root)
     plain = replace(
-        sample, mask=None, alpha=False, transform=MaskTransform(), mask_path=None, caption=caption, settings=loading
+        sample,
+        mask=None,
+        alpha=False,
+        transform=MaskTransform(),
+        mask_path=None,
+        parts=(),
+        caption=caption,
+        settings=loading,
     )
     if settings.layout != "alpha png":
         return replace(plain, mask_path=target.mask if outcome.has_mask else None)
     name = f"{stem_of(sample)}.png"
     key = sample.key if keep_key else name
-    return replace(plain, key=key, name=name, image=None, image_path=target.mask, alpha=outcome.has_mask)
+    return replace(plain, key=key, name=name, subject="", image=None, image_path=target.mask, alpha=outcome.has_mask)
+
+
+def _unions(
+    dataset: Dataset, settings: SaveSettings, root: Path | None, saved: dict[int, Sample]
+) -> dict[int, Sample]:
+    """The unions that have no file, by index, joined from the files of their subjects where all were written."""
+    files = {(s.picture_key, s.subject): s.mask_path for s in saved.values() if s.subject}
+    joined = {}
+    for index, sample in enumerate(dataset.samples):
+        if not is_left_out(sample, settings) or not sample.parts:
+            continue
+        paths = [files.get((sample.picture_key, part.subject)) for part in sample.parts]
+        if None not in paths:
+            parts = tuple(replace(part, path=path) for part, path in zip(sample.parts, paths, strict=True))
+            loading = _loading(sample.settings, settings, root)
+            joined[index] = replace(sample, parts=parts, transform=MaskTransform(), settings=loading)
+    return joined
 
 
 def _loading(old: DatasetSettings, settings: SaveSettings, root: Path | None) -> DatasetSettings:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..config import CacheSettings, check_choice
 from .dataset import Dataset, Sample, fit_mask, load_sample
-from .infill import DonorRing, apply_infill, plan_infills
+from .infill import apply_infill, donor_ring, plan_infills
 from .preview import contact_sheet, cutout, latent_grid, overlay
 from .report import PictureStats
 
@@ -79,7 +79,7 @@ def infill_sheet(
     Raises:
         DataError, MaskError: A picture or mask cannot be read.
     """
-    ring = DonorRing([sample.key for sample in dataset.samples])
+    ring = donor_ring(dataset.samples)
     empty = np.full((side + BAR, side, 3), BAR_COLOUR, np.uint8)
     tiles = []
     for index, sample in enumerate(dataset.samples[:limit]):

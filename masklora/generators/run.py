@@ -164,7 +164,7 @@ def _nothing(
 
 
 def _with_mask(sample: Sample, mask: np.ndarray) -> Sample:
-    return replace(sample, mask=pack_mask(mask), mask_path=None, alpha=False, transform=MaskTransform())
+    return replace(sample, mask=pack_mask(mask), mask_path=None, parts=(), alpha=False, transform=MaskTransform())
 
 
 def _signed(outcome: _Outcome, signature: str) -> _Outcome:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -17,6 +18,11 @@ from ..errors import FamilyError
 
 SAMPLES = 1 << 16
 Plain = (bool, int, float, str, type(None))
+# Where a text entry tells which of its tokens are no padding, (1, T) bool; the rest of it is ComfyUI's.
+TEXT_MASK = "text_mask"
+# By ComfyUI's class of the tokenizer, what lies one after the other in "cond": texts that share their place are
+# joined in width. Other encoders' padding is part of how their models were trained, and is not told apart.
+_PARTS = {"FluxTokenizer": (("t5xxl",),), "SD3Tokenizer": (("l", "g"), ("t5xxl",))}
 
 
 class VaeEncoder:
@@ -91,16 +97,18 @@ class ClipTextEncoder:
         if clip.apply_hooks_to_conds is not None or clip.patcher.forced_hooks is not None:
             raise FamilyError("CLIP: it carries hooks, which cannot be stored. Connect it without them.")
         self.clip = clip
+        tokenizer = type(clip.tokenizer).__qualname__
         self.identity = digest(
             "clip",
-            type(clip.tokenizer).__qualname__,
+            tokenizer,
             clip.layer_idx,
             _canonical(clip.tokenizer_options),
             patcher_identity(clip.patcher),
+            *([TEXT_MASK] if tokenizer in _PARTS else []),
         )
 
     def encode(self, texts: list[str]) -> list[dict[str, Any]]:
-        """Per text a flat dict: "cond" and whatever else this text encoder gives, on the CPU.
+        """Per text a flat dict: "cond", whatever else this text encoder gives, and `TEXT_MASK`, on the CPU.
 
         Raises:
             FamilyError: The text encoder gives something that cannot be stored.
@@ -109,8 +117,52 @@ class ClipTextEncoder:
         for text in texts:
             with torch.no_grad():
                 tokens = self.clip.tokenize(text, disable_weights=True)
-                out.append(from_conditioning(self.clip.encode_from_tokens_scheduled(tokens, show_pbar=False)))
+                values = from_conditioning(self.clip.encode_from_tokens_scheduled(tokens, show_pbar=False))
+            mask = text_mask(self.clip, tokens)
+            if mask is not None and mask.shape[1] == values["cond"].shape[1]:
+                values[TEXT_MASK] = mask
+            out.append(values)
         return out
+
+
+def text_mask(clip: Any, tokens: dict[str, list[list[tuple]]]) -> torch.Tensor | None:
+    """Which tokens of "cond" are no padding, (1, T) bool; None for a text encoder whose padding is not told apart.
+
+    Args:
+        clip: A CLIP.
+        tokens: From its `tokenize`: by encoder the sections of a text, each a list of (token, weight).
+    """
+    parts = _PARTS.get(type(clip.tokenizer).__qualname__)
+    if parts is None:
+        return None
+    masks = []
+    for names in parts:
+        there = [name for name in names if getattr(clip.cond_stage_model, _attribute(clip, name), None) is not None]
+        rows = [_not_padding(tokens[name], getattr(clip.tokenizer, _attribute(clip, name))) for name in there]
+        if rows:
+            length = min(len(row) for row in rows)
+            masks += [any(row[i] for row in rows) for i in range(length)]
+    with torch.inference_mode(False):
+        return torch.tensor([masks], dtype=torch.bool)
+
+
+def _attribute(clip: Any, name: str) -> str:
+    """ComfyUI calls the CLIP encoders by a letter in tokens and `clip_` with it in objects."""
+    return name if hasattr(clip.tokenizer, name) else f"clip_{name}"
+
+
+def _not_padding(sections: list[list[tuple]], tokenizer: Any) -> list[bool]:
+    """For each token whether it is no padding; where the end token pads, the first one belongs to the text."""
+    out = []
+    for section in sections:
+        ids = [int(token) if isinstance(token, Integral) else None for token, *_ in section]
+        length = len(ids)
+        while length and ids[length - 1] == tokenizer.pad_token:
+            length -= 1
+        if tokenizer.pad_token == tokenizer.end_token:
+            length = min(length + 1, len(ids))
+        out += [i < length for i in range(len(ids))]
+    return out
 
 
 def from_conditioning(conditioning: list[Any]) -> dict[str, Any]:
@@ -132,8 +184,8 @@ def from_conditioning(conditioning: list[Any]) -> dict[str, Any]:
 
 
 def to_conditioning(values: dict[str, Any]) -> list[Any]:
-    """ComfyUI's CONDITIONING from `from_conditioning`'s dict, nothing lost."""
-    return [[values["cond"], {name: value for name, value in values.items() if name != "cond"}]]
+    """ComfyUI's CONDITIONING from `from_conditioning`'s dict, nothing lost; what is ours is left out."""
+    return [[values["cond"], {name: value for name, value in values.items() if name not in ("cond", TEXT_MASK)}]]
 
 
 def _ordinary(tensor: torch.Tensor) -> torch.Tensor:

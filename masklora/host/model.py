@@ -22,7 +22,11 @@ from ..checkpoint import checkpoint_blocks, checkpointed, saved_tensor_scope
 from ..config import CHECKPOINTING, AdapterSettings, check_choice
 from ..errors import ConfigError, FamilyError
 from ..flow import Schedule, rescale_zero_terminal_snr
-from .patches import autograd_parameters, hollow_tails, pinned_attention, recast_layers, training_kernels
+from ..tokens import TokenModel, TokenPlan
+from .encode import TEXT_MASK
+from .patches import autograd_parameters, hollow_tails, recast_layers, training_kernels
+from .token_attention import pinned_attention
+from .token_routing import PlannedNetwork, token_blocks
 
 if TYPE_CHECKING:
     from ..data.geometry import Geometry
@@ -31,6 +35,10 @@ if TYPE_CHECKING:
 _PREDICTIONS = {"CONST": "flow", "V_PREDICTION": "v", "EPS": "epsilon"}
 _PREDICTIONS |= dict.fromkeys(("EDM", "X0", "LCM", "IMG_TO_IMG", "IMG_TO_IMG_FLOW"))
 _KEPT_CONDITIONINGS = 64
+NO_TEXT_MASK = (
+    "text_padding_mask: the cached captions do not tell which of their tokens are padding. Connect a CLIP for FLUX.1 "
+    "or Stable Diffusion 3 to Cache Dataset, or switch text_padding_mask off."
+)
 
 
 class TrainableModel:
@@ -96,6 +104,15 @@ class TrainableModel:
             )
         self.schedule = dataclasses.replace(self.schedule, alphas_cumprod=rescale_zero_terminal_snr(table))
 
+    @functools.cached_property
+    def token_blocks(self) -> list[torch.nn.Module]:
+        """The blocks that image tokens pass, in that order; none on U-Nets."""
+        return [] if self.family.tokens is None else token_blocks(self.network, self.family.tokens)
+
+    def token_model(self) -> TokenModel:
+        """What planning with the model's tokens must know of it."""
+        return TokenModel(self.family.patch, len(self.token_blocks), f"this {self.family.title} model")
+
     def load(self, *, activation_bytes: int) -> None:
         """Bring the weights to the compute device, and every other model (VAE, text encoder) off it."""
         if self.device.type != "cpu":
@@ -157,7 +174,7 @@ class TrainableModel:
         if slot in self._kept:
             self._kept.move_to_end(slot)
             return self._kept[slot][1]
-        extras = {k: v for k, v in text.items() if k != "cond"}
+        extras = {k: v for k, v in text.items() if k not in ("cond", TEXT_MASK)}
         probe = torch.zeros(1, self.family.latent_channels, 8, 8, device=self.device)
         made = self.model.extra_conds(
             **{**extras, **sizes, "guidance": self.guidance},
@@ -167,6 +184,8 @@ class TrainableModel:
             prompt_type="positive",
         )
         out = {k: self._to_device(c.process_cond(batch_size=1, area=None).cond) for k, c in made.items()}
+        if self.family.tokens is not None and TEXT_MASK in text:
+            out[TEXT_MASK] = self._to_device(text[TEXT_MASK])
         # The text is kept too, so that its id cannot pass to another one.
         self._kept[slot] = (text, out)
         if len(self._kept) > _KEPT_CONDITIONINGS:
@@ -179,31 +198,38 @@ class TrainableModel:
         dtype = self.dtype if value.is_floating_point() else value.dtype
         return value.to(self.device, dtype, copy=True)
 
-    def denoise(self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]]) -> Tensor:
+    def denoise(
+        self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]], *, tokens: TokenPlan | None = None
+    ) -> Tensor:
         """The network's own prediction (ε, v or velocity), (B, C, H, W), in float32 or wider.
 
         Args:
             noisy: As `flow.add_noise` makes it, (B, C, H, W).
             u: Noise level of each sample (B,), in [0, 1].
             conditioning: From `collate`, one entry a sample.
+            tokens: Which tokens skip blocks and which are seen; None for all pass and are seen.
         """
         groups = _groups(conditioning, repeats=self.family.text_repeats)
         if len(groups) == 1:
-            return self._run(noisy, u, conditioning)
-        parts = [self._run(noisy[rows], u[rows], [conditioning[i] for i in rows]) for rows in groups]
+            return self._run(noisy, u, conditioning, tokens)
+        parts = [
+            self._run(noisy[rows], u[rows], [conditioning[i] for i in rows], tokens and tokens.rows(rows))
+            for rows in groups
+        ]
         order = [i for rows in groups for i in rows]
         back = torch.tensor(order, device=noisy.device).argsort()
         return torch.cat(parts)[back]
 
-    def _run(self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]]) -> Tensor:
+    def _run(self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]], tokens: TokenPlan | None) -> Tensor:
         t = self._timestep(u)
         conds = {k: _join([c[k] for c in conditioning]) for k in conditioning[0]}
         context = conds.pop("c_crossattn", None)
+        network = self._following(tokens, conds.pop(TEXT_MASK, None))
         t = self.model.process_timestep(t, x=noisy, **conds)
         options = self._transformer_options()
         if self._whole and self._adapters is not None and torch.is_grad_enabled():
             out = checkpointed(
-                self.network,
+                network,
                 (noisy.to(self.dtype), t),
                 {**conds, "context": context, "transformer_options": options},
                 parameters=list(self._adapters.parameters().values()),
@@ -211,8 +237,18 @@ class TrainableModel:
                 preserve_rng=self._adapters.dropout,
             )
         else:
-            out = self.network(noisy.to(self.dtype), t, context=context, transformer_options=options, **conds)
+            out = network(noisy.to(self.dtype), t, context=context, transformer_options=options, **conds)
         return out if out.dtype == torch.float64 else out.float()
+
+    def _following(self, plan: TokenPlan | None, text_mask: Tensor | None) -> Any:
+        """The network, or one whose tokens follow `plan`."""
+        if plan is None:
+            return self.network
+        if plan.text_padding and text_mask is None:
+            raise ConfigError(NO_TEXT_MASK)
+        assert self.family.tokens is not None
+        text = text_mask if plan.text_padding else None
+        return PlannedNetwork(self.network, self.token_blocks, layout=self.family.tokens, plan=plan, text=text)
 
     def _timestep(self, u: Tensor) -> Tensor:
         """What the network is told of noise level u; a table's position, so that rescaling it changes nothing."""

@@ -10,7 +10,6 @@ import comfy.model_management
 import comfy.ops
 import torch
 import torch.nn.functional as F
-from comfy.ldm.modules.attention import attention_pytorch
 from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
 
@@ -26,14 +25,6 @@ def training_kernels() -> Iterator[None]:
         yield
     finally:
         comfy.model_management.in_training = before
-
-
-def pinned_attention(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Scaled dot-product attention whatever ComfyUI chose: others depend on free memory or have no backward.
-
-    For `transformer_options["optimized_attention_override"]`.
-    """
-    return attention_pytorch(*args, **kwargs)
 
 
 @contextlib.contextmanager

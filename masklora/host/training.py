@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..adapters import AdapterSet, Factors, from_file, to_comfyui
-from ..archs import Resolved, resolve
+from ..archs import Resolved, check_tokens, resolve
 from ..config import (
     AdapterSettings,
     LossSettings,
@@ -31,10 +32,11 @@ from ..export import LoraRecord, ModelLabels, tag_frequency
 from ..flow import Schedule, timestep_weights
 from ..job import Hooks, TrainJob, TrainResult
 from ..run import Run, fingerprint
+from ..tokens import parse_routes, resolve_routes
 from ..trainer import train
-from .encode import patcher_identity
+from .encode import TEXT_MASK, patcher_identity
 from .memory import MemoryPlan, plan_memory
-from .model import TrainableModel
+from .model import NO_TEXT_MASK, TrainableModel
 from .names import LayerNames, layer_names
 
 # Part of every run's identity: raise it when equal settings would no longer give equal results.
@@ -94,6 +96,7 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     """
     started = time.time()
     trainable = TrainableModel(request.model, guidance=request.train.guidance)
+    check_tokens(trainable.family, request.loss)
     check_cache_fits(request.cache, trainable)
     settings = resolve(
         trainable.family,
@@ -104,6 +107,7 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     )
     _check_ranges(settings.train)
     _check_noise(settings.loss, trainable.schedule)
+    _check_tokens(settings.loss, trainable, request.cache)
     if settings.loss.zero_terminal_snr:
         trainable.use_zero_terminal_snr()
     for line in [*trainable.incoming_notes(), *cache_notes(settings.loss, request.cache)]:
@@ -254,6 +258,17 @@ def _check_noise(loss: LossSettings, schedule: Schedule) -> None:
         )
 
 
+def _check_tokens(loss: LossSettings, trainable: TrainableModel, cache: Cache) -> None:
+    model = trainable.token_model()
+    resolve_routes(parse_routes(loss.routes), blocks=model.blocks, title=model.title)
+    if loss.text_padding_mask and TEXT_MASK not in cache.empty_text():
+        raise ConfigError(NO_TEXT_MASK)
+
+
+def _acts_on_tokens(loss: LossSettings) -> bool:
+    return loss.attention_mask or loss.text_padding_mask or bool(parse_routes(loss.routes))
+
+
 def _adaptable(trainable: TrainableModel) -> list[str]:
     kinds = (torch.nn.Linear, torch.nn.Conv2d)
     return [name for name, module in trainable.network.named_modules() if isinstance(module, kinds)]
@@ -289,9 +304,15 @@ def _identity(request: Request, settings: Resolved, trainable: TrainableModel) -
         "adapter": dataclasses.asdict(settings.adapter),
         "optimizer": dataclasses.asdict(settings.optimizer),
         "train": train_settings,
-        "names": [e.name for e in request.cache.entries] if settings.train.validate_every > 0 else None,
+        "names": _split_names(request.cache) if settings.train.validate_every > 0 else None,
         "start_from": [start.name, start.stat().st_size, start.stat().st_mtime_ns] if start else None,
     }
+
+
+def _split_names(cache: Cache) -> list[Any]:
+    """What decides which entries are held out: names, and where pictures are shared, which entries share one."""
+    counts = Counter(e.picture for e in cache.entries)
+    return [[e.name, e.picture] if counts[e.picture] > 1 else e.name for e in cache.entries]
 
 
 def _sampling_identity(schedule: Schedule) -> list[Any]:
@@ -320,6 +341,7 @@ def _job(trainable: TrainableModel, adapters: AdapterSet, settings: Resolved, ca
         autograd_scope=trainable.autograd_scope,
         set_training=adapters.set_training,
         without_adapter=adapters.disabled,
+        tokens=trainable.token_model() if _acts_on_tokens(settings.loss) else None,
     )
 
 

@@ -159,28 +159,9 @@ def test_a_changed_option_makes_exactly_what_depends_on_it_stale(bench, options,
     assert bench.build() == (0, 0, 0)
 
 
-def test_an_alpha_mask_that_is_switched_off_is_no_longer_applied(bench):
-    bench.build()
-    weights = bench.cache.mask(bench.cache.entries[2])
-    assert weights.min() < 0.5
-    bench.build(mask_source="sidecar")
-    assert bench.cache.mask(bench.cache.entries[2]).eq(1).all()
-    bench.build()
-    assert torch.equal(bench.cache.mask(bench.cache.entries[2]), weights)
-
-
 def test_an_opaque_alpha_counts_as_no_mask(bench):
     bench.build()
     assert [entry.has_mask for entry in bench.cache.entries] == [True, True, True, False, False, False]
-
-
-def test_latents_of_another_resolution_are_never_reused(bench):
-    bench.build(replace(SETTINGS, resolution=32))
-    bench.build(replace(SETTINGS, resolution=64))
-    for entry in bench.cache.entries:
-        width, height = entry.bucket
-        assert bench.cache.latent(entry).shape == (3, height // 8, width // 8)
-        assert bench.cache.mask(entry).shape == (1, height, width)
 
 
 def test_with_a_fill_the_mask_decides_what_the_vae_sees(bench):

@@ -143,14 +143,6 @@ def test_a_hard_mask_that_grows_stays_hard_and_keeps_its_edge():
     assert max(edges) - min(edges) <= 1
 
 
-def test_no_mask_kernel_overshoots_or_invents_levels_at_the_ends():
-    mask = np.kron(np.random.default_rng(1).integers(0, 2, (20, 20)), np.ones((15, 15))).astype(np.float32)
-    for bucket in ((128, 128), (512, 448)):
-        for hard in (False, True):
-            out = apply_mask(mask, plan_geometry((300, 300), bucket, upscale=True), hard=hard)
-            assert out.min() >= 0 and out.max() <= 1
-
-
 def test_shrinking_a_mask_averages_exact_areas():
     mask = np.random.default_rng(2).random((70, 100), dtype=np.float32)
     whole = Geometry((100, 70), (64, 45), (0, 0, 64, 45))

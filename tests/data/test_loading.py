@@ -75,13 +75,6 @@ def test_leaving_out_every_picture_is_an_error(tmp_path):
         loaded(tmp_path, missing_mask="skip image")
 
 
-def test_a_mask_of_another_aspect_is_an_error_with_both_sizes(tmp_path):
-    picture(tmp_path / "cat 03.png", (102, 76))
-    grey(tmp_path / "cat 03_mask.png", np.ones((51, 51)))
-    with pytest.raises(MaskError, match=r"cat 03\.png .*the mask is 51×51 but the image is 102×76\. Save the mask"):
-        loaded(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("size", "fits"), [((200, 101), True), ((200, 102), False), ((400, 200), True), ((50, 25), True)]
 )

@@ -89,12 +89,6 @@ def test_header_does_not_decode(tmp_path):
         read_image(path)
 
 
-def test_sixteen_bit_grey_mask_is_scaled_not_clipped(tmp_path):
-    values = np.array([[0, 1, 256], [32768, 60000, 65535]], np.uint16)
-    Image.fromarray(values).save(tmp_path / "m.png")
-    np.testing.assert_allclose(read_mask(tmp_path / "m.png"), values / 65535, atol=1e-7)
-
-
 def test_sixteen_bit_alpha_keeps_all_its_bits(tmp_path):
     values = np.zeros((2, 3, 4), np.uint16)
     values[..., 3] = [[0, 1, 257], [32768, 65534, 65535]]

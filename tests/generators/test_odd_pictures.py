@@ -234,6 +234,7 @@ def test_backgrounds_of_odd_pictures_are_replaced(masked, tmp_path, kind):
     [
         {"rotate": 45.0, "variants": 3},
         {"crop": "around mask", "crop_margin_max": 0.5, "rotate": 180.0, "variants": 2},
+        {"crop": "masked crop", "rotate": 180.0, "variants": 2},
         {"crop": "mask-centred", "bucketing": False},
         {"crop": "random", "flip": True, "variants": 2, "infill_variants": 1},
         {"mask_shrink": 0.01, "variants": 3},

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import functools
 import zlib
+from pathlib import Path
 from typing import Any
 
 import comfy.ops
 import comfy.sd
+import comfy.text_encoders.flux
+import comfy.text_encoders.sd3_clip
 import torch
 from comfy.ldm.flux.model import Flux
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.supported_models_base import ClipTarget
 from comfy.taesd.taesd import TAESD
+from safetensors.torch import save_file
+
+from .small_models_pack.networks import SMALL_TEXT
 
 TEXT_WIDTH = {"sd15": 768, "sdxl": 2048, "sd3": 4096, "flux": 4096}
 POOLED_WIDTH = {"sd15": 768, "sdxl": 1280, "sd3": 2048, "flux": 768}
@@ -60,7 +67,8 @@ def _sdxl() -> torch.nn.Module:
     )
 
 
-def _sd3(depth: int = 2) -> torch.nn.Module:
+def _sd3(depth: int = 2, self_attention: int = 0) -> torch.nn.Module:
+    """Its first `self_attention` blocks have a second attention over the image tokens alone, as in SD 3.5 Medium."""
     hidden = 64 * depth
     return OpenAISignatureMMDITWrapper(
         input_size=None,
@@ -76,19 +84,20 @@ def _sd3(depth: int = 2) -> torch.nn.Module:
         pos_embed_max_size=32,
         pos_embed_scaling_factor=None,
         qk_norm="rms",
+        x_block_self_attn_layers=list(range(self_attention)),
         dtype=torch.float32,
         device="cpu",
         operations=comfy.ops.disable_weight_init,
     )
 
 
-def _flux(hidden: int = 128, double: int = 2, single: int = 2) -> torch.nn.Module:
+def _flux(hidden: int = 128, double: int = 2, single: int = 2, text: int = 4096, pooled: int = 768) -> torch.nn.Module:
     return Flux(
         in_channels=16,
         out_channels=16,
         patch_size=2,
-        vec_in_dim=768,
-        context_in_dim=4096,
+        vec_in_dim=pooled,
+        context_in_dim=text,
         hidden_size=hidden,
         mlp_ratio=4.0,
         num_heads=hidden // 128,
@@ -144,8 +153,32 @@ def small_text(family: str, *, tokens: int = 8, seed: int = 0) -> dict[str, torc
     }
 
 
+def small_clip(kind: str, *, without: tuple[str, ...] = ()) -> Any:
+    """A CLIP of `kind` (flux or sd3) with small encoders of random weights; sd3 may lack clip_l, clip_g or t5."""
+    if kind == "flux":
+        target = ClipTarget(comfy.text_encoders.flux.FluxTokenizer, comfy.text_encoders.flux.flux_clip())
+    else:
+        there = {name: name not in without for name in ("clip_l", "clip_g", "t5")}
+        target = ClipTarget(comfy.text_encoders.sd3_clip.SD3Tokenizer, comfy.text_encoders.sd3_clip.sd3_clip(**there))
+    clip = comfy.sd.CLIP(target, model_options=dict(SMALL_TEXT))
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for p in clip.cond_stage_model.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) * (max(1, p[0].numel()) ** -0.5 if p.ndim > 1 else 0.1))
+    return clip
+
+
+def with_padding(text: dict[str, torch.Tensor], *, real: int) -> dict[str, torch.Tensor]:
+    """The same text whose tokens from `real` on are padding."""
+    return {**text, "text_mask": torch.arange(text["cond"].shape[1])[None] < real}
+
+
 def small_vae(family: str) -> Any:
     """A VAE with random weights in TAESD's layout, of the family's channels and stride."""
+    return comfy.sd.VAE(sd=_vae_state(family))
+
+
+def _vae_state(family: str) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
     channels = {"sd15": 4, "sdxl": 4, "sd3": 16, "flux": 16}[family]
     state = {}
@@ -153,7 +186,36 @@ def small_vae(family: str) -> Any:
         scale = 1.0 / max(1, value[0].numel()) ** 0.5 if value.ndim > 1 else 0.02
         state[name] = torch.randn(value.shape, generator=generator) * scale
     state["vae_scale"], state["vae_shift"] = torch.tensor(1.0), torch.tensor(0.0)
-    return comfy.sd.VAE(sd=state)
+    return state
+
+
+def offer_small_flux(models: Path) -> dict[str, str]:
+    """Writes a small Flux for ComfyUI's loader nodes into a `models` folder: names of its files by kind.
+
+    Its text encoders load where `small_models_pack` is installed.
+    """
+    text = small_clip("flux").cond_stage_model
+    states = {
+        "diffusion_models": _state("flux", (("double", 2), ("pooled", 32), ("single", 3), ("text", 64))),
+        "vae": _vae_state("flux"),
+        "clip_l": text.clip_l.transformer.state_dict(),
+        "t5": text.t5xxl.transformer.state_dict(),
+    }
+    return {kind: _offer(models, kind, "small flux", state) for kind, state in states.items()}
+
+
+def offer_small_unet(models: Path) -> str:
+    """Writes a small Stable Diffusion 1.5 network for Load Diffusion Model: its file's name."""
+    state = {name: value.half() for name, value in _state("sd15", ()).items()}
+    return _offer(models, "diffusion_models", "small sd15", state)
+
+
+def _offer(models: Path, kind: str, name: str, state: dict[str, torch.Tensor]) -> str:
+    folder = models / ("text_encoders" if kind in ("clip_l", "t5") else kind)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name} {kind}.safetensors"
+    save_file({key: value.contiguous().clone() for key, value in state.items()}, file)
+    return file.name
 
 
 class HashedText:

@@ -81,9 +81,7 @@ class ComfyPage:
 
     def unknown_nodes(self):
         """The types of the nodes on the graph that the page does not know."""
-        return self.page.evaluate(
-            "() => window.app.graph.nodes.filter(n => !n.constructor.nodeData).map(n => n.type)"
-        )
+        return self.page.evaluate("() => window.app.graph.nodes.filter(n => !n.constructor.nodeData).map(n => n.type)")
 
     def api_prompt(self):
         """The graph as the page itself converts it for the server."""

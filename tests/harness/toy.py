@@ -29,6 +29,7 @@ class ToyEntry:
     plain_keys: tuple = ("plain x", "")
     infill_keys: tuple = ()
     geometries: tuple = ("upright", "flipped")
+    picture: str = ""
 
 
 class ToyCache:

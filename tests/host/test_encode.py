@@ -7,11 +7,20 @@ import comfy.taesd.taesd
 import pytest
 import torch
 
+from harness.models import small_clip
 from masklora.config import CacheSettings
 from masklora.data.cache import build_cache
 from masklora.data.dataset import Dataset, Sample
+from masklora.data.keys import digest
 from masklora.errors import FamilyError
-from masklora.host.encode import ClipTextEncoder, VaeEncoder, from_conditioning, to_conditioning
+from masklora.host.encode import (
+    ClipTextEncoder,
+    VaeEncoder,
+    from_conditioning,
+    patcher_identity,
+    text_mask,
+    to_conditioning,
+)
 
 SMALL_CLIP = {
     "hidden_size": 32,
@@ -208,6 +217,79 @@ def test_conditioning_that_cannot_be_stored_is_refused_by_name():
         from_conditioning([[torch.zeros(1), {"control": object()}]])
     values = {"guidance": 3.5, "pooled_output": None, "note": "x", "flag": True}
     assert from_conditioning([[torch.zeros(1), values]]).keys() == {"cond", *values}
+
+
+@pytest.fixture(scope="module")
+def flux_text():
+    return small_clip("flux")
+
+
+def real_tokens(values):
+    assert values["text_mask"].shape == (1, values["cond"].shape[1])
+    return values["text_mask"][0].tolist()
+
+
+def test_padding_of_t5_is_told_apart_for_flux(flux_text):
+    short, empty, long = ClipTextEncoder(flux_text).encode(["a red cube", "", "word " * 300])
+    tokens = [t for t, _ in flux_text.tokenize("a red cube")["t5xxl"][0]]
+    # The end token, 1, belongs to the text; the padding is 0.
+    count = tokens.index(1) + 1
+    assert 3 < count < 10 and set(tokens[count:]) == {0}
+    assert real_tokens(short) == [True] * count + [False] * (256 - count)
+    assert real_tokens(empty) == [True] + [False] * 255
+    assert long["cond"].shape[1] > 256 and all(real_tokens(long))
+
+
+@pytest.mark.parametrize("without", [(), ("t5",), ("clip_g", "t5"), ("clip_l", "t5"), ("clip_l", "clip_g")])
+def test_padding_of_each_encoder_of_sd3_is_told_apart_in_the_order_of_its_tokens(without):
+    encoder = ClipTextEncoder(small_clip("sd3", without=without))
+    for text in ["a red cube!", "", "word " * 90]:
+        tokens = encoder.clip.tokenize(text, disable_weights=True)
+        # All together would need a T5 of full width.
+        values = encoder.encode([text])[0] if without else {"text_mask": text_mask(encoder.clip, tokens)}
+        expected = []
+        if "clip_l" not in without or "clip_g" not in without:
+            for section in tokens["l"]:
+                ids = [t for t, _ in section]
+                # CLIP's first end token is text, and those after it pad.
+                count = ids.index(49407) + 1
+                expected += [True] * count + [False] * (77 - count)
+        if "t5" not in without:
+            ids = [t for t, _ in tokens["t5xxl"][0]]
+            expected += [t != 0 for t in ids]
+        assert values["text_mask"].tolist() == [expected]
+        assert not without or values["cond"].shape[1] == len(expected)
+
+
+def test_text_encoders_of_u_nets_have_no_text_mask_and_keep_their_identity(clip, flux_text):
+    assert "text_mask" not in ClipTextEncoder(clip).encode(["a cat"])[0]
+    before = digest(
+        "clip",
+        type(clip.tokenizer).__qualname__,
+        clip.layer_idx,
+        clip.tokenizer_options,
+        patcher_identity(clip.patcher),
+    )
+    assert ClipTextEncoder(clip).identity == before
+    with_mask = digest(
+        "clip", "FluxTokenizer", flux_text.layer_idx, flux_text.tokenizer_options, patcher_identity(flux_text.patcher)
+    )
+    assert ClipTextEncoder(flux_text).identity != with_mask
+
+
+def test_the_text_mask_is_ours_and_not_part_of_comfyui_s_conditioning(flux_text):
+    (values,) = ClipTextEncoder(flux_text).encode(["a cat"])
+    assert set(to_conditioning(values)[0][1]) == set(values) - {"cond", "text_mask"}
+
+
+def test_text_masks_survive_a_cache_on_disk(flux_text, vae, tmp_path):
+    picture = images(1, size=(64, 64))[0].numpy()
+    samples = Dataset((Sample("memory:a", "a", (64, 64), image=picture, caption="a red cube"),))
+    options = dict(encoder=VaeEncoder(vae), text=ClipTextEncoder(flux_text), folder=tmp_path)
+    cache = build_cache(samples, CacheSettings(resolution=64, bucket_step=16), **options)
+    stored = cache.text(cache.entries[0].text_keys[0])["text_mask"]
+    assert torch.equal(stored, ClipTextEncoder(flux_text).encode(["a red cube"])[0]["text_mask"])
+    assert cache.empty_text()["text_mask"].sum() == 1
 
 
 def test_a_cache_of_the_real_encoders_is_read_back_bit_for_bit(vae, clip, tmp_path):

@@ -17,6 +17,12 @@ from masklora.host.model import TrainableModel
 NAMES = [f.name for f in FAMILIES]
 
 
+@pytest.mark.parametrize("prior", [False, True])
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_gradients_with_routed_and_hidden_tokens_are_exact(family, prior):
+    assert_exact(measure(family, dtype=torch.float64, prior=prior, planned=True))
+
+
 @pytest.mark.parametrize("family", [n for n in NAMES if n != "sdxl"])
 def test_gradients_equal_finite_differences_in_float64_in_every_checkpointing_mode(family):
     assert_exact(measure(family, dtype=torch.float64))

@@ -12,7 +12,7 @@ import torch
 from harness.models import small_model, small_text
 from masklora.archs import FAMILIES
 from masklora.config import AdapterSettings
-from masklora.data.geometry import Geometry
+from masklora.data.geometry import Geometry, plan_cut_geometry
 from masklora.errors import AdapterError, FamilyError
 from masklora.flow import add_noise, sigma_of
 from masklora.host.model import TrainableModel, _size_conditioning
@@ -75,18 +75,6 @@ def test_denoise_equals_what_core_computes_from_the_same_inputs(family):
     assert torch.allclose(expected, theirs, rtol=1e-4, atol=1e-4), (expected - theirs).abs().max()
 
 
-@pytest.mark.parametrize("family", LIGHT)
-def test_samples_of_a_batch_keep_their_own_caption(family):
-    trainable = TrainableModel(small_model(family))
-    texts = [small_text(family, tokens=77, seed=1), small_text(family, tokens=154, seed=2)]
-    noisy, u, _ = batch(trainable)
-    with trainable.session(make_adapters(trainable)), torch.no_grad():
-        both = trainable.denoise(noisy, u, trainable.collate(texts, [SQUARE] * 2))
-        for i in range(2):
-            alone = trainable.denoise(noisy[i : i + 1], u[i : i + 1], trainable.collate([texts[i]], [SQUARE]))
-            assert torch.allclose(both[i], alone[0], rtol=1e-3, atol=1e-4)
-
-
 @pytest.mark.parametrize("ending", ["normal", "error", "cancel"])
 @pytest.mark.parametrize("family", LIGHT)
 def test_model_is_bit_identical_after_training_however_it_ends(family, ending):
@@ -112,9 +100,13 @@ def test_model_is_bit_identical_after_training_however_it_ends(family, ending):
     assert_untouched(patcher, before, ids)
 
 
-def test_model_loaded_in_inference_mode_trains_without_copying_its_weights():
+def test_core_loads_a_second_model_to_train_here_one_loaded_in_inference_mode_trains_in_its_own_memory():
+    """comfy_extras/nodes_train.py, TrainLoraNode: `clone(force_deepcopy=True)` loads the model's file once more."""
     with torch.inference_mode():
         patcher = small_model("flux")
+        patcher.cached_patcher_init = (lambda disable_dynamic: small_model("flux"), ())
+        copies = {p.data_ptr() for p in patcher.clone(force_deepcopy=True).model.parameters()}
+        assert copies.isdisjoint(p.data_ptr() for p in patcher.model.parameters())
         assert next(patcher.model.diffusion_model.parameters()).is_inference()
         pointers = {n: p.data_ptr() for n, p in patcher.model.named_parameters()}
         before = network_state(patcher)
@@ -226,6 +218,19 @@ def test_crop_coordinates_of_a_mirrored_picture_are_those_of_the_mirrored_pictur
     assert mirrored == {**_size_conditioning(plain), "crop_w": 128 - 10 - 64}
     beyond = dataclasses.replace(plain, crop=(-5, -3, 64, 64), angle=45.0)
     assert (_size_conditioning(beyond)["crop_w"], _size_conditioning(beyond)["crop_h"]) == (0, 0)
+
+
+def test_a_masked_crop_is_told_to_the_network_as_what_it_is():
+    """As SDXL was trained: the file's size, the corner of the crop in the resized picture, the size that is seen."""
+    geometry = plan_cut_geometry((2048, 1536), (1024, 768), (384, 512), (0.5, 0.25, 0.625, 0.75))
+    assert _size_conditioning(geometry) == {
+        "width": 2048,
+        "height": 1536,
+        "crop_w": 576 - 192,
+        "crop_h": 384 - 256,
+        "target_width": 384,
+        "target_height": 512,
+    }
 
 
 def test_unknown_family_names_the_known_ones():

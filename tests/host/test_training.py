@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import logging
+from pathlib import Path
 
 import comfy.lora
 import comfy.sd
 import comfy_extras.nodes_model_advanced
+import comfy_extras.nodes_train
+import folder_paths
 import numpy as np
 import pytest
 import safetensors.torch
@@ -14,6 +17,7 @@ import torch
 from comfy.model_management import InterruptProcessingException
 from safetensors import safe_open
 
+from harness.folders import anywhere, folder_settings, grey, picture
 from harness.models import HashedText, small_model, small_vae
 from masklora.adapters import to_comfyui
 from masklora.config import (
@@ -28,7 +32,7 @@ from masklora.config import (
     TrainSettings,
 )
 from masklora.data.cache import build_cache
-from masklora.data.loading import from_images
+from masklora.data.loading import from_images, load_dataset
 from masklora.errors import AdapterError, ConfigError, FamilyError
 from masklora.host.encode import VaeEncoder
 from masklora.host.exporting import LoraTensors, apply_lora, export_lora, export_once
@@ -141,8 +145,13 @@ def test_convolutions_are_trained_and_exported_when_asked_for(caches, tmp_path):
         assert torch.allclose(found, factors.delta().reshape(found.shape), rtol=1e-3, atol=1e-6), name
 
 
-def test_metadata_tells_kohya_tools_and_us_what_was_trained(caches, tmp_path):
+def test_core_saves_no_metadata_here_they_tell_kohya_s_tools_and_us_what_was_trained(caches, tmp_path):
+    """comfy_extras/nodes_train.py, SaveLoRA: tensors alone."""
     trained = run(make_request("flux", caches["flux"]), tmp_path)
+    comfy_extras.nodes_train.SaveLoRA.execute(trained.tensors, "loras/core")
+    (theirs,) = Path(folder_paths.get_output_directory()).glob("loras/core_*.safetensors")
+    with safe_open(theirs, "pt") as file:
+        assert not file.metadata()
     path = export_lora(LoraTensors(trained), tmp_path / "lora", ExportSettings(trigger="zib"))
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
@@ -186,7 +195,11 @@ def test_finished_run_is_loaded_and_a_changed_one_is_trained(caches, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["sd15", "flux"])
-def test_cancelled_training_resumes_bit_for_bit_and_leaves_the_model_untouched(family, caches, tmp_path):
+def test_core_loses_a_cancelled_training_here_it_resumes_bit_for_bit_and_the_model_is_untouched(
+    family, caches, tmp_path
+):
+    """comfy_extras/nodes_train.py, TrainLoraNode: weights leave it with the last step, and nothing is saved before."""
+
     class CancelAt(Hooks):
         asked = 0
 
@@ -373,3 +386,37 @@ def test_training_with_preservation_runs_tells_it_and_notes_what_has_no_trigger(
     mixed = dataclasses.replace(without, entries=(*with_trigger.entries, *without.entries[:1]))
     (note,) = cache_notes(loss, mixed)
     assert note.startswith("1 of 5 captions have no trigger word")
+
+
+def subjects_cache(folder, together, **settings):
+    """Two pictures of Anna and Ben in a folder, cached for SD 1.5."""
+    for name in ("one", "two"):
+        picture(folder / f"{name}.png", (128, 128), value=90 + len(name))
+        for subject, left in (("anna", 0), ("ben", 64)):
+            mask = np.zeros((128, 128))
+            mask[32:80, left : left + 48] = 1
+            grey(folder / "masks" / f"{name}.{subject}.png", mask)
+    loaded = load_dataset(folder_settings(folder, mask_folder="masks", together=together), allowed=anywhere)
+    return build_cache(
+        loaded,
+        CacheSettings(resolution=128, bucket_step=16, storage="memory", infill_variants=0, **settings),
+        encoder=VaeEncoder(small_vae("sd15")),
+        text=HashedText("sd15"),
+    )
+
+
+def test_subjects_train_on_masked_crops_of_several_sizes(tmp_path):
+    cache = subjects_cache(tmp_path / "set", 0.5, crop="masked crop", crop_margin=0.0)
+    assert {entry.bucket for entry in cache.entries} == {(48, 48), (112, 48)}
+    trained = run(make_request("sd15", cache, steps=4, batch_size=1, validate_every=2), tmp_path)
+    lines = [json.loads(line) for line in (trained.result.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(np.isfinite(line["loss"]) and line["inside"] > 0 for line in lines)
+
+
+def test_a_run_whose_pictures_are_held_out_otherwise_is_another_run(tmp_path):
+    cache = subjects_cache(tmp_path / "set", 0.0)
+    apart = dataclasses.replace(cache, entries=[dataclasses.replace(e, picture=e.name) for e in cache.entries])
+    for validate, runs in ((1, 2), (0, 1)):
+        requests = [make_request("sd15", one, steps=1, validate_every=validate) for one in (cache, apart)]
+        assert len({run(request, tmp_path).result.folder for request in requests}) == runs

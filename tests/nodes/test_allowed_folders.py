@@ -140,13 +140,6 @@ def test_the_config_file_lies_where_the_user_data_routes_cannot_write(paths):
     assert not paths.config_path().resolve().is_relative_to(users.resolve())
 
 
-def test_the_cache_lies_outside_the_datasets_folders(paths):
-    import folder_paths
-
-    for root in folder_paths.get_folder_paths("datasets"):
-        assert not paths.cache_folder().resolve().is_relative_to(Path(root).resolve())
-
-
 @pytest.mark.parametrize("edit", ["add", "delete", "rename", "resize", "touch", "in a subfolder"])
 def test_a_fingerprint_changes_with_every_kind_of_edit(paths, input_folder, edit):
     folder = input_folder / f"fingerprint {edit}"

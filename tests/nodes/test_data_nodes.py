@@ -257,3 +257,12 @@ def test_cancelling_the_cache_loses_nothing_that_is_done(comfy_client, graph, fo
     text = shown(comfy_client.run(graph.nodes), report)
     made = int(re.search(r"made now: (\d+) latent", text).group(1))
     assert 0 < made < 150
+
+
+def test_a_masked_crop_tells_in_the_cache_s_report_what_it_saves(comfy_client, graph, folders):
+    folders.make("masked crop", count=2, size=(256, 256))
+    folders.mask(folders.input / "masked crop" / "cat 1_mask.png", size=(256, 256), rows=0.25)
+    load = graph.add("MLT_LoadDataset", folder="masked crop")
+    text = cached_run(graph, comfy_client, [load, 0], resolution=256, crop="masked crop", crop_margin=0.0)
+    assert "  256×64: 1" in text and "  256×256: 1" in text
+    assert "masked crop: trains on 62% of the pixels (38% saved per step against whole pictures)" in text

@@ -1,12 +1,21 @@
 """What the pack gives the page: one extension, and a help page for every node."""
 
+import re
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-PAGES = sorted((Path(__file__).resolve().parents[2] / "web" / "docs").glob("*.md"))
+from masklora.config import LossSettings
+from masklora.losses import outside_share
+from masklora.masks import feather_mask, latent_weights, reduce_mask
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "web" / "docs").glob("*.md"))
+GUIDE = ROOT / "web" / "docs" / "masks-that-work.md"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
@@ -31,3 +40,52 @@ def test_a_new_node_hides_its_advanced_widgets(page):
     )
     assert {"subfolders", "caption_dropout", "preview_images"} <= set(hidden)
     assert not {"folder", "mask_source", "trigger_word"} & set(hidden)
+
+
+def test_every_link_of_a_page_leads_to_a_file():
+    for path in [*PAGES, ROOT / "README.md"]:
+        for link in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")):
+            if "://" in link:
+                continue
+            # In the help panel a page's own address is ComfyUI's: only pictures may be told from the page.
+            served = link.removeprefix("/extensions/masked-lora/docs/")
+            at = ROOT / "web" / "docs" / served if served != link else path.parent / link
+            assert at.exists(), f"{path.name}: {link}"
+            assert path == ROOT / "README.md" or served != link or link.startswith("images/"), f"{path.name}: {link}"
+
+
+def table_below(heading):
+    """The rows of the first table of the guide below a line: lists of cells, without the head."""
+    lines = GUIDE.read_text(encoding="utf-8").split(heading)[1].split("\n")
+    first = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[first + 2 :]:
+        if not line.startswith("|"):
+            return rows
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def test_the_guide_s_table_of_feathers_is_what_our_functions_give():
+    mask = np.zeros((64, 512), np.float32)
+    mask[:, 260:] = 1
+    rows = table_below("Grey cells across a straight edge")
+    assert len(rows) == 6
+    for sigma, grey, span in rows:
+        soft = feather_mask(mask, sigma=float(sigma)) if float(sigma) else mask
+        cells = reduce_mask(torch.from_numpy(soft)[None, None], grid=(8, 64))[0, 0, 4]
+        count = int(((cells > 0.02) & (cells < 0.98)).sum())
+        assert (int(grey), span) == (count, f"{8 * count} px"), sigma
+
+
+def test_the_guide_s_table_of_floors_is_what_our_functions_give():
+    rows = table_below("## `floor` is not a share")
+    assert len(rows) == 4
+    for row in rows:
+        coverage, *told = (float(cell.removesuffix(" %")) / 100 for cell in row)
+        mask = torch.zeros(1, 1, 100, 100)
+        mask.view(-1)[: round(10000 * coverage)] = 1
+        weights = [latent_weights(mask, LossSettings(floor=floor)) for floor in (0.05, 0.1)]
+        weights.append(outside_share(mask, share=0.1))
+        shares = [((w * (1 - mask)).sum() / w.sum()).item() for w in weights]
+        assert told == pytest.approx(shares, abs=0.005), row

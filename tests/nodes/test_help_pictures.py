@@ -4,6 +4,7 @@
 """
 
 import io
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageDraw
+
+from masklora.config import MaskTransform
+from masklora.data.preview import contact_sheet, latent_grid, overlay
+from masklora.masks import reduce_mask, transform_mask
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "web" / "docs"
@@ -52,7 +58,7 @@ def sheet_of(client, run, node):
 def test_every_page_of_a_mask_node_has_a_picture_that_shows_something():
     makers = [path for path in DOCS.glob("MLT_*Masks.md") if path.stem != "MLT_TransformMasks"]
     assert len(makers) == 8
-    for page in [*makers, DOCS / "MLT_CacheDataset.md"]:
+    for page in [*makers, DOCS / "MLT_CacheDataset.md", DOCS / "masks-that-work.md"]:
         links = re.findall(r"!\[[^]]+\]\((images/[^)]+)\)", page.read_text(encoding="utf-8"))
         assert links, f"{page.name} has no picture"
         for link in links:
@@ -127,3 +133,37 @@ def test_take_a_node_between_its_neighbours(demo_server, page, node_id):
         node_id,
     )
     store(page.graph_picture(), node_id)
+
+
+def photograph():
+    """The astronaut of the tests' photographs, 512×512, and the mask of her head."""
+    folder = ROOT / "tests" / "data" / "photographs"
+    outline = json.loads((folder / "outlines.json").read_text(encoding="utf-8"))["astronaut's head and neck"]
+    mask = Image.new("L", (512, 512))
+    ImageDraw.Draw(mask).polygon([tuple(corner) for corner in outline["polygon"]], fill=255)
+    return np.asarray(Image.open(folder / outline["file"]).convert("RGB")), np.asarray(mask, np.float32) / 255
+
+
+def enlarged(rgb, times):
+    return np.kron(rgb, np.ones((times, times, 1), np.uint8))
+
+
+@taking
+def test_take_the_picture_of_feathers():
+    rgb, mask = photograph()
+    tiles = []
+    for feather in (0.0, 8.0, 32.0):
+        soft = transform_mask(mask, MaskTransform(feather=feather))
+        cells = reduce_mask(torch.from_numpy(soft)[None, None], grid=(64, 64))[0, 0].numpy()
+        tiles += [enlarged(view[:192, 112:304], 2) for view in (overlay(rgb, soft), latent_grid(rgb, cells))]
+        # Twelve cells of 8 px where hair meets background.
+        tiles.append(latent_grid(enlarged(rgb[96:192, 216:312], 4), cells[12:24, 27:39]))
+    store(Image.fromarray(contact_sheet(tiles, 3, side=384)), "feathers")
+
+
+@taking
+def test_take_the_picture_of_edges():
+    rgb, mask = photograph()
+    moved = [transform_mask(mask, MaskTransform(grow=grow)) for grow in (-12, 0, 12)]
+    tiles = [overlay(rgb, one)[:256, 96:352] for one in moved]
+    store(Image.fromarray(contact_sheet(tiles, 3, side=256)), "edges")

@@ -9,6 +9,7 @@ import comfy.background_removal.birefnet as birefnet
 import comfy.bg_removal_model
 import comfy.ldm.sam3.detector as sam3
 import comfy.supported_models
+import comfy.text_encoders.flux as flux_text
 import comfy.text_encoders.sam3_clip as sam3_text
 import cv2
 import numpy as np
@@ -34,6 +35,13 @@ TEXT_SIZES = {
     "num_attention_heads": 4,
     "num_hidden_layers": 1,
 }
+# Sizes of the encoders of FLUX.1 and Stable Diffusion 3, as ComfyUI's text encoders take them.
+_SMALL_CLIP = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 3, "intermediate_size": 64}
+SMALL_TEXT = {
+    "clip_l_model_config": _SMALL_CLIP,
+    "clip_g_model_config": _SMALL_CLIP,
+    "t5xxl_model_config": {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_heads": 2, "num_layers": 2},
+}
 SIDE = 1008
 RULED_SIDE = 252
 SMALLEST_BLOB = 12
@@ -52,7 +60,15 @@ def replacements():
         (sam3_text, "SAM3_CLIP_CONFIG", text),
         (sam3, "SAM3Model", SmallSAM3),
         (comfy.bg_removal_model, "BG_REMOVAL_MODELS", removers),
+        (flux_text, "FluxClipModel", SmallFluxText),
     ]
+
+
+class SmallFluxText(flux_text.FluxClipModel):
+    """The text encoders of FLUX.1 in the sizes of `SMALL_TEXT`."""
+
+    def __init__(self, model_options=None, **options):
+        super().__init__(model_options={**(model_options or {}), **SMALL_TEXT}, **options)
 
 
 class SmallSAM3(sam3.SAM3Model):
