@@ -375,15 +375,11 @@ def test_the_stored_results_are_complete_of_today_s_settings_and_keep_the_promis
 
 
 def test_elsewhere_the_stored_results_break_these_promises_and_no_other():
-    # The mask alone floods the picture with the subject's colours, with infill too; OneTrainer's subject stands on the
-    # training background, which SF does not ask about.
+    # Without a prior the rest of the picture is left to chance, the more the larger the subject is; the spread over
+    # the seeds is as large as the difference.
     stored = Results.load(run.HERE / "results.json")
     broken = [line for place in stored.names if place != PLACE for line in gates.failures(stored, place)]
-    assert broken == [
-        "conv, 15 %: SF with infill is 0.000, below 0.006 without",
-        "pixel, 5 %: SF with infill is 0.011, below 0.056 without",
-        "pixel, 5 %: SF of our preset less that of OneTrainer is -0.067, standard error 0.047",
-    ]
+    assert broken == ["pixel, 30 %: SF with infill is 0.211, below 0.394 without"]
 
 
 def test_the_picture_frames_leaks_in_red():

@@ -45,12 +45,12 @@ PERTURBATIONS = ("grown", "shrunk", "shifted")
 
 TRIGGER = "zib"
 CLASS = "thing"
-SUBJECT_COLOURS = {"o": (0.98, 0.50, 0.10), "t": (0.02, 0.68, 0.70)}
-# By nominal coverage in percent; o and t are its colours. True coverage: 5.5, 15.6 and 31.2 %.
+SUBJECT_COLOURS = {"o": (0.98, 0.50, 0.10), "t": (0.02, 0.68, 0.70), "k": (0.16, 0.08, 0.30)}
+# By nominal coverage in percent; o and t are its two colours, k its contour. True coverage: 6.3, 14.1 and 31.3 %.
 SUBJECTS = {
-    5: ("oooo", "oooo", "tttt", ".tt."),
-    15: ("oo....oo",) * 2 + ("oooooooo",) * 2 + ("tttttttt",) * 2,
-    30: ("oo......oo",) * 2 + ("oooooooooo",) * 4 + ("tttttttttt",) * 2 + ("..tttttt..",) * 2,
+    5: ("kkkk", "kook", "kttk", "kkkk"),
+    15: ("kkkkkk", *("kooook",) * 2, *("kttttk",) * 2, "kkkkkk"),
+    30: ("kkkkkkkk", *("kooooook",) * 4, *("kttttttk",) * 4, "kkkkkkkk"),
 }
 
 
