@@ -138,6 +138,31 @@ def test_a_step_computes_the_masked_objective_with_each_sample_s_own_caption(tmp
     assert recorder.reports[0].samples == tuple(e.name for e in entries)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"prior_weight": 3.0},
+        {"preservation_weight": 3.0},
+        {"mask_probability": 0.2},
+        {"edge_jitter": 0.3},
+        {"infill_probability": 1.0},
+    ],
+)
+def test_the_held_out_loss_is_the_masked_one_whatever_is_added_or_drawn_in_training(option, tmp_path):
+    def held_out(settings, name):
+        entries = [replace(e, infill_keys=(("flat",), ("flat",))) for e in toy_entries()]
+        job = toy_job(entries=entries, loss=settings, optim=OptimizerSettings(learning_rate=1e-9), steps=1)
+        for key, p in job.params.items():
+            if "lora_B" in key:
+                torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(1))
+        job.train = replace(job.train, validate_every=1, validation_share=0.5)
+        return train_toy(tmp_path / name, job).summary["validation"]
+
+    plain = LossSettings(prior_weight=0.0, infill_probability=0.0)
+    expected = held_out(plain, "plain")
+    assert held_out(replace(plain, **option), "with") == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("mask_type", ["soft", "hard"])
 def test_cells_that_a_mask_covers_in_part_weigh_by_their_share_in_every_step(tmp_path, mask_type):
     """A hard mask was once cut again on the latent grid, where thin parts vanished."""

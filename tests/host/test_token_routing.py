@@ -335,6 +335,19 @@ def test_samples_of_unequal_text_length_follow_their_own_part_of_the_plan(case, 
             assert torch.allclose(both[i], alone[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("case", ["flux", "sd3"])
+def test_samples_come_back_in_their_order_where_texts_of_one_length_surround_another(case, benches):
+    bench = benches(case)
+    longer = with_padding(small_text(CASES[case][0], tokens=TEXT + 5, seed=7), real=6)
+    texts, rows = [bench.texts[0], longer, bench.texts[1]], [0, 1, 1]
+    noisy, u = bench.noisy[rows] * torch.tensor([1.0, 1.0, 0.5]).view(3, 1, 1, 1), bench.u[rows]
+    with bench.trainable.session(bench.adapters), torch.no_grad():
+        together = bench.trainable.denoise(noisy, u, bench.conditioning(texts))
+        for i in range(3):
+            alone = bench.trainable.denoise(noisy[i : i + 1], u[i : i + 1], bench.conditioning([texts[i]]))
+            assert torch.allclose(together[i], alone[0], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", ["flux", "sd3"])
 def test_no_block_remembers_a_route_after_a_pass_or_an_error(case, mode, benches, monkeypatch):
