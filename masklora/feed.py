@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -78,6 +79,7 @@ class MicroBatch:
         replaced: (B,) bool, samples that show a replaced background; None where none does.
         plain: the conditioning of the captions without their trigger words, where it was asked for and any has one.
         triggered: (B,) float32, 1 for samples whose caption has a trigger word; only beside `plain`.
+        shares: how much of each cell the mask covers, like `masks`, where tokens are routed and `masks` tells less.
     """
 
     latents: Tensor
@@ -91,6 +93,7 @@ class MicroBatch:
     replaced: Tensor | None = None
     plain: Any = None
     triggered: Tensor | None = None
+    shares: Tensor | None = None
 
 
 class Feed:
@@ -115,8 +118,12 @@ class Feed:
         self._memo_bytes = 0
         self._texts: dict[Any, dict[str, Any]] = {}
         self._most: dict[tuple[int, int], int] = {}
-        wanted = loss.prior_weight > 0 and loss.prior_reduction != "as the mask"
-        self._kinds = (loss.reduction, loss.prior_reduction) if wanted else (loss.reduction,)
+        # What the masks are reduced to beside the loss's own, by the field of the batch.
+        self._extra: dict[str, tuple[str, LossSettings]] = {}
+        if loss.prior_weight > 0 and loss.prior_reduction != "as the mask":
+            self._extra["bicubic"] = loss.prior_reduction, loss
+        if loss.routes and (loss.reduction != "area" or loss.reduction_binarize):
+            self._extra["shares"] = "area", dataclasses.replace(loss, reduction_binarize=False)
 
     def make(self, draws: Sequence[Draw], *, plain: bool = False) -> MicroBatch:
         """The micro-batch of these draws, all of one bucket; `plain` asks for its captions without trigger too."""
@@ -124,7 +131,7 @@ class Feed:
         entries = [entry for entry, _ in pairs]
         grid = self._grid_of(entries[0].bucket)
         latents = [self.cache.latent(entry, draw.variant, draw.infill) for entry, draw in pairs]
-        # Of shape (1, [F,] h, w), or (2, …) where the prior has a reduction of its own.
+        # Of shape (1, [F,] h, w), with a row more for each of `_extra`.
         reduced = [self._reduced(draw.entry, draw.variant, grid) for draw in draws]
         masks = [rows[:1] for rows in reduced]
         texts = [self._text(entry, draw.caption) for entry, draw in pairs]
@@ -140,10 +147,13 @@ class Feed:
             multiplier=self._to_device([torch.tensor(self._multiplier(e)) for e in entries]),
             names=tuple(e.name for e in entries),
             whole=all(bool((mask >= 1).all()) for mask in masks),
-            bicubic=self._to_device([rows[1:] for rows in reduced]) if self._kinds[1:] else None,
             replaced=torch.tensor(replaced, device=self.device) if any(replaced) else None,
             plain=self._collate(_or_else(without, texts), geometries) if any(has) else None,
             triggered=self._to_device([torch.tensor(float(one)) for one in has]) if any(has) else None,
+            **{
+                field: self._to_device([rows[i : i + 1] for rows in reduced])
+                for i, field in enumerate(self._extra, start=1)
+            },
         )
 
     def most_mask_tokens(self, grid: tuple[int, int], *, patch: int) -> int:
@@ -152,7 +162,8 @@ class Feed:
             entries = self.cache.entries
             alike = [i for i, entry in enumerate(entries) if self._grid_of(entry.bucket) == grid]
             each = [(i, variant) for i in alike for variant in range(len(entries[i].latent_keys))]
-            masks = (self._reduced(i, variant, grid)[:1] for i, variant in each)
+            row = 1 + list(self._extra).index("shares") if "shares" in self._extra else 0
+            masks = (self._reduced(i, variant, grid)[row : row + 1] for i, variant in each)
             self._most[grid] = max((int(count_mask_tokens(m[None], patch=patch)) for m in masks), default=0)
         return self._most[grid]
 
@@ -181,7 +192,8 @@ class Feed:
         if known is not None:
             return known
         mask = self.cache.mask(self.cache.entries[index], variant).to(torch.float32)
-        small = torch.cat([mask_cells(mask[None], self.loss, grid=grid, kind=kind)[0] for kind in self._kinds])
+        kinds = [(self.loss.reduction, self.loss), *self._extra.values()]
+        small = torch.cat([mask_cells(mask[None], loss, grid=grid, kind=kind)[0] for kind, loss in kinds])
         self._memo[(index, variant)] = small
         self._memo_bytes += small.nbytes
         while self._memo_bytes > MASK_MEMO_BYTES and len(self._memo) > 1:

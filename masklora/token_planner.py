@@ -46,7 +46,8 @@ class TokenPlanner:
         if self.model is None:
             return None
         most = self._most(batch, loss, self.model)
-        plan = plan_tokens(batch.masks, w, loss, model=self.model, most=most, progress=progress, generator=generator)
+        masks = _shares(batch)
+        plan = plan_tokens(masks, w, loss, model=self.model, most=most, progress=progress, generator=generator)
         if parse_routes(loss.routes) and progress < loss.route_until:
             self._note(batch, loss, most, self.model)
         return plan
@@ -63,7 +64,7 @@ class TokenPlanner:
             return 0
         if self.feed is not None:
             return self.feed.most_mask_tokens(batch.grid, patch=model.patch)
-        return int(count_mask_tokens(batch.masks, patch=model.patch).max())
+        return int(count_mask_tokens(_shares(batch), patch=model.patch).max())
 
     def _note(self, batch: MicroBatch, loss: LossSettings, most: int, model: TokenModel) -> None:
         name = "×".join(map(str, batch.grid))
@@ -73,3 +74,8 @@ class TokenPlanner:
         counts = route_counts(loss, model=model, tokens=tokens, most=most)
         self.kept[name] = [count / tokens for _, count in counts]
         self.tell(describe_routes(counts, tokens=tokens))
+
+
+def _shares(batch: MicroBatch) -> Tensor:
+    """How much of each cell the mask covers, whatever reduction the loss has."""
+    return batch.masks if batch.shares is None else batch.shares

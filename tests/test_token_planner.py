@@ -198,3 +198,23 @@ def test_other_selections_read_no_masks_ahead(tmp_path):
 def test_routes_that_do_not_fit_the_model_are_refused_before_the_first_step(tmp_path):
     with pytest.raises(ConfigError, match="the toy has 12 blocks"):
         train_toy(tmp_path, routed_job(LossSettings(routes="0.5: 2..12")))
+
+
+@pytest.mark.parametrize("other", [{"reduction": "nearest"}, {"reduction": "any"}, {"reduction_binarize": True}])
+def test_tokens_belong_to_the_mask_by_the_share_that_it_covers_whatever_the_loss_s_reduction(other, tmp_path):
+    """Of each cell of 8×8 pixels: three quarters without its first pixel, or the last pixel alone."""
+
+    def mask(entry, variant):
+        cells = torch.zeros(entry.bucket[1] // 8, 8, entry.bucket[0] // 8, 8)
+        cells[:, :, :2, 2:] = 1.0
+        cells[:, -1, 2:, -1] = 1.0
+        return cells.reshape(1, entry.bucket[1], entry.bucket[0])
+
+    job = routed_job(replace(ROUTED, **other), entries=[ToyEntry("a.png")], steps=1, batch_size=1)
+    job.cache.mask = mask
+    train_toy(tmp_path, job)
+    (passage,) = plans_of(job)[0].passages
+    # Two of the eight columns: 16 tokens, and a quarter of the other 48 with them.
+    assert passage.kept.shape[1] == 32
+    columns = (passage.kept % 8).tolist()[0]
+    assert columns.count(0) == columns.count(1) == 8
