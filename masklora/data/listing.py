@@ -291,7 +291,15 @@ def _report(
         no_caption=bare,
     )
     seen = {relative: list(subjects) for relative, subjects in found.subjects.items()}
-    return replace(report, notes=(*_notes(pictures), *subject_notes(seen)))
+    return replace(report, notes=(*_notes(pictures), *subject_notes(seen), *_unused_subjects(settings)))
+
+
+def _unused_subjects(settings: DatasetSettings) -> list[str]:
+    if not settings.subjects.strip() or settings.mask_source in ("auto", "folder"):
+        return []
+    return [
+        f"subjects is not used: mask_source is {settings.mask_source}, and only a mask folder has masks of subjects."
+    ]
 
 
 def _notes(pictures: list[File]) -> list[str]:

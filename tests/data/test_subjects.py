@@ -205,6 +205,12 @@ def test_names_in_the_widget_that_have_no_mask_are_an_error_that_names_them(grou
         loaded(group / "plain", mask_folder="", subjects="anna: 1")
 
 
+def test_lines_that_no_mask_folder_can_meet_are_told(group):
+    notes = loaded(group, mask_source="alpha", subjects="ben: 2").report.notes
+    assert any("subjects is not used: mask_source is alpha" in note for note in notes)
+    assert not any("not used" in note for note in loaded(group, subjects="ben: 2").report.notes)
+
+
 @pytest.mark.parametrize("together", [-0.1, 1.5])
 def test_a_share_out_of_range_names_the_widget(group, together):
     with pytest.raises(ConfigError, match="together: expected 0 to 1"):
