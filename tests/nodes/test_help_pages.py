@@ -35,11 +35,27 @@ def test_a_new_node_hides_its_advanced_widgets(page):
     hidden = page.evaluate(
         """() => {
             const node = window.LiteGraph.createNode("MLT_LoadDataset")
-            return node.widgets.filter(one => one.options?.advanced || one.advanced).map(one => one.name)
+            return node.widgets.filter(one => one.options?.advanced && one.advanced).map(one => one.name)
         }"""
     )
     assert {"subfolders", "caption_dropout", "preview_images"} <= set(hidden)
     assert not {"folder", "mask_source", "trigger_word"} & set(hidden)
+
+
+def test_the_masked_loss_shows_its_preset_alone_until_all_is_asked_for(page):
+    first, everything, heights = page.evaluate(
+        """() => {
+            const node = window.LiteGraph.createNode("MLT_MaskedLoss")
+            const shown = () => node.widgets.filter(one => node.isWidgetVisible(one)).map(one => one.name)
+            window.app.graph.add(node)
+            const before = [shown(), node.size[1]]
+            node.toggleAdvanced()
+            return [before[0], shown(), [before[1], node.size[1]]]
+        }"""
+    )
+    assert first == ["preset"]
+    assert {"prior_weight", "routes", "normalize"} <= set(everything) and len(everything) > 40
+    assert heights[0] < 150 < heights[1]
 
 
 def test_every_link_of_a_page_leads_to_a_file():
