@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .run import FINGERPRINT_LETTERS
+from .run import FINGERPRINT_LETTERS, safe_name
 
 CURVES = ("loss", "inside", "outside", "prior", "drift", "preservation", "learning_rate", "validation")
 MOST_POINTS = 2000
@@ -102,6 +102,13 @@ def read_run(folder: Path) -> PastRun:
         summary=(ended or {}).get("summary") or {},
         checkpoints=sorted(int(text) for text in found if text.isdecimal()),
     )
+
+
+def stopped_runs(root: Path, name: str) -> list[str]:
+    """The runs called `name` that ended before their last step, each with that step."""
+    wanted = safe_name(name)
+    ended = ((f, _document(f / "result.json")) for f in run_folders(root) if run_name(f) == wanted)
+    return [f"{folder.name}/{end.get('steps')}" for folder, end in ended if end and not end.get("completed")]
 
 
 def read_curve(folder: Path, *, since: int = 0, most: int = MOST_POINTS) -> list[dict[str, Any]]:

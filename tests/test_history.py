@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harness.toy import Recorder, toy_job, train_toy
-from masklora.history import find_run, list_runs, read_curve, read_run, run_folders, run_id, thin
+from masklora.history import find_run, list_runs, read_curve, read_run, run_folders, run_id, stopped_runs, thin
 
 
 @pytest.fixture
@@ -19,6 +19,7 @@ def test_a_run_tells_its_name_state_and_steps(trained):
     run = read_run(trained)
     assert (run.name, run.state, run.step, run.total, run.checkpoints) == ("toy", "finished", 10, 10, [10])
     assert run.summary["loss"] > 0
+    assert stopped_runs(trained.parent, "toy") == []
     assert run.id == run_id(trained)
     assert trained.name not in run.id
 
@@ -27,6 +28,8 @@ def test_a_stopped_and_an_interrupted_run_say_so(tmp_path):
     train_toy(tmp_path, toy_job(), Recorder(stop_at=4))
     (run,) = list_runs(tmp_path)
     assert (run.state, run.step, run.total) == ("stopped", 4, 10)
+    assert [text.rpartition("/")[2] for text in stopped_runs(tmp_path, "toy")] == ["4"]
+    assert stopped_runs(tmp_path, "another") == []
     with pytest.raises(KeyboardInterrupt):
         train_toy(tmp_path, toy_job(), Recorder(raise_at=6))
     (run,) = list_runs(tmp_path)
