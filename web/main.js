@@ -1,4 +1,29 @@
 // The pack's only extension; features live in modules beside it, without side effects of their own.
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { addStyles } from "./runs/elements.js";
+import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.js";
+import { sidebarTab } from "./runs/sidebar.js";
+import { RunStore } from "./runs/store.js";
 
-app.registerExtension({ name: "masked_lora" });
+let store = null;
+
+/** The page's one store, made when something is shown. */
+function runs() {
+  store ??= new RunStore(api);
+  return store;
+}
+
+app.registerExtension({
+  name: "masked_lora",
+  setup() {
+    addStyles(new URL("./runs/", import.meta.url));
+    app.extensionManager.registerSidebarTab(sidebarTab(runs));
+  },
+  nodeCreated(node) {
+    if (node.comfyClass === NODE) addNodePanel(node, runs());
+  },
+  loadedGraphNode(node) {
+    if (node.comfyClass === NODE) makeRoom(node);
+  },
+});
