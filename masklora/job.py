@@ -89,6 +89,13 @@ class Hooks:
         """Whether to wait; asked again ten times a second."""
         return False
 
+    def should_save(self) -> bool:
+        """Whether to write a checkpoint now; True once for each wish. Asked between steps and while waiting."""
+        return False
+
+    def on_run(self, folder: Path, *, step: int, total: int) -> None:
+        """The run's folder is known: training goes on after `step`, or is over if that is `total`."""
+
     def after_step(self, step: int) -> None:
         """Called between steps, when the weights are whole: the place for sample pictures."""
 

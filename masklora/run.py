@@ -56,6 +56,11 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
+def safe_name(name: str) -> str:
+    """`name` as a run's folder carries it: other characters than letters, digits, `_`, `.` and `-` become `_`."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._")[:80] or "run"
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """One saved moment: `adapter` is what a person would use, `state` is what resuming needs besides."""
@@ -89,8 +94,7 @@ class Run:
         Raises:
             RunError: another process trains in this folder, or it cannot be written.
         """
-        safe = re.sub(r"[^\w.-]+", "_", name).strip("._")[:80] or "run"
-        folder = Path(root) / f"{safe}-{fingerprint[:FINGERPRINT_LETTERS]}"
+        folder = Path(root) / f"{safe_name(name)}-{fingerprint[:FINGERPRINT_LETTERS]}"
         try:
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         except OSError as error:

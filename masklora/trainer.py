@@ -106,6 +106,7 @@ class _Session:
         for text in self.run.messages:
             self.hooks.on_message(text)
         if checkpoint and (ended := self.run.finished_at(checkpoint.step)):
+            self.hooks.on_run(self.run.folder, step=checkpoint.step, total=checkpoint.step)
             return self._outcome(checkpoint.adapter, ended["summary"], checkpoint.step, loaded=True)
         if checkpoint:
             self._restore(checkpoint)
@@ -113,6 +114,7 @@ class _Session:
             self.hooks.on_message(NOTHING_HELD_OUT)
         self.run.clear_result()
         self.run.start_metrics(self.step)
+        self.hooks.on_run(self.run.folder, step=self.step, total=self.total)
         self.job.set_training(True)
         try:
             completed = self._loop()
@@ -168,7 +170,8 @@ class _Session:
             last = self.step == self.total
             if settings.validate_every > 0 and (self.step % settings.validate_every == 0 or last):
                 better = self._validate()
-            if better or last or (settings.save_every > 0 and self.step % settings.save_every == 0):
+            asked = self.hooks.should_save()
+            if asked or better or last or (settings.save_every > 0 and self.step % settings.save_every == 0):
                 self._save(best=better)
             self.hooks.after_step(self.step)
         if self.step > self.saved_step:
@@ -236,6 +239,8 @@ class _Session:
         while self.hooks.should_pause() and not self.hooks.should_stop():
             time.sleep(PAUSE_SECONDS)
             self.hooks.check_cancel()
+            if self.hooks.should_save() and self.step > self.saved_step:
+                self._save()
         self.buffer.restart_clock()
 
     def _flush(self, *, quiet: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
+from ..masklora.host.routes import register
 from .cache import CacheDataset
 from .dataset import DatasetFromImages, LoadDataset, MergeDatasets
 from .export import ExportLoRA
@@ -41,7 +42,11 @@ NODES = [
 
 
 class MaskedLoraExtension(ComfyExtension):
-    """What ComfyUI asks for the nodes."""
+    """What ComfyUI asks for the nodes and routes."""
+
+    async def on_load(self):
+        """Adds the routes of the page's panels to ComfyUI's server."""
+        register()
 
     async def get_node_list(self):
         """Every node class, in the order of a workflow."""

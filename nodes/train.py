@@ -16,6 +16,7 @@ from ..masklora.config import (
     OptimizerSettings,
     TrainSettings,
 )
+from ..masklora.history import stopped_runs
 from ..masklora.host.exporting import LoraTensors, apply_lora, export_once
 from ..masklora.host.outputs import lora_path, runs_folder
 from ..masklora.host.train_hooks import NodeHooks
@@ -54,6 +55,11 @@ class TrainLoRA(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, name="", **_values):
+        """Changes when a run was stopped, so that queueing the same graph goes on instead of giving the cached LoRA."""
+        return stopped_runs(runs_folder(), name if isinstance(name, str) else "")
+
+    @classmethod
     def execute(cls, model, cache, **values) -> io.NodeOutput:
         """Train, resume or load; then write the file once."""
         sockets = {k: values.pop(k, None) for k in ("loss", "adapter", "optimizer")}
@@ -64,7 +70,6 @@ class TrainLoRA(io.ComfyNode):
         optimizer = sockets["optimizer"] or OptimizerSettings()
         if rate > 0:
             optimizer = dataclasses.replace(optimizer, learning_rate=rate)
-        hooks = NodeHooks(settings.steps, node_id=cls.hidden.unique_id)
         lines: list[str] = []
         request = Request(
             model=model,
@@ -75,9 +80,10 @@ class TrainLoRA(io.ComfyNode):
             train=settings,
             start_from=_start_file(adapter),
         )
-        trained = train_lora(request, runs=runs_folder(), hooks=hooks, report=lambda t: _tell(hooks, lines, t))
-        lora = LoraTensors(trained)
-        path = export_once(lora, destination, ExportSettings())
+        with NodeHooks(settings.steps, node_id=cls.hidden.unique_id) as hooks:
+            trained = train_lora(request, runs=runs_folder(), hooks=hooks, report=lambda t: _tell(hooks, lines, t))
+            lora = LoraTensors(trained)
+            path = export_once(lora, destination, ExportSettings())
         result = trained.result
         lines += [_summary(trained), f"Wrote {path}", f"Run folder: {result.folder}"]
         return io.NodeOutput(

@@ -1,6 +1,7 @@
 """The loop on a toy: what it computes, what it leaves behind, and that it can go on exactly."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -98,6 +99,62 @@ def test_checkpoints_and_validation_on_the_way_do_not_change_the_outcome(tmp_pat
 
     assert same(outcome("never"), outcome("always", save_every=1, keep_last=2))
     assert same(outcome("late", validate_every=10), outcome("often", validate_every=1))
+
+
+class Saver(Recorder):
+    """Wishes a checkpoint after given steps, or once while it waits after a given one."""
+
+    def __init__(self, *, save_at=(), pause_at=None, **stops):
+        super().__init__(**stops)
+        self.save_at, self.pause_at, self.waits = set(save_at), pause_at, 0
+        self.runs = []
+
+    def on_run(self, folder, *, step, total):
+        self.runs.append((folder, step, total))
+
+    def on_step(self, report):
+        super().on_step(report)
+        self.newest = report.step
+
+    def should_save(self):
+        if self.waits == 2:
+            return True
+        return bool(self.reports) and self.newest in self.save_at
+
+    def should_pause(self):
+        if self.last_step != self.pause_at or self.waits > 2:
+            return False
+        self.waits += 1
+        return True
+
+
+@pytest.mark.parametrize("name", ["adamw", "schedule-free adamw"])
+def test_a_checkpoint_on_demand_is_resumable_and_does_not_change_the_outcome(tmp_path, name):
+    def make_job():
+        return toy_job(loss=RICH_LOSS, optim=optimizer(name))
+
+    straight = train_toy(tmp_path / "straight", make_job())
+    saver = Saver(save_at=[3, 4])
+    saved = train_toy(tmp_path / "saved", make_job(), saver)
+    assert saver.checkpoints == [3, 4, 10]
+    assert same(straight.adapter, saved.adapter)
+    assert straight.losses == saved.losses
+    with pytest.raises(Interrupted):
+        train_toy(tmp_path / "cut", make_job(), Saver(save_at=[3], raise_at=6, error=Interrupted))
+    with open_run(tmp_path / "cut") as run:
+        shutil.rmtree(run.folder / "checkpoints" / "step-000006")
+    saver = Saver()
+    resumed = train_toy(tmp_path / "cut", make_job(), saver)
+    assert resumed.resumed_from == 3
+    assert saver.runs == [(resumed.folder, 3, 10)]
+    assert same(straight.adapter, resumed.adapter)
+
+
+def test_a_waiting_run_can_be_saved(tmp_path):
+    saver = Saver(pause_at=2)
+    waited = train_toy(tmp_path / "waited", toy_job(), saver)
+    assert saver.checkpoints == [2, 10]
+    assert same(train_toy(tmp_path / "straight", toy_job()).adapter, waited.adapter)
 
 
 def test_a_step_computes_the_masked_objective_with_each_sample_s_own_caption(tmp_path):

@@ -1,13 +1,35 @@
 // The pack's only extension; features live in modules beside it, without side effects of their own.
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { fitHeight, hideAdvanced } from "./advanced.js";
+import { addStyles } from "./runs/elements.js";
+import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.js";
+import { sidebarTab } from "./runs/sidebar.js";
+import { RunStore } from "./runs/store.js";
+
+let store = null;
+
+/** The page's one store, made when something is shown. */
+function runs() {
+  store ??= new RunStore(api);
+  return store;
+}
 
 app.registerExtension({
   name: "masked_lora",
+  setup() {
+    addStyles(new URL("./runs/", import.meta.url));
+    app.extensionManager.registerSidebarTab(sidebarTab(runs));
+  },
   nodeCreated(node) {
-    if (!node.comfyClass?.startsWith("MLT_") || !hideAdvanced(node)) return;
+    if (!node.comfyClass?.startsWith("MLT_")) return;
+    if (node.comfyClass === NODE) addNodePanel(node, runs());
+    if (!hideAdvanced(node)) return;
     fitHeight(node);
     // A node of a saved workflow is given a size afterwards, for everything that it could show.
     requestAnimationFrame(() => { if (!node.showAdvanced) fitHeight(node); });
+  },
+  loadedGraphNode(node) {
+    if (node.comfyClass === NODE) makeRoom(node);
   },
 });

@@ -1,7 +1,8 @@
-"""Progress of a training as ComfyUI shows it: bar, curve, status line, interrupt."""
+"""Progress of a training as ComfyUI shows it: bar, curve, status line, interrupt, and the pack's own panel."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -12,8 +13,10 @@ import comfy.utils
 from PIL import Image, ImageDraw
 from server import PromptServer
 
+from ..history import curve_row
 from ..job import Hooks
 from ..metrics import StepReport
+from .live import LiveRun, listed
 
 _STATUS_SECONDS = 0.5
 _CURVE_SECONDS = 2.0
@@ -26,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class NodeHooks(Hooks):
-    """Tells ComfyUI's queue and page how a training node is doing."""
+    """Tells ComfyUI's queue and page how a training node is doing; a context, at whose end the run has ended."""
 
     def __init__(self, total: int, *, node_id: str | None) -> None:
         """Report for node `node_id`, `total` steps long."""
@@ -34,6 +37,37 @@ class NodeHooks(Hooks):
         self._node_id = node_id
         self._curves: dict[str, list[float]] = {name: [] for name in _COLOURS}
         self._said = self._drawn = self._logged = 0.0
+        self._live: LiveRun | None = None
+        self._listing = contextlib.ExitStack()
+
+    def __enter__(self) -> NodeHooks:
+        """The hooks themselves."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Take no more wishes, and tell the page how the run ended."""
+        self._listing.close()
+
+    def on_run(self, folder: Path, *, step: int, total: int) -> None:
+        """List the run, so that a person can stop, save or pause it."""
+        run = LiveRun(folder, node_id=self._node_id, step=step, total=total)
+        self._live = self._listing.enter_context(listed(run))
+        run.tell()
+
+    def should_stop(self) -> bool:
+        """Whether a person wished to stop and save."""
+        return self._live is not None and self._live.should_stop()
+
+    def should_pause(self) -> bool:
+        """Whether a person wished to wait."""
+        if self._live is None:
+            return False
+        self._live.tell()
+        return self._live.should_pause()
+
+    def should_save(self) -> bool:
+        """Whether a person wished a checkpoint."""
+        return self._live is not None and self._live.should_save()
 
     def check_cancel(self) -> None:
         """Raise ComfyUI's interrupt if a person pressed cancel."""
@@ -45,6 +79,8 @@ class NodeHooks(Hooks):
             value = getattr(report, name)
             if value is not None and math.isfinite(value):
                 points.append(value if not points else _SMOOTHING * points[-1] + (1 - _SMOOTHING) * value)
+        if self._live is not None:
+            self._live.add(curve_row(report.as_json()), rate=report.steps_per_second)
         now, last = time.monotonic(), report.step >= report.total
         preview = None
         if last or now - self._drawn >= _CURVE_SECONDS:
@@ -59,7 +95,9 @@ class NodeHooks(Hooks):
             logger.info("masked lora: %s", status_line(report))
 
     def on_validation(self, step: int, loss: float) -> None:
-        """Log the held-out loss."""
+        """Log the held-out loss and show it in the chart."""
+        if self._live is not None and math.isfinite(loss):
+            self._live.add({"step": step, "validation": loss})
         logger.info("masked lora: step %d, held-out loss %.4f", step, loss)
 
     def on_checkpoint(self, step: int, folder: Path) -> None:

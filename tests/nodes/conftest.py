@@ -1,8 +1,13 @@
 """Graphs in API form and small real folders for the tests of the nodes."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Folders:
@@ -89,3 +94,38 @@ class Graph:
     def text(self, link):
         """Shows a STRING output, so that it can be read from the history; gives the node's id."""
         return self.add("PreviewAny", source=link)
+
+
+@pytest.fixture(scope="session")
+def demo_inputs(comfy_server):
+    """The demo's checkpoint and pictures where ComfyUI looks for them."""
+    from demo.assemble import build_checkpoint
+
+    folder = comfy_server.base / "models" / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(ROOT / "demo" / "pictures", comfy_server.base / "input" / "train demo", dirs_exist_ok=True)
+    return build_checkpoint(folder).name
+
+
+@pytest.fixture
+def train_graph(demo_inputs, defaults):
+    """The smallest graph, in API form; changes to the train node as keywords."""
+
+    def make(**train):
+        settings = {"steps": 3, "batch_size": 2, "name": "probe", **train}
+        return {
+            "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": demo_inputs}},
+            "2": {"class_type": "MLT_LoadDataset", "inputs": defaults("MLT_LoadDataset", folder="train demo/alpha")},
+            "3": {
+                "class_type": "MLT_CacheDataset",
+                "inputs": defaults(
+                    "MLT_CacheDataset", dataset=["2", 0], vae=["1", 2], clip=["1", 1], resolution=128, bucket_step=16
+                ),
+            },
+            "4": {
+                "class_type": "MLT_TrainLoRA",
+                "inputs": defaults("MLT_TrainLoRA", model=["1", 0], cache=["3", 0], **settings),
+            },
+        }
+
+    return make

@@ -1,0 +1,183 @@
+"""What the runs of a folder have left: a list of them, and the curve of one.
+
+Everything is read from the files that `run.Run` writes, without its lock: a run that is being trained can be
+read too. Other files and links that lead out of the folder are passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .run import FINGERPRINT_LETTERS, safe_name
+
+CURVES = ("loss", "inside", "outside", "prior", "drift", "preservation", "learning_rate", "validation")
+MOST_POINTS = 2000
+_TAIL = 1 << 16
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """One run as its files tell it.
+
+    Attributes:
+        id: opaque; see `run_id`.
+        name: the name in the folder's name.
+        state: `finished` (all steps), `stopped` (ended before) or `open` (interrupted, or being trained).
+        step: last step with numbers; 0 for none.
+        total: steps that were planned; None while no step has told it.
+        started: when the folder was made, in seconds since 1970.
+        summary: of a run that has ended, else empty.
+        checkpoints: steps with a checkpoint, oldest first.
+    """
+
+    id: str
+    name: str
+    state: str
+    step: int
+    total: int | None
+    started: float
+    summary: dict[str, Any]
+    checkpoints: list[int]
+
+
+def run_id(folder: Path) -> str:
+    """The name under which a run is asked for from outside, 20 hex digits: no path, and none can be made of it."""
+    return hashlib.sha256(folder.name.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+
+def run_name(folder: Path) -> str:
+    """The run's name: the folder's, without the fingerprint."""
+    return folder.name[: -FINGERPRINT_LETTERS - 1]
+
+
+def run_folders(root: Path) -> list[Path]:
+    """The folders of runs in `root`, without links that lead elsewhere; empty when there is no `root`."""
+    if not root.is_dir():
+        return []
+    real = root.resolve()
+    found = [p for p in root.iterdir() if p.is_dir() and p.resolve().parent == real]
+    return sorted(p for p in found if (p / "settings.json").is_file())
+
+
+def find_run(root: Path, identifier: str) -> Path | None:
+    """The folder in `root` whose `run_id` is `identifier`; None when there is none."""
+    return next((folder for folder in run_folders(root) if run_id(folder) == identifier), None)
+
+
+def list_runs(root: Path) -> list[PastRun]:
+    """The runs in `root`, newest first; one whose files cannot be read is left out."""
+    found = []
+    for folder in run_folders(root):
+        try:
+            found.append(read_run(folder))
+        except OSError:
+            continue
+    return sorted(found, key=lambda run: run.started, reverse=True)
+
+
+def read_run(folder: Path) -> PastRun:
+    """One run; of its metrics only the end is read.
+
+    Raises:
+        OSError: settings.json cannot be read.
+    """
+    started = (folder / "settings.json").stat().st_mtime
+    rows = _tail(folder / "metrics.jsonl", since=math.inf)
+    steps = [r for r in rows if "loss" in r]
+    ended = _document(folder / "result.json")
+    found = (p.name.removeprefix("step-") for p in (folder / "checkpoints").glob("step-*"))
+    return PastRun(
+        id=run_id(folder),
+        name=run_name(folder),
+        state="open" if ended is None else "finished" if ended.get("completed") else "stopped",
+        step=steps[-1]["step"] if steps else 0,
+        total=steps[-1].get("total") if steps else None,
+        started=started,
+        summary=(ended or {}).get("summary") or {},
+        checkpoints=sorted(int(text) for text in found if text.isdecimal()),
+    )
+
+
+def stopped_runs(root: Path, name: str) -> list[str]:
+    """The runs called `name` that ended before their last step, each with that step."""
+    wanted = safe_name(name)
+    ended = ((f, _document(f / "result.json")) for f in run_folders(root) if run_name(f) == wanted)
+    return [f"{folder.name}/{end.get('steps')}" for folder, end in ended if end and not end.get("completed")]
+
+
+def read_curve(folder: Path, *, since: int = 0, most: int = MOST_POINTS) -> list[dict[str, Any]]:
+    """The numbers of the steps after `since`, oldest first: `step` and those of `CURVES` that are there.
+
+    Args:
+        folder: of the run.
+        since: a step; 0 for all.
+        most: more steps than this are put together to means, see `thin`.
+    """
+    rows = [curve_row(r) for r in _tail(folder / "metrics.jsonl", since=since) if r["step"] > since]
+    return thin(rows, most=most)
+
+
+def curve_row(record: dict[str, Any]) -> dict[str, Any]:
+    """What a chart needs of a line of metrics.jsonl."""
+    return {"step": record["step"]} | {k: record[k] for k in CURVES if record.get(k) is not None}
+
+
+def thin(rows: Sequence[dict[str, Any]], *, most: int) -> list[dict[str, Any]]:
+    """At most `most` rows: each the mean of equally many neighbours, at the step of the last of them.
+
+    The last row may stand for fewer. A number that none of the neighbours has is left out.
+    """
+    size = max(1, math.ceil(len(rows) / most))
+    return list(rows) if size == 1 else [_mean(rows[i : i + size]) for i in range(0, len(rows), size)]
+
+
+def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {"step": rows[-1]["step"]}
+    for key in CURVES:
+        values = [r[key] for r in rows if key in r]
+        if values:
+            out[key] = sum(values) / len(values)
+    return out
+
+
+def _tail(path: Path, *, since: float) -> list[dict[str, Any]]:
+    """The lines of a metrics file from its end back to a step of at most `since`; more may come before."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, 2)
+            size = _TAIL
+            while True:
+                start = max(0, end - size)
+                file.seek(start)
+                # What lies before the first line break is a part of a line, except at the start of the file.
+                lines = file.read(end - start).split(b"\n")[0 if start == 0 else 1 :]
+                rows = list(_rows(lines))
+                if start == 0 or (rows and rows[0]["step"] <= since):
+                    return rows
+                size *= 8
+    except OSError:
+        return []
+
+
+def _rows(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            yield row
+
+
+def _document(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

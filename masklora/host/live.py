@@ -1,0 +1,131 @@
+"""The runs that are being trained in this process: wishes come in here, numbers go out.
+
+The queue's thread trains, the server's event loop takes a person's wishes; between them stand only events of
+`threading`. `LIVE` is the pack's one registry of state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from server import PromptServer
+
+from ..history import run_id, run_name, thin
+
+EVENT = "masked_lora.progress"
+# A browser need not hear more often.
+INTERVAL = 0.1
+MOST_ROWS = 200
+ACTIONS = ("stop", "save", "pause", "resume")
+
+
+class LiveRun:
+    """One run while it is trained."""
+
+    def __init__(self, folder: Path, *, node_id: str | None, step: int, total: int) -> None:
+        """The run in `folder`, trained by node `node_id`, at `step` of `total`."""
+        self.id, self.name, self.node_id = run_id(folder), run_name(folder), node_id
+        self.step, self.total, self.rate = step, total, 0.0
+        self._stop, self._save, self._pause = (threading.Event() for _ in range(3))
+        self._rows: list[dict[str, Any]] = []
+        self._told: tuple[str, int] | None = None
+        self._sent = float("-inf")
+        self._end: str | None = None
+
+    # -------------------------------------------------------------- wishes
+
+    def wish(self, action: str) -> None:
+        """Take one of `ACTIONS`; the training follows it after the step in progress."""
+        if action == "stop":
+            self._stop.set()
+        elif action == "save":
+            self._save.set()
+        elif action == "pause":
+            self._pause.set()
+        else:
+            self._pause.clear()
+
+    def should_stop(self) -> bool:
+        """Whether to end here and keep what was learned."""
+        return self._stop.is_set()
+
+    def should_pause(self) -> bool:
+        """Whether to wait."""
+        return self._pause.is_set()
+
+    def should_save(self) -> bool:
+        """Whether to write a checkpoint; the wish is fulfilled with it."""
+        wished = self._save.is_set()
+        self._save.clear()
+        return wished
+
+    # -------------------------------------------------------------- numbers
+
+    @property
+    def state(self) -> str:
+        """`running`, `paused` or `stopping`, then how it ended: `finished`, `stopped` or `open`."""
+        if self._end is not None:
+            return self._end
+        return "stopping" if self._stop.is_set() else "paused" if self._pause.is_set() else "running"
+
+    def facts(self) -> dict[str, Any]:
+        """What a page shows beside the chart."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "node": self.node_id,
+            "state": self.state,
+            "step": self.step,
+            "total": self.total,
+            "steps_per_second": self.rate,
+        }
+
+    def add(self, row: dict[str, Any], *, rate: float | None = None) -> None:
+        """Keep a row for the next message, and send that if it is time."""
+        self._rows.append(row)
+        self.step = max(self.step, row["step"])
+        self.rate = self.rate if rate is None else rate
+        self.tell()
+
+    def tell(self, *, last: bool = False) -> None:
+        """Send what is new, at most ten times a second; the last message waits until it may go."""
+        news = (self.state, self.step)
+        if not self._rows and news == self._told:
+            return
+        wait = self._sent + INTERVAL - time.monotonic()
+        if wait > 0:
+            if not last:
+                return
+            time.sleep(wait)
+        after = self._rows[0]["step"] - 1 if self._rows else self.step
+        rows, self._rows = thin(self._rows, most=MOST_ROWS), []
+        self._told, self._sent = news, time.monotonic()
+        client = PromptServer.instance.client_id
+        # Without one, the message would go to every browser; those ask by themselves.
+        if client is not None:
+            PromptServer.instance.send_sync(EVENT, {"run": self.facts(), "after": after, "rows": rows}, client)
+
+    def end(self, state: str) -> None:
+        """Tell how the run ended."""
+        self._end = state
+        self.tell(last=True)
+
+
+LIVE: dict[str, LiveRun] = {}
+
+
+@contextlib.contextmanager
+def listed(run: LiveRun) -> Iterator[LiveRun]:
+    """`run` takes wishes while the context lasts; at its end the page hears how the run ended."""
+    LIVE[run.id] = run
+    try:
+        yield run
+    finally:
+        LIVE.pop(run.id, None)
+        stopped = "stopped" if run.should_stop() else "open"
+        run.end("finished" if run.step >= run.total else stopped)

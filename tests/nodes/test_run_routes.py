@@ -1,0 +1,214 @@
+"""The routes of the training panel on a real server: what they tell, what they do, what they refuse."""
+
+import contextlib
+import http.client
+import json
+import time
+
+import pytest
+
+SAFE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+NOBODY = "0" * 20
+
+
+class Routes:
+    """Plain HTTP, so that each request is exactly what a test writes."""
+
+    def __init__(self, server):
+        self.server = server
+
+    def ask(self, method, path, *, body=None, headers=None, prefix="/api/masked_lora"):
+        """Status, headers and parsed body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        try:
+            connection.request(method, prefix + path, body=body, headers=headers or {})
+            answer = connection.getresponse()
+            content = answer.read()
+        finally:
+            connection.close()
+        is_json = answer.headers.get_content_type() == "application/json"
+        return answer.status, answer.headers, json.loads(content) if is_json else content
+
+    def get(self, path):
+        status, headers, content = self.ask("GET", path)
+        assert status == 200, content
+        assert {name: headers[name] for name in SAFE} == SAFE
+        return content
+
+    def post(self, path, body=b"{}", **headers):
+        status, answered, content = self.ask(
+            "POST", path, body=body, headers={"Content-Type": "application/json", **headers}
+        )
+        if isinstance(content, dict):
+            assert {name: answered[name] for name in SAFE} == SAFE
+        return status, content
+
+    def named(self, name):
+        return next((run for run in self.get("/runs")["runs"] if run["name"] == name), None)
+
+    def until(self, condition, timeout=60):
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if found := condition():
+                return found
+            time.sleep(0.05)
+        raise AssertionError("it did not come to pass")
+
+    def running(self, name, step=3):
+        """The run once it has taken some steps."""
+
+        def there():
+            run = self.named(name)
+            return run if run and run["state"] == "running" and run["step"] >= step else None
+
+        return self.until(there)
+
+
+@pytest.fixture
+def routes(comfy_server):
+    return Routes(comfy_server)
+
+
+@pytest.fixture
+def training(routes, comfy_client, train_graph):
+    """A long training, under way; cancelled at the end if it still runs."""
+    prompt_id = comfy_client.submit(train_graph(name="under-way", steps=3000))
+    yield routes.running("under-way")
+    comfy_client.interrupt()
+    comfy_client.finish(prompt_id, check=False)
+
+
+def test_stop_and_save_leaves_a_lora_file_and_a_run_that_goes_on(routes, comfy_client, comfy_server, train_graph):
+    prompt = train_graph(name="stopped-early", steps=400)
+    prompt_id = comfy_client.submit(prompt)
+    run = routes.running("stopped-early")
+    assert (run["node"], run["total"]) == ("4", 400)
+    status, told = routes.post(f"/runs/{run['id']}/stop")
+    assert (status, told["run"]["state"]) == (200, "stopping")
+    assert comfy_client.finish(prompt_id).succeeded
+    assert (comfy_server.base / "output" / "loras" / "stopped-early.safetensors").is_file()
+    after = routes.named("stopped-early")
+    assert (after["state"], after["total"]) == ("stopped", 400)
+    assert 3 <= after["step"] < 400
+    assert after["checkpoints"] == [after["step"]]
+    assert after["summary"]["loss"] > 0
+    prompt_id = comfy_client.submit(prompt)
+    again = routes.running("stopped-early", step=after["step"] + 1)
+    assert again["id"] == run["id"]
+    rows = routes.get(f"/runs/{run['id']}")["rows"]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    routes.post(f"/runs/{run['id']}/stop")
+    comfy_client.finish(prompt_id)
+
+
+def test_save_writes_a_checkpoint_and_pause_waits(routes, training):
+    path = f"/runs/{training['id']}"
+    assert routes.post(f"{path}/save")[0] == 200
+    (saved,) = routes.until(lambda: routes.named("under-way")["checkpoints"])
+    assert saved >= training["step"]
+    status, told = routes.post(f"{path}/pause")
+    assert (status, told["run"]["state"]) == (200, "paused")
+    time.sleep(1.0)
+    step = routes.named("under-way")["step"]
+    time.sleep(0.5)
+    paused = routes.named("under-way")
+    assert (paused["state"], paused["step"]) == ("paused", step)
+    assert routes.post(f"{path}/save")[0] == 200
+    routes.until(lambda: step in routes.named("under-way")["checkpoints"])
+    assert routes.post(f"{path}/resume")[1]["run"]["state"] == "running"
+    routes.until(lambda: routes.named("under-way")["step"] > step)
+
+
+def test_the_curve_is_told_from_a_step_on(routes, training):
+    path = f"/runs/{training['id']}"
+    rows = routes.get(path)["rows"]
+    assert {"loss", "inside", "outside", "prior", "learning_rate"} <= rows[0].keys() | rows[1].keys()
+    later = routes.get(f"{path}?since=2")
+    assert later["rows"][0]["step"] == 3
+    assert later["run"]["state"] == "running"
+    assert routes.get(f"{path}?since=999999")["rows"] == []
+
+
+def test_the_page_hears_every_step_in_at_most_ten_messages_a_second(comfy_client, train_graph):
+    started = time.monotonic()
+    run = comfy_client.run(train_graph(name="heard", steps=25))
+    seconds = time.monotonic() - started
+    told = run.of_kind("masked_lora.progress")
+    assert [row["step"] for message in told for row in message["rows"]] == list(range(1, 26))
+    assert {message["run"]["node"] for message in told} == {"4"}
+    assert (told[0]["run"]["state"], told[-1]["run"]["state"]) == ("running", "finished")
+    assert len(told) <= 10 * seconds + 1
+    again = comfy_client.run(train_graph(name="heard", steps=25, keep_last=4))
+    assert again.of_kind("masked_lora.progress")[-1]["run"] == told[-1]["run"] | {"steps_per_second": 0.0}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_a_page_from_another_origin_is_refused(routes, training, headers):
+    assert routes.post(f"/runs/{training['id']}/stop", **headers)[0] == 403
+    assert routes.named("under-way")["state"] == "running"
+
+
+def test_comfyui_s_own_page_is_answered(routes, training):
+    own = {"Origin": routes.server.address, "Sec-Fetch-Site": "same-origin"}
+    assert routes.post(f"/runs/{training['id']}/save", **own)[0] == 200
+    assert routes.post(f"/runs/{training['id']}/save", Origin=routes.server.address)[0] == 200
+
+
+@pytest.mark.parametrize("bad", ["..", "%2e%2e", "..%2f..%2fsettings", "under_way", "A" * 20, "0" * 19, "0" * 21])
+def test_an_id_that_is_none_is_refused(routes, bad):
+    expected = 404 if bad == "..%2f..%2fsettings" else 400
+    for method, path in (("GET", f"/runs/{bad}"), ("POST", f"/runs/{bad}/stop")):
+        status, _, content = routes.ask(method, path, body=b"{}", headers={"Content-Type": "application/json"})
+        assert status in (expected, 400), (path, content)
+        assert b"fingerprint" not in json.dumps(content if isinstance(content, dict) else {}).encode()
+
+
+def test_an_unknown_run_or_action_is_not_found_and_one_that_rests_is_told(routes, comfy_client, train_graph):
+    assert routes.ask("GET", f"/runs/{NOBODY}")[0] == 404
+    assert routes.post(f"/runs/{NOBODY}/stop")[0] == 404
+    comfy_client.run(train_graph(name="rests", steps=2))
+    rests = routes.named("rests")
+    assert rests["state"] == "finished"
+    status, content = routes.post(f"/runs/{rests['id']}/stop")
+    assert status == 409
+    assert "not being trained" in content["error"]
+    assert routes.post(f"/runs/{rests['id']}/delete")[0] == 404
+    assert routes.ask("GET", f"/runs/{rests['id']}/stop")[0] == 404
+    for since in ("-1", "x", "1e3", "", "9" * 10):
+        assert routes.ask("GET", f"/runs/{rests['id']}?since={since}")[0] == 400
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"run": 1}', b"{", b"[" * 4000, b"\xff\xfe", b"1"])
+def test_a_body_of_another_form_is_refused(routes, body):
+    assert routes.post(f"/runs/{NOBODY}/stop", body)[0] == 400
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+def test_a_body_that_is_not_called_json_is_refused(routes, kind):
+    headers = {"Content-Type": kind} if kind else {}
+    status, _, _ = routes.ask("POST", f"/runs/{NOBODY}/stop", body=b"{}", headers=headers)
+    assert status == 415
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_of_fifty_megabytes_is_refused(routes, chunked):
+    piece = b" " * 2**20
+    headers = {"Content-Type": "application/json"}
+    body = (piece for _ in range(50)) if chunked else piece * 50
+    headers |= {} if not chunked else {"Transfer-Encoding": "chunked"}
+    connection = http.client.HTTPConnection("127.0.0.1", routes.server.port, timeout=60)
+    # The server may answer, and close, before everything is sent.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.request("POST", f"/masked_lora/runs/{NOBODY}/stop", body, headers, encode_chunked=chunked)
+    assert connection.getresponse().status == 413
+    connection.close()
+    assert isinstance(routes.get("/runs")["runs"], list)

@@ -1,0 +1,87 @@
+"""The training panel in the real page: a person sees a training grow, stops it, and finds it again."""
+
+import pytest
+
+PANEL = ".mlt-panel"
+VUE_NODES = "Comfy.VueNodes.Enabled"
+# The drawn pixels of the chart: those that are not transparent.
+INK = """selector => {
+    const canvas = document.querySelector(`${selector} canvas`)
+    if (!canvas?.width) return 0
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height)
+    let ink = 0
+    for (let i = 3; i < data.length; i += 4) ink += data[i] > 0
+    return ink
+}"""
+STEP = """([selector, least]) => {
+    const words = document.querySelector(`${selector} .mlt-numbers`)?.textContent ?? ""
+    return Number(words.match(/step (\\d+)/)?.[1] ?? 0) >= least
+}"""
+STATE = """([selector, state]) => document.querySelector(`${selector} .mlt-state`)?.dataset.state === state"""
+
+
+class Panel:
+    """The first training panel of the page."""
+
+    def __init__(self, page, selector=PANEL):
+        self.page, self.tab, self.selector = page, page.page, selector
+
+    def load(self, prompt):
+        self.page.evaluate("async graph => { await window.app.loadApiJson(graph, 'training') }", prompt)
+        self.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.tab.wait_for_selector(self.selector, timeout=20_000)
+        return self
+
+    def start(self):
+        with self.tab.expect_response(lambda r: r.url.endswith("/prompt") and r.request.method == "POST") as caught:
+            self.page.evaluate("async () => { await window.app.queuePrompt(0, 1) }")
+        assert caught.value.ok, caught.value.text()
+        return caught.value.json()["prompt_id"]
+
+    def at_step(self, least):
+        self.tab.wait_for_function(STEP, arg=[self.selector, least], timeout=25_000)
+        return self
+
+    def in_state(self, state):
+        self.tab.wait_for_function(STATE, arg=[self.selector, state], timeout=25_000)
+        return self
+
+    def button(self, name):
+        return self.tab.locator(self.selector).first.get_by_role("button", name=name, exact=True)
+
+    def ink(self):
+        return self.page.evaluate(INK, self.selector)
+
+
+@pytest.fixture(params=[False], ids=["classic canvas"])
+def panel(request, page, comfy_server):
+    comfy_server.post("/settings", {VUE_NODES: request.param})
+    page.page.reload(wait_until="domcontentloaded")
+    page.open()
+    yield Panel(page)
+    comfy_server.post("/settings", {VUE_NODES: False})
+
+
+def test_a_training_is_seen_stopped_and_found_again(panel, comfy_server, train_graph, request):
+    name = "seen-" + ("new" if "2.0" in request.node.name else "classic")
+    prompt = train_graph(name=name, steps=3000)
+    panel.load(prompt)
+    assert panel.button("Stop and save").is_disabled()
+    prompt_id = panel.start()
+    panel.at_step(3)
+    assert "of 3000" in panel.tab.locator(f"{PANEL} .mlt-numbers").first.text_content()
+    panel.at_step(12)
+    assert panel.ink() > 0
+    panel.button("Save now").press("Enter")
+    panel.tab.wait_for_function(
+        "() => document.querySelector('.mlt-panel .mlt-note').textContent.includes('Asked for')"
+    )
+    panel.button("Stop and save").click()
+    comfy_server.wait(prompt_id, timeout=120)
+    panel.in_state("stopped")
+    assert (comfy_server.base / "output" / "loras" / f"{name}.safetensors").is_file()
+    panel.tab.reload(wait_until="domcontentloaded")
+    panel.page.open()
+    panel.load(prompt).in_state("stopped").at_step(12)
+    panel.tab.wait_for_function(f"selector => ({INK})(selector) > 0", arg=PANEL)
+    assert panel.page.problems == []

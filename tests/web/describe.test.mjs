@@ -1,0 +1,41 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { duration, isLive, number, progress, runOf, safeName } from "../../web/runs/describe.js";
+import { text } from "../../web/runs/strings.js";
+
+test("numbers have three digits and say when there is none", () => {
+  assert.deepEqual([0.012345, 0.0001, 12.34, 0, 1234567].map(number), ["0.0123", "1.00e-4", "12.3", "0", "1.23e+6"]);
+  assert.deepEqual([null, undefined, NaN, Infinity].map(number), ["–", "–", "–", "–"]);
+});
+
+test("durations", () => {
+  assert.deepEqual([0, 7.4, 750, 11100, 59.6].map(duration), ["0:00", "0:07", "12:30", "3:05:00", "1:00"]);
+});
+
+test("a running run tells its speed and time left, a resting one does not", () => {
+  const run = { state: "running", step: 10, total: 40, steps_per_second: 0.5 };
+  assert.equal(progress(run), "step 10 of 40 · 0.5 steps/s · 1:00 left");
+  assert.equal(progress({ ...run, state: "paused" }), "step 10 of 40 · 0.5 steps/s");
+  assert.equal(progress({ ...run, state: "finished" }), "step 10 of 40");
+  assert.equal(progress({ state: "open", step: 0, total: null }), "step 0");
+});
+
+test("names are those of the run folders", () => {
+  assert.deepEqual(["my lora", "a/b", "Übung", "..x.", "", "***"].map(safeName), ["my_lora", "a_b", "Übung", "x", "run", "run"]);
+  assert.equal(safeName("x".repeat(200)).length, 80);
+});
+
+test("a node shows what it trains, else the newest run of its name", () => {
+  const old = { id: "1", name: "cat", state: "finished", node: null };
+  const newer = { id: "2", name: "cat", state: "open", node: null };
+  const live = { id: "3", name: "dog", state: "running", node: "4" };
+  assert.equal(runOf([newer, old], { node: 4, name: "cat" }), newer);
+  assert.equal(runOf([newer, live], { node: 4, name: "cat" }), live);
+  assert.equal(runOf([live, old], { node: 5, name: "cat" }), old);
+  assert.equal(runOf([live], { node: 5, name: "cat" }), null);
+  assert.deepEqual([live, old, null].map((run) => isLive(run)), [true, false, false]);
+});
+
+test("texts fill in their values", () => {
+  assert.equal(text("saved", { step: 3 }), "last checkpoint: step 3");
+});

@@ -1,0 +1,58 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { columns, curvesIn, lastStep, mergeRows, newest, smooth, thin } from "../../web/runs/series.js";
+
+const row = (step, loss = step) => ({ step, loss });
+const steps = (rows) => rows.map((one) => one.step);
+
+test("merging keeps every step once, in order", () => {
+  assert.deepEqual(steps(mergeRows([row(1), row(3)], [row(2), row(3, 9), row(4)])), [1, 2, 3, 4]);
+  assert.equal(mergeRows([row(3)], [row(3, 9)])[0].loss, 9);
+  assert.deepEqual(mergeRows([], []), []);
+});
+
+test("a held-out loss joins the step that it belongs to", () => {
+  assert.deepEqual(mergeRows([row(5)], [{ step: 5, validation: 2 }]), [{ step: 5, loss: 5, validation: 2 }]);
+});
+
+test("a run that went back to a checkpoint loses its later steps", () => {
+  assert.deepEqual(steps(mergeRows([row(1), row(2), row(3)], [], 1)), [1]);
+});
+
+test("thinning takes means, leaves short lists alone and keeps the last step", () => {
+  const rows = [1, 2, 3, 4, 5].map((step) => row(step));
+  assert.equal(thin(rows, 5), rows);
+  assert.deepEqual(thin(rows, 3), [row(2, 1.5), row(4, 3.5), row(5)]);
+  assert.equal(thin(Array.from({ length: 100_001 }, (_, i) => row(i)), 2000).length <= 2000, true);
+});
+
+test("smoothing with weight 0 changes nothing, and gaps stay gaps", () => {
+  assert.deepEqual(smooth([1, 2, 3], [5, null, 7], 0), [5, null, 7]);
+  assert.deepEqual(smooth([1, 2, 3], [4, 8, 8], 0.5), [4, 6, 7]);
+  const level = smooth([1, 5, 9], [2, 2, 2], 0.99);
+  assert.ok(level.every((value) => Math.abs(value - 2) < 1e-12));
+});
+
+test("the past fades by steps, not by rows", () => {
+  const each = smooth([0, 1, 2, 3, 4], [1, 0, 0, 0, 0], 0.9).at(-1);
+  assert.ok(Math.abs(smooth([0, 4], [1, 0], 0.9).at(-1) - each) < 1e-12);
+});
+
+test("columns of two runs share their steps", () => {
+  const data = columns([[row(1), row(3)], [row(2)]], { curves: ["loss"] });
+  assert.deepEqual(data, [[1, 2, 3], [1, null, 3], [null, 2, null]]);
+});
+
+test("a log scale leaves out zero, and the learning rate is never smoothed", () => {
+  const rows = [{ step: 1, loss: 0, learning_rate: 1 }, { step: 2, loss: 4, learning_rate: 0.5 }];
+  const data = columns([rows], { curves: ["loss", "learning_rate"], weight: 0.5, log: true });
+  assert.deepEqual(data, [[1, 2], [null, 2], [1, 0.5]]);
+});
+
+test("the newest numbers and the curves that there are", () => {
+  const rows = [{ step: 1, loss: 2, prior: 1 }, { step: 2, loss: 4 }];
+  assert.deepEqual(curvesIn(rows), ["loss", "prior"]);
+  assert.deepEqual(newest(rows, 0), { loss: 4, prior: 1 });
+  assert.equal(lastStep(rows), 2);
+  assert.equal(lastStep([]), 0);
+});

@@ -1,0 +1,90 @@
+// The curves of one run, or of two in one chart.
+import uPlot from "../vendor/uplot/uPlot.esm.js";
+import { columns } from "./series.js";
+
+const FONT = "11px sans-serif";
+
+/** Colour of a curve, from the panel's style sheet. */
+export function colourOf(key) {
+  return `var(--mlt-${key.replace("_", "-")})`;
+}
+
+export class Chart {
+  constructor() {
+    this.element = document.createElement("div");
+    this.element.className = "mlt-chart";
+    this.plot = null;
+    this.shape = "";
+    this.observer = new ResizeObserver(() => this.fit());
+    this.observer.observe(this.element);
+  }
+
+  /** Draws `runs` (rows of one or two) with `curves`; the second run's curves are dashed. */
+  draw(runs, { curves, weight, log }) {
+    const data = columns(runs, { curves, weight, log });
+    const palette = this.palette(curves);
+    const shape = JSON.stringify([runs.length, curves, log, palette]);
+    if (shape !== this.shape || !this.plot) {
+      this.plot?.destroy();
+      this.plot = new uPlot(this.options(runs.length, curves, log, palette), data, this.element);
+      this.shape = shape;
+      this.fit();
+    } else {
+      this.plot.setData(data);
+    }
+  }
+
+  /** The colours as a canvas takes them; they follow ComfyUI's theme. */
+  palette(curves) {
+    const style = getComputedStyle(this.element);
+    const value = (name) => style.getPropertyValue(name).trim();
+    return {
+      text: value("--input-text") || "gray",
+      grid: value("--border-color") || "gray",
+      curves: curves.map((key) => value(`--mlt-${key.replace("_", "-")}`) || "gray"),
+    };
+  }
+
+  options(count, curves, log, palette) {
+    const series = [{}];
+    for (let run = 0; run < count; run += 1) {
+      curves.forEach((key, i) => {
+        series.push({
+          label: key,
+          scale: key === "learning_rate" ? "rate" : "y",
+          stroke: palette.curves[i],
+          width: run ? 1 : 2,
+          dash: run ? [6, 4] : undefined,
+          spanGaps: true,
+          points: { show: false },
+        });
+      });
+    }
+    const axis = { stroke: palette.text, font: FONT, grid: { stroke: palette.grid, width: 1 }, ticks: { show: false } };
+    const short = (_, values) => values.map((value) => (value === null ? "" : String(Number(value.toPrecision(3)))));
+    return {
+      width: 300,
+      height: 160,
+      legend: { show: false },
+      cursor: { show: false },
+      scales: { x: { time: false }, y: { distr: log ? 3 : 1 }, rate: {} },
+      series,
+      axes: [
+        { ...axis, size: 24 },
+        { ...axis, scale: "y", size: 52, values: short },
+        { ...axis, scale: "rate", side: 1, size: 56, values: short, grid: { show: false }, show: curves.includes("learning_rate") },
+      ],
+    };
+  }
+
+  fit() {
+    const { clientWidth: width, clientHeight: height } = this.element;
+    if (this.plot && width > 0 && height > 0) this.plot.setSize({ width, height });
+  }
+
+  destroy() {
+    this.observer.disconnect();
+    this.plot?.destroy();
+    this.plot = null;
+  }
+}

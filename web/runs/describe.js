@@ -1,0 +1,58 @@
+// A run in words, and which run a node means. Pure functions.
+import { text } from "./strings.js";
+
+const LIVE = new Set(["running", "paused", "stopping"]);
+
+export function isLive(run) {
+  return LIVE.has(run?.state);
+}
+
+/** Three significant digits, without a row of zeros: 0.0123, 1.00e-4, 12.3. */
+export function number(value) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  return size < 0.001 || size >= 1e6 ? value.toExponential(2) : String(Number(value.toPrecision(3)));
+}
+
+/** Seconds as 0:07, 12:30 or 3:05:00. */
+export function duration(seconds) {
+  const whole = Math.round(seconds);
+  const parts = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const shown = parts[0] ? parts : parts.slice(1);
+  return shown.map((part, i) => (i ? String(part).padStart(2, "0") : String(part))).join(":");
+}
+
+/** Step, speed and time left of a run, as far as they are known. */
+export function progress(run) {
+  const known = run.total !== null && run.total !== undefined;
+  const words = [text(known ? "progress" : "progressOpen", { step: run.step, total: run.total })];
+  if (isLive(run) && run.steps_per_second > 0) {
+    words.push(text("speed", { rate: number(run.steps_per_second) }));
+    if (known && run.state === "running") {
+      words.push(text("left", { time: duration((run.total - run.step) / run.steps_per_second) }));
+    }
+  }
+  return words.join(" · ");
+}
+
+/** The name that a run's folder carries for what is written in the node's widget `name`. */
+export function safeName(name) {
+  const plain = String(name ?? "").replace(/[^\p{L}\p{N}_.-]+/gu, "_").replace(/^[._]+|[._]+$/g, "");
+  return [...plain].slice(0, 80).join("") || "run";
+}
+
+/**
+ * The run that a node shows: the one it trains now, else the newest under its name.
+ * @param {object[]} runs newest first.
+ */
+export function runOf(runs, { node, name }) {
+  const wanted = safeName(name);
+  const live = runs.filter(isLive);
+  return (
+    live.find((run) => run.name === wanted && run.node === String(node)) ??
+    live.find((run) => run.node === String(node)) ??
+    runs.find((run) => run.name === wanted) ??
+    null
+  );
+}

@@ -1,0 +1,38 @@
+// Small pieces of page, labelled and reachable by keyboard.
+
+/** An element with attributes, properties (`on…`, `className`, `textContent`, …) and children. */
+export function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name in element) element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+export function button(label, hint, onclick) {
+  return make("button", { type: "button", className: "mlt-button", title: hint, onclick }, label);
+}
+
+/** Sets a text only when it has changed, so that a screen reader reads it once. */
+export function say(element, words) {
+  if (element.textContent !== words) element.textContent = words;
+}
+
+/** Keys pressed inside are not ComfyUI's short cuts for the canvas; Escape and combinations still are. */
+export function keepKeys(element) {
+  element.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" && !event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
+  });
+}
+
+/** Loads the panel's style sheets once. */
+export function addStyles(base) {
+  for (const name of ["../vendor/uplot/uPlot.min.css", "panel.css"]) {
+    const href = new URL(name, base).href;
+    if (![...document.styleSheets].some((sheet) => sheet.href === href)) {
+      document.head.append(make("link", { rel: "stylesheet", href }));
+    }
+  }
+}

@@ -1,0 +1,30 @@
+// The panel on the node Train Masked LoRA.
+import { runOf } from "./describe.js";
+import { RunPanel } from "./panel.js";
+
+const HEIGHT = 380;
+const WIDTH = 420;
+export const NODE = "MLT_TrainLoRA";
+
+/** Adds the panel to a node; it only shows, and is saved with no workflow. */
+export function addNodePanel(node, store) {
+  const name = () => node.widgets?.find((widget) => widget.name === "name")?.value;
+  const panel = new RunPanel(store, () => runOf(store.runs, { node: node.id, name: name() }));
+  const widget = node.addDOMWidget("masked_lora_training", "masked_lora.training", panel.element, {
+    serialize: false,
+    getMinHeight: () => HEIGHT,
+  });
+  widget.serialize = false;
+  const removed = node.onRemoved;
+  node.onRemoved = function (...given) {
+    panel.destroy();
+    return removed?.apply(this, given);
+  };
+  makeRoom(node);
+}
+
+/** Makes a node large enough for what is on it; a saved size may come from before the panel. */
+export function makeRoom(node) {
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(node.size[0], width, WIDTH), Math.max(node.size[1], height)]);
+}

@@ -1,0 +1,188 @@
+// One run: its state, its curves, and the buttons that act on it.
+import { Chart, colourOf } from "./chart.js";
+import { isLive, number, progress } from "./describe.js";
+import { button, keepKeys, make, say } from "./elements.js";
+import { CURVES, curvesIn, newest } from "./series.js";
+import { text } from "./strings.js";
+
+const SHOWN_FIRST = new Set(["loss", "inside", "outside", "validation"]);
+let panels = 0;
+
+export class RunPanel {
+  /**
+   * @param store a RunStore.
+   * @param choose gives the run to show, or null; asked on every change.
+   */
+  constructor(store, choose) {
+    this.store = store;
+    this.choose = choose;
+    this.shown = new Set(SHOWN_FIRST);
+    this.weight = 0.9;
+    this.log = false;
+    this.other = "";
+    this.id = `mlt-panel-${(panels += 1)}`;
+    this.chart = new Chart();
+    this.element = this.build();
+    keepKeys(this.element);
+    this.leave = store.listen(() => this.later(), () => this.wanted());
+    this.theme = new MutationObserver(() => this.later());
+    this.theme.observe(document.documentElement, { attributes: true, attributeFilter: ["style", "class"] });
+    this.theme.observe(document.body, { attributes: true, attributeFilter: ["style", "class"] });
+    this.update();
+  }
+
+  destroy() {
+    this.leave();
+    this.theme.disconnect();
+    this.chart.destroy();
+  }
+
+  wanted() {
+    return [this.choose()?.id, this.other].filter(Boolean);
+  }
+
+  /** At most one drawing for each frame, however many messages come. */
+  later() {
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      this.update();
+    });
+  }
+
+  build() {
+    this.title = make("strong", { className: "mlt-title" });
+    this.state = make("span", { className: "mlt-state", role: "status" });
+    this.numbers = make("div", { className: "mlt-numbers" });
+    this.note = make("div", { className: "mlt-note", role: "status" });
+    this.chart.element.setAttribute("role", "img");
+    this.legend = make("div", { className: "mlt-legend", role: "group", "aria-label": text("curves") });
+    this.boxes = new Map(CURVES.map((key) => [key, this.curveBox(key)]));
+    this.legend.append(...[...this.boxes.values()].map((box) => box.label));
+    return make(
+      "section",
+      { className: "mlt-panel", "aria-label": text("panel") },
+      make("div", { className: "mlt-head" }, this.title, this.state),
+      this.numbers,
+      this.chart.element,
+      this.legend,
+      this.settings(),
+      this.buttons(),
+      this.note,
+    );
+  }
+
+  curveBox(key) {
+    const value = make("span", { className: "mlt-value" });
+    const input = make("input", { type: "checkbox", checked: this.shown.has(key) });
+    input.addEventListener("change", () => {
+      if (input.checked) this.shown.add(key);
+      else this.shown.delete(key);
+      this.update();
+    });
+    const swatch = make("span", { className: "mlt-swatch", "aria-hidden": "true" });
+    swatch.style.background = colourOf(key);
+    const label = make("label", { className: "mlt-curve" }, input, swatch, text(`curve.${key}`), value);
+    return { label, value };
+  }
+
+  settings() {
+    const log = make("input", { type: "checkbox" });
+    log.addEventListener("change", () => {
+      this.log = log.checked;
+      this.update();
+    });
+    const range = make("input", { type: "range", min: 0, max: 0.99, step: 0.01, value: this.weight });
+    range.addEventListener("input", () => {
+      this.weight = Number(range.value);
+      this.update();
+    });
+    this.compare = make("select");
+    this.compare.addEventListener("change", () => {
+      this.other = this.compare.value;
+      if (this.other) this.store.backfill(this.other);
+      this.update();
+    });
+    return make(
+      "div",
+      { className: "mlt-settings" },
+      make("label", {}, log, text("log")),
+      make("label", {}, text("smoothing"), range),
+      make("label", {}, text("compare"), this.compare),
+    );
+  }
+
+  buttons() {
+    this.stop = button(text("stop"), text("stopHint"), () => this.act("stop"));
+    this.save = button(text("save"), text("saveHint"), () => this.act("save"));
+    this.pause = button(text("pause"), text("pauseHint"), () =>
+      this.act(this.choose()?.state === "paused" ? "resume" : "pause"));
+    return make("div", { className: "mlt-buttons" }, this.stop, this.save, this.pause);
+  }
+
+  async act(action) {
+    const run = this.choose();
+    if (!run) return;
+    try {
+      await this.store.act(run.id, action);
+      this.words = action === "stop" || action === "save" ? text("wished") : "";
+    } catch (error) {
+      this.words = text("failed", { reason: error.message });
+    }
+    this.wordsOf = run.id;
+    this.update();
+  }
+
+  update() {
+    const run = this.choose();
+    if (run && !this.store.rows.has(run.id)) this.store.backfill(run.id);
+    const rows = run ? this.store.rowsOf(run.id) : [];
+    say(this.title, run?.name ?? "");
+    say(this.state, run ? text(`state.${run.state}`) : "");
+    this.state.dataset.state = run?.state ?? "";
+    say(this.numbers, run ? progress(run) : "");
+    say(this.note, this.message(run, rows));
+    this.offer(run);
+    this.stop.disabled = !isLive(run) || run.state === "stopping";
+    this.save.disabled = this.pause.disabled = this.stop.disabled;
+    say(this.pause, text(run?.state === "paused" ? "resume" : "pause"));
+    const curves = curvesIn(rows);
+    const last = newest(rows, this.weight);
+    for (const [key, box] of this.boxes) {
+      box.label.hidden = !curves.includes(key);
+      say(box.value, number(last[key]));
+    }
+    this.drawChart(run, rows, curves.filter((key) => this.shown.has(key)));
+  }
+
+  drawChart(run, rows, curves) {
+    const names = curves.map((key) => text(`curve.${key}`)).join(", ");
+    this.chart.element.setAttribute("aria-label", run ? text("chart", { name: run.name, curves: names }) : "");
+    if (!this.element.isConnected) return;
+    const other = this.other ? [this.store.rowsOf(this.other)] : [];
+    this.chart.draw([rows, ...other], { curves, weight: this.weight, log: this.log });
+  }
+
+  message(run, rows) {
+    if (!this.store.online) return text("offline");
+    if (!run) return text("noRun");
+    if (isLive(run) && rows.length === 0) return text("waiting");
+    if (this.words && this.wordsOf === run.id && isLive(run)) return this.words;
+    return run.checkpoints?.length ? text("saved", { step: run.checkpoints.at(-1) }) : "";
+  }
+
+  /** The other runs in the list to compare with; rebuilt only when they have changed. */
+  offer(run) {
+    const others = this.store.runs.filter((one) => one.id !== run?.id);
+    const key = others.map((one) => one.id).join();
+    if (key === this.offered) return;
+    this.offered = key;
+    if (!others.some((one) => one.id === this.other)) this.other = "";
+    const when = (one) => (one.started ? new Date(one.started * 1000).toLocaleString() : "");
+    this.compare.replaceChildren(
+      make("option", { value: "" }, text("nothing")),
+      ...others.map((one) => make("option", { value: one.id }, `${one.name} (${when(one)})`)),
+    );
+    this.compare.value = this.other;
+  }
+}

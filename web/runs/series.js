@@ -1,0 +1,105 @@
+// Rows of numbers as they come from the server, and the columns that a chart takes. Pure functions.
+
+export const CURVES = [
+  "loss", "inside", "outside", "prior", "drift", "preservation", "validation", "learning_rate",
+];
+export const MOST_ROWS = 4000;
+
+/** Rows sorted by step, `fresh` laid over `old`; steps after `last` are gone, because a run went back to one. */
+export function mergeRows(old, fresh, last = Infinity) {
+  const merged = [];
+  let i = 0, j = 0;
+  while (i < old.length || j < fresh.length) {
+    const a = old[i], b = fresh[j];
+    if (b === undefined || (a !== undefined && a.step < b.step)) {
+      merged.push(a);
+      i += 1;
+    } else {
+      const same = a !== undefined && a.step === b.step;
+      merged.push(same ? { ...a, ...b } : b);
+      i += same ? 1 : 0;
+      j += 1;
+    }
+  }
+  return merged.filter((row) => row.step <= last);
+}
+
+/** At most `most` rows: neighbours are put together to their mean, at the step of the last of them. */
+export function thin(rows, most = MOST_ROWS) {
+  const size = Math.max(1, Math.ceil(rows.length / most));
+  if (size === 1) return rows;
+  const thinned = [];
+  for (let start = 0; start < rows.length; start += size) thinned.push(mean(rows.slice(start, start + size)));
+  return thinned;
+}
+
+function mean(rows) {
+  const row = { step: rows[rows.length - 1].step };
+  for (const key of CURVES) {
+    const values = rows.map((one) => one[key]).filter((value) => value !== undefined);
+    if (values.length) row[key] = values.reduce((sum, value) => sum + value, 0) / values.length;
+  }
+  return row;
+}
+
+/** The last step up to which nothing is missing; 0 without rows. */
+export function lastStep(rows) {
+  return rows.length ? rows[rows.length - 1].step : 0;
+}
+
+/**
+ * Exponential mean of `values` (null where there is none) over their steps.
+ * @param {number} weight 0: as they are, towards 1: smoother. It is the weight of the past per step, so that a
+ *   curve looks the same whether its rows stand for one step each or for many.
+ */
+export function smooth(steps, values, weight) {
+  let past = null, at = 0;
+  return values.map((value, i) => {
+    if (value === null) return null;
+    const keep = past === null ? 0 : weight ** Math.max(1, steps[i] - at);
+    past = past === null ? value : keep * past + (1 - keep) * value;
+    at = steps[i];
+    return past;
+  });
+}
+
+/** The curves that any of the rows has, in the order of CURVES. */
+export function curvesIn(rows) {
+  return CURVES.filter((key) => rows.some((row) => row[key] !== undefined));
+}
+
+/**
+ * What uPlot takes: [steps, values, values, …], one column for each run and curve, runs outermost.
+ * @param {Array<Array<object>>} runs rows of each run.
+ * @param {{curves: string[], weight: number, log: boolean}} options a log scale leaves out what is not above 0.
+ */
+export function columns(runs, { curves, weight = 0, log = false }) {
+  const steps = [...new Set(runs.flatMap((rows) => rows.map((row) => row.step)))].sort((a, b) => a - b);
+  const data = [steps];
+  for (const rows of runs) {
+    const own = rows.map((row) => row.step);
+    const place = new Map(own.map((step, i) => [step, i]));
+    for (const key of curves) {
+      const values = rows.map((row) => row[key] ?? null);
+      const smoothed = key === "learning_rate" ? values : smooth(own, values, weight);
+      data.push(steps.map((step) => {
+        const i = place.get(step);
+        const value = i === undefined ? null : smoothed[i];
+        return log && value !== null && value <= 0 ? null : value;
+      }));
+    }
+  }
+  return data;
+}
+
+/** The last number of each curve, smoothed: {loss: 0.1, …}. */
+export function newest(rows, weight) {
+  const steps = rows.map((row) => row.step);
+  const found = {};
+  for (const key of curvesIn(rows)) {
+    const values = rows.map((row) => row[key] ?? null);
+    const shown = key === "learning_rate" ? values : smooth(steps, values, weight);
+    found[key] = shown.findLast((value) => value !== null);
+  }
+  return found;
+}

@@ -1,0 +1,84 @@
+// The sidebar tab: every run, and the panel of the one that is chosen.
+import { isLive, progress } from "./describe.js";
+import { keepKeys, make } from "./elements.js";
+import { RunPanel } from "./panel.js";
+import { text } from "./strings.js";
+
+export class RunList {
+  constructor(store) {
+    this.store = store;
+    this.chosen = null;
+    this.list = make("ul", { className: "mlt-runs", "aria-label": text("runs") });
+    this.empty = make("p", { className: "mlt-note" }, text("noRuns"));
+    this.panel = new RunPanel(store, () => this.run());
+    this.element = make("div", { className: "mlt-sidebar" }, this.list, this.empty, this.panel.element);
+    keepKeys(this.list);
+    this.leave = store.listen(() => this.update());
+    this.update();
+  }
+
+  destroy() {
+    this.leave();
+    this.panel.destroy();
+  }
+
+  /** The chosen run; without a choice the one that trains, else the newest. */
+  run() {
+    const { runs } = this.store;
+    return this.store.run(this.chosen) ?? runs.find(isLive) ?? runs[0] ?? null;
+  }
+
+  update() {
+    const { runs } = this.store;
+    const current = this.run();
+    this.empty.hidden = runs.length > 0;
+    this.panel.element.hidden = runs.length === 0;
+    // The buttons stay the same elements, so that the focus stays where it is.
+    const wanted = runs.map((run) => this.item(run, run.id === current?.id));
+    if (wanted.some((item, i) => this.list.children[i] !== item) || this.list.children.length !== wanted.length) {
+      this.list.replaceChildren(...wanted);
+    }
+  }
+
+  item(run, current) {
+    this.items ??= new Map();
+    let item = this.items.get(run.id);
+    if (!item) {
+      const open = make("button", { type: "button", className: "mlt-run" });
+      open.addEventListener("click", () => {
+        this.chosen = run.id;
+        this.update();
+        this.panel.update();
+      });
+      item = make("li", {}, open);
+      this.items.set(run.id, item);
+    }
+    const words = `${run.name} · ${text(`state.${run.state}`)} · ${progress(run)}`;
+    const open = item.firstChild;
+    if (open.textContent !== words) open.textContent = words;
+    open.setAttribute("aria-pressed", String(current));
+    return item;
+  }
+}
+
+/** What registerSidebarTab takes. */
+export function sidebarTab(makeStore) {
+  let list = null;
+  return {
+    id: "masked_lora.runs",
+    icon: "pi pi-chart-line",
+    title: text("sidebar"),
+    tooltip: text("sidebar"),
+    type: "custom",
+    render(container) {
+      list?.destroy();
+      list = new RunList(makeStore());
+      container.replaceChildren(list.element);
+      list.panel.update();
+    },
+    destroy() {
+      list?.destroy();
+      list = null;
+    },
+  };
+}

@@ -1,0 +1,145 @@
+// What the page knows of the runs: from events while one trains here, by asking for everything else.
+import { isLive } from "./describe.js";
+import { lastStep, mergeRows, thin } from "./series.js";
+
+const EVENT = "masked_lora.progress";
+const ROUTE = "/masked_lora/runs";
+const TICK = 1000;
+// A run whose events go to another browser is asked for this often, and the list while something is queued.
+const SILENCE = 2000;
+
+/**
+ * Tells its listeners whenever a run or the list has changed. It asks the server only while somebody listens.
+ * @param api ComfyUI's scripts/api.js
+ */
+export class RunStore {
+  constructor(api) {
+    this.api = api;
+    this.runs = [];
+    this.online = true;
+    this.rows = new Map();
+    this.heard = new Map();
+    this.asking = new Map();
+    this.listeners = new Map();
+    this.listed = 0;
+    this.queued = false;
+    api.addEventListener(EVENT, (event) => this.hear(event.detail));
+    api.addEventListener("status", (event) => this.noteQueue(event.detail));
+    api.addEventListener("reconnected", () => this.refresh(true));
+  }
+
+  /** Calls `listener` on every change until the returned function is called; `wanted()` gives ids of shown runs. */
+  listen(listener, wanted = () => []) {
+    this.listeners.set(listener, wanted);
+    this.timer ??= setInterval(() => this.tick(), TICK);
+    this.refresh();
+    return () => {
+      this.listeners.delete(listener);
+      if (this.listeners.size) return;
+      clearInterval(this.timer);
+      this.timer = undefined;
+    };
+  }
+
+  run(id) {
+    return this.runs.find((run) => run.id === id) ?? null;
+  }
+
+  rowsOf(id) {
+    return this.rows.get(id) ?? [];
+  }
+
+  /** Sends a wish: stop, save, pause or resume. Rejects with the server's words. */
+  async act(id, action) {
+    const answer = await this.ask(`${ROUTE}/${id}/${action}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: "{}",
+    });
+    this.know(answer.run);
+    this.tell();
+  }
+
+  async refresh(everything = false) {
+    this.listed = Date.now();
+    try {
+      const known = new Map(this.runs.map((run) => [run.id, run]));
+      const { runs } = await this.ask(ROUTE);
+      this.runs = runs.map((run) => ({ ...known.get(run.id), ...run }));
+      this.online = true;
+      if (everything) await Promise.all([...this.rows.keys()].map((id) => this.backfill(id)));
+    } catch {
+      this.online = false;
+    }
+    this.tell();
+  }
+
+  /** Asks for the rows after those that are there; one question at a time. */
+  backfill(id) {
+    const asked = this.asking.get(id);
+    if (asked) return asked;
+    const question = this.ask(`${ROUTE}/${id}?since=${lastStep(this.rowsOf(id))}`)
+      .then(({ run, rows }) => {
+        this.online = true;
+        this.know(run);
+        this.take(run, rows);
+      })
+      .catch(() => {})
+      .finally(() => {
+        this.asking.delete(id);
+        this.heard.set(id, Date.now());
+        this.tell();
+      });
+    this.asking.set(id, question);
+    return question;
+  }
+
+  hear({ run, after, rows }) {
+    const known = this.rows.get(run.id);
+    const isNew = !this.run(run.id);
+    this.know(run);
+    this.heard.set(run.id, Date.now());
+    // Rows of a run that nobody has opened, or after a gap, come with the next backfill.
+    if (known && lastStep(known) >= after) this.take(run, rows);
+    else if (known) this.backfill(run.id);
+    if (isNew || !isLive(run)) this.refresh();
+    this.tell();
+  }
+
+  know(run) {
+    const at = this.runs.findIndex((one) => one.id === run.id);
+    if (at < 0) this.runs = [run, ...this.runs];
+    else this.runs = this.runs.with(at, { ...this.runs[at], ...run });
+  }
+
+  take(run, rows) {
+    this.rows.set(run.id, thin(mergeRows(this.rowsOf(run.id), rows, run.step)));
+  }
+
+  noteQueue(status) {
+    this.queued = (status?.exec_info?.queue_remaining ?? 0) > 0;
+    if (this.listeners.size) this.refresh();
+  }
+
+  tick() {
+    if (document.hidden) return;
+    const now = Date.now();
+    if ((this.queued || !this.online) && now - this.listed > SILENCE) this.refresh();
+    const shown = new Set([...this.listeners.values()].flatMap((wanted) => wanted()));
+    for (const id of shown) {
+      const silent = now - (this.heard.get(id) ?? 0) > SILENCE;
+      if (!this.rows.has(id) || (silent && isLive(this.run(id)))) this.backfill(id);
+    }
+  }
+
+  tell() {
+    for (const listener of this.listeners.keys()) listener();
+  }
+
+  async ask(path, options = {}) {
+    const answer = await this.api.fetchApi(path, { cache: "no-store", ...options });
+    const content = await answer.json().catch(() => ({}));
+    if (!answer.ok) throw new Error(content.error ?? `${answer.status} ${answer.statusText}`);
+    return content;
+  }
+}
