@@ -7,6 +7,9 @@ import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.js";
 import { sidebarTab } from "./runs/sidebar.js";
 import { RunStore } from "./runs/store.js";
 
+// By then a workflow that is being loaded has given its nodes their sizes.
+const SETTLED_MS = 150;
+
 let store = null;
 
 /** The page's one store, made when something is shown. */
@@ -27,7 +30,7 @@ app.registerExtension({
     if (!hideAdvanced(node)) return;
     fitHeight(node);
     // A node of a saved workflow is given a size afterwards, for everything that it could show.
-    requestAnimationFrame(() => { if (!node.showAdvanced) fitHeight(node); });
+    setTimeout(() => { if (!node.showAdvanced) fitHeight(node); }, SETTLED_MS);
   },
   loadedGraphNode(node) {
     if (node.comfyClass === NODE) makeRoom(node);

@@ -1,4 +1,4 @@
-"""Progress of a training as ComfyUI shows it: bar, curve, status line, interrupt, and the pack's own panel."""
+"""Progress of a training as ComfyUI shows it: bar, status line, interrupt, and the pack's own panel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import comfy.model_management
 import comfy.utils
-from PIL import Image, ImageDraw
 from server import PromptServer
 
 from ..history import curve_row
@@ -19,11 +18,7 @@ from ..metrics import StepReport
 from .live import LiveRun, listed
 
 _STATUS_SECONDS = 0.5
-_CURVE_SECONDS = 2.0
 _LOG_SECONDS = 10.0
-_WIDTH, _HEIGHT = 480, 270
-_COLOURS = {"loss": "#3b82f6", "inside": "#16a34a", "outside": "#f59e0b"}
-_SMOOTHING = 0.9
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +30,7 @@ class NodeHooks(Hooks):
         """Report for node `node_id`, `total` steps long."""
         self._bar = comfy.utils.ProgressBar(max(1, total), node_id=node_id)
         self._node_id = node_id
-        self._curves: dict[str, list[float]] = {name: [] for name in _COLOURS}
-        self._said = self._drawn = self._logged = 0.0
+        self._said = self._logged = 0.0
         self._live: LiveRun | None = None
         self._listing = contextlib.ExitStack()
 
@@ -74,19 +68,11 @@ class NodeHooks(Hooks):
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     def on_step(self, report: StepReport) -> None:
-        """Move the bar; every so often the status line, the curve and the log too."""
-        for name, points in self._curves.items():
-            value = getattr(report, name)
-            if value is not None and math.isfinite(value):
-                points.append(value if not points else _SMOOTHING * points[-1] + (1 - _SMOOTHING) * value)
+        """Move the bar; every so often the status line and the log too."""
         if self._live is not None:
             self._live.add(curve_row(report.as_json()), rate=report.steps_per_second)
         now, last = time.monotonic(), report.step >= report.total
-        preview = None
-        if last or now - self._drawn >= _CURVE_SECONDS:
-            self._drawn = now
-            preview = ("JPEG", draw_curves(self._curves), _WIDTH)
-        self._bar.update_absolute(report.step, report.total, preview)
+        self._bar.update_absolute(report.step, report.total)
         if last or now - self._said >= _STATUS_SECONDS:
             self._said = now
             self.say(status_line(report))
@@ -131,23 +117,6 @@ def status_line(report: StepReport) -> str:
         f"step {report.step}/{report.total} · loss {report.loss:.4f} · inside {inside} · outside {outside} · "
         f"{rate:.2f} steps/s · {minutes}:{seconds:02d} left"
     )
-
-
-def draw_curves(curves: dict[str, list[float]]) -> Image.Image:
-    """The smoothed curves as a picture, on one linear scale from zero."""
-    image = Image.new("RGB", (_WIDTH, _HEIGHT), "white")
-    draw = ImageDraw.Draw(image)
-    top = max((max(p) for p in curves.values() if p), default=1.0) or 1.0
-    for row, (name, points) in enumerate(curves.items()):
-        colour = _COLOURS[name]
-        draw.text((8, 6 + 14 * row), f"{name} {points[-1]:.4f}" if points else f"{name} –", fill=colour)
-        stride = max(1, len(points) // _WIDTH)
-        line = points[::stride]
-        if len(line) > 1:
-            across = (_WIDTH - 16) / (len(line) - 1)
-            down = _HEIGHT - 60
-            draw.line([(8 + i * across, _HEIGHT - 8 - v / top * down) for i, v in enumerate(line)], colour, 2)
-    return image
 
 
 def _number(value: float | None) -> str:

@@ -53,7 +53,7 @@ class Panel:
         return self.page.evaluate(INK, self.selector)
 
 
-@pytest.fixture(params=[False], ids=["classic canvas"])
+@pytest.fixture(params=[False, True], ids=["classic canvas", "Nodes 2.0"])
 def panel(request, page, comfy_server):
     comfy_server.post("/settings", {VUE_NODES: request.param})
     page.page.reload(wait_until="domcontentloaded")
