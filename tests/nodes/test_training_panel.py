@@ -85,3 +85,19 @@ def test_a_training_is_seen_stopped_and_found_again(panel, comfy_server, train_g
     panel.load(prompt).in_state("stopped").at_step(12)
     panel.tab.wait_for_function(f"selector => ({INK})(selector) > 0", arg=PANEL)
     assert panel.page.problems == []
+
+
+def test_a_page_that_is_opened_during_a_training_shows_it_and_can_stop_it(panel, comfy_server, train_graph, request):
+    name = "found-" + ("new" if "2.0" in request.node.name else "classic")
+    prompt = train_graph(name=name, steps=3000)
+    prompt_id = panel.load(prompt).start()
+    panel.at_step(12)
+    panel.tab.reload(wait_until="domcontentloaded")
+    panel.page.open()
+    panel.load(prompt).in_state("running").at_step(13)
+    panel.tab.wait_for_function(f"selector => ({INK})(selector) > 0", arg=PANEL)
+    panel.button("Stop and save").click()
+    comfy_server.wait(prompt_id, timeout=120)
+    panel.in_state("stopped")
+    assert (comfy_server.base / "output" / "loras" / f"{name}.safetensors").is_file()
+    assert panel.page.problems == []
