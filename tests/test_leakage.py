@@ -397,3 +397,25 @@ def test_the_picture_frames_leaks_in_red():
 
 def test_the_committed_picture_is_small():
     assert 20_000 < (run.HERE / "leakage.png").stat().st_size < 600_000
+
+
+def test_the_readme_s_table_is_of_the_stored_results():
+    shown = {
+        "no mask": "no mask",
+        "OneTrainer (0.1 outside)": "OneTrainer",
+        "ai-toolkit inverted mask prior": "ai-toolkit inverted mask prior",
+        "mask + prior": conditions.PRIOR,
+        "mask + infill": conditions.INFILL,
+        "mask + preservation 0.5, half of the steps": conditions.KEEP,
+        "**our preset: mask + prior + infill**": conditions.OURS,
+    }
+    stored = Results.load(run.HERE / "results.json")
+    lines = (run.HERE.parents[1] / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = {cells[0]: cells[1:] for cells in ([c.strip() for c in x.strip("|").split("|")] for x in lines if "±" in x)}
+    for title, name in shown.items():
+        for cell, figure in zip(rows[title], measure.FIGURES, strict=True):
+            mean, spread = (float(part) for part in cell.split(" ± "))
+            values = stored.values(PLACE, name, figure)
+            step = 10.0 ** -len(cell.split(" ± ")[0].partition(".")[2])
+            assert mean == pytest.approx(values.mean(), abs=0.51 * step), (title, figure)
+            assert spread == pytest.approx(values.std(ddof=1), abs=0.51 * step), (title, figure)
