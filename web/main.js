@@ -2,13 +2,15 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { fitHeight, hideAdvanced } from "./advanced.js";
-import { addStyles } from "./runs/elements.js";
+import { addStyles } from "./page/elements.js";
+import { useTexts } from "./page/strings.js";
 import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.js";
 import { sidebarTab } from "./runs/sidebar.js";
 import { RunStore } from "./runs/store.js";
 
 // By then a workflow that is being loaded has given its nodes their sizes.
 const SETTLED_MS = 150;
+const STYLES = ["vendor/uplot/uPlot.min.css", "page/page.css", "runs/panel.css"];
 
 let store = null;
 
@@ -20,8 +22,13 @@ function runs() {
 
 app.registerExtension({
   name: "masked_lora",
+  async init() {
+    addStyles(import.meta.url, STYLES);
+    // Before any node is made, whose widgets show the texts.
+    const answer = await api.fetchApi("/i18n");
+    useTexts(await answer.json(), app.extensionManager.setting.get("Comfy.Locale") ?? navigator.language.split("-")[0]);
+  },
   setup() {
-    addStyles(new URL("./runs/", import.meta.url));
     app.extensionManager.registerSidebarTab(sidebarTab(runs));
   },
   nodeCreated(node) {

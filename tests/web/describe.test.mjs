@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { duration, isLive, number, progress, runOf, safeName } from "../../web/runs/describe.js";
-import { text } from "../../web/runs/strings.js";
+import { text } from "../../web/page/strings.js";
+import "./english.mjs";
 
 test("numbers have three digits and say when there is none", () => {
   assert.deepEqual([0.012345, 0.0001, 12.34, 0, 1234567].map(number), ["0.0123", "1.00e-4", "12.3", "0", "1.23e+6"]);
@@ -37,5 +38,5 @@ test("a node shows what it trains, else the newest run of its name", () => {
 });
 
 test("texts fill in their values", () => {
-  assert.equal(text("saved", { step: 3 }), "last checkpoint: step 3");
+  assert.equal(text("runs.saved", { step: 3 }), "last checkpoint: step 3");
 });

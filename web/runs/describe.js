@@ -1,5 +1,5 @@
 // A run in words, and which run a node means. Pure functions.
-import { text } from "./strings.js";
+import { text } from "../page/strings.js";
 
 const LIVE = new Set(["running", "paused", "stopping"]);
 
@@ -26,11 +26,11 @@ export function duration(seconds) {
 /** Step, speed and time left of a run, as far as they are known. */
 export function progress(run) {
   const known = run.total !== null && run.total !== undefined;
-  const words = [text(known ? "progress" : "progressOpen", { step: run.step, total: run.total })];
+  const words = [text(known ? "runs.progress" : "runs.progressOpen", { step: run.step, total: run.total })];
   if (isLive(run) && run.steps_per_second > 0) {
-    words.push(text("speed", { rate: number(run.steps_per_second) }));
+    words.push(text("runs.speed", { rate: number(run.steps_per_second) }));
     if (known && run.state === "running") {
-      words.push(text("left", { time: duration((run.total - run.step) / run.steps_per_second) }));
+      words.push(text("runs.left", { time: duration((run.total - run.step) / run.steps_per_second) }));
     }
   }
   return words.join(" · ");

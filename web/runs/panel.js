@@ -1,9 +1,9 @@
 // One run: its state, its curves, and the buttons that act on it.
 import { Chart, colourOf } from "./chart.js";
 import { isLive, number, progress } from "./describe.js";
-import { button, keepKeys, make, say } from "./elements.js";
+import { button, keepKeys, make, say } from "../page/elements.js";
 import { CURVES, curvesIn, newest } from "./series.js";
-import { text } from "./strings.js";
+import { text } from "../page/strings.js";
 
 const SHOWN_FIRST = new Set(["loss", "inside", "outside", "validation"]);
 let panels = 0;
@@ -56,13 +56,13 @@ export class RunPanel {
     this.numbers = make("div", { className: "mlt-numbers" });
     this.note = make("div", { className: "mlt-note", role: "status" });
     this.chart.element.setAttribute("role", "img");
-    this.legend = make("div", { className: "mlt-legend", role: "group", "aria-label": text("curves") });
+    this.legend = make("div", { className: "mlt-row mlt-legend", role: "group", "aria-label": text("runs.curves") });
     this.boxes = new Map(CURVES.map((key) => [key, this.curveBox(key)]));
     this.legend.append(...[...this.boxes.values()].map((box) => box.label));
     return make(
       "section",
-      { className: "mlt-panel", "aria-label": text("panel") },
-      make("div", { className: "mlt-head" }, this.title, this.state),
+      { className: "mlt mlt-panel", "aria-label": text("runs.panel") },
+      make("div", { className: "mlt-row mlt-head" }, this.title, this.state),
       this.numbers,
       this.chart.element,
       this.legend,
@@ -82,7 +82,7 @@ export class RunPanel {
     });
     const swatch = make("span", { className: "mlt-swatch", "aria-hidden": "true" });
     swatch.style.background = colourOf(key);
-    const label = make("label", { className: "mlt-curve" }, input, swatch, text(`curve.${key}`), value);
+    const label = make("label", { className: "mlt-curve" }, input, swatch, text(`runs.curve.${key}`), value);
     return { label, value };
   }
 
@@ -105,19 +105,19 @@ export class RunPanel {
     });
     return make(
       "div",
-      { className: "mlt-settings" },
-      make("label", {}, log, text("log")),
-      make("label", {}, text("smoothing"), range),
-      make("label", {}, text("compare"), this.compare),
+      { className: "mlt-row mlt-settings" },
+      make("label", {}, log, text("runs.log")),
+      make("label", {}, text("runs.smoothing"), range),
+      make("label", {}, text("runs.compare"), this.compare),
     );
   }
 
   buttons() {
-    this.stop = button(text("stop"), text("stopHint"), () => this.act("stop"));
-    this.save = button(text("save"), text("saveHint"), () => this.act("save"));
-    this.pause = button(text("pause"), text("pauseHint"), () =>
+    this.stop = button(text("runs.stop"), text("runs.stopHint"), () => this.act("stop"));
+    this.save = button(text("runs.save"), text("runs.saveHint"), () => this.act("save"));
+    this.pause = button(text("runs.pause"), text("runs.pauseHint"), () =>
       this.act(this.choose()?.state === "paused" ? "resume" : "pause"));
-    return make("div", { className: "mlt-buttons" }, this.stop, this.save, this.pause);
+    return make("div", { className: "mlt-row mlt-buttons" }, this.stop, this.save, this.pause);
   }
 
   async act(action) {
@@ -125,9 +125,9 @@ export class RunPanel {
     if (!run) return;
     try {
       await this.store.act(run.id, action);
-      this.words = action === "stop" || action === "save" ? text("wished") : "";
+      this.words = action === "stop" || action === "save" ? text("runs.wished") : "";
     } catch (error) {
-      this.words = text("failed", { reason: error.message });
+      this.words = text("runs.failed", { reason: error.message });
     }
     this.wordsOf = run.id;
     this.update();
@@ -138,14 +138,14 @@ export class RunPanel {
     if (run && !this.store.rows.has(run.id)) this.store.backfill(run.id);
     const rows = run ? this.store.rowsOf(run.id) : [];
     say(this.title, run?.name ?? "");
-    say(this.state, run ? text(`state.${run.state}`) : "");
+    say(this.state, run ? text(`runs.state.${run.state}`) : "");
     this.state.dataset.state = run?.state ?? "";
     say(this.numbers, run ? progress(run) : "");
     say(this.note, this.message(run, rows));
     this.offer(run);
     this.stop.disabled = !isLive(run) || run.state === "stopping";
     this.save.disabled = this.pause.disabled = this.stop.disabled;
-    say(this.pause, text(run?.state === "paused" ? "resume" : "pause"));
+    say(this.pause, text(run?.state === "paused" ? "runs.resume" : "runs.pause"));
     const curves = curvesIn(rows);
     const last = newest(rows, this.weight);
     for (const [key, box] of this.boxes) {
@@ -156,19 +156,19 @@ export class RunPanel {
   }
 
   drawChart(run, rows, curves) {
-    const names = curves.map((key) => text(`curve.${key}`)).join(", ");
-    this.chart.element.setAttribute("aria-label", run ? text("chart", { name: run.name, curves: names }) : "");
+    const names = curves.map((key) => text(`runs.curve.${key}`)).join(", ");
+    this.chart.element.setAttribute("aria-label", run ? text("runs.chart", { name: run.name, curves: names }) : "");
     if (!this.element.isConnected) return;
     const other = this.other ? [this.store.rowsOf(this.other)] : [];
     this.chart.draw([rows, ...other], { curves, weight: this.weight, log: this.log });
   }
 
   message(run, rows) {
-    if (!this.store.online) return text("offline");
-    if (!run) return text("noRun");
-    if (isLive(run) && rows.length === 0) return text("waiting");
+    if (!this.store.online) return text("runs.offline");
+    if (!run) return text("runs.noRun");
+    if (isLive(run) && rows.length === 0) return text("runs.waiting");
     if (this.words && this.wordsOf === run.id && isLive(run)) return this.words;
-    return run.checkpoints?.length ? text("saved", { step: run.checkpoints.at(-1) }) : "";
+    return run.checkpoints?.length ? text("runs.saved", { step: run.checkpoints.at(-1) }) : "";
   }
 
   /** The other runs in the list to compare with; rebuilt only when they have changed. */
@@ -180,7 +180,7 @@ export class RunPanel {
     if (!others.some((one) => one.id === this.other)) this.other = "";
     const when = (one) => (one.started ? new Date(one.started * 1000).toLocaleString() : "");
     this.compare.replaceChildren(
-      make("option", { value: "" }, text("nothing")),
+      make("option", { value: "" }, text("runs.nothing")),
       ...others.map((one) => make("option", { value: one.id }, `${one.name} (${when(one)})`)),
     );
     this.compare.value = this.other;

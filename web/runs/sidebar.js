@@ -1,17 +1,17 @@
 // The sidebar tab: every run, and the panel of the one that is chosen.
 import { isLive, progress } from "./describe.js";
-import { keepKeys, make } from "./elements.js";
+import { keepKeys, make } from "../page/elements.js";
 import { RunPanel } from "./panel.js";
-import { text } from "./strings.js";
+import { text } from "../page/strings.js";
 
 export class RunList {
   constructor(store) {
     this.store = store;
     this.chosen = null;
-    this.list = make("ul", { className: "mlt-runs", "aria-label": text("runs") });
-    this.empty = make("p", { className: "mlt-note" }, text("noRuns"));
+    this.list = make("ul", { className: "mlt-runs", "aria-label": text("runs.runs") });
+    this.empty = make("p", { className: "mlt-note" }, text("runs.noRuns"));
     this.panel = new RunPanel(store, () => this.run());
-    this.element = make("div", { className: "mlt-sidebar" }, this.list, this.empty, this.panel.element);
+    this.element = make("div", { className: "mlt mlt-sidebar" }, this.list, this.empty, this.panel.element);
     keepKeys(this.list);
     this.leave = store.listen(() => this.update());
     this.update();
@@ -53,7 +53,7 @@ export class RunList {
       item = make("li", {}, open);
       this.items.set(run.id, item);
     }
-    const words = `${run.name} · ${text(`state.${run.state}`)} · ${progress(run)}`;
+    const words = `${run.name} · ${text(`runs.state.${run.state}`)} · ${progress(run)}`;
     const open = item.firstChild;
     if (open.textContent !== words) open.textContent = words;
     open.setAttribute("aria-pressed", String(current));
@@ -67,8 +67,8 @@ export function sidebarTab(makeStore) {
   return {
     id: "masked_lora.runs",
     icon: "pi pi-chart-line",
-    title: text("sidebar"),
-    tooltip: text("sidebar"),
+    title: text("runs.sidebar"),
+    tooltip: text("runs.sidebar"),
     type: "custom",
     render(container) {
       list?.destroy();

@@ -27,9 +27,9 @@ export function keepKeys(element) {
   });
 }
 
-/** Loads the panel's style sheets once. */
-export function addStyles(base) {
-  for (const name of ["../vendor/uplot/uPlot.min.css", "panel.css"]) {
+/** Loads the style sheets `names`, relative to `base`, once each. */
+export function addStyles(base, names) {
+  for (const name of names) {
     const href = new URL(name, base).href;
     if (![...document.styleSheets].some((sheet) => sheet.href === href)) {
       document.head.append(make("link", { rel: "stylesheet", href }));
