@@ -1,5 +1,6 @@
 """Everything that the page may ask of the pack, by module: runs, data sets."""
 
+from .dataset_routes import DATASET_GETS, DATASET_POSTS
 from .requests import add_routes, has_routes
 from .run_routes import RUN_GETS, RUN_POSTS
 
@@ -7,4 +8,4 @@ from .run_routes import RUN_GETS, RUN_POSTS
 def register() -> None:
     """Add the routes to ComfyUI's server, once; without a server nothing happens."""
     if not has_routes():
-        add_routes(RUN_GETS, RUN_POSTS)
+        add_routes(RUN_GETS | DATASET_GETS, RUN_POSTS | DATASET_POSTS)
