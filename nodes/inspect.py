@@ -106,11 +106,10 @@ class InspectDataset(io.ComfyNode):
         return OPENED.forgotten
 
     @classmethod
-    def execute(
-        cls, dataset, resolution, view, vae=None, cache=None, loss=None, sam3=None, max_pictures=24, infill_seed=0, **infill
-    ):
+    def execute(cls, dataset, resolution, view, max_pictures=24, infill_seed=0, **values):
         """Reads every mask once and the shown pictures once."""
-        settings = CacheSettings(resolution=max(resolution, 64), seed=infill_seed, **infill)
+        vae, cache, loss, sam3 = (values.pop(name, None) for name in ("vae", "cache", "loss", "sam3"))
+        settings = CacheSettings(resolution=max(resolution, 64), seed=infill_seed, **values)
         check_settings(settings)
         progress = NodeProgress()
         stride = USUAL_STRIDE if vae is None else VaeEncoder(vae).stride

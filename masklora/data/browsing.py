@@ -55,9 +55,7 @@ def plan_looks(dataset: Dataset, settings: CacheSettings, *, stride: int) -> lis
     ]
 
 
-def picture_weights(
-    sample: Sample, geometry: Geometry, lens: Lens, *, shrink: Shrink | None = None
-) -> np.ndarray:
+def picture_weights(sample: Sample, geometry: Geometry, lens: Lens, *, shrink: Shrink | None = None) -> np.ndarray:
     """The weight of every latent cell in the loss: float32 (h, w) in 0..1.
 
     Mask probability, edge jitter and noise blur are drawn anew in each step; here they are off.
@@ -136,8 +134,10 @@ def learned_levels(sample: Sample) -> np.ndarray:
     return np.rint(fit_mask(mask, sample.size) * 255).astype(np.uint8)
 
 
-def draw_infill(samples: Sequence[Sample], index: int, geometry: Geometry, infill: Infill, *, resize: str) -> np.ndarray:
-    """The training picture of sample `index` with its background replaced, as the cache encodes it: uint8 (H, W, 3).
+def draw_infill(
+    samples: Sequence[Sample], index: int, geometry: Geometry, infill: Infill, *, resize: str
+) -> np.ndarray:
+    """Sample `index` at the training size with its background replaced, as the cache encodes it: uint8 (H, W, 3).
 
     Raises:
         DataError, MaskError: A picture or mask cannot be read.

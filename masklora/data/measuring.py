@@ -1,4 +1,4 @@
-"""What is known of a data set that a person looks at: geometries, report, stale cache entries; kept up as it changes."""
+"""What is known of a data set that a person looks at, kept up as it changes: geometries, report, stale entries."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def check_same(cache: Cache, dataset: Dataset) -> None:
     """Nothing if the cache was made from these pictures; else raises `ConfigError`."""
     if len(cache.entries) != len(dataset):
         raise ConfigError(
-            f"cache: it was made from {len(cache.entries)} pictures, but dataset has {len(dataset)}. Connect both Cache Dataset "
-            "and Inspect Dataset to the same dataset."
+            f"cache: it was made from {len(cache.entries)} pictures, but dataset has {len(dataset)}. Connect the same "
+            "dataset to Cache Dataset and to Inspect Dataset."
         )
 
 

@@ -209,7 +209,8 @@ def _details(opened: OpenedDataset, index: int) -> dict[str, Any]:
     entry = None if plan.entries is None else plan.entries[index]
     shrink = entry.shrinks[0] if entry is not None and entry.shrinks else None
     weights = picture_weights(sample, geometry, opened.lens, shrink=shrink)
-    names = {infill.donor: opened.source(infill.donor).name for infill in (entry.infills if entry else ()) if infill.donor}
+    infills = () if entry is None else entry.infills
+    lenders = [None if infill.donor is None else opened.source(infill.donor).name for infill in infills]
     return {
         "index": index,
         "version": opened.version,
@@ -224,9 +225,7 @@ def _details(opened: OpenedDataset, index: int) -> dict[str, Any]:
         # Six digits tell every step of 1/65535 apart.
         "weights": [round(float(w), 6) for w in weights.ravel()],
         "has_mask": sample.mask is not None or sample.mask_path is not None or bool(sample.parts) or sample.alpha,
-        "infills": [
-            {"kind": infill.kind, "from": names.get(infill.donor)} for infill in (entry.infills if entry else ())
-        ],
+        "infills": [{"kind": i.kind, "from": lender} for i, lender in zip(infills, lenders, strict=True)],
         "stale": plan.stale.get(index, []),
     }
 
