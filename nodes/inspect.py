@@ -115,7 +115,10 @@ class InspectDataset(io.ComfyNode):
         stride = USUAL_STRIDE if vae is None else VaeEncoder(vae).stride
         if cache is not None:
             stride, resolution = cache.stride, cache.settings.resolution
-        report = inspect(dataset, stride, progress, progress.check_cancel, resolution=resolution)
+        # The bar only: what there is to say stands in the browser.
+        report = inspect(
+            dataset, stride, lambda done, total, _: progress(done, total), progress.check_cancel, resolution=resolution
+        )
         opened = OpenedDataset(
             dataset,
             report,
@@ -135,5 +138,4 @@ class InspectDataset(io.ComfyNode):
             sheet = dataset_sheet(shown, report.pictures[: len(shown)], view=view, check_cancel=cancel)
         image = torch.from_numpy(sheet).float().div_(255)[None]
         text = report.to_text()
-        progress.status(text.splitlines()[0])
         return io.NodeOutput(image, text, ui={"masked_lora_dataset": [opened.id]} | ui.PreviewText(text).as_dict())

@@ -5,6 +5,10 @@
 export function hideAdvanced(node) {
   const advanced = (node.widgets ?? []).filter((widget) => widget.options?.advanced)
   for (const widget of advanced) widget.advanced = true
+  // The canvas does not draw them, but keeps their room.
+  node.getLayoutWidgets = function () {
+    return (this.widgets ?? []).filter((widget) => !widget.hidden && (this.showAdvanced || !widget.advanced))
+  }
   return advanced.length > 0
 }
 

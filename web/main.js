@@ -2,6 +2,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { fitHeight, hideAdvanced } from "./advanced.js";
+import { addNodeBrowser, INSPECT_NODE } from "./dataset/node_browser.js";
 import { addStyles } from "./page/elements.js";
 import { useTexts } from "./page/strings.js";
 import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.js";
@@ -10,7 +11,7 @@ import { RunStore } from "./runs/store.js";
 
 // By then a workflow that is being loaded has given its nodes their sizes.
 const SETTLED_MS = 150;
-const STYLES = ["vendor/uplot/uPlot.min.css", "page/page.css", "runs/panel.css"];
+const STYLES = ["vendor/uplot/uPlot.min.css", "page/page.css", "runs/panel.css", "dataset/dataset.css"];
 
 let store = null;
 
@@ -34,6 +35,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith("MLT_")) return;
     if (node.comfyClass === NODE) addNodePanel(node, runs());
+    if (node.comfyClass === INSPECT_NODE) addNodeBrowser(node, api);
     if (!hideAdvanced(node)) return;
     fitHeight(node);
     // A node of a saved workflow is given a size afterwards, for everything that it could show.

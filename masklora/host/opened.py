@@ -122,6 +122,8 @@ class OpenedDataset:
 
     def look(self, *, transform: MaskTransform | None, resolution: int) -> None:
         """Show the masks with other transforms, or cells of another resolution; the numbers follow by and by."""
+        if transform is not None and all(sample.transform == transform for sample in self._dataset.samples):
+            transform = None
         with self._lock:
             if (transform, resolution) == (self.transform, self.resolution):
                 return
