@@ -5,6 +5,7 @@ Pillow identifies and decodes; every fault of a file comes out as an error that 
 
 from __future__ import annotations
 
+import io
 import struct
 import threading
 import warnings
@@ -153,6 +154,18 @@ def read_mask(path: Path, channel: str = "luminance") -> np.ndarray:
     if channel == "rgb average":
         return _unit(colours.sum(axis=2, dtype=np.uint32), 3 * bands.scale)
     return _unit(colours[..., ("red", "green", "blue").index(channel)], bands.scale)
+
+
+def read_grey_png(data: bytes, size: tuple[int, int]) -> np.ndarray | None:
+    """The pixels of a whole grey PNG of 8 bits and `size` (width, height): uint8 (H, W); None if `data` is none."""
+    try:
+        with _WHOLE_PICTURES, Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            # Before anything is decoded, which for another size might be much.
+            if image.mode != "L" or image.size != size or image.info.get("transparency") is not None:
+                return None
+            return np.array(image)
+    except (*_BROKEN, Image.DecompressionBombError):
+        return None
 
 
 class _WholePictures:
