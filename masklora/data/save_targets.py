@@ -139,6 +139,11 @@ def stem_of(sample: Sample) -> str:
     return f"{stem}{_subject_suffix(sample)}"
 
 
+def sidecar_place(sample: Sample, allowed: Allowed) -> Path:
+    """The real folder in which the loader looks for files beside the sample's picture."""
+    return _Folders(allowed).beside(sample)[0]
+
+
 def _subject_suffix(sample: Sample) -> str:
     return f".{sample.subject}" if sample.subject not in ("", TOGETHER) else ""
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ..config import DatasetSettings, MaskTransform
@@ -17,12 +13,11 @@ from ..errors import DataError, MaskError, RunError
 from ..files import cannot_write
 from .captions import caption_of_text, read_caption
 from .dataset import Dataset, Sample, fit_mask, load_mask, load_sample
+from .mask_files import encode_png, quantise_mask, write_whole
 from .reading import read_image, read_mask
 from .save_report import Outcome, report_text
 from .save_targets import PROBLEMS_SHOWN, SaveSettings, Target, is_left_out, plan_targets, raise_problems, stem_of
 from .tree import Allowed
-
-PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3)
 
 Progress = Callable[[int, int, str], None]
 
@@ -115,25 +110,6 @@ def save_masks(
     left = [s.name for i, s in enumerate(dataset.samples) if picture is None and is_left_out(s, settings)]
     text = report_text(outcomes, settings, root=root, only=picture is not None, left_out=left)
     return Saved(_result(dataset, saved, outcomes), text)
-
-
-def quantise_mask(mask: np.ndarray) -> np.ndarray:
-    """The levels (H, W) that a mask is stored in: uint8 where every value is a multiple of 1/255, else uint16.
-
-    Args:
-        mask: (H, W) in 0..1.
-
-    Returns:
-        Whole steps of 1/255, or of 1/65535 (an error of at most 1/131070). Divided by the largest level in
-        float32 they are what the loader reads.
-
-    Raises:
-        MaskError: values are not finite.
-    """
-    if not np.isfinite(mask).all():
-        raise MaskError("the mask holds NaN or infinity. Check what made it.")
-    steps = np.rint(np.clip(mask, 0.0, 1.0).astype(np.float64) * 65535).astype(np.uint16)
-    return steps if (steps % 257).any() else (steps // 257).astype(np.uint8)
 
 
 class _Watch:
@@ -252,43 +228,16 @@ def _save_mask(target: Target, settings: SaveSettings) -> tuple[str, _Facts]:
         return "none", _Facts(False, False)
     if settings.overwrite and target.mask.exists() and _holds(target.mask, content):
         return "same", content.facts
-    _write(target.mask, _png(content), settings)
+    _write(target.mask, encode_png(content.levels, rgb=content.rgb), settings)
     return "written", content.facts
-
-
-def _png(content: _Content) -> bytes:
-    if content.rgb is None:
-        pixels = content.levels
-    else:
-        pixels = content.rgb[..., ::-1]
-        if content.levels is not None:
-            wide = content.levels.dtype == np.uint16
-            # 257 = 65535 / 255: the loader finds the very same 8-bit colours.
-            colours = pixels.astype(np.uint16) * np.uint16(257) if wide else pixels
-            pixels = np.concatenate([colours, content.levels[..., None]], axis=2)
-    done, data = cv2.imencode(".png", np.ascontiguousarray(pixels), list(PNG_OPTIONS))
-    if not done:
-        raise MaskError("OpenCV could not encode a PNG. Check the installed OpenCV.")
-    return data.tobytes()
 
 
 def _write(path: Path, data: bytes, settings: SaveSettings) -> None:
     """The whole file or none, in place of an older one only where that is allowed."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if not settings.overwrite and path.exists():
-            raise FileExistsError("it was made by something else in the meantime")
-        temporary.replace(path)
+        write_whole(path, data, overwrite=settings.overwrite)
     except OSError as error:
         raise cannot_write(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _saved_sample(outcome: Outcome, settings: SaveSettings, root: Path | None, *, keep_key: bool) -> Sample:
