@@ -19,14 +19,12 @@ from ..data.dataset import Sample, load_sample
 from ..data.editing import affected, previous_mask, raw_mask, save_mask, shown_levels
 from ..data.mask_files import encode_png
 from ..data.reading import read_grey_png
-from ..data.versions import Versions
 from ..errors import MaskConflictError
 from ..generators.grabcut import GrabCutSettings, cut_box
 from ..generators.places import Box
-from .edits import EDITS
+from .edits import EDITS, versions
 from .opened import OpenedDataset, opened_of, picture_of
 from .outputs import allow_writing
-from .paths import own_folder
 from .requests import Handler, RefusedError, read_body, read_json
 from .selecting import Point, select
 
@@ -34,11 +32,6 @@ MASK_BYTES = 32 << 20
 MOST_POINTS = 32
 _TOKEN = re.compile(r'(?:W/)?"([0-9a-z]{1,64})"')
 _ONE_AT_A_TIME = asyncio.Lock()
-
-
-def versions() -> Versions:
-    """Where former masks are kept."""
-    return Versions(own_folder() / "previous_masks")
 
 
 async def get_mask(request: web.Request) -> Any:
