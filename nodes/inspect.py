@@ -51,9 +51,9 @@ class InspectDataset(io.ComfyNode):
                     "view",
                     (*VIEWS, INFILL_VIEW),
                     VIEWS[0],
-                    "overlay: what is ignored is red. cut-out: what is learned. mask: white = learn. latent "
-                    "grid: the weight of each latent cell. infill: the backgrounds that the cache will put "
-                    "behind each picture.",
+                    "What the sheet shows. overlay: what is ignored is red. cut-out: what is learned. mask: white = "
+                    "learn. latent grid: the weight of each latent cell. infill: the backgrounds that the cache will "
+                    "put behind each picture.",
                 ),
                 *advanced(
                     [

@@ -23,7 +23,7 @@ from ..errors import MaskConflictError
 from ..generators.grabcut import GrabCutSettings, cut_box
 from ..generators.places import Box
 from .edits import EDITS, versions
-from .opened import OpenedDataset, opened_of, picture_of
+from .opened import OPENED, OpenedDataset, opened_of, picture_of
 from .outputs import allow_writing
 from .requests import Handler, RefusedError, read_body, read_json
 from .selecting import Point, select
@@ -105,17 +105,19 @@ def _source(request: web.Request) -> Sample:
 
 
 def _save(opened: OpenedDataset, index: int, body: bytes, token: str) -> dict[str, Any]:
-    samples = [opened.source(i) for i in range(len(opened))]
-    before = samples[index]
+    before = opened.source(index)
     levels = read_grey_png(body, before.size)
     if levels is None:
         width, height = before.size
         raise RefusedError(400, f"Expected a whole PNG of {width}×{height} px in grey with 8 bits and nothing else.")
     after = save_mask(before, levels, token, allowed=allow_writing, versions=versions())
     EDITS.add()
-    changed = affected(samples, before, after)
-    for i, sample in changed.items():
-        opened.replace(i, sample)
+    changed: dict[int, Sample] = {}
+    for one in OPENED.all():
+        found = affected([one.source(i) for i in range(len(one))], before, after)
+        for i, sample in found.items():
+            one.replace(i, sample)
+        changed = found if one is opened else changed
     token = raw_mask(after, allowed=allow_writing).token
     return {"index": index, "changed": sorted(changed), "token": token, "version": opened.version}
 

@@ -25,6 +25,8 @@ from ..errors import MaskLoraError
 from .requests import RefusedError, path_id, path_number
 
 MOST_OPENED = 16
+# Of one node: an editor may still be open on the data set of the run before.
+MOST_OF_A_NODE = 2
 
 logger = logging.getLogger(__name__)
 
@@ -183,15 +185,19 @@ class Registry:
         self.forgotten = 0
 
     def add(self, opened: OpenedDataset) -> None:
-        """Keep it in place of the one that the same node opened before, and of the oldest if there are too many."""
-        same = [one.id for one in self._opened.values() if one.node_id == opened.node_id is not None]
-        for gone in same:
-            self._opened.pop(gone, None)
+        """Keep it in place of what the same node opened long before, and of the oldest if there are too many."""
+        same = [one.id for one in self._opened.values() if one.node_id == opened.node_id]
+        for gone in same[: 1 - MOST_OF_A_NODE]:
+            del self._opened[gone]
         self._opened[opened.id] = opened
         while len(self._opened) > MOST_OPENED:
             self._opened.pop(next(iter(self._opened)))
             # A node whose data set is gone has to run again when it is queued.
             self.forgotten += 1
+
+    def all(self) -> list[OpenedDataset]:
+        """Every data set that is open."""
+        return list(self._opened.values())
 
     def get(self, dataset_id: str) -> OpenedDataset | None:
         """The data set of an id, None if it is no longer open."""

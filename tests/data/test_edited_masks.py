@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from harness.folders import anywhere, folder_settings
 from PIL import Image
 
+from harness.folders import anywhere, folder_settings
 from masklora.data.dataset import Dataset, load_mask
 from masklora.data.editing import raw_mask, save_mask
 from masklora.data.loading import load_dataset

@@ -29,7 +29,7 @@ export class DatasetDialog {
     this.viewer = new Viewer(source);
     this.list = new ThumbnailList({
       wanted: TILE,
-      picture: (row) => source.thumbnail(row, thumbnailLook(this.look)),
+      picture: (row) => this.source.thumbnail(row, thumbnailLook(this.look)),
       onOpen: (row) => this.go(row.index),
       onChoose: (row) => this.go(row.index),
     });
@@ -45,6 +45,15 @@ export class DatasetDialog {
     this.update();
     this.list.element.focus();
     return this;
+  }
+
+  /** Goes on with another data set, as a new run of the graph gives it. */
+  useSource(source) {
+    this.leave();
+    this.source = source;
+    this.viewer.useSource(source);
+    this.version = null;
+    this.leave = source.listen(() => this.update());
   }
 
   close() {
@@ -102,6 +111,7 @@ export class DatasetDialog {
     if (!source.rows.length) return;
     if (this.version !== source.rows) {
       this.version = source.rows;
+      this.index = Math.min(this.index, source.rows.length - 1);
       this.chooser.count(counts(source.rows));
       this.filter();
       this.showPicture();

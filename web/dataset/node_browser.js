@@ -58,6 +58,7 @@ class NodeBrowser {
     this.source = new DatasetSource(this.api, id);
     this.sent = undefined;
     this.leave = this.source.listen(() => this.update());
+    if (this.dialog?.element.open) this.dialog.useSource(this.source);
   }
 
   update() {
