@@ -47,15 +47,6 @@ export class DatasetDialog {
     return this;
   }
 
-  /** Goes on with another data set, as a new run of the graph gives it. */
-  useSource(source) {
-    this.leave();
-    this.source = source;
-    this.viewer.useSource(source);
-    this.version = null;
-    this.leave = source.listen(() => this.update());
-  }
-
   close() {
     this.leave();
     this.list.destroy();

@@ -29,11 +29,6 @@ export class Viewer {
     this.canvas.addEventListener("keydown", (event) => this.key(event));
   }
 
-  useSource(source) {
-    this.source = source;
-    this.pictures.clear();
-  }
-
   destroy() {
     this.observer.disconnect();
     this.pictures.clear();
