@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import io
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,7 @@ CAPTION_SHOWN = 300
 DECODERS = 2
 # The URL carries what the picture depends on, so the browser may keep it.
 KEPT = {"Cache-Control": "private, max-age=86400, immutable"}
+_COLOUR = re.compile("[0-9a-fA-F]{6}")
 # The ranges of the widgets of Transform Masks.
 _RANGES: dict[str, tuple[float, float]] = {
     "threshold": (0, 1),
@@ -242,10 +244,9 @@ def _colour(request: web.Request) -> tuple[int, int, int]:
     text = request.query.get("colour")
     if text is None:
         return TINT
-    try:
-        red, green, blue = bytes.fromhex(text)
-    except ValueError:
-        raise RefusedError(400, "colour: expected six hexadecimal digits, such as dc1e3c.") from None
+    if not _COLOUR.fullmatch(text):
+        raise RefusedError(400, "colour: expected six hexadecimal digits, such as dc1e3c.")
+    red, green, blue = bytes.fromhex(text)
     return red, green, blue
 
 

@@ -85,7 +85,7 @@ test("a cell is found where it is drawn, also in flipped and turned crops", () =
   assert.equal(cellAt(upright, 9.9, 20), null);
   assert.equal(cellAt(upright, 50.1, 25), null);
   const flipped = detail(upright.corners, true);
-  assert.deepEqual(cellAt(flipped, 10, 20), { row: 0, column: 3, weight: 0.3 });
+  assert.deepEqual(cellAt(flipped, 10.1, 20.1), { row: 0, column: 3, weight: 0.3 });
   const turned = detail([[0, 40], [0, 0], [20, 0], [20, 40]]);
   for (let i = 0; i < 8; i += 1) {
     const [a, b, c, d, e, f] = cellTransform(turned.corners, turned.grid, false);
