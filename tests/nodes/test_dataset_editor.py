@@ -70,7 +70,7 @@ class Editor:
     def fitted(self):
         """Left and top of the picture on the page, and its scale."""
         box = self.canvas().bounding_box()
-        frame = self.canvas().evaluate("canvas => [canvas.parentElement.clientWidth, canvas.parentElement.clientHeight]")
+        frame = self.canvas().evaluate("({ parentElement: one }) => [one.clientWidth, one.clientHeight]")
         scale = min(inner / side for inner, side in zip(frame, self.size, strict=True))
         scale = max(1, int(scale)) if scale > 1 else scale
         left, top = ((inner - side * scale) / 2 for inner, side in zip(frame, self.size, strict=True))
@@ -483,8 +483,8 @@ def test_words_and_controls_can_be_read_in_both_themes(page, opened, comfy_serve
 
 CONTRAST = """selector => {
     const parse = text => (text.match(/[\\d.]+/g) ?? []).map(Number)
-    const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0)
+    const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4
+    const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255)
     const behind = element => {
         for (let one = element; one; one = one.parentElement) {
             const colour = parse(getComputedStyle(one).backgroundColor)
@@ -493,10 +493,12 @@ CONTRAST = """selector => {
         return [255, 255, 255]
     }
     const found = {}
-    for (const element of document.querySelectorAll(`${selector} button, ${selector} label, ${selector} legend, ${selector} input[type=number], ${selector} select, ${selector} strong, ${selector} .mlt-note`)) {
+    const words = "button, label, legend, input[type=number], select, strong, .mlt-note"
+    for (const element of document.querySelector(selector).querySelectorAll(words)) {
         if (!element.checkVisibility() || element.disabled) continue
         const [a, b] = [light(parse(getComputedStyle(element).color)), light(behind(element))]
-        found[`${element.tagName} ${element.textContent.slice(0, 20)}`] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)
+        const name = `${element.tagName} ${element.textContent.slice(0, 20)}`
+        found[name] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)
     }
     return found
 }"""
