@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from devtools.comfy import PACK_FOLDER
 from harness.segmentation_models import SAM3_FILE
@@ -216,7 +217,7 @@ def test_the_later_of_two_tabs_is_told_and_decides(editor, opened, browser_conte
     other.press("Control+s")
     other.tab.get_by_role("alertdialog").get_by_role("button", name="Load theirs").click()
     other.says("Undo brings yours back")
-    assert other.button("Save").is_disabled()
+    expect(other.button("Save")).to_be_disabled()
     other.press("i")
     other.save()
     assert (pixels(mask) == 255 - painted).all()
@@ -234,7 +235,7 @@ def test_the_previous_version_comes_back_as_a_step(editor, opened):
     editor.button("Previous version").click()
     editor.says("previous version is back")
     editor.press("Control+z")
-    assert editor.button("Save").is_disabled()
+    expect(editor.button("Save")).to_be_disabled()
     editor.press("Control+y")
     editor.save()
     assert np.array_equal(pixels(mask), before)
@@ -313,7 +314,7 @@ def test_a_click_selects_a_thing_and_another_adds_to_it(editor, comfy_client, gr
         found = pixels(written) > 127
         assert (found & truth).sum() / (found | truth).sum() > 0.9
     editor.press("Control+z")
-    assert editor.button("Undo").is_enabled()
+    expect(editor.button("Undo")).to_be_enabled()
 
 
 def test_a_picture_of_24_megapixels_is_painted_without_waiting(editor, comfy_client, graph, folders):
@@ -382,8 +383,8 @@ def test_space_and_the_middle_button_move_the_picture_and_the_wheel_zooms(editor
             editor.tab.mouse.down(button=up)
             editor.tab.mouse.move(300, 300)
             editor.tab.mouse.up(button=up)
-    assert editor.button("Save").is_disabled()
-    assert editor.button("Undo").is_disabled()
+    expect(editor.button("Save")).to_be_disabled()
+    expect(editor.button("Undo")).to_be_disabled()
 
 
 PEN = f"""async ([from, to, kind]) => {{
@@ -432,8 +433,8 @@ def test_two_fingers_zoom_and_paint_nothing(editor, opened):
     editor.button("Ignore all").click()
     editor.page.evaluate(PEN, [editor.on_screen((40, 64)), editor.on_screen((150, 64)), "touch"])
     editor.press("Control+z")
-    assert editor.button("Undo").is_disabled()
-    assert editor.button("Save").is_disabled()
+    expect(editor.button("Undo")).to_be_disabled()
+    expect(editor.button("Save")).to_be_disabled()
 
 
 def test_comfyui_hears_none_of_the_editor_s_keys(editor, opened, comfy_server):
