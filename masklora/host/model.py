@@ -62,6 +62,8 @@ class TrainableModel:
         self.schedule = self._make_schedule()
         self._adapters: AdapterSet | None = None
         self._whole = False
+        self._checkpointing = ""
+        self._opened = contextlib.ExitStack()
         self._kept: OrderedDict[Any, tuple[dict, dict]] = OrderedDict()
 
     def _make_schedule(self) -> Schedule:
@@ -129,14 +131,43 @@ class TrainableModel:
     def session(self, adapters: AdapterSet, *, checkpointing: str = "per block") -> Iterator[None]:
         """While it lasts the network is differentiable and carries `adapters`; afterwards it is as before."""
         check_choice("checkpointing", checkpointing, CHECKPOINTING)
+        with torch.inference_mode(False), torch.enable_grad():
+            self._open(adapters, checkpointing)
+            try:
+                yield
+            finally:
+                self._opened.close()
+
+    @contextlib.contextmanager
+    def suspended(self, *, activation_bytes: int) -> Iterator[None]:
+        """Within a session: the network is ComfyUI's own again while the context lasts, in inference mode.
+
+        The adapters are out and keep their weights. Whatever pushed the model out of memory meanwhile, it is loaded
+        again when the session goes on.
+
+        Args:
+            activation_bytes: Room that the training needs beside the weights.
+        """
+        adapters, checkpointing = self._adapters, self._checkpointing
+        assert adapters is not None
+        self._opened.close()
+        try:
+            with torch.inference_mode():
+                try:
+                    yield
+                finally:
+                    comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes)
+        finally:
+            self._open(adapters, checkpointing)
+
+    def _open(self, adapters: AdapterSet, checkpointing: str) -> None:
         mode = dict(mutates=self.family.mutates, preserve_rng=adapters.dropout)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
             stack.enter_context(training_kernels())
             stack.enter_context(autograd_parameters(self.network))
             stack.enter_context(recast_layers(self.network, dtype=self.dtype, device=self.device))
-            self._adapters, self._whole = adapters, checkpointing == "whole model"
+            self._adapters, self._checkpointing = adapters, checkpointing
+            self._whole = checkpointing == "whole model"
             stack.callback(self._forget)
             stack.enter_context(adapters.injected())
             if checkpointing == "per block":
@@ -144,7 +175,7 @@ class TrainableModel:
                 repeating = functools.partial(hollow_tails, family=self.family)
                 stack.enter_context(checkpoint_blocks(blocks, repeating=repeating, **mode))
             self._scope_mutates = self.family.mutates and checkpointing == "off"
-            yield
+            self._opened = stack.pop_all()
 
     def _forget(self) -> None:
         self._adapters, self._whole = None, False
