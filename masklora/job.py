@@ -16,7 +16,7 @@ from .errors import ConfigError
 from .feed import CacheLike
 from .flow import Schedule, timestep_weights
 from .metrics import StepReport
-from .objective_view import Seen
+from .objective_view import Seen, false_colours
 from .samples import Sampler
 from .tokens import TokenModel, parse_routes, resolve_routes
 
@@ -51,6 +51,7 @@ class TrainJob:
         without_adapter: the context in which `denoise` is the base model's.
         tokens: what planning with the model's tokens must know; None where no setting acts on tokens.
         sampler: draws sample pictures; None for none.
+        preview: a latent (C, [F,] h, w) of the model's space to about its colours, (h, w, 3) in 0..1.
     """
 
     denoise: Denoise
@@ -73,6 +74,7 @@ class TrainJob:
     without_adapter: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     tokens: TokenModel | None = None
     sampler: Sampler | None = None
+    preview: Callable[[Tensor], Tensor] = false_colours
 
 
 class Hooks:
@@ -100,6 +102,9 @@ class Hooks:
     def should_sample(self) -> bool:
         """Whether to draw sample pictures now; True once for each wish. Asked where `should_save` is."""
         return False
+
+    def on_job(self, job: TrainJob) -> None:
+        """What is about to be trained; called before anything else."""
 
     def on_run(self, folder: Path, *, step: int, total: int) -> None:
         """The run's folder is known: training goes on after `step`, or is over if that is `total`."""

@@ -64,6 +64,7 @@ class _Session:
     def __init__(self, job: TrainJob, run: Run, hooks: Hooks) -> None:
         self.job, self.run, self.hooks = job, run, hooks
         check_job(job)
+        hooks.on_job(job)
         settings = job.train
         entries = job.cache.entries
         share = settings.validation_share if settings.validate_every > 0 else 0.0

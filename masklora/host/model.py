@@ -22,6 +22,7 @@ from ..checkpoint import checkpoint_blocks, checkpointed, saved_tensor_scope
 from ..config import CHECKPOINTING, AdapterSettings, check_choice
 from ..errors import ConfigError, FamilyError
 from ..flow import Schedule, rescale_zero_terminal_snr
+from ..objective_view import false_colours
 from ..tokens import TokenModel, TokenPlan
 from .encode import TEXT_MASK
 from .patches import autograd_parameters, hollow_tails, recast_layers, training_kernels
@@ -188,6 +189,19 @@ class TrainableModel:
     def latent_in(self, latent: Tensor) -> Tensor:
         """A VAE latent (B, C, …) scaled and shifted as the network sees it."""
         return self.model.process_latent_in(latent)
+
+    def preview(self, latent: Tensor) -> Tensor:
+        """About the colours of a latent (C, [F,] h, w) of the network's space: (h, w, 3) in 0..1, as previews do it."""
+        latent_format = self.model.latent_format
+        factors = latent_format.latent_rgb_factors
+        if factors is None:
+            return false_colours(latent)
+        if latent_format.latent_rgb_factors_reshape is not None:
+            latent = latent_format.latent_rgb_factors_reshape(latent[None])[0]
+        flat = latent if latent.ndim == 3 else latent[:, 0]
+        rgb = flat.movedim(0, -1).float() @ torch.tensor(factors)
+        bias = latent_format.latent_rgb_factors_bias
+        return ((rgb if bias is None else rgb + torch.tensor(bias)) * 0.5 + 0.5).clamp(0, 1)
 
     def collate(self, texts: Sequence[dict[str, Any]], geometries: Sequence[Geometry]) -> list[dict[str, Any]]:
         """Conditioning of a batch, one entry a sample, processed once per text and geometry.

@@ -32,6 +32,7 @@ from ..export import LoraRecord, ModelLabels, tag_frequency
 from ..flow import Schedule, timestep_weights
 from ..job import Hooks, TrainJob, TrainResult
 from ..run import Run, fingerprint
+from ..run_record import keep_record
 from ..tokens import parse_routes, resolve_routes
 from ..trainer import train
 from .encode import TEXT_MASK, patcher_identity
@@ -130,7 +131,9 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     job = _job(trainable, adapters, settings, request.cache)
     job.sampler = sampler
     identity = _identity(request, settings, trainable)
+    record = _record(trainable, settings, request, started=started)
     with Run.open(runs, settings.train.name, fingerprint(identity), settings=identity) as run:
+        keep_record(run.folder, record, scalings={n: adapters.scaling(n) for n in adapters.targets}, kohya=names.kohya)
         steps = run.checkpoints()
         if not steps or not run.finished_at(steps[-1]):
             trainable.load(activation_bytes=room)
@@ -141,7 +144,7 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
         factors=factors,
         tensors=to_comfyui(factors, names=names.kohya),
         names=names,
-        record=_record(trainable, settings, request, result, started=started),
+        record=dataclasses.replace(record, steps=result.steps, summary=result.summary, finished=time.time()),
         result=result,
         plan=plan,
     )
@@ -299,13 +302,12 @@ def _job(trainable: TrainableModel, adapters: AdapterSet, settings: Resolved, ca
         autograd_scope=trainable.autograd_scope,
         set_training=adapters.set_training,
         without_adapter=adapters.disabled,
+        preview=trainable.preview,
         tokens=trainable.token_model() if _acts_on_tokens(settings.loss) else None,
     )
 
 
-def _record(
-    trainable: TrainableModel, settings: Resolved, request: Request, result: TrainResult, *, started: float
-) -> LoraRecord:
+def _record(trainable: TrainableModel, settings: Resolved, request: Request, *, started: float) -> LoraRecord:
     cache, family = request.cache, trainable.family
     side = cache.settings.resolution
     triggers = [s["settings"]["caption"]["trigger"] for s in cache.sources if not s["regularisation"]]
@@ -319,7 +321,7 @@ def _record(
         ),
         rank=settings.adapter.rank,
         alpha=settings.adapter.alpha,
-        steps=result.steps,
+        steps=0,
         learning_rate=settings.optimizer.learning_rate,
         resolution=(side, side),
         trigger=next((t for t in triggers if t), ""),
@@ -330,8 +332,6 @@ def _record(
         masks=[MaskTransform(**s["mask_transforms"]) for s in cache.sources],
         datasets=cache.sources,
         tag_frequency=tag_frequency(captions),
-        summary=result.summary,
         extra={"cache": dataclasses.asdict(cache.settings)},
         started=started,
-        finished=time.time(),
     )

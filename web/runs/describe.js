@@ -33,7 +33,15 @@ export function progress(run) {
       words.push(text("runs.left", { time: duration((run.total - run.step) / run.steps_per_second) }));
     }
   }
+  if (isLive(run) && run.memory) words.push(memory(run));
   return words.join(" · ");
+}
+
+/** Memory in use, or nothing where it is not known. */
+export function memory(run) {
+  if (!run?.memory) return "";
+  const gib = (bytes) => number(bytes / 2 ** 30);
+  return text("runs.memory", { used: gib(run.memory.used), total: gib(run.memory.total) });
 }
 
 /** The name that a run's folder carries for what is written in the node's widget `name`. */
