@@ -28,6 +28,17 @@ from .outputs import lora_path, runs_folder
 from .requests import Handler, RefusedError, path_id, path_number, query_number, read_empty, read_json
 
 
+# What is told of a run that is not being trained.
+RESTING = {
+    "node": None,
+    "steps_per_second": None,
+    "memory": None,
+    "can_sample": False,
+    "drawing": None,
+    "names": [],
+}
+
+
 async def get_runs(request: web.Request) -> Any:
     """All runs, newest first."""
     found = await asyncio.to_thread(list_runs, runs_folder())
@@ -126,8 +137,7 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def _facts(run: PastRun) -> dict[str, Any]:
     live: LiveRun | None = LIVE.get(run.id)
-    resting = {"node": None, "steps_per_second": None, "memory": None, "can_sample": False, "drawing": None, "names": []}
-    return resting | dataclasses.asdict(run) | (live.facts() if live else {})
+    return RESTING | dataclasses.asdict(run) | (live.facts() if live else {})
 
 
 async def _folder(request: web.Request) -> Path:

@@ -33,7 +33,6 @@ export function progress(run) {
       words.push(text("runs.left", { time: duration((run.total - run.step) / run.steps_per_second) }));
     }
   }
-  if (isLive(run) && run.memory) words.push(memory(run));
   return words.join(" · ");
 }
 

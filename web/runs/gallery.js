@@ -1,19 +1,14 @@
 // The sample pictures of a run: a prompt, a step, and a slider between the base model and that step.
-import { isLive } from "./describe.js";
 import { prompts, stepsOf, stepToShow } from "./pictures.js";
-import { button, make, say } from "../page/elements.js";
+import { make, say } from "../page/elements.js";
 import { text } from "../page/strings.js";
 
 export class Gallery {
-  /**
-   * @param store a RunStore.
-   * @param {{open: boolean, sample: function}} options whether it starts open; what the button does.
-   */
-  constructor(store, { open, sample }) {
+  /** @param store a RunStore. @param {boolean} open whether it starts open. */
+  constructor(store, open) {
     this.store = store;
     this.number = 0;
     this.wanted = null;
-    this.sample = button(text("runs.sample"), text("runs.sampleHint"), sample);
     this.element = make(
       "details",
       { className: "mlt-part mlt-gallery", open },
@@ -45,7 +40,7 @@ export class Gallery {
       this.compare(),
       make("div", { className: "mlt-row" }, make("label", { className: "mlt-step" }, text("runs.step"), this.step, this.at)),
     );
-    return make("div", {}, this.none, this.pictures, make("div", { className: "mlt-row" }, this.sample));
+    return make("div", {}, this.none, this.pictures);
   }
 
   compare() {
@@ -71,8 +66,6 @@ export class Gallery {
 
   update(run) {
     this.run = run;
-    this.sample.disabled = !isLive(run) || run.state === "stopping" || !run.can_sample;
-    this.sample.title = text(isLive(run) && !run.can_sample ? "runs.sampleMissing" : "runs.sampleHint");
     const list = run?.pictures ? this.store.samplesOf(run) : null;
     const offered = prompts(list);
     this.pictures.hidden = offered.length === 0;

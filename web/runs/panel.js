@@ -1,7 +1,7 @@
 // One run: its state, its curves, and the buttons that act on it.
 import { Chart, colourOf } from "./chart.js";
 import { Current } from "./current.js";
-import { isLive, number, progress } from "./describe.js";
+import { isLive, memory, number, progress } from "./describe.js";
 import { Gallery } from "./gallery.js";
 import { button, keepKeys, make, say } from "../page/elements.js";
 import { CURVES, curvesIn, newest, valuesAt } from "./series.js";
@@ -31,7 +31,7 @@ export class RunPanel {
       this.later();
     });
     this.current = new Current(store, roomy);
-    this.gallery = new Gallery(store, { open: roomy, sample: () => this.act("sample") });
+    this.gallery = new Gallery(store, roomy);
     this.element = this.build();
     keepKeys(this.element);
     for (const { element } of [this.current, this.gallery]) element.addEventListener("toggle", () => this.onroom?.());
@@ -137,7 +137,8 @@ export class RunPanel {
     this.save = button(text("runs.save"), text("runs.saveHint"), () => this.act("save"));
     this.pause = button(text("runs.pause"), text("runs.pauseHint"), () =>
       this.act(this.choose()?.state === "paused" ? "resume" : "pause"));
-    return make("div", { className: "mlt-row mlt-buttons" }, this.stop, this.save, this.pause);
+    this.sample = button(text("runs.sample"), text("runs.sampleHint"), () => this.act("sample"));
+    return make("div", { className: "mlt-row mlt-buttons" }, this.stop, this.save, this.sample, this.pause);
   }
 
   async act(action) {
@@ -160,11 +161,13 @@ export class RunPanel {
     say(this.title, run?.name ?? "");
     say(this.state, run ? text(`runs.state.${run.state}`) : "");
     this.state.dataset.state = run?.state ?? "";
-    say(this.numbers, run ? progress(run) : "");
+    say(this.numbers, run ? [progress(run), memory(run)].filter(Boolean).join(" · ") : "");
     say(this.note, this.message(run, rows));
     this.offer(run);
     this.stop.disabled = !isLive(run) || run.state === "stopping";
     this.save.disabled = this.pause.disabled = this.stop.disabled;
+    this.sample.disabled = this.stop.disabled || !run.can_sample;
+    this.sample.title = text(isLive(run) && !run.can_sample ? "runs.sampleMissing" : "runs.sampleHint");
     say(this.pause, text(run?.state === "paused" ? "runs.resume" : "runs.pause"));
     const curves = curvesIn(rows);
     const last = this.hovered === null ? newest(rows, this.weight) : valuesAt(rows, this.weight, this.hovered);

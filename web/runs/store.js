@@ -76,7 +76,8 @@ export class RunStore {
       const count = run.pictures ?? 0;
       this.ask(`${ROUTE}/${run.id}/samples`)
         .then((list) => this.samples.set(run.id, { count, list }))
-        .catch(() => this.samples.delete(run.id))
+        // Asked again when there are others, or after a reconnect.
+        .catch(() => this.samples.set(run.id, { count, list: known.list }))
         .finally(() => this.tell());
     }
     return known.list;
@@ -101,6 +102,7 @@ export class RunStore {
       const { runs } = await this.ask(ROUTE);
       this.runs = runs.map((run) => ({ ...known.get(run.id), ...run }));
       this.online = true;
+      if (everything) this.samples.clear();
       if (everything) await Promise.all([...this.rows.keys()].map((id) => this.backfill(id)));
     } catch {
       this.online = false;
