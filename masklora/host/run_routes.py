@@ -27,7 +27,6 @@ from .live import ACTIONS, LIVE, LiveRun
 from .outputs import lora_path, runs_folder
 from .requests import Handler, RefusedError, path_id, path_number, query_number, read_empty, read_json
 
-
 # What is told of a run that is not being trained.
 RESTING = {
     "node": None,

@@ -184,7 +184,9 @@ export class RunPanel {
 
   drawChart(run, rows, curves) {
     const names = curves.map((key) => text(`runs.curve.${key}`)).join(", ");
-    this.chart.element.setAttribute("aria-label", run ? text("runs.chart", { name: run.name, curves: names }) : "");
+    const second = this.store.run(this.other)?.name;
+    const words = text(second ? "runs.chartOfTwo" : "runs.chart", { name: run?.name, other: second, curves: names });
+    this.chart.element.setAttribute("aria-label", run ? words : "");
     if (!this.element.isConnected) return;
     const other = this.other ? [this.store.rowsOf(this.other)] : [];
     this.chart.draw([rows, ...other], { curves, weight: this.weight, log: this.log });
