@@ -8,6 +8,7 @@ from ..masklora.data.browsing import Lens
 from ..masklora.data.inspection import inspect
 from ..masklora.data.plan import check_settings
 from ..masklora.data.tiles import INFILL_VIEW, VIEWS, dataset_sheet, infill_sheet
+from ..masklora.host.edits import EDITS
 from ..masklora.host.encode import VaeEncoder
 from ..masklora.host.opened import OPENED, OpenedDataset
 from ..masklora.host.progress import NodeProgress
@@ -50,9 +51,9 @@ class InspectDataset(io.ComfyNode):
                     "view",
                     (*VIEWS, INFILL_VIEW),
                     VIEWS[0],
-                    "overlay: what is ignored is red. cut-out: what is learned. mask: white = learn. latent "
-                    "grid: the weight of each latent cell. infill: the backgrounds that the cache will put "
-                    "behind each picture.",
+                    "What the sheet shows. overlay: what is ignored is red. cut-out: what is learned. mask: white = "
+                    "learn. latent grid: the weight of each latent cell. infill: the backgrounds that the cache will "
+                    "put behind each picture.",
                 ),
                 *advanced(
                     [
@@ -102,8 +103,8 @@ class InspectDataset(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_values):
-        """Changes when an opened data set had to make room, so that its node opens it again."""
-        return OPENED.forgotten
+        """Changes when a mask was edited in the page, and when an opened data set had to make room for others."""
+        return EDITS.count, OPENED.forgotten
 
     @classmethod
     def execute(cls, dataset, resolution, view, max_pictures=24, infill_seed=0, **values):

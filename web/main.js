@@ -3,6 +3,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { fitHeight, hideAdvanced } from "./advanced.js";
 import { addNodeBrowser, INSPECT_NODE } from "./dataset/node_browser.js";
+import { openEditor } from "./mask_editor/editor.js";
 import { addStyles } from "./page/elements.js";
 import { useTexts } from "./page/strings.js";
 import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.js";
@@ -11,7 +12,7 @@ import { RunStore } from "./runs/store.js";
 
 // By then a workflow that is being loaded has given its nodes their sizes.
 const SETTLED_MS = 150;
-const STYLES = ["vendor/uplot/uPlot.min.css", "page/page.css", "runs/panel.css", "dataset/dataset.css"];
+const STYLES = ["vendor/uplot/uPlot.min.css", "page/page.css", "runs/panel.css", "dataset/dataset.css", "mask_editor/editor.css"];
 
 let store = null;
 
@@ -19,6 +20,12 @@ let store = null;
 function runs() {
   store ??= new RunStore(api);
   return store;
+}
+
+/** Opens the mask editor for a picture that the data set browser shows. */
+function editMask({ index, name, size }, source) {
+  const canSelect = Boolean(source.facts?.selects);
+  return openEditor({ api, dataset: source.id, picture: index, name, size, canSelect, onSaved: () => source.refresh() });
 }
 
 app.registerExtension({
@@ -35,7 +42,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith("MLT_")) return;
     if (node.comfyClass === NODE) addNodePanel(node, runs());
-    if (node.comfyClass === INSPECT_NODE) addNodeBrowser(node, api);
+    if (node.comfyClass === INSPECT_NODE) addNodeBrowser(node, api, editMask);
     if (!hideAdvanced(node)) return;
     fitHeight(node);
     // A node of a saved workflow is given a size afterwards, for everything that it could show.

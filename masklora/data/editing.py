@@ -5,6 +5,7 @@ Edited masks stay in the data set's own layout, so that loading its folder again
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -167,6 +168,7 @@ def save_mask(sample: Sample, levels: np.ndarray, token: str, *, allowed: Allowe
             steps = quantise_mask(weights)
             data = _picture_bytes(sample, target, steps) if target.in_picture else _mask_bytes(sample, target, steps)
             _replace_file(sample, target, data, versions)
+        _mark_edited(target.path, versions)
     if target.in_picture:
         return replace(sample, mask_path=None, alpha=True)
     return replace(sample, mask_path=target.path, alpha=False)
@@ -341,6 +343,12 @@ def _replace_file(sample: Sample, target: MaskTarget, data: bytes, versions: Ver
             f"{sample.name}: {target.path} could not be written ({error}). The mask that was there is untouched. Make "
             "room or check the folder's rights, then save again."
         ) from error
+
+
+def _mark_edited(path: Path, versions: Versions) -> None:
+    # The mask itself is safe by now; without the mark only Save Masks may replace it later.
+    with contextlib.suppress(OSError, DataError):
+        versions.mark_edited(path)
 
 
 def _make_way(old: Path, new: Path) -> None:

@@ -32,10 +32,11 @@ class Saved:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is remembered of a content once its pixels are gone."""
+    """What is remembered of a content once its pixels are gone; `edited`: it is a person's and not the sample's."""
 
     has_mask: bool
     white: bool
+    edited: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,7 @@ def save_masks(
     destination: Path | None = None,
     allowed: Allowed,
     picture: int | None = None,
+    is_edited: Callable[[Path], bool] = lambda path: False,
     progress: Progress | None = None,
     check_cancel: Callable[[], None] | None = None,
 ) -> Saved:
@@ -73,7 +75,8 @@ def save_masks(
         settings: layout and switches.
         destination: folder of the layouts "mask folder" and "alpha png"; the others write beside the pictures.
         allowed: returns the real path of one that may be written, raises `PathError` for any other.
-        picture: position of the only sample to save.
+        picture: position of the only sample to save, whose mask then replaces an edited one too.
+        is_edited: whether a file holds a mask that a person edited by hand; see `SaveSettings.keep_edited`.
         progress: called with (done, total, name).
         check_cancel: called between files; raises to stop.
 
@@ -90,7 +93,8 @@ def save_masks(
     watch = _Watch(progress, check_cancel)
     targets = plan_targets(dataset, settings, destination=destination, allowed=allowed, picture=picture)
     root = Path(allowed(destination)) if destination is not None else None
-    alike = _check_existing(targets, settings, watch)
+    kept = _kept(targets, settings, is_edited) if settings.keep_edited and picture is None else {}
+    alike = _check_existing([t for t in targets if t.index not in kept], settings, watch) | kept
     outcomes: list[Outcome] = []
     try:
         for done, target in enumerate(targets):
@@ -126,6 +130,17 @@ class _Watch:
     def check_cancel(self) -> None:
         if self._check_cancel is not None:
             self._check_cancel()
+
+
+def _kept(targets: list[Target], settings: SaveSettings, is_edited: Callable[[Path], bool]) -> dict[int, _Facts]:
+    """The samples by index whose file a person has edited by hand."""
+    kept = {}
+    for target in targets:
+        if not (target.mask.is_file() and is_edited(target.mask)):
+            continue
+        mask = read_image(target.mask).alpha if settings.layout == "alpha png" else read_mask(target.mask)
+        kept[target.index] = _Facts(mask is not None, mask is None or bool((mask == 1).all()), edited=True)
+    return kept
 
 
 def _check_existing(targets: list[Target], settings: SaveSettings, watch: _Watch) -> dict[int, _Facts]:
@@ -212,7 +227,10 @@ def _has_text(target: Target) -> bool:
 
 def _save(target: Target, settings: SaveSettings, alike: _Facts | None, watch: _Watch) -> Outcome:
     """The outcome of one target, written where it is not there already (`alike`)."""
-    mask, facts = ("same", alike) if alike is not None else _save_mask(target, settings)
+    if alike is None:
+        mask, facts = _save_mask(target, settings)
+    else:
+        mask, facts = "edited" if alike.edited else "same", alike
     caption = "none"
     if target.caption is not None:
         watch.check_cancel()

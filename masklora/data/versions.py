@@ -10,9 +10,13 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import DataError
+from .keys import file_digest
+
 MOST_KEPT = 20
 # File systems allow 255 bytes; the time comes before it.
 _NAME_BYTES = 180
+_MARK = ".edited"
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,23 @@ class Versions:
         folder = self._folder(of)
         found = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
         return sorted(found, key=lambda path: path.name, reverse=True)
+
+    def mark_edited(self, path: Path) -> None:
+        """Note that `path` holds what a person saved by hand, until something else writes it.
+
+        Raises:
+            OSError: It cannot be noted.
+        """
+        folder = self._folder(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _MARK).write_text(file_digest(path), encoding="ascii")
+
+    def is_edited(self, path: Path) -> bool:
+        """Whether `path` still holds what a person saved by hand."""
+        try:
+            return (self._folder(path) / _MARK).read_text(encoding="ascii") == file_digest(path)
+        except (OSError, UnicodeDecodeError, DataError):
+            return False
 
     def _folder(self, of: Path) -> Path:
         text = unicodedata.normalize("NFC", str(of)).encode("utf-8", "surrogatepass")

@@ -1,8 +1,14 @@
-"""How often masks were edited in the page: nodes that read them run again although nothing in their graph changed."""
+"""Masks that were edited in the page: how often, and what they were before.
+
+Nodes that read masks run again after an edit, although nothing in their graph changed.
+"""
 
 from __future__ import annotations
 
 import itertools
+
+from ..data.versions import Versions
+from .paths import own_folder
 
 
 class Edits:
@@ -19,3 +25,8 @@ class Edits:
 
 
 EDITS = Edits()
+
+
+def versions() -> Versions:
+    """Former masks, and which masks are a person's own work."""
+    return Versions(own_folder() / "previous_masks")

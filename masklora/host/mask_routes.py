@@ -19,14 +19,12 @@ from ..data.dataset import Sample, load_sample
 from ..data.editing import affected, previous_mask, raw_mask, save_mask, shown_levels
 from ..data.mask_files import encode_png
 from ..data.reading import read_grey_png
-from ..data.versions import Versions
 from ..errors import MaskConflictError
 from ..generators.grabcut import GrabCutSettings, cut_box
 from ..generators.places import Box
-from .edits import EDITS
-from .opened import OpenedDataset, opened_of, picture_of
+from .edits import EDITS, versions
+from .opened import OPENED, OpenedDataset, opened_of, picture_of
 from .outputs import allow_writing
-from .paths import own_folder
 from .requests import Handler, RefusedError, read_body, read_json
 from .selecting import Point, select
 
@@ -34,11 +32,6 @@ MASK_BYTES = 32 << 20
 MOST_POINTS = 32
 _TOKEN = re.compile(r'(?:W/)?"([0-9a-z]{1,64})"')
 _ONE_AT_A_TIME = asyncio.Lock()
-
-
-def versions() -> Versions:
-    """Where former masks are kept."""
-    return Versions(own_folder() / "previous_masks")
 
 
 async def get_mask(request: web.Request) -> Any:
@@ -112,17 +105,19 @@ def _source(request: web.Request) -> Sample:
 
 
 def _save(opened: OpenedDataset, index: int, body: bytes, token: str) -> dict[str, Any]:
-    samples = [opened.source(i) for i in range(len(opened))]
-    before = samples[index]
+    before = opened.source(index)
     levels = read_grey_png(body, before.size)
     if levels is None:
         width, height = before.size
         raise RefusedError(400, f"Expected a whole PNG of {width}×{height} px in grey with 8 bits and nothing else.")
     after = save_mask(before, levels, token, allowed=allow_writing, versions=versions())
     EDITS.add()
-    changed = affected(samples, before, after)
-    for i, sample in changed.items():
-        opened.replace(i, sample)
+    changed: dict[int, Sample] = {}
+    for one in OPENED.all():
+        found = affected([one.source(i) for i in range(len(one))], before, after)
+        for i, sample in found.items():
+            one.replace(i, sample)
+        changed = found if one is opened else changed
     token = raw_mask(after, allowed=allow_writing).token
     return {"index": index, "changed": sorted(changed), "token": token, "version": opened.version}
 

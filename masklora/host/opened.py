@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import secrets
 import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -19,12 +20,15 @@ from ..config import CacheSettings, MaskTransform
 from ..data.browsing import Lens
 from ..data.cache import Cache
 from ..data.dataset import Dataset, Sample
+from ..data.keys import digest
 from ..data.measuring import Plan, check_same, measure, measure_again, plan_with_cache, plan_without_cache
 from ..data.report import MatchReport
 from ..errors import MaskLoraError
 from .requests import RefusedError, path_id, path_number
 
 MOST_OPENED = 16
+# Ids mean nothing outside of this process.
+_SALT = secrets.token_hex(16)
 
 logger = logging.getLogger(__name__)
 
@@ -68,14 +72,18 @@ class OpenedDataset:
         Raises:
             ConfigError: The cache was made from other pictures.
         """
-        self.id, self.node_id = secrets.token_hex(10), node_id
+        self.node_id = node_id
+        pictures = [[sample.key, str(sample.image_path)] for sample in dataset.samples]
+        # The same for a new run of the same node, so that whoever looks at it or edits a mask just goes on.
+        self.id = digest(_SALT, node_id, pictures, dataclasses.asdict(lens.loss), lens.stride, cache is None)[:20]
         self.lens, self.resolution, self.cache, self.segmenter = lens, resolution, cache, segmenter
         self.settings = settings
         self.transform: MaskTransform | None = None
         self.report, self.measured, self.version, self.problem = report, len(dataset), 1, ""
         self._dataset = dataset
         self._edits: Counter[int] = Counter()
-        self._looks = 1
+        # Browsers keep pictures by their stamp, also over a new run.
+        self._looks = time.time_ns() // 1000
         self._lock = threading.Lock()
         if cache is not None:
             check_same(cache, dataset)
@@ -183,19 +191,26 @@ class Registry:
         self.forgotten = 0
 
     def add(self, opened: OpenedDataset) -> None:
-        """Keep it in place of the one that the same node opened before, and of the oldest if there are too many."""
-        same = [one.id for one in self._opened.values() if one.node_id == opened.node_id is not None]
-        for gone in same:
-            self._opened.pop(gone, None)
+        """Keep it in place of the same pictures of the same node, and of what was not used for longest."""
+        before = self._opened.pop(opened.id, None)
+        if before is not None:
+            opened.version = before.version + 1
         self._opened[opened.id] = opened
         while len(self._opened) > MOST_OPENED:
             self._opened.pop(next(iter(self._opened)))
             # A node whose data set is gone has to run again when it is queued.
             self.forgotten += 1
 
+    def all(self) -> list[OpenedDataset]:
+        """Every data set that is open."""
+        return list(self._opened.values())
+
     def get(self, dataset_id: str) -> OpenedDataset | None:
         """The data set of an id, None if it is no longer open."""
-        return self._opened.get(dataset_id)
+        opened = self._opened.pop(dataset_id, None)
+        if opened is not None:
+            self._opened[dataset_id] = opened
+        return opened
 
 
 OPENED = Registry()

@@ -88,7 +88,7 @@ class Looker:
         words = self.tab.locator(f"{BROWSER} .mlt-tile:not([hidden]) .mlt-tile-text").nth(position).text_content()
         return float(words.split(" %")[0])
 
-    def until(self, condition, timeout=20):
+    def until(self, condition, timeout=60):
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if condition():
@@ -247,7 +247,7 @@ def test_the_browser_follows_the_transform_widgets_without_a_new_run(looker, loo
     before = looker.coverage(0)
     looker.set("MLT_TransformMasks", "invert", True)
     looker.until(lambda: abs(looker.coverage(0) + before - 100) < 0.2)
-    assert "as they are set now" in looker.tab.locator(f"{BROWSER} .mlt-note").first.text_content()
+    looker.until(lambda: "as they are set now" in looker.tab.locator(f"{BROWSER} .mlt-note").first.text_content())
     looker.open(0)
     assert "latent, mask" in looker.tab.locator(f"{DIALOG} .mlt-lines").text_content()
     looker.tab.keyboard.press("Escape")
@@ -281,3 +281,40 @@ def test_everything_in_the_browser_can_be_reached_by_keys(looker, looking):
     tab.keyboard.press("Escape")
     tab.wait_for_selector(DIALOG, state="detached")
     assert looker.page.problems == []
+
+
+def test_a_page_that_is_opened_again_still_shows_the_pictures(looker, looking):
+    looker.run(looking()).shows(6)
+    saved = looker.page.evaluate("() => window.app.graph.serialize()")
+    looker.tab.reload(wait_until="domcontentloaded")
+    looker.page.open()
+    looker.page.load_workflow(saved)
+    looker.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    looker.shows(6)
+    looker.open(2)
+    assert looker.page.problems == []
+
+
+def test_the_large_view_goes_on_over_a_new_run(looker, looking, folders):
+    folder = folders.make("run again", size=(128, 96))
+    folders.mask(folder / "cat 1_mask.png", size=(128, 96), rows=0.25)
+    looker.run(looking("run again", mask_folder="")).shows(3)
+    looker.open(0)
+    assert "25 %" in looker.tab.locator(f"{DIALOG} .mlt-lines").text_content()
+    folders.mask(folder / "cat 1_mask.png", size=(128, 96), rows=0.75)
+    looker.page.queue()
+    looker.until(lambda: "75 %" in looker.tab.locator(f"{DIALOG} .mlt-lines").text_content())
+    assert looker.page.problems == []
+
+
+def test_a_data_set_that_is_no_longer_open_says_what_to_do(page, looking):
+    looker = Looker(page)
+    page.evaluate("async graph => { await window.app.loadApiJson(graph, 'looking') }", looking())
+    page.evaluate(
+        """() => {
+            const node = window.app.graph.getNodeById(5)
+            node.properties.masked_lora_dataset = "0123456789abcdef0123"
+            node.onConfigure({})
+        }"""
+    )
+    looker.until(lambda: "Queue the graph" in page.page.locator(f"{BROWSER} .mlt-note").first.text_content())

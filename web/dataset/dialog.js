@@ -29,7 +29,7 @@ export class DatasetDialog {
     this.viewer = new Viewer(source);
     this.list = new ThumbnailList({
       wanted: TILE,
-      picture: (row) => source.thumbnail(row, thumbnailLook(this.look)),
+      picture: (row) => this.source.thumbnail(row, thumbnailLook(this.look)),
       onOpen: (row) => this.go(row.index),
       onChoose: (row) => this.go(row.index),
     });
@@ -102,6 +102,7 @@ export class DatasetDialog {
     if (!source.rows.length) return;
     if (this.version !== source.rows) {
       this.version = source.rows;
+      this.index = Math.min(this.index, source.rows.length - 1);
       this.chooser.count(counts(source.rows));
       this.filter();
       this.showPicture();

@@ -29,6 +29,9 @@ export function facts(detail, row, percent, { onInfill }) {
 
 function infills(found, onInfill) {
   const buttons = found.map((infill, i) =>
-    button(`${i + 1}`, infill.from ? `${infill.kind}: ${infill.from}` : infill.kind, () => onInfill(i)));
+    button(`${i + 1}`, infill.from ? `${infill.kind}: ${infill.from}` : infill.kind, () => {
+      for (const one of buttons) one.setAttribute("aria-pressed", String(one === buttons[i]));
+      onInfill(i);
+    }));
   return make("div", { className: "mlt-row", role: "group", "aria-label": text("dataset.infills") }, text("dataset.infills"), ...buttons);
 }

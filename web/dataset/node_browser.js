@@ -51,12 +51,16 @@ class NodeBrowser {
     this.list.destroy();
   }
 
-  /** Shows the data set of an id; the former one is let go. */
+  /** Shows the data set of an id, which a new run of the node may have opened anew. */
   use(id) {
-    if (!/^[0-9a-f]{20}$/.test(id ?? "") || this.source?.id === id) return;
+    if (!/^[0-9a-f]{20}$/.test(id ?? "")) return;
+    this.sent = undefined;
+    if (this.source?.id === id) {
+      this.source.refresh();
+      return;
+    }
     this.leave?.();
     this.source = new DatasetSource(this.api, id);
-    this.sent = undefined;
     this.leave = this.source.listen(() => this.update());
   }
 
@@ -92,8 +96,8 @@ class NodeBrowser {
   open(index) {
     if (!this.source?.rows.length) return;
     const { edit, source } = this;
-    this.dialog = new DatasetDialog({ source, index, edit }).open();
-    this.dialog.element.addEventListener("close", () => this.list.element.focus());
+    const dialog = new DatasetDialog({ source, index, edit }).open();
+    dialog.element.addEventListener("close", () => this.list.element.focus());
   }
 
   /** Tries out what the widgets say now, before the graph is queued. */

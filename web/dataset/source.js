@@ -55,6 +55,7 @@ export class DatasetSource {
     this.asked = Date.now();
     try {
       const before = this.measuring;
+      this.gone = false;
       this.facts = await this.ask("");
       this.problem = this.facts.problem;
       if (this.version !== this.facts.version || (before && !this.measuring)) {
