@@ -14,7 +14,7 @@ SECTION = "masked_lora."
 # What reads the same in another language: international words, names, and texts of nothing but placeholders.
 SAME = {
     "fr": {"alpha", "angle", "cache", "convolutions", "destination", "format", "gamma", "guidance", "images", "point"}
-    | {"routes", "Pause", "prior", "latent"}
+    | {"routes", "Pause", "prior", "latent", "Lasso", "GrabCut"}
 }
 
 LITERAL = re.compile(r"""(?<!\\)(["'`])((?:\\.|(?!\1).)*)\1""")
