@@ -17,6 +17,10 @@ class MaskError(DataError):
     """A mask is missing, unreadable or does not fit its picture; names both files."""
 
 
+class MaskConflictError(MaskError):
+    """A mask was changed elsewhere while it was being edited; names the picture."""
+
+
 class CacheError(MaskLoraError):
     """The cache folder cannot be written or an entry is damaged beyond rebuilding."""
 

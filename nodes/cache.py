@@ -6,6 +6,7 @@ from ..masklora.config import CROPS, INFILLS, CacheSettings
 from ..masklora.data.cache import build_cache
 from ..masklora.data.weight_check import require_weight
 from ..masklora.host import paths
+from ..masklora.host.edits import EDITS
 from ..masklora.host.encode import ClipTextEncoder, VaeEncoder
 from ..masklora.host.progress import NodeProgress
 from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, advanced, choice, number
@@ -184,6 +185,11 @@ class CacheDataset(io.ComfyNode):
                 "mask's reach up to 1. 1 = off.",
             ),
         ]
+
+    @classmethod
+    def fingerprint_inputs(cls, **_values):
+        """Changes when a mask was edited in the page, so that what depends on it is built again."""
+        return EDITS.count
 
     @classmethod
     def execute(cls, dataset, vae, clip=None, **widgets):

@@ -1,22 +1,25 @@
-"""The node that shows what the masks of a data set do, before anything is trained."""
+"""The node that shows what the masks of a data set do: a browser in the page, a sheet and a report for other nodes."""
 
 import torch
 from comfy_api.latest import io, ui
 
-from ..masklora.config import CacheSettings
+from ..masklora.config import CacheSettings, LossSettings
+from ..masklora.data.browsing import Lens
 from ..masklora.data.inspection import inspect
 from ..masklora.data.plan import check_settings
 from ..masklora.data.tiles import INFILL_VIEW, VIEWS, dataset_sheet, infill_sheet
+from ..masklora.host.edits import EDITS
 from ..masklora.host.encode import VaeEncoder
+from ..masklora.host.opened import OPENED, OpenedDataset
 from ..masklora.host.progress import NodeProgress
 from .cache import infill_inputs
-from .types import DATA_CATEGORY, MLT_DATASET, advanced, choice
+from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, MLT_LOSS, advanced, choice
 
 USUAL_STRIDE = 8
 
 
 class InspectDataset(io.ComfyNode):
-    """Overlay sheet and report of a data set."""
+    """Browser, overlay sheet and report of a data set."""
 
     @classmethod
     def define_schema(cls):
@@ -28,11 +31,13 @@ class InspectDataset(io.ComfyNode):
             description="Shows what is learned of each picture and warns of masks that look wrong.",
             search_aliases=["mask preview", "mask overlay", "coverage"],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 MLT_DATASET.Input("dataset", tooltip="Dataset to look at; every mask is read once."),
                 io.Vae.Input(
                     "vae", optional=True, tooltip="Gives the pixels per latent cell; 8 without a VAE."
                 ),
+                *cls._sockets(),
                 io.Int.Input(
                     "resolution",
                     default=CacheSettings().resolution,
@@ -46,9 +51,9 @@ class InspectDataset(io.ComfyNode):
                     "view",
                     (*VIEWS, INFILL_VIEW),
                     VIEWS[0],
-                    "overlay: what is ignored is red. cut-out: what is learned. mask: white = learn. latent "
-                    "grid: the weight of each latent cell. infill: the backgrounds that the cache will put "
-                    "behind each picture.",
+                    "What the sheet shows. overlay: what is ignored is red. cut-out: what is learned. mask: white = "
+                    "learn. latent grid: the weight of each latent cell. infill: the backgrounds that the cache will "
+                    "put behind each picture.",
                 ),
                 *advanced(
                     [
@@ -77,14 +82,55 @@ class InspectDataset(io.ComfyNode):
             ],
         )
 
+    @staticmethod
+    def _sockets():
+        return [
+            MLT_CACHE.Input(
+                "cache",
+                optional=True,
+                tooltip="From Cache Dataset, of the same dataset: buckets, crops and backgrounds are then those of the "
+                "training, and stale entries are told. It replaces vae and resolution.",
+            ),
+            MLT_LOSS.Input(
+                "loss",
+                optional=True,
+                tooltip="From Masked Loss: the latent grid then shows its weights, 0 to 1, cell for cell.",
+            ),
+            io.Model.Input(
+                "sam3", optional=True, tooltip="A SAM 3 model: the mask editor can then select things by a click."
+            ),
+        ]
+
     @classmethod
-    def execute(cls, dataset, resolution, view, vae=None, max_pictures=24, infill_seed=0, **infill):
+    def fingerprint_inputs(cls, **_values):
+        """Changes when a mask was edited in the page, and when an opened data set had to make room for others."""
+        return EDITS.count, OPENED.forgotten
+
+    @classmethod
+    def execute(cls, dataset, resolution, view, max_pictures=24, infill_seed=0, **values):
         """Reads every mask once and the shown pictures once."""
-        settings = CacheSettings(resolution=max(resolution, 64), seed=infill_seed, **infill)
+        vae, cache, loss, sam3 = (values.pop(name, None) for name in ("vae", "cache", "loss", "sam3"))
+        settings = CacheSettings(resolution=max(resolution, 64), seed=infill_seed, **values)
         check_settings(settings)
         progress = NodeProgress()
         stride = USUAL_STRIDE if vae is None else VaeEncoder(vae).stride
-        report = inspect(dataset, stride, progress, progress.check_cancel, resolution=resolution)
+        if cache is not None:
+            stride, resolution = cache.stride, cache.settings.resolution
+        # The bar only: what there is to say stands in the browser.
+        report = inspect(
+            dataset, stride, lambda done, total, _: progress(done, total), progress.check_cancel, resolution=resolution
+        )
+        opened = OpenedDataset(
+            dataset,
+            report,
+            node_id=cls.hidden.unique_id,
+            lens=Lens(loss or LossSettings(), stride),
+            resolution=resolution,
+            settings=settings if cache is None else cache.settings,
+            cache=cache,
+            segmenter=sam3,
+        )
+        OPENED.add(opened)
         shown = dataset.samples[:max_pictures]
         cancel = progress.check_cancel
         if view == INFILL_VIEW:
@@ -93,6 +139,4 @@ class InspectDataset(io.ComfyNode):
             sheet = dataset_sheet(shown, report.pictures[: len(shown)], view=view, check_cancel=cancel)
         image = torch.from_numpy(sheet).float().div_(255)[None]
         text = report.to_text()
-        progress.status(text.splitlines()[0])
-        shown_to_user = ui.PreviewImage(image, cls=cls).as_dict() | ui.PreviewText(text).as_dict()
-        return io.NodeOutput(image, text, ui=shown_to_user)
+        return io.NodeOutput(image, text, ui={"masked_lora_dataset": [opened.id]} | ui.PreviewText(text).as_dict())

@@ -6,6 +6,7 @@ from ..masklora.data.corrections import find_picture, replace_captions, replace_
 from ..masklora.data.save_targets import FOLDER_LAYOUTS, LAYOUTS, WITHOUT_MASK, SaveSettings
 from ..masklora.data.saving import save_masks
 from ..masklora.errors import ConfigError
+from ..masklora.host.edits import versions
 from ..masklora.host.outputs import allow_writing, save_folder
 from ..masklora.host.progress import NodeProgress
 from .dataset import picture_arrays
@@ -107,6 +108,12 @@ class SaveMasks(io.ComfyNode):
                 "What a picture without a mask gets: no file (alpha png: a copy without alpha), or a white "
                 "mask.",
             ),
+            switch(
+                D,
+                "keep_edited",
+                "Keep masks that were edited by hand in the browser since they were saved, also with overwrite. Off: "
+                "they are treated like all others.",
+            ),
         ]
 
     @classmethod
@@ -117,7 +124,7 @@ class SaveMasks(io.ComfyNode):
             raise ConfigError(f"dataset: expected one, got {len(datasets)}. Merge them, or save each by itself.")
         values = {name: given[0] for name, given in lists.items() if given}
         dataset, picture, notes = _edited(datasets[0], masks, captions, values)
-        names = ("layout", "overwrite", "save_captions", "without_mask")
+        names = ("layout", "overwrite", "save_captions", "without_mask", "keep_edited")
         settings = SaveSettings(**{name: values[name] for name in names if name in values} | _captions_too(captions))
         destination = None
         if settings.layout in FOLDER_LAYOUTS:
@@ -167,6 +174,7 @@ def _save(dataset, settings, destination, picture):
             destination=destination,
             allowed=allow_writing,
             picture=picture,
+            is_edited=versions().is_edited,
             progress=follow,
             check_cancel=progress.check_cancel,
         )

@@ -4,16 +4,12 @@
 /** Hide the advanced widgets of a node until a person asks for them; true if it has any. */
 export function hideAdvanced(node) {
   const advanced = (node.widgets ?? []).filter((widget) => widget.options?.advanced)
-  for (const widget of advanced) {
-    widget.advanced = true
-    if (!widget.computeSize && !widget.computeLayoutSize) widget.computeSize = (width) => room(node, width)
+  for (const widget of advanced) widget.advanced = true
+  // The canvas does not draw them, but keeps their room.
+  node.getLayoutWidgets = function () {
+    return (this.widgets ?? []).filter((widget) => !widget.hidden && (this.showAdvanced || !widget.advanced))
   }
   return advanced.length > 0
-}
-
-// The canvas lays out hidden advanced widgets too: below them would be a gap.
-function room(node, width) {
-  return node.showAdvanced ? [width, window.LiteGraph.NODE_WIDGET_HEIGHT] : [0, -4]
 }
 
 /** Give a node the height of what it shows; its width stays. */

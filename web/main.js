@@ -2,6 +2,8 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { fitHeight, hideAdvanced } from "./advanced.js";
+import { addNodeBrowser, INSPECT_NODE } from "./dataset/node_browser.js";
+import { openEditor } from "./mask_editor/editor.js";
 import { addStyles } from "./page/elements.js";
 import { useTexts } from "./page/strings.js";
 import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.js";
@@ -10,7 +12,10 @@ import { RunStore } from "./runs/store.js";
 
 // By then a workflow that is being loaded has given its nodes their sizes.
 const SETTLED_MS = 150;
-const STYLES = ["vendor/uplot/uPlot.min.css", "page/page.css", "runs/panel.css", "runs/gallery.css"];
+const STYLES = [
+  "vendor/uplot/uPlot.min.css", "page/page.css", "runs/panel.css", "runs/gallery.css", "dataset/dataset.css",
+  "mask_editor/editor.css",
+];
 
 let store = null;
 
@@ -18,6 +23,12 @@ let store = null;
 function runs() {
   store ??= new RunStore(api);
   return store;
+}
+
+/** Opens the mask editor for a picture that the data set browser shows. */
+function editMask({ index, name, size }, source) {
+  const canSelect = Boolean(source.facts?.selects);
+  return openEditor({ api, dataset: source.id, picture: index, name, size, canSelect, onSaved: () => source.refresh() });
 }
 
 // How a run's graph comes back into the page; each opens as a workflow of its own.
@@ -41,6 +52,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith("MLT_")) return;
     if (node.comfyClass === NODE) addNodePanel(node, runs());
+    if (node.comfyClass === INSPECT_NODE) addNodeBrowser(node, api, editMask);
     if (!hideAdvanced(node)) return;
     fitHeight(node);
     // A node of a saved workflow is given a size afterwards, for everything that it could show.

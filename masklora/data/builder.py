@@ -22,7 +22,7 @@ from .geometry import Geometry, apply_image, apply_mask
 from .infill import apply_infill
 from .keys import digest, text_key
 from .mask_bytes import encode_mask
-from .plan import Entry, Progress, is_hard
+from .plan import Entry, Progress, Shrink, is_hard
 from .store import Store
 
 Cancel = Callable[[], None]
@@ -199,9 +199,7 @@ class Builder:
             pictures.append((entry.infill_keys[variant][number], rgb))
         masks = []
         for variant in job.masks:
-            mask, shrink = mask_of(entry.geometries[variant]), entry.shrinks[variant]
-            if shrink is not None:
-                mask = shrink_to_circle(mask, factor=shrink.factor, seed=shrink.seed)
+            mask = shrink_mask(mask_of(entry.geometries[variant]), entry.shrinks[variant])
             masks.append((entry.mask_keys[variant], encode_mask(mask)))
         return _Prepared(entry, pictures, masks)
 
@@ -221,6 +219,11 @@ class Builder:
                 )
             self.store.write("latent", key, {"latent": latent.float()})
             self.built["latent"] += 1
+
+
+def shrink_mask(mask: np.ndarray, shrink: Shrink | None) -> np.ndarray:
+    """What a variant keeps of its mask, float32 (H, W) at the training size; all of it without a shrink."""
+    return mask if shrink is None else shrink_to_circle(mask, factor=shrink.factor, seed=shrink.seed)
 
 
 def fill_seed(geometry: Geometry) -> int:

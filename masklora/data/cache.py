@@ -41,6 +41,8 @@ class Cache:
         notes: What a person should know: entries rebuilt, size over the limit.
         built: How many entries of each kind were made by this build.
         sources: One JSON-able dict per data set: pictures, settings and mask transforms, for metadata.
+        identities: Of the VAE and the text encoder, the latter None without one.
+        multiple: What bucket sides divide by.
     """
 
     entries: tuple[Entry, ...]
@@ -53,6 +55,26 @@ class Cache:
     notes: tuple[str, ...] = ()
     built: dict[str, int] = field(default_factory=dict)
     sources: tuple[dict[str, Any], ...] = ()
+    identities: tuple[str, str | None] = ("", None)
+    multiple: int = 1
+
+    def plan(self, dataset: Dataset, check_cancel: Cancel = lambda: None) -> list[Entry]:
+        """The entries that a cache of the same settings and encoders would have for `dataset`; nothing is made.
+
+        Raises:
+            DataError: A picture or mask cannot be used.
+        """
+        encoder, text = self.identities
+        return plan_entries(
+            dataset,
+            self.settings,
+            memo=self.store.load_memo(),
+            encoder=encoder,
+            text=text,
+            multiple=self.multiple,
+            progress=lambda done, total, what: None,
+            check_cancel=check_cancel,
+        )
 
     def latent(self, entry: Entry, variant: int = 0, infill: int = ORIGINAL) -> torch.Tensor:
         """The latent of a variant: float32 (C, h, w) in the VAE's own space.
@@ -187,6 +209,8 @@ def build_cache(
         notes=tuple(store.notes),
         built=builder.built,
         sources=_sources(dataset),
+        identities=(encoder.identity, None if text is None else text.identity),
+        multiple=multiple or encoder.stride,
     )
 
 

@@ -75,7 +75,7 @@ def match(settings: DatasetSettings, *, allowed: Allowed) -> tuple[list[Item], M
     """`scan`'s items with the report of which masks matched, are missing, or belong to no picture."""
     check_settings(settings)
     folder = _existing_folder(settings.folder, "folder", allowed)
-    mask_folder = _mask_folder(settings, folder, allowed)
+    mask_folder = find_mask_folder(settings, folder, allowed)
     # Masks stay masks when the source is switched to alpha or none and the widget is left filled.
     unused = folder / settings.mask_folder.strip() if settings.mask_folder.strip() else None
     tree = walk(folder, settings.subfolders, allowed, skip=mask_folder or unused)
@@ -120,8 +120,12 @@ def _existing_folder(text: str, widget: str, allowed: Allowed) -> Path:
     return folder
 
 
-def _mask_folder(settings: DatasetSettings, folder: Path, allowed: Allowed) -> Path | None:
-    """The mask folder, looked for inside the picture folder first when its name is relative."""
+def find_mask_folder(settings: DatasetSettings, folder: Path, allowed: Allowed) -> Path | None:
+    """The mask folder, looked for inside the picture folder first when its name is relative; None if none is used.
+
+    Raises:
+        ConfigError, DataError, PathError: It is missing, not allowed, or the picture folder itself.
+    """
     text = settings.mask_folder.strip()
     if not text or settings.mask_source not in ("auto", "folder"):
         return None

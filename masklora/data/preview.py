@@ -13,10 +13,12 @@ CHECKER = 16
 GAP = 4
 BACKGROUND = 32
 TEXT_CELL = 26
+TINT = (220, 30, 60)
+OPACITY = 0.6
 
 
 def overlay(
-    rgb: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = (220, 30, 60), opacity: float = 0.6
+    rgb: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = TINT, opacity: float = OPACITY
 ) -> np.ndarray:
     """The picture with everything that is ignored under a tint; what is learned keeps its own colours.
 

@@ -5,6 +5,7 @@ Pillow identifies and decodes; every fault of a file comes out as an error that 
 
 from __future__ import annotations
 
+import io
 import struct
 import threading
 import warnings
@@ -47,18 +48,24 @@ class Header:
 
 
 @dataclass(frozen=True, eq=False)
-class _Bands:
-    """Decoded bands (H, W, 1..4), grey or RGB with an optional alpha last; full scale means 1."""
+class Bands:
+    """Decoded bands (H, W, 1..4), upright, grey or RGB with an optional alpha last; full scale means 1.
+
+    `orientation` is that of the file, EXIF 1..8.
+    """
 
     values: np.ndarray
     scale: int
+    orientation: int = 1
 
     @property
     def alpha(self) -> np.ndarray | None:
+        """(H, W), None without an alpha band."""
         return self.values[..., -1] if self.values.shape[2] in (2, 4) else None
 
     @property
     def colours(self) -> np.ndarray:
+        """(H, W, 1) of a grey file, (H, W, 3) of any other."""
         return self.values[..., : 1 if self.values.shape[2] < 3 else 3]
 
 
@@ -99,7 +106,7 @@ def read_image(path: Path) -> ImageData:
     Raises:
         DataError: the file is missing, truncated, no picture, of 0 px or of 100 Mpx and more.
     """
-    bands = _decode(path)
+    bands = read_bands(path)
     alpha = None
     if bands.alpha is not None and bool((bands.alpha < bands.scale).any()):
         alpha = _unit(bands.alpha, bands.scale)
@@ -123,7 +130,7 @@ def read_mask(path: Path, channel: str = "luminance") -> np.ndarray:
     """
     check_choice("mask_channel", channel, MASK_CHANNELS)
     try:
-        bands = _decode(path)
+        bands = read_bands(path)
     except MaskError:
         raise
     except DataError as error:
@@ -147,6 +154,18 @@ def read_mask(path: Path, channel: str = "luminance") -> np.ndarray:
     if channel == "rgb average":
         return _unit(colours.sum(axis=2, dtype=np.uint32), 3 * bands.scale)
     return _unit(colours[..., ("red", "green", "blue").index(channel)], bands.scale)
+
+
+def read_grey_png(data: bytes, size: tuple[int, int]) -> np.ndarray | None:
+    """The pixels of a whole grey PNG of 8 bits and `size` (width, height): uint8 (H, W); None if `data` is none."""
+    try:
+        with _WHOLE_PICTURES, Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            # Before anything is decoded, which for another size might be much.
+            if image.mode != "L" or image.size != size or image.info.get("transparency") is not None:
+                return None
+            return np.array(image)
+    except (*_BROKEN, Image.DecompressionBombError):
+        return None
 
 
 class _WholePictures:
@@ -248,29 +267,34 @@ def _png_tail_metadata(path: Path) -> bool:
     return False
 
 
-def _decode(path: Path) -> _Bands:
+def read_bands(path: Path) -> Bands:
+    """Every band of a file as it is stored, upright.
+
+    Raises:
+        DataError: as `read_image`.
+    """
     with _opened(path) as image:
         orientation = _orientation(path, image)
         wide = _is_wide_colour_png(image)
         bands = _bands_of(path, image)
     if wide:
         bands = _wide_colour_png(path) or bands
-    return _Bands(_upright(bands.values, orientation), bands.scale)
+    return Bands(_upright(bands.values, orientation), bands.scale, orientation)
 
 
-def _bands_of(path: Path, image: Image.Image) -> _Bands:
+def _bands_of(path: Path, image: Image.Image) -> Bands:
     if image.mode in WIDE_GREY_MODES:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise DataError(f"{path.name}: 32-bit integer pictures are not supported. Save it as 8 or 16 bit.")
-        return _Bands(values.astype(np.uint16)[..., None], 65535)
+        return Bands(values.astype(np.uint16)[..., None], 65535)
     if image.mode == "F":
         values = np.asarray(image)
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
             raise DataError(f"{path.name}: expected floating-point values in 0..1. Save it as 8 or 16 bit.")
-        return _Bands(np.rint(values * 65535).astype(np.uint16)[..., None], 65535)
+        return Bands(np.rint(values * 65535).astype(np.uint16)[..., None], 65535)
     values = np.asarray(image.convert(_target_mode(image)))
-    return _Bands(values[..., None] if values.ndim == 2 else values, 255)
+    return Bands(values[..., None] if values.ndim == 2 else values, 255)
 
 
 def _target_mode(image: Image.Image) -> str:
@@ -286,13 +310,13 @@ def _is_wide_colour_png(image: Image.Image) -> bool:
     return str(image.tile[0][3]).endswith(";16B")
 
 
-def _wide_colour_png(path: Path) -> _Bands | None:
+def _wide_colour_png(path: Path) -> Bands | None:
     """All 16 bits of a colour or alpha PNG, of which Pillow keeps the upper eight; None if OpenCV cannot."""
     values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 3:
         return None
     order = [2, 1, 0, 3][: values.shape[2]]
-    return _Bands(values[..., order], 65535)
+    return Bands(values[..., order], 65535)
 
 
 def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
@@ -307,6 +331,15 @@ def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         values = values[::-1]
     return values
+
+
+def as_stored(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Upright values (H, W, …) as a file of an EXIF orientation holds them."""
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return values.swapaxes(0, 1) if orientation >= 5 else values
 
 
 def _unit(values: np.ndarray, scale: int) -> np.ndarray:

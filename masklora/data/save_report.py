@@ -18,7 +18,8 @@ class Outcome:
 
     Attributes:
         target: Sample and files.
-        mask: "written", "same" (the file held it already) or "none" (no file). In the alpha layout the copy's.
+        mask: "written", "same" (the file held it already), "edited" (the file holds what a person painted, which was
+            kept) or "none" (no file). In the alpha layout the copy's.
         caption: The same of the caption.
         has_mask: Whether the sample now has a mask in its file.
         white: Whether that mask is white everywhere.
@@ -61,6 +62,12 @@ def _counts(outcomes: list[Outcome], settings: SaveSettings, where: str) -> list
     lines = [f"{written} {thing} written {where}."]
     if same:
         lines.append(f"{same} files held the same already and were left alone.")
+    edited = [outcome for outcome in outcomes if outcome.mask == "edited"]
+    if edited:
+        lines.append(
+            f"{len(edited)} masks were edited by hand and kept: {_names(edited)}. Switch keep_edited off to replace "
+            "them."
+        )
     bare = [outcome for outcome in outcomes if not outcome.has_mask]
     if bare:
         what = "copied without alpha" if settings.layout == "alpha png" else "nothing was written for them"

@@ -36,12 +36,14 @@ class SaveSettings:
         save_captions: Whether captions are written too; the alpha layout always writes them.
         without_mask: What a picture without a mask gets: no file (in the alpha layout a copy without alpha),
             or a white mask.
+        keep_edited: Whether masks that a person has edited by hand where they lie stay as they are.
     """
 
     layout: str = "mask folder"
     overwrite: bool = False
     save_captions: bool = False
     without_mask: str = "stay missing"
+    keep_edited: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +139,11 @@ def stem_of(sample: Sample) -> str:
     """
     stem = os.path.splitext(sample.picture)[0] if sample.image_path is not None else sample.picture  # noqa: PTH122
     return f"{stem}{_subject_suffix(sample)}"
+
+
+def sidecar_place(sample: Sample, allowed: Allowed) -> Path:
+    """The real folder in which the loader looks for files beside the sample's picture."""
+    return _Folders(allowed).beside(sample)[0]
 
 
 def _subject_suffix(sample: Sample) -> str:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ..config import DatasetSettings, MaskTransform
@@ -17,12 +13,11 @@ from ..errors import DataError, MaskError, RunError
 from ..files import cannot_write
 from .captions import caption_of_text, read_caption
 from .dataset import Dataset, Sample, fit_mask, load_mask, load_sample
+from .mask_files import encode_png, quantise_mask, write_whole
 from .reading import read_image, read_mask
 from .save_report import Outcome, report_text
 from .save_targets import PROBLEMS_SHOWN, SaveSettings, Target, is_left_out, plan_targets, raise_problems, stem_of
 from .tree import Allowed
-
-PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3)
 
 Progress = Callable[[int, int, str], None]
 
@@ -37,10 +32,11 @@ class Saved:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is remembered of a content once its pixels are gone."""
+    """What is remembered of a content once its pixels are gone; `edited`: it is a person's and not the sample's."""
 
     has_mask: bool
     white: bool
+    edited: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +60,7 @@ def save_masks(
     destination: Path | None = None,
     allowed: Allowed,
     picture: int | None = None,
+    is_edited: Callable[[Path], bool] = lambda path: False,
     progress: Progress | None = None,
     check_cancel: Callable[[], None] | None = None,
 ) -> Saved:
@@ -78,7 +75,8 @@ def save_masks(
         settings: layout and switches.
         destination: folder of the layouts "mask folder" and "alpha png"; the others write beside the pictures.
         allowed: returns the real path of one that may be written, raises `PathError` for any other.
-        picture: position of the only sample to save.
+        picture: position of the only sample to save, whose mask then replaces an edited one too.
+        is_edited: whether a file holds a mask that a person edited by hand; see `SaveSettings.keep_edited`.
         progress: called with (done, total, name).
         check_cancel: called between files; raises to stop.
 
@@ -95,7 +93,8 @@ def save_masks(
     watch = _Watch(progress, check_cancel)
     targets = plan_targets(dataset, settings, destination=destination, allowed=allowed, picture=picture)
     root = Path(allowed(destination)) if destination is not None else None
-    alike = _check_existing(targets, settings, watch)
+    kept = _kept(targets, settings, is_edited) if settings.keep_edited and picture is None else {}
+    alike = _check_existing([t for t in targets if t.index not in kept], settings, watch) | kept
     outcomes: list[Outcome] = []
     try:
         for done, target in enumerate(targets):
@@ -117,25 +116,6 @@ def save_masks(
     return Saved(_result(dataset, saved, outcomes), text)
 
 
-def quantise_mask(mask: np.ndarray) -> np.ndarray:
-    """The levels (H, W) that a mask is stored in: uint8 where every value is a multiple of 1/255, else uint16.
-
-    Args:
-        mask: (H, W) in 0..1.
-
-    Returns:
-        Whole steps of 1/255, or of 1/65535 (an error of at most 1/131070). Divided by the largest level in
-        float32 they are what the loader reads.
-
-    Raises:
-        MaskError: values are not finite.
-    """
-    if not np.isfinite(mask).all():
-        raise MaskError("the mask holds NaN or infinity. Check what made it.")
-    steps = np.rint(np.clip(mask, 0.0, 1.0).astype(np.float64) * 65535).astype(np.uint16)
-    return steps if (steps % 257).any() else (steps // 257).astype(np.uint8)
-
-
 class _Watch:
     """Progress and cancel that may both be absent."""
 
@@ -150,6 +130,17 @@ class _Watch:
     def check_cancel(self) -> None:
         if self._check_cancel is not None:
             self._check_cancel()
+
+
+def _kept(targets: list[Target], settings: SaveSettings, is_edited: Callable[[Path], bool]) -> dict[int, _Facts]:
+    """The samples by index whose file a person has edited by hand."""
+    kept = {}
+    for target in targets:
+        if not (target.mask.is_file() and is_edited(target.mask)):
+            continue
+        mask = read_image(target.mask).alpha if settings.layout == "alpha png" else read_mask(target.mask)
+        kept[target.index] = _Facts(mask is not None, mask is None or bool((mask == 1).all()), edited=True)
+    return kept
 
 
 def _check_existing(targets: list[Target], settings: SaveSettings, watch: _Watch) -> dict[int, _Facts]:
@@ -236,7 +227,10 @@ def _has_text(target: Target) -> bool:
 
 def _save(target: Target, settings: SaveSettings, alike: _Facts | None, watch: _Watch) -> Outcome:
     """The outcome of one target, written where it is not there already (`alike`)."""
-    mask, facts = ("same", alike) if alike is not None else _save_mask(target, settings)
+    if alike is None:
+        mask, facts = _save_mask(target, settings)
+    else:
+        mask, facts = "edited" if alike.edited else "same", alike
     caption = "none"
     if target.caption is not None:
         watch.check_cancel()
@@ -252,43 +246,16 @@ def _save_mask(target: Target, settings: SaveSettings) -> tuple[str, _Facts]:
         return "none", _Facts(False, False)
     if settings.overwrite and target.mask.exists() and _holds(target.mask, content):
         return "same", content.facts
-    _write(target.mask, _png(content), settings)
+    _write(target.mask, encode_png(content.levels, rgb=content.rgb), settings)
     return "written", content.facts
-
-
-def _png(content: _Content) -> bytes:
-    if content.rgb is None:
-        pixels = content.levels
-    else:
-        pixels = content.rgb[..., ::-1]
-        if content.levels is not None:
-            wide = content.levels.dtype == np.uint16
-            # 257 = 65535 / 255: the loader finds the very same 8-bit colours.
-            colours = pixels.astype(np.uint16) * np.uint16(257) if wide else pixels
-            pixels = np.concatenate([colours, content.levels[..., None]], axis=2)
-    done, data = cv2.imencode(".png", np.ascontiguousarray(pixels), list(PNG_OPTIONS))
-    if not done:
-        raise MaskError("OpenCV could not encode a PNG. Check the installed OpenCV.")
-    return data.tobytes()
 
 
 def _write(path: Path, data: bytes, settings: SaveSettings) -> None:
     """The whole file or none, in place of an older one only where that is allowed."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if not settings.overwrite and path.exists():
-            raise FileExistsError("it was made by something else in the meantime")
-        temporary.replace(path)
+        write_whole(path, data, overwrite=settings.overwrite)
     except OSError as error:
         raise cannot_write(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _saved_sample(outcome: Outcome, settings: SaveSettings, root: Path | None, *, keep_key: bool) -> Sample:

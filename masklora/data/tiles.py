@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..config import CacheSettings, check_choice
 from .dataset import Dataset, Sample, fit_mask, load_sample
 from .infill import apply_infill, donor_ring, plan_infills
-from .preview import contact_sheet, cutout, latent_grid, overlay
+from .preview import OPACITY, TINT, contact_sheet, cutout, latent_grid, overlay
 from .report import PictureStats
 
 VIEWS = ("overlay", "cut-out", "mask", "latent grid")
@@ -85,7 +85,7 @@ def infill_sheet(
     for index, sample in enumerate(dataset.samples[:limit]):
         check_cancel()
         loaded = load_sample(sample)
-        size = _shrunk(sample.size, side)
+        size = shrunk(sample.size, side)
         rgb = cv2.resize(loaded.rgb, size, interpolation=cv2.INTER_AREA)
         row = [_labelled(rgb, sample.name.rsplit("/", 1)[-1], side)]
         infills = plan_infills(
@@ -105,22 +105,42 @@ def infill_sheet(
     return contact_sheet(tiles, columns=1 + settings.infill_variants, side=side + BAR)
 
 
-def _shrunk(size: tuple[int, int], side: int) -> tuple[int, int]:
+def draw_view(
+    rgb: np.ndarray,
+    mask: np.ndarray,
+    view: str,
+    *,
+    colour: tuple[int, int, int] = TINT,
+    opacity: float = OPACITY,
+) -> np.ndarray:
+    """One picture in a view that has no cells, uint8 (H, W, 3): overlay, cut-out or mask.
+
+    Args:
+        rgb: uint8 (H, W, 3).
+        mask: float32 (H, W) in 0..1.
+        view: "overlay", "cut-out" or "mask".
+        colour: RGB of the overlay's tint.
+        opacity: Of the tint where the mask is 0, in 0..1.
+    """
+    if view == "mask":
+        return np.repeat(np.rint(mask * 255).astype(np.uint8)[..., None], 3, axis=2)
+    return cutout(rgb, mask) if view == "cut-out" else overlay(rgb, mask, colour, opacity)
+
+
+def shrunk(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(width, height) with the longer one `side`."""
     scale = side / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _tile(sample: Sample, cells: tuple[int, int], view: str, side: int) -> np.ndarray:
     loaded = load_sample(sample)
-    size = _shrunk(sample.size, side)
+    size = shrunk(sample.size, side)
     shrinks = side < max(sample.size)
     rgb = cv2.resize(loaded.rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST)
     if view == "latent grid":
         return latent_grid(rgb, fit_mask(loaded.mask, cells))
-    mask = fit_mask(loaded.mask, size)
-    if view == "mask":
-        return np.repeat(np.rint(mask * 255).astype(np.uint8)[..., None], 3, axis=2)
-    return cutout(rgb, mask) if view == "cut-out" else overlay(rgb, mask)
+    return draw_view(rgb, fit_mask(loaded.mask, size), view)
 
 
 def _label(stats: PictureStats) -> str:

@@ -136,7 +136,7 @@ class TextMasks:
             union = union & ~np.logical_or.reduce([one.mask for one in removed])
         if not union.any():
             return Finding(None, f"{note}; all of it is excluded")
-        return Finding(_at_size(union, picture.rgb.shape[:2]), note)
+        return Finding(at_size(union, picture.rgb.shape[:2]), note)
 
     def close(self) -> None:
         """Frees the compute device; the generator can be called again, which loads the models again."""
@@ -165,13 +165,18 @@ def _phrases(settings: TextSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return phrases, exclude
 
 
-def _check_sockets(model: Any, clip: Any) -> tuple[Any, Any]:
+def check_model(model: Any) -> None:
+    """Nothing if `model` is a SAM 3 that this ComfyUI can run; else raises `FamilyError`."""
     if NAME not in nodes.NODE_CLASS_MAPPINGS:
         raise FamilyError("This ComfyUI has no SAM 3 nodes. Update ComfyUI to 0.30 or later.")
     network = getattr(model, "model", None)
     if not isinstance(network, comfy.model_base.SAM3):
         got = "nothing" if model is None else type(network if network is not None else model).__name__
         raise FamilyError(f"model: expected SAM 3, got {got}. {ADVICE}")
+
+
+def _check_sockets(model: Any, clip: Any) -> tuple[Any, Any]:
+    check_model(model)
     encoder = getattr(clip, "cond_stage_model", None)
     if not isinstance(encoder, SAM3ClipModelWrapper):
         got = "nothing" if clip is None else type(encoder if encoder is not None else clip).__name__
@@ -202,7 +207,7 @@ def _encode(clip: Any, tokens: dict[str, Any], instances: int) -> list:
     return [[made["cond"], {"sam3_multi_cond": [entry]}]]
 
 
-def _at_size(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def at_size(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A bool mask as float32 zeros and ones at `size` (height, width)."""
     if mask.shape == size:
         return mask.astype(np.float32)

@@ -110,7 +110,9 @@ class ComfyPage:
                 const nodes = window.app.graph.nodes.filter(n => !types || types.includes(n.type))
                 const boxes = nodes.map(n => [...n.pos, n.pos[0] + n.size[0], n.pos[1] + n.size[1]])
                 const edge = (i, pick) => (pick(...boxes.map(b => b[i])) + offset[i % 2]) * scale
-                return [edge(0, Math.min) - 20, edge(1, Math.min) - 50, edge(2, Math.max) + 20, edge(3, Math.max) + 20]
+                // A node's title and the name of its pack lie above its place.
+                const above = 60 * scale
+                return [edge(0, Math.min) - 20, edge(1, Math.min) - above, edge(2, Math.max) + 20, edge(3, Math.max) + 20]
             }""",
             types,
         )

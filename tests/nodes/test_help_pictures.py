@@ -1,28 +1,22 @@
-"""The pictures of the help pages: each page of a mask node has one, and this file takes them anew.
+"""The pictures of the help pages: each page has one; this file takes those of the mask nodes anew.
 
-`MASKLORA_UPDATE_PICTURES=1 python dev.py test tests/nodes/test_help_pictures.py`; look at them afterwards.
+`MASKLORA_UPDATE_PICTURES=1 python dev.py test tests/nodes/test_help_pictures.py`; look at them afterwards. Those of the
+other nodes come from test_node_pictures.py, those of the browser, the editor and the panels from test_view_pictures.py.
 """
 
 import io
-import json
-import os
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from harness.help_pictures import DOCS, ROOT, outline, store, taking
 from masklora.config import MaskTransform
 from masklora.data.preview import contact_sheet, latent_grid, overlay
 from masklora.masks import reduce_mask, transform_mask
-
-ROOT = Path(__file__).resolve().parents[2]
-DOCS = ROOT / "web" / "docs"
-UPDATE = os.environ.get("MASKLORA_UPDATE_PICTURES")
-taking = pytest.mark.skipif(not UPDATE, reason="pictures are taken with MASKLORA_UPDATE_PICTURES=1")
 
 PLAIN, FIGURES = "masked-lora-demo/plain", "masked-lora-demo/alpha"
 SHEETS = {
@@ -45,27 +39,27 @@ GRAPHS = {
 MOST_BYTES = 600_000
 
 
-def store(picture, name, *, side=1100):
-    picture = picture.convert("RGB")
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    picture.quantize(256, method=Image.Quantize.MEDIANCUT).save(DOCS / "images" / f"{name}.png", optimize=True)
-
-
 def sheet_of(client, run, node):
     return Image.open(io.BytesIO(client.server.picture(run.outputs[node]["images"][0])))
 
 
-def test_every_page_of_a_mask_node_has_a_picture_that_shows_something():
-    makers = [path for path in DOCS.glob("MLT_*Masks.md") if path.stem != "MLT_TransformMasks"]
-    assert len(makers) == 8
-    for page in [*makers, DOCS / "MLT_CacheDataset.md", DOCS / "masks-that-work.md"]:
-        links = re.findall(r"!\[[^]]+\]\((images/[^)]+)\)", page.read_text(encoding="utf-8"))
+def test_every_help_page_has_a_picture_that_shows_something():
+    pages = sorted(DOCS.glob("*.md"))
+    assert len(pages) > 20
+    shown = set()
+    for page in pages:
+        links = re.findall(
+            r"!\[[^]]+\]\((?:/extensions/masked-lora/docs/)?(images/[^)]+)\)", page.read_text(encoding="utf-8")
+        )
         assert links, f"{page.name} has no picture"
         for link in links:
             path = DOCS / link
             assert path.stat().st_size < MOST_BYTES, link
             pixels = np.asarray(Image.open(path).convert("RGB"))
             assert min(pixels.shape[:2]) >= 150 and pixels.std() > 10, link
+        shown |= set(links)
+    shown |= set(re.findall(r"web/docs/(images/[^)]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert {f"images/{path.name}" for path in (DOCS / "images").iterdir()} == shown
 
 
 @taking
@@ -110,38 +104,10 @@ def test_take_the_graph_of_a_generator_that_needs_a_model(demo_server, small_mod
     store(page.graph_picture(types=types), node_id)
 
 
-@taking
-@pytest.mark.parametrize("node_id", ["MLT_Florence2Sam2Masks", "MLT_SaveMasks"])
-def test_take_a_node_between_its_neighbours(demo_server, page, node_id):
-    page.evaluate(
-        """async id => {
-            const empty = { last_node_id: 0, last_link_id: 0, nodes: [], links: [], groups: [], version: 0.4 }
-            await window.app.loadGraphData(empty)
-            const types = id === "MLT_SaveMasks"
-                ? ["MLT_LoadDataset", "MLT_GrabCutMasks", id] : ["MLT_LoadDataset", id, "MLT_InspectDataset"]
-            let left = 40, before = null
-            for (const type of types) {
-                const node = window.LiteGraph.createNode(type)
-                window.app.graph.add(node)
-                node.pos = [left, 60]
-                node.setSize([Math.max(380, node.size[0]), node.computeSize()[1]])
-                left += node.size[0] + 80
-                if (before) before.connect(0, node, node.inputs.findIndex(slot => slot.name === "dataset"))
-                before = node
-            }
-        }""",
-        node_id,
-    )
-    store(page.graph_picture(), node_id)
-
-
 def photograph():
     """The astronaut of the tests' photographs, 512×512, and the mask of her head."""
-    folder = ROOT / "tests" / "data" / "photographs"
-    outline = json.loads((folder / "outlines.json").read_text(encoding="utf-8"))["astronaut's head and neck"]
-    mask = Image.new("L", (512, 512))
-    ImageDraw.Draw(mask).polygon([tuple(corner) for corner in outline["polygon"]], fill=255)
-    return np.asarray(Image.open(folder / outline["file"]).convert("RGB")), np.asarray(mask, np.float32) / 255
+    path, mask = outline("astronaut's head and neck")
+    return np.asarray(Image.open(path).convert("RGB")), np.asarray(mask, np.float32) / 255
 
 
 def enlarged(rgb, times):

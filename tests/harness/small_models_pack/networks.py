@@ -122,10 +122,10 @@ class SmallSAM3(sam3.SAM3Model):
         return things_as_detections(things, inputs["orig_size"], images)
 
     def forward_segment(self, images, mask_inputs=None, **inputs):
-        """Refines with the network's weights; by rule a mask is good as it is."""
+        """Refines with the network's weights; by rule a mask is good as it is, and a prompt means what it touches."""
         if not self.words.any():
             return super().forward_segment(images, mask_inputs=mask_inputs, **inputs)
-        return mask_inputs
+        return things_at(find_things(images, None), images, **inputs) if mask_inputs is None else mask_inputs
 
     def _word(self, text):
         """The known word that a phrase begins with, else None: the text is causal."""
@@ -148,6 +148,24 @@ def find_things(images, word):
     order = [i for i in np.argsort(-areas[1:]) + 1 if areas[i] >= SMALLEST_BLOB]
     order = order[: SAM3_SIZES["num_queries"]]
     return np.stack([labels == i for i in order]).astype(np.float32) if blobs > 1 and order else _no_things()
+
+
+def things_at(things, images, point_inputs=None, box_inputs=None):
+    """Logits (1, 1, 252, 252) of the things that hold a point inside and none outside, or lie within a box."""
+    scale = RULED_SIDE / images.shape[-1]
+    chosen = np.zeros((RULED_SIDE, RULED_SIDE), np.float32)
+    for thing in things:
+        if point_inputs is not None:
+            places = (point_inputs["point_coords"][0].float() * scale).long().clamp(0, RULED_SIDE - 1).tolist()
+            labels = point_inputs["point_labels"][0].tolist()
+            touched = [(bool(thing[y, x]), label == 1) for (x, y), label in zip(places, labels, strict=True)]
+            wanted = (True, True) in touched and (True, False) not in touched
+        else:
+            (left, top), (right, bottom) = (box_inputs[0].float() * scale).tolist()
+            rows, columns = np.nonzero(thing)
+            wanted = left <= columns.mean() <= right and top <= rows.mean() <= bottom
+        chosen = np.maximum(chosen, thing * wanted)
+    return torch.from_numpy(chosen * 20 - 10)[None, None].to(images)
 
 
 def _no_things():

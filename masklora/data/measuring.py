@@ -1,0 +1,96 @@
+"""What is known of a data set that a person looks at, kept up as it changes: geometries, report, stale entries."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ..config import CacheSettings
+from ..errors import ConfigError, DataError
+from .browsing import Lens, plan_looks, stale_kinds
+from .cache import Cache
+from .dataset import Dataset, Sample
+from .geometry import Geometry, plan_geometry
+from .inspection import inspect, odd_polarity
+from .loading import Progress
+from .plan import Entry
+from .report import MatchReport
+
+# The smallest step that suits all families; the cache node's own is known only where a cache is wired.
+USUAL_STEP = 16
+_FINDINGS = ("matched", "missing", "all_black", "all_white", "low_coverage", "high_coverage", "vanishing")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the pictures' pixels go.
+
+    Attributes:
+        geometries: One per picture, of its first variant.
+        entries: What a cache would hold; None where no cache is known.
+        stale: By index the kinds of entry that the known cache lacks.
+    """
+
+    geometries: Sequence[Geometry]
+    entries: Sequence[Entry] | None = None
+    stale: dict[int, list[str]] = field(default_factory=dict)
+
+
+def check_same(cache: Cache, dataset: Dataset) -> None:
+    """Nothing if the cache was made from these pictures; else raises `ConfigError`."""
+    if len(cache.entries) != len(dataset):
+        raise ConfigError(
+            f"cache: it was made from {len(cache.entries)} pictures, but dataset has {len(dataset)}. Connect the same "
+            "dataset to Cache Dataset and to Inspect Dataset."
+        )
+
+
+def plan_with_cache(cache: Cache, dataset: Dataset, check_cancel: Callable[[], None]) -> Plan:
+    """The plan of a cache with `cache`'s settings for `dataset`, and what `cache` lacks for it."""
+    entries = cache.plan(dataset, check_cancel)
+    pairs = enumerate(zip(cache.entries, entries, strict=True))
+    stale = {i: kinds for i, (before, now) in pairs if (kinds := stale_kinds(before, now))}
+    return Plan([entry.geometry for entry in entries], entries, stale)
+
+
+def plan_without_cache(dataset: Dataset, settings: CacheSettings, *, stride: int, resolution: int) -> Plan:
+    """The usual plan for training at `resolution`, in pixels; 0 takes each picture whole at its own size."""
+    step = max(USUAL_STEP, stride)
+    if resolution == 0:
+        return Plan([_whole(sample, stride) for sample in dataset.samples])
+    settings = dataclasses.replace(settings, resolution=max(resolution, step), bucket_step=step)
+    try:
+        return Plan(plan_looks(dataset, settings, stride=stride))
+    except DataError:
+        # Some are smaller than any bucket; the cache node will say so.
+        return Plan(plan_looks(dataset, dataclasses.replace(settings, upscale=True), stride=stride))
+
+
+def measure(
+    dataset: Dataset, lens: Lens, *, resolution: int, progress: Progress, check_cancel: Callable[[], None]
+) -> MatchReport:
+    """The report of `inspect`."""
+    return inspect(dataset, lens.stride, progress, check_cancel, resolution=resolution)
+
+
+def measure_again(report: MatchReport, index: int, sample: Sample, lens: Lens, *, resolution: int) -> MatchReport:
+    """`report` after the mask of picture `index` has changed; no other mask is read.
+
+    Raises:
+        DataError, MaskError: The new mask cannot be read.
+    """
+    one = inspect(Dataset((sample,)), lens.stride, resolution=resolution)
+    pictures = (*report.pictures[:index], *one.pictures, *report.pictures[index + 1 :])
+    changes = {
+        name: (*(other for other in getattr(report, name) if other != sample.name), *getattr(one, name))
+        for name in _FINDINGS
+    }
+    flat = {*changes["all_black"], *changes["all_white"]}
+    graded = [stats for stats in pictures if stats.has_mask and stats.name not in flat]
+    return dataclasses.replace(report, pictures=pictures, odd_polarity=odd_polarity(graded), **changes)
+
+
+def _whole(sample: Sample, stride: int) -> Geometry:
+    width, height = (max(stride, side // stride * stride) for side in sample.size)
+    return plan_geometry(sample.size, (width, height), upscale=True)

@@ -1,0 +1,50 @@
+"""PNG files taken apart, so that a picture whose pixels are written anew keeps everything else that it says."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from ..errors import DataError
+from .reading import PNG_SIGNATURE
+
+# What describes the old pixels, in ways that no longer hold.
+_OF_PIXELS = frozenset({b"tRNS", b"bKGD", b"sBIT", b"hIST", b"sPLT"})
+_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
+_GREY_TYPES = (0, 4)
+
+
+def carry_over(new: bytes, old: bytes) -> bytes:
+    """The PNG `new` with what `old` says besides its pixels: profile, resolution, EXIF, texts.
+
+    Args:
+        new: Of the same size in pixels, in colour.
+        old: The file that it replaces.
+
+    Raises:
+        DataError: `old` is no PNG, or an animation, which would lose its other pictures.
+    """
+    if not old.startswith(PNG_SIGNATURE):
+        raise DataError("the file is no PNG, whatever its name says. Save it as PNG.")
+    before, after, pixels, grey = [], [], False, False
+    for kind, whole in _chunks(old):
+        if kind in _ANIMATION:
+            raise DataError("the file is an animation, which would lose its other pictures. Save one of them as PNG.")
+        grey = grey or (kind == b"IHDR" and whole[8 + 9] in _GREY_TYPES)
+        pixels = pixels or kind == b"IDAT"
+        # A grey profile does not fit a picture in colour.
+        kept = kind[0:1].islower() and kind not in _OF_PIXELS and not (grey and kind == b"iCCP")
+        if kept:
+            (after if pixels else before).append(whole)
+    own = [(kind, whole) for kind, whole in _chunks(new) if kind in (b"IHDR", b"IDAT", b"IEND")]
+    head, body, end = own[0][1], [whole for kind, whole in own if kind == b"IDAT"], own[-1][1]
+    return b"".join([PNG_SIGNATURE, head, *before, *body, *after, end])
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and all bytes of each chunk."""
+    place = len(PNG_SIGNATURE)
+    while place + 12 <= len(png):
+        (length,) = struct.unpack(">I", png[place : place + 4])
+        yield png[place + 4 : place + 8], png[place : place + 12 + length]
+        place += 12 + length

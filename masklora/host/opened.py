@@ -1,0 +1,232 @@
+"""The data sets that a person looks at in the browser: one for each Inspect Dataset node that ran.
+
+They go by opaque ids. What is slow, such as reading ten thousand masks after a transform has changed, happens in
+a thread of its own, which gives up as soon as its result is out of date.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import secrets
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+from aiohttp import web
+
+from ..config import CacheSettings, MaskTransform
+from ..data.browsing import Lens
+from ..data.cache import Cache
+from ..data.dataset import Dataset, Sample
+from ..data.keys import digest
+from ..data.measuring import Plan, check_same, measure, measure_again, plan_with_cache, plan_without_cache
+from ..data.report import MatchReport
+from ..errors import MaskLoraError
+from .requests import RefusedError, path_id, path_number
+
+MOST_OPENED = 16
+# Ids mean nothing outside of this process.
+_SALT = secrets.token_hex(16)
+
+logger = logging.getLogger(__name__)
+
+
+class _OutOfDateError(Exception):
+    """Ends a measurement whose result nobody wants any more."""
+
+
+class OpenedDataset:
+    """One data set under a person's eyes, and how it is looked at.
+
+    Attributes:
+        id: 20 hexadecimal digits.
+        node_id: Of the Inspect Dataset node.
+        lens: How the loss looks at the masks.
+        settings: Of the cache node, where one is wired.
+        cache: What was built from this data set, None where no cache is wired.
+        segmenter: ComfyUI's MODEL of a SAM 3, for selecting by click; None without one.
+        transform: The mask transforms that are tried out; None for the data set's own.
+        resolution: Side in pixels of the square whose area training pictures have; not used with a cache.
+        version: Rises with every change of what is shown.
+        report: Of the masks as they are shown, up to `measured`.
+        measured: How many pictures the report is of; the others have their former numbers.
+        problem: Why it could not be measured; empty if it could.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        report: MatchReport,
+        *,
+        node_id: str | None,
+        lens: Lens,
+        resolution: int,
+        settings: CacheSettings,
+        cache: Cache | None = None,
+        segmenter: Any = None,
+    ) -> None:
+        """Looks at `dataset`, whose masks have been measured.
+
+        Raises:
+            ConfigError: The cache was made from other pictures.
+        """
+        self.node_id = node_id
+        pictures = [[sample.key, str(sample.image_path)] for sample in dataset.samples]
+        # The same for a new run of the same node, so that whoever looks at it or edits a mask just goes on.
+        self.id = digest(_SALT, node_id, pictures, dataclasses.asdict(lens.loss), lens.stride, cache is None)[:20]
+        self.lens, self.resolution, self.cache, self.segmenter = lens, resolution, cache, segmenter
+        self.settings = settings
+        self.transform: MaskTransform | None = None
+        self.report, self.measured, self.version, self.problem = report, len(dataset), 1, ""
+        self._dataset = dataset
+        self._edits: Counter[int] = Counter()
+        # Browsers keep pictures by their stamp, also over a new run.
+        self._looks = time.time_ns() // 1000
+        self._lock = threading.Lock()
+        if cache is not None:
+            check_same(cache, dataset)
+        self.plan = self._planned(dataset, lambda: None)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._dataset)
+
+    def source(self, index: int) -> Sample:
+        """A sample as it was loaded."""
+        return self._dataset.samples[index]
+
+    def sample(self, index: int) -> Sample:
+        """A sample with the transforms that are tried out."""
+        return self._shown(self.source(index))
+
+    def stamp(self, index: int) -> str:
+        """A text that changes whenever the picture has to be drawn anew."""
+        return f"{self._looks}.{self._edits[index]}"
+
+    def dataset(self) -> Dataset:
+        """All samples as they are shown."""
+        return Dataset(tuple(self._shown(s) for s in self._dataset.samples), self._dataset.report)
+
+    def replace(self, index: int, sample: Sample) -> None:
+        """Take over a sample whose mask was edited: it is measured again, and its stale cache entries are found.
+
+        Raises:
+            DataError, MaskError: The new mask cannot be read.
+        """
+        report = measure_again(self.report, index, self._shown(sample), self.lens, resolution=self.resolution)
+        with self._lock:
+            samples = (*self._dataset.samples[:index], sample, *self._dataset.samples[index + 1 :])
+            self._dataset = Dataset(samples, self._dataset.report)
+            self._edits[index] += 1
+            self.version += 1
+            self.report = report
+            unfinished = self.measured < len(self)
+        if self.cache is not None:
+            self.plan = self._planned(self.dataset(), lambda: None)
+        if unfinished:
+            self._measure_all()
+
+    def look(self, *, transform: MaskTransform | None, resolution: int) -> None:
+        """Show the masks with other transforms, or cells of another resolution; the numbers follow by and by."""
+        if transform is not None and all(sample.transform == transform for sample in self._dataset.samples):
+            transform = None
+        with self._lock:
+            if (transform, resolution) == (self.transform, self.resolution):
+                return
+            self.transform, self.resolution = transform, resolution
+            self._looks += 1
+        self._measure_all()
+
+    def _measure_all(self) -> None:
+        with self._lock:
+            self.version += 1
+            self.measured, self.problem = 0, ""
+            version = self.version
+        threading.Thread(target=self._measure, args=(version,), name="masked-lora-measure", daemon=True).start()
+
+    def _measure(self, version: int) -> None:
+        def check() -> None:
+            if self.version != version:
+                raise _OutOfDateError
+
+        def progress(done: int, total: int, name: str) -> None:
+            # The last one is told with the report.
+            self.measured = min(done, total - 1)
+
+        try:
+            dataset = self.dataset()
+            plan = self._planned(dataset, check)
+            with self._lock:
+                check()
+                self.plan = plan
+            report = measure(dataset, self.lens, resolution=self.resolution, progress=progress, check_cancel=check)
+            with self._lock:
+                check()
+                self.report, self.measured = report, len(dataset)
+        except _OutOfDateError:
+            return
+        except MaskLoraError as error:
+            self.problem, self.measured = str(error), len(self)
+        except Exception:
+            logger.exception("masked lora: the masks could not be measured")
+            self.problem, self.measured = "The masks could not be measured; ComfyUI's log tells more.", len(self)
+
+    def _planned(self, dataset: Dataset, check: Any) -> Plan:
+        if self.cache is not None:
+            return plan_with_cache(self.cache, dataset, check)
+        return plan_without_cache(dataset, self.settings, stride=self.lens.stride, resolution=self.resolution)
+
+    def _shown(self, sample: Sample) -> Sample:
+        return sample if self.transform is None else dataclasses.replace(sample, transform=self.transform)
+
+
+class Registry:
+    """The opened data sets, the most recent ones."""
+
+    def __init__(self) -> None:
+        """Nothing is open."""
+        self._opened: dict[str, OpenedDataset] = {}
+        self.forgotten = 0
+
+    def add(self, opened: OpenedDataset) -> None:
+        """Keep it in place of the same pictures of the same node, and of what was not used for longest."""
+        before = self._opened.pop(opened.id, None)
+        if before is not None:
+            opened.version = before.version + 1
+        self._opened[opened.id] = opened
+        while len(self._opened) > MOST_OPENED:
+            self._opened.pop(next(iter(self._opened)))
+            # A node whose data set is gone has to run again when it is queued.
+            self.forgotten += 1
+
+    def all(self) -> list[OpenedDataset]:
+        """Every data set that is open."""
+        return list(self._opened.values())
+
+    def get(self, dataset_id: str) -> OpenedDataset | None:
+        """The data set of an id, None if it is no longer open."""
+        opened = self._opened.pop(dataset_id, None)
+        if opened is not None:
+            self._opened[dataset_id] = opened
+        return opened
+
+
+OPENED = Registry()
+
+
+def opened_of(request: web.Request) -> OpenedDataset:
+    """The data set in the path; raises `RefusedError` 400 for no id, 404 for an unknown one."""
+    opened = OPENED.get(path_id(request, "dataset"))
+    if opened is None:
+        raise RefusedError(404, "This data set is no longer open. Queue the graph to look at it again.")
+    return opened
+
+
+def picture_of(request: web.Request, opened: OpenedDataset) -> int:
+    """The picture's index in the path; raises `RefusedError` 400 for no number, 404 beyond the last one."""
+    index = path_number(request, "picture")
+    if index >= len(opened):
+        raise RefusedError(404, f"There is no picture {index}; the data set has {len(opened)}.")
+    return index

@@ -1,0 +1,320 @@
+"""The data set browser in the real page: what a person sees of pictures and masks before anything is trained."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from devtools.comfy import PACK_FOLDER
+from harness.caching import Letters, Pooling
+from masklora.config import CacheSettings, DatasetSettings, LossSettings
+from masklora.data.batches import Draw
+from masklora.data.cache import build_cache
+from masklora.data.loading import load_dataset
+from masklora.feed import Feed
+from masklora.flow import Schedule
+from masklora.job import TrainJob
+from masklora.objective import Objective
+
+VUE_NODES = "Comfy.VueNodes.Enabled"
+BROWSER = ".mlt-browser"
+DIALOG = ".mlt-dialog"
+SHOTS = os.environ.get("MASKLORA_SHOTS")
+
+
+class Looker:
+    """The browser on the page's Inspect Dataset node, and its larger view."""
+
+    def __init__(self, page):
+        self.page, self.tab = page, page.page
+
+    def run(self, prompt):
+        self.page.evaluate("async graph => { await window.app.loadApiJson(graph, 'looking') }", prompt)
+        self.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        if SHOTS:
+            self.shot("start")
+        self.tab.wait_for_selector(BROWSER)
+        self.page.queue()
+        return self
+
+    def shows(self, count):
+        self.tab.wait_for_function(
+            f"n => document.querySelectorAll('{BROWSER} .mlt-tile:not([hidden]) img[src]').length >= n", arg=count
+        )
+        return self
+
+    def open(self, position=0):
+        self.tab.locator(f"{BROWSER} .mlt-tile:not([hidden])").nth(position).click()
+        self.tab.wait_for_selector(DIALOG)
+        self.drawn()
+        return self
+
+    def drawn(self):
+        self.tab.wait_for_function(
+            f"""() => {{
+                const canvas = document.querySelector('{DIALOG} canvas')
+                return canvas?.width && canvas.getContext('2d').getImageData(
+                    canvas.width / 2, canvas.height / 2, 1, 1).data[3] === 255
+            }}"""
+        )
+        return self
+
+    def button(self, name):
+        return self.tab.locator(DIALOG).get_by_role("button", name=name, exact=True)
+
+    def select(self, name):
+        """Chooses a picture of the larger view's list by its name and waits until it is drawn."""
+        self.tab.locator(f"{DIALOG} .mlt-tile", has_text=name).first.click()
+        self.tab.wait_for_function(
+            "name => document.querySelector('.mlt-dialog canvas').getAttribute('aria-label')?.startsWith(name)",
+            arg=name,
+        )
+        self.drawn()
+
+    def set(self, node_type, widget, value):
+        self.page.evaluate(
+            """([type, name, value]) => {
+                const node = window.app.graph.nodes.find(one => one.type === type)
+                node.widgets.find(one => one.name === name).value = value
+            }""",
+            [node_type, widget, value],
+        )
+
+    def coverage(self, position):
+        words = self.tab.locator(f"{BROWSER} .mlt-tile:not([hidden]) .mlt-tile-text").nth(position).text_content()
+        return float(words.split(" %")[0])
+
+    def until(self, condition, timeout=60):
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if condition():
+                return
+            self.tab.wait_for_timeout(100)
+        raise AssertionError("it did not come to pass")
+
+    def shot(self, name):
+        if SHOTS:
+            self.tab.wait_for_timeout(700)
+            self.page.screenshot(Path(SHOTS) / f"{name}.png")
+
+
+@pytest.fixture(params=[False, True], ids=["classic canvas", "Nodes 2.0"])
+def looker(request, page, comfy_server):
+    comfy_server.post("/settings", {VUE_NODES: request.param})
+    page.page.reload(wait_until="domcontentloaded")
+    page.open()
+    yield Looker(page)
+    comfy_server.post("/settings", {VUE_NODES: False})
+
+
+@pytest.fixture
+def looking(defaults, demo_inputs):
+    """The graph of a person who looks at pictures, the demo's unless another folder is named, with their cache."""
+
+    def graph(folder="train demo/masks/images", *, loss=None, mask_folder="train demo/masks/masks", **cache):
+        cache = {"resolution": 128, "bucket_step": 16} | cache
+        nodes = {
+            "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": demo_inputs}},
+            "2": {
+                "class_type": "MLT_LoadDataset",
+                "inputs": defaults("MLT_LoadDataset", folder=folder, mask_folder=mask_folder),
+            },
+            "3": {"class_type": "MLT_TransformMasks", "inputs": defaults("MLT_TransformMasks", dataset=["2", 0])},
+            "4": {
+                "class_type": "MLT_CacheDataset",
+                "inputs": defaults("MLT_CacheDataset", dataset=["3", 0], vae=["1", 2], clip=["1", 1], **cache),
+            },
+            "5": {
+                "class_type": "MLT_InspectDataset",
+                "inputs": defaults("MLT_InspectDataset", dataset=["3", 0], cache=["4", 0]),
+            },
+        }
+        if loss is not None:
+            nodes["6"] = {"class_type": "MLT_MaskedLoss", "inputs": defaults("MLT_MaskedLoss", **loss)}
+            nodes["5"]["inputs"]["loss"] = ["6", 0]
+        return nodes
+
+    return graph
+
+
+def weights_of_the_loss(folder, loss):
+    """The weights (h, w) that training's own objective gives every cell of each picture of a folder."""
+    dataset = load_dataset(DatasetSettings(folder=str(folder)), allowed=lambda path: path)
+    settings = CacheSettings(resolution=128, bucket_step=16, storage="memory", infill_variants=0)
+    cache = build_cache(dataset, settings, encoder=Pooling(), text=Letters())
+    job = TrainJob(
+        denoise=None,
+        params={},
+        cache=cache,
+        schedule=Schedule("flow"),
+        collate=lambda texts, geometries: None,
+        grid_of=lambda bucket: (bucket[1] // 8, bucket[0] // 8),
+        loss=loss,
+    )
+    feed = Feed(
+        cache,
+        loss,
+        collate=job.collate,
+        grid_of=job.grid_of,
+        latent_in=job.latent_in,
+        regularisation_weight=1.0,
+        device=job.device,
+    )
+    objective, generator = Objective(job, feed=feed), torch.Generator().manual_seed(1)
+    noised = [
+        objective._noise(feed.make([Draw(i, 0, 0)]), loss, generator, progress=0.0) for i in range(len(cache.entries))
+    ]
+    return [one.w[0, 0].numpy() for one in noised]
+
+
+CELLS = """async ([base, size, grid]) => {
+    const { Viewport } = await import(`${base}/page/viewport.js`)
+    const canvas = document.querySelector(".mlt-dialog canvas")
+    const port = new Viewport().fit(size, [canvas.clientWidth, canvas.clientHeight])
+    const detail = grid
+    const context = canvas.getContext("2d"), found = []
+    const { cellTransform } = await import(`${base}/dataset/draw.js`)
+    const [a, b, c, d, e, f] = cellTransform(detail.corners, detail.grid, detail.flip)
+    for (let row = 0; row < detail.grid[0]; row += 1) {
+        for (let column = 0; column < detail.grid[1]; column += 1) {
+            const x = column + 0.3, y = row + 0.3
+            const at = [(a * x + c * y + e) * port.scale + port.x, (b * x + d * y + f) * port.scale + port.y]
+            found.push([...context.getImageData(Math.round(at[0]), Math.round(at[1]), 1, 1).data])
+        }
+    }
+    return found
+}"""
+
+
+def test_every_view_is_shown(looker, looking, request):
+    mode = "new" if "2.0" in request.node.name else "classic"
+    looker.run(looking()).shows(6)
+    looker.shot(f"node-{mode}")
+    looker.open(1)
+    for view in ("Overlay", "Mask", "Cut-out", "Latent grid", "Infill", "Crop box", "Picture"):
+        looker.button(view).click()
+        looker.drawn()
+        looker.shot(f"{view}-{mode}")
+    looker.button("Statistics").click()
+    looker.shot(f"statistics-{mode}")
+    assert looker.page.problems == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "widgets"),
+    [
+        (LossSettings(), {}),
+        (LossSettings(gamma=2.0, floor=0.1), {"gamma": 2.0, "floor": 0.1}),
+        (LossSettings(reduction="any", ceiling=0.75), {"reduction": "any", "ceiling": 0.75}),
+    ],
+    ids=["as it is", "gamma and floor", "any and ceiling"],
+)
+def test_the_latent_grid_is_what_the_loss_weighs_cell_for_cell(page, folders, looking, settings, widgets):
+    folder = folders.input / "white"
+    folder.mkdir(exist_ok=True)
+    random = np.random.default_rng(4)
+    for name, size in (("wide", (240, 136)), ("tall", (144, 200))):
+        Image.fromarray(np.full((size[1], size[0], 3), 255, np.uint8)).save(folder / f"{name}.png")
+        small = random.integers(0, 256, (7, 9), dtype=np.uint8)
+        Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(folder / f"{name}-masklabel.png")
+    looker = Looker(page)
+    looker.run(looking("white", mask_folder="", loss=widgets)).shows(2)
+    looker.open(0)
+    looker.button("Latent grid").click()
+    page.page.locator(".mlt-dialog input[type=range]").fill("100")
+    wanted = weights_of_the_loss(folder, settings)
+    dataset = page.evaluate("() => window.app.graph.getNodeById(5).properties.masked_lora_dataset")
+    for index, weights in enumerate(wanted):
+        path = f"/masked_lora/datasets/{dataset}/pictures/{index}"
+        detail = page.evaluate("async path => (await window.app.api.fetchApi(path)).json()", path)
+        assert tuple(detail["grid"]) == weights.shape
+        assert np.abs(np.reshape(detail["weights"], weights.shape) - weights).max() < 1e-6
+        looker.select(detail["name"])
+        base = f"/extensions/{PACK_FOLDER}"
+        shown = np.array(page.evaluate(CELLS, [base, detail["size"], detail]))
+        assert (shown[:, 3] == 255).all()
+        assert np.abs(shown[:, 0] - 255 * weights.ravel()).max() <= 1
+        assert len(np.unique(shown[:, 0])) > 20
+    assert page.problems == []
+
+
+def test_the_browser_follows_the_transform_widgets_without_a_new_run(looker, looking):
+    looker.run(looking()).shows(6)
+    before = looker.coverage(0)
+    looker.set("MLT_TransformMasks", "invert", True)
+    looker.until(lambda: abs(looker.coverage(0) + before - 100) < 0.2)
+    looker.until(lambda: "as they are set now" in looker.tab.locator(f"{BROWSER} .mlt-note").first.text_content())
+    looker.open(0)
+    assert "latent, mask" in looker.tab.locator(f"{DIALOG} .mlt-lines").text_content()
+    looker.tab.keyboard.press("Escape")
+    looker.set("MLT_TransformMasks", "invert", False)
+    looker.until(lambda: abs(looker.coverage(0) - before) < 0.2)
+    looker.until(lambda: "10 pictures" in looker.tab.locator(f"{BROWSER} .mlt-note").first.text_content())
+    assert looker.page.problems == []
+
+
+def test_everything_in_the_browser_can_be_reached_by_keys(looker, looking):
+    looker.run(looking()).shows(6)
+    tab = looker.tab
+    tab.locator(f"{BROWSER} .mlt-list").focus()
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("End")
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector(DIALOG)
+    assert "zibble_10" in tab.locator(f"{DIALOG} .mlt-facts strong").text_content()
+    tab.keyboard.press("n")
+    looker.until(lambda: "zibble_01" in tab.locator(f"{DIALOG} .mlt-facts strong").text_content())
+    tab.keyboard.press("4")
+    assert looker.button("Latent grid").get_attribute("aria-pressed") == "true"
+    tab.keyboard.press("s")
+    assert tab.locator(f"{DIALOG} .mlt-statistics").is_visible()
+    tab.keyboard.press("/")
+    tab.keyboard.type("zibble_03")
+    looker.until(lambda: tab.locator(f"{DIALOG} .mlt-tile:not([hidden])").count() == 1)
+    assert len(looker.page.evaluate("() => window.app.graph.nodes.map(node => node.id)")) == 5
+    # The first one empties the search.
+    tab.keyboard.press("Escape")
+    tab.keyboard.press("Escape")
+    tab.wait_for_selector(DIALOG, state="detached")
+    assert looker.page.problems == []
+
+
+def test_a_page_that_is_opened_again_still_shows_the_pictures(looker, looking):
+    looker.run(looking()).shows(6)
+    saved = looker.page.evaluate("() => window.app.graph.serialize()")
+    looker.tab.reload(wait_until="domcontentloaded")
+    looker.page.open()
+    looker.page.load_workflow(saved)
+    looker.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    looker.shows(6)
+    looker.open(2)
+    assert looker.page.problems == []
+
+
+def test_the_large_view_goes_on_over_a_new_run(looker, looking, folders):
+    folder = folders.make("run again", size=(128, 96))
+    folders.mask(folder / "cat 1_mask.png", size=(128, 96), rows=0.25)
+    looker.run(looking("run again", mask_folder="")).shows(3)
+    looker.open(0)
+    assert "25 %" in looker.tab.locator(f"{DIALOG} .mlt-lines").text_content()
+    folders.mask(folder / "cat 1_mask.png", size=(128, 96), rows=0.75)
+    looker.page.queue()
+    looker.until(lambda: "75 %" in looker.tab.locator(f"{DIALOG} .mlt-lines").text_content())
+    assert looker.page.problems == []
+
+
+def test_a_data_set_that_is_no_longer_open_says_what_to_do(page, looking):
+    looker = Looker(page)
+    page.evaluate("async graph => { await window.app.loadApiJson(graph, 'looking') }", looking())
+    page.evaluate(
+        """() => {
+            const node = window.app.graph.getNodeById(5)
+            node.properties.masked_lora_dataset = "0123456789abcdef0123"
+            node.onConfigure({})
+        }"""
+    )
+    looker.until(lambda: "Queue the graph" in page.page.locator(f"{BROWSER} .mlt-note").first.text_content())

@@ -1,0 +1,77 @@
+"""The pack in another language, in the real page: titles and widgets of nodes, and the panels."""
+
+import pytest
+
+from devtools.locales import ENGLISH, read_texts, translations
+
+LOCALE, VUE_NODES = "Comfy.Locale", "Comfy.VueNodes.Enabled"
+NODES = """() => window.app.graph.nodes.map(node => [node.type, {
+    title: node.getTitle(),
+    description: node.constructor.nodeData.description,
+    widgets: Object.fromEntries((node.widgets ?? []).filter(w => w.label).map(w => [w.name, w.label])),
+    inputs: Object.fromEntries((node.inputs ?? []).filter(s => !s.widget).map(s => [s.name, s.localized_name])),
+    outputs: node.outputs.filter(s => s.name !== s.type).map(s => s.localized_name),
+}])"""
+
+
+@pytest.fixture(params=[False, True], ids=["classic canvas", "Nodes 2.0"])
+def opened(request, page, comfy_server, train_graph, defaults):
+    """A function that opens the page in a language, with a graph of data set, browser and training."""
+    prompt = train_graph(name="in another language")
+    prompt["5"] = {"class_type": "MLT_InspectDataset", "inputs": defaults("MLT_InspectDataset", dataset=["2", 0])}
+
+    def open_in(language):
+        comfy_server.post("/settings", {LOCALE: language, VUE_NODES: request.param})
+        page.page.reload(wait_until="domcontentloaded")
+        page.open()
+        page.evaluate("async graph => { await window.app.loadApiJson(graph, 'languages') }", prompt)
+        page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        page.page.wait_for_selector(".mlt-panel")
+        page.page.wait_for_selector(".mlt-browser")
+        return page
+
+    yield open_in
+    comfy_server.post("/settings", {LOCALE: ENGLISH, VUE_NODES: False})
+
+
+def assert_nodes_read(page, language):
+    texts = read_texts(language, "nodeDefs.json")
+    shown = [(kind, told) for kind, told in page.evaluate(NODES) if kind.startswith("MLT_")]
+    assert {kind for kind, _ in shown} == {"MLT_LoadDataset", "MLT_CacheDataset", "MLT_InspectDataset", "MLT_TrainLoRA"}
+    for kind, told in shown:
+        assert told["title"] == texts[f"{kind}.display_name"]
+        assert told["description"] == texts[f"{kind}.description"]
+        for name, label in (told["widgets"] | told["inputs"]).items():
+            # Panels and the button after a seed are widgets without a text of ours.
+            assert label == texts.get(f"{kind}.inputs.{name}.name", label), f"{kind}.{name}"
+        names = {text for key, text in texts.items() if key.startswith(f"{kind}.outputs.") and key.endswith(".name")}
+        assert set(told["outputs"]) <= names, kind
+    labels = dict(shown)["MLT_LoadDataset"]["widgets"]
+    assert labels["trigger_word"] == texts["MLT_LoadDataset.inputs.trigger_word.name"]
+    assert dict(shown)["MLT_TrainLoRA"]["inputs"]["cache"] == texts["MLT_TrainLoRA.inputs.cache.name"]
+
+
+def assert_panels_read(page, language):
+    def text(key):
+        return read_texts(language, "main.json")[f"masked_lora.{key}"]
+
+    panel, browser = page.page.locator(".mlt-panel").first, page.page.locator(".mlt-browser").first
+    assert panel.get_attribute("aria-label") == text("runs.panel")
+    assert panel.get_by_role("button", name=text("runs.stop"), exact=True).count() == 1
+    assert text("runs.smoothing") in panel.text_content()
+    assert browser.get_attribute("aria-label") == text("dataset.title")
+    assert text("dataset.notYet") in browser.text_content()
+    assert browser.get_by_role("button", name=text("dataset.larger"), exact=True).count() == 1
+
+
+@pytest.mark.parametrize("language", translations())
+def test_nodes_and_panels_speak_the_page_s_language_and_english_again(opened, language):
+    page = opened(language)
+    # ComfyUI resets a language that it does not offer.
+    assert page.evaluate("id => window.app.extensionManager.setting.get(id)", LOCALE) == language
+    assert_nodes_read(page, language)
+    assert_panels_read(page, language)
+    page = opened(ENGLISH)
+    assert_nodes_read(page, ENGLISH)
+    assert_panels_read(page, ENGLISH)
+    assert page.problems == []

@@ -1,0 +1,199 @@
+"""A picture of each node between its neighbours, from the real page, for the help pages.
+
+`MASKLORA_UPDATE_PICTURES=1 python dev.py test tests/nodes/test_node_pictures.py`; look at them afterwards.
+"""
+
+import pytest
+
+from harness.help_pictures import build, offer_pictures, store, taking
+
+CUT = "astronaut.png"
+
+
+def load(x=40, y=60, **widgets):
+    return {"type": "MLT_LoadDataset", "at": [x, y], **widgets}
+
+
+def inspect(x, y=60, **widgets):
+    return {"type": "MLT_InspectDataset", "at": [x, y], "size": [420, 560]} | widgets
+
+
+def loaded(data):
+    nodes = {
+        "load": load(**data),
+        "images": {"type": "PreviewImage", "at": [460, 60], "size": [420, 250]},
+        "masks": {"type": "MaskPreview", "at": [460, 360], "size": [420, 250]},
+    }
+    return nodes, [["load", "images", "images", "images"], ["load", "masks", "masks", "mask"]]
+
+
+def handed_over(_):
+    nodes = {
+        "image": {"type": "LoadImage", "at": [40, 60], "size": [300, 330], "image": CUT},
+        "make": {"type": "MLT_DatasetFromImages", "at": [410, 60], "invert_masks": True, "trigger_word": "anna"},
+        "words": {
+            "type": "PrimitiveString",
+            "title": "Text",
+            "at": [40, 460],
+            "size": [300, 0],
+            "value": "a photo of anna",
+        },
+        "look": inspect(820, size=[420, 470]),
+    }
+    links = [
+        ["image", "IMAGE", "make", "images"],
+        ["image", "MASK", "make", "masks"],
+        ["words", "STRING", "make", "captions"],
+        ["make", "dataset", "look", "dataset"],
+    ]
+    return nodes, links
+
+
+def merged(data):
+    nodes = {
+        "first": load(**data),
+        "second": load(y=500, folder="masked-lora-demo/alpha", regularisation=True),
+        "merge": {"type": "MLT_MergeDatasets", "at": [450, 60], "weight_1": 1.0, "weight_2": 0.5},
+        "look": inspect(860),
+    }
+    links = [
+        ["first", "dataset", "merge", "dataset_1"],
+        ["second", "dataset", "merge", "dataset_2"],
+        ["merge", "dataset", "look", "dataset"],
+    ]
+    return nodes, links
+
+
+def transformed(data):
+    nodes = {
+        "load": load(**data),
+        "change": {"type": "MLT_TransformMasks", "at": [450, 60], "grow": 12, "feather": 6.0},
+        "look": inspect(860),
+    }
+    return nodes, [["load", "dataset", "change", "dataset"], ["change", "dataset", "look", "dataset"]]
+
+
+def refined(_):
+    nodes = {
+        "image": {"type": "LoadImage", "at": [40, 60], "size": [300, 330], "image": CUT},
+        "change": {"type": "MLT_RefineMask", "at": [410, 60], "invert": True, "grow": 4, "feather": 3.0},
+        "mask": {"type": "MaskPreview", "at": [820, 60], "size": [300, 330]},
+    }
+    return nodes, [["image", "MASK", "change", "mask"], ["change", "mask", "mask", "mask"]]
+
+
+def cached(data):
+    nodes = {
+        "load": load(**data),
+        "model": {"type": "CheckpointLoaderSimple", "at": [40, 480]},
+        "cache": {
+            "type": "MLT_CacheDataset",
+            "at": [450, 60],
+            "resolution": 128,
+            "bucket_step": 16,
+            "storage": "memory",
+        },
+        "report": {"type": "PreviewAny", "at": [860, 60], "size": [420, 330]},
+    }
+    links = [
+        ["load", "dataset", "cache", "dataset"],
+        ["model", "VAE", "cache", "vae"],
+        ["model", "CLIP", "cache", "clip"],
+        ["cache", "report", "report", "source"],
+    ]
+    return nodes, links
+
+
+def weighed(data):
+    nodes = {
+        "load": load(**data),
+        "loss": {"type": "MLT_MaskedLoss", "at": [40, 460], "preset": "masked lora"},
+        "report": {"type": "PreviewAny", "at": [450, 360], "size": [340, 240]},
+        "look": inspect(860, resolution=512, view="latent grid"),
+    }
+    links = [
+        ["load", "dataset", "look", "dataset"],
+        ["loss", "loss", "look", "loss"],
+        ["loss", "report", "report", "source"],
+    ]
+    return nodes, links
+
+
+GRAPHS = {
+    "MLT_LoadDataset": loaded,
+    "MLT_DatasetFromImages": handed_over,
+    "MLT_MergeDatasets": merged,
+    "MLT_TransformMasks": transformed,
+    "MLT_RefineMask": refined,
+    "MLT_CacheDataset": cached,
+    "MLT_MaskedLoss": weighed,
+}
+
+
+@taking
+@pytest.mark.parametrize("node_id", GRAPHS)
+def test_take_a_node_in_a_graph_that_has_run(demo_server, page, node_id):
+    data = offer_pictures(demo_server.base)
+    page.page.reload(wait_until="domcontentloaded")
+    page.open()
+    build(page, *GRAPHS[node_id](data))
+    page.queue()
+    if node_id == "MLT_MaskedLoss":
+        page.page.get_by_label("View", exact=True).select_option("latent grid")
+    store(page.graph_picture(), node_id)
+
+
+def trained():
+    """Every node of a training, its settings and its export."""
+    nodes = {
+        "model": {"type": "CheckpointLoaderSimple", "at": [40, 60]},
+        "load": load(y=220, folder="masked-lora-demo/alpha", trigger_word="zibble"),
+        "cache": {"type": "MLT_CacheDataset", "at": [440, 60], "resolution": 128, "bucket_step": 16},
+        "adapter": {"type": "MLT_Adapter", "at": [440, 390], "rank": 16, "alpha": 16.0},
+        "optimizer": {"type": "MLT_Optimizer", "at": [440, 680], "learning_rate": 0.001, "warmup_steps": 20},
+        "train": {"type": "MLT_TrainLoRA", "at": [840, 60], "size": [440, 700], "name": "zibble", "steps": 240},
+        "export": {"type": "MLT_ExportLoRA", "at": [1340, 60], "name": "zibble export", "trigger": "zibble"},
+    }
+    links = [
+        ["load", "dataset", "cache", "dataset"],
+        ["model", "VAE", "cache", "vae"],
+        ["model", "CLIP", "cache", "clip"],
+        ["model", "MODEL", "train", "model"],
+        ["cache", "cache", "train", "cache"],
+        ["adapter", "adapter", "train", "adapter"],
+        ["optimizer", "optimizer_settings", "train", "optimizer"],
+        ["train", "lora", "export", "lora"],
+    ]
+    return nodes, links
+
+
+@taking
+def test_take_a_training_and_its_settings(demo_server, page):
+    build(page, *trained())
+    with page.page.expect_response(lambda r: r.url.endswith("/prompt") and r.request.method == "POST") as caught:
+        page.evaluate("async () => { await window.app.queuePrompt(0, 1) }")
+    page.page.wait_for_function(
+        "() => Number(document.querySelector('.mlt-numbers')?.textContent.match(/step (\\d+)/)?.[1] ?? 0) > 150",
+        timeout=180_000,
+    )
+    store(page.graph_picture(types=["MLT_CacheDataset", "MLT_TrainLoRA"]), "MLT_TrainLoRA")
+    demo_server.wait(caught.value.json()["prompt_id"], timeout=300)
+    page.page.wait_for_timeout(2000)
+    store(page.graph_picture(types=["MLT_TrainLoRA", "MLT_ExportLoRA"]), "MLT_ExportLoRA")
+    for node_id in ("MLT_Adapter", "MLT_Optimizer"):
+        store(page.graph_picture(types=[node_id, "MLT_TrainLoRA"]), node_id)
+
+
+@taking
+@pytest.mark.parametrize(
+    "types",
+    [
+        ["MLT_LoadDataset", "MLT_GrabCutMasks", "MLT_SaveMasks"],
+        ["MLT_LoadDataset", "MLT_Florence2Sam2Masks", "MLT_InspectDataset"],
+    ],
+)
+def test_take_a_node_between_its_neighbours(demo_server, page, types):
+    nodes = {kind: {"type": kind, "at": [40 + 410 * i, 60]} for i, kind in enumerate(types)}
+    nodes[types[0]]["folder"] = "people and things"
+    build(page, nodes, [[types[i], "dataset", types[i + 1], "dataset"] for i in (0, 1)])
+    store(page.graph_picture(), next(kind for kind in types if kind in ("MLT_SaveMasks", "MLT_Florence2Sam2Masks")))

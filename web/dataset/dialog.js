@@ -1,0 +1,203 @@
+// The larger view of a data set: list, one picture large, its facts, the statistics of all.
+import { button, make, say } from "../page/elements.js";
+import { text } from "../page/strings.js";
+import { chooser, tintControls, viewButtons } from "./controls.js";
+import { facts } from "./facts.js";
+import { ThumbnailList } from "./list.js";
+import { keepLook, loadLook } from "./look.js";
+import { choose, counts, percent } from "./rows.js";
+import { statistics } from "./statistics.js";
+import { LARGE_VIEWS, Viewer } from "./viewer.js";
+
+const TILE = 120;
+const THUMBNAIL_VIEWS = new Set(["overlay", "mask", "cut-out", "latent grid", "picture"]);
+
+/** What a thumbnail shows while the large picture shows `view`. */
+export function thumbnailLook(look) {
+  return { ...look, view: THUMBNAIL_VIEWS.has(look.view) ? look.view : "picture", side: 192 };
+}
+
+export class DatasetDialog {
+  /**
+   * @param {{source: DatasetSource, index: number, edit?: (detail, source) => Promise<void>}} options index: the picture
+   *   to begin with; edit opens the mask editor.
+   */
+  constructor({ source, index = 0, edit = null }) {
+    Object.assign(this, { source, edit });
+    this.look = loadLook(LARGE_VIEWS);
+    this.index = index;
+    this.viewer = new Viewer(source);
+    this.list = new ThumbnailList({
+      wanted: TILE,
+      picture: (row) => this.source.thumbnail(row, thumbnailLook(this.look)),
+      onOpen: (row) => this.go(row.index),
+      onChoose: (row) => this.go(row.index),
+    });
+    this.element = this.build();
+    this.leave = source.listen(() => this.update());
+    this.element.addEventListener("close", () => this.close());
+    this.element.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  open() {
+    document.body.append(this.element);
+    this.element.showModal();
+    this.update();
+    this.list.element.focus();
+    return this;
+  }
+
+  close() {
+    this.leave();
+    this.list.destroy();
+    this.viewer.destroy();
+    this.element.remove();
+  }
+
+  build() {
+    this.title = make("strong", { className: "mlt-title" });
+    this.state = make("span", { className: "mlt-note", role: "status" });
+    this.stats = make("div", { className: "mlt-stats", hidden: true });
+    this.statsButton = button(text("dataset.statistics"), text("dataset.statisticsHint"), () => this.toggleStatistics());
+    this.statsButton.setAttribute("aria-pressed", "false");
+    this.facts = make("div", { className: "mlt-facts" });
+    this.views = viewButtons(LARGE_VIEWS, this.look.view, (view) => this.setLook({ view }));
+    this.chooser = chooser(() => this.filter());
+    const close = button(text("dataset.close"), `${text("dataset.close")} (Esc)`, () => this.element.close());
+    return make(
+      "dialog",
+      { className: "mlt mlt-dialog", "aria-label": text("dataset.title") },
+      make("div", { className: "mlt-row mlt-dialog-head" }, this.title, this.state, this.statsButton, close),
+      make(
+        "div",
+        { className: "mlt-dialog-body" },
+        make("div", { className: "mlt-dialog-list" }, this.chooser.element, this.list.element),
+        make(
+          "div",
+          { className: "mlt-dialog-picture" },
+          make("div", { className: "mlt-row" }, this.views.element, tintControls(this.look, (part) => this.setLook(part))),
+          this.viewer.element,
+        ),
+        make("aside", { className: "mlt-dialog-facts", "aria-label": text("dataset.facts") }, this.facts, this.actions(), this.stats),
+      ),
+    );
+  }
+
+  actions() {
+    this.editButton = button(text("dataset.edit"), text("dataset.editHint"), () => this.openEditor());
+    this.editButton.hidden = !this.edit;
+    return make(
+      "div",
+      { className: "mlt-row" },
+      button(text("dataset.previous"), text("dataset.previousHint"), () => this.step(-1)),
+      button(text("dataset.next"), text("dataset.nextHint"), () => this.step(1)),
+      this.editButton,
+    );
+  }
+
+  update() {
+    const { source } = this;
+    say(this.title, text("dataset.count", { count: source.facts?.count ?? 0 }));
+    say(this.state, this.words());
+    if (!source.rows.length) return;
+    if (this.version !== source.rows) {
+      this.version = source.rows;
+      this.index = Math.min(this.index, source.rows.length - 1);
+      this.chooser.count(counts(source.rows));
+      this.filter();
+      this.showPicture();
+      if (!this.stats.hidden) this.fillStatistics();
+    }
+  }
+
+  words() {
+    const { source } = this;
+    if (source.problem) return source.problem;
+    if (source.measuring) return text("dataset.measuring", { done: source.facts.measured, count: source.facts.count });
+    if (source.facts?.transform) return text("dataset.tryingOut");
+    return source.facts && !source.facts.cached ? text("dataset.withoutCache") : "";
+  }
+
+  filter() {
+    const rows = choose(this.source.rows, this.chooser.state);
+    this.list.show(rows);
+    this.list.select(this.index);
+  }
+
+  go(index) {
+    if (index === this.index) return;
+    this.index = index;
+    this.list.select(index);
+    this.showPicture();
+  }
+
+  step(by) {
+    const { rows } = this.list;
+    if (!rows.length) return;
+    const at = rows.findIndex((row) => row.index === this.index);
+    this.go(rows[(at + by + rows.length) % rows.length].index);
+  }
+
+  setLook(part) {
+    this.look = { ...this.look, ...part };
+    keepLook(this.look);
+    clearTimeout(this.thumbnails);
+    this.thumbnails = setTimeout(() => this.list.refresh(), 200);
+    this.viewer.show(this.index, this.look);
+  }
+
+  async showPicture() {
+    const { index } = this;
+    this.viewer.show(index, this.look);
+    try {
+      const detail = await this.source.detail(index);
+      if (index !== this.index) return;
+      this.detail = detail;
+      const row = this.source.rows[index];
+      this.facts.replaceChildren(
+        ...facts(detail, row, percent, {
+          onInfill: (infill) => {
+            this.look = { ...this.look, infill };
+            this.views.press("infill");
+          },
+        }),
+      );
+    } catch (error) {
+      say(this.state, error.message);
+    }
+  }
+
+  async openEditor() {
+    if (!this.detail || !this.edit) return;
+    await this.edit(this.detail, this.source);
+    await this.source.refresh();
+    this.editButton.focus();
+  }
+
+  toggleStatistics() {
+    this.stats.hidden = !this.stats.hidden;
+    this.statsButton.setAttribute("aria-pressed", String(!this.stats.hidden));
+    if (!this.stats.hidden) this.fillStatistics();
+  }
+
+  fillStatistics() {
+    this.stats.replaceChildren(statistics(this.source.rows, this.source.facts));
+  }
+
+  key(event) {
+    if (event.key === "Escape" || event.ctrlKey || event.metaKey || event.altKey) return;
+    // What is typed here is meant for the dialog, not for the graph behind it.
+    event.stopPropagation();
+    const field = event.target.closest("input:not([type=range]):not([type=color]), select, textarea");
+    const view = LARGE_VIEWS[Number(event.key) - 1];
+    if (field) return;
+    if (view) this.views.press(view);
+    else if (event.key === "n" || event.key === ".") this.step(1);
+    else if (event.key === "p" || event.key === ",") this.step(-1);
+    else if (event.key === "e") this.openEditor();
+    else if (event.key === "s") this.toggleStatistics();
+    else if (event.key === "/") this.chooser.search.focus();
+    else return;
+    event.preventDefault();
+  }
+}

@@ -1,0 +1,28 @@
+// A question in a dialog of its own, over the editor: the answer is the name of the chosen button.
+import { button, make } from "../page/elements.js";
+
+/** @param {[string, string][]} choices name and label; Escape means the last one. */
+export function ask(parent, words, choices) {
+  return new Promise((resolve) => {
+    let chosen = choices[choices.length - 1][0];
+    const message = make("p", {}, words);
+    const dialog = make("dialog", { className: "mlt mlt-ask", role: "alertdialog", "aria-label": words });
+    const buttons = choices.map(([name, label]) =>
+      button(label, label, () => {
+        chosen = name;
+        dialog.close();
+      }),
+    );
+    dialog.append(message, make("div", { className: "mlt-row" }, ...buttons));
+    dialog.addEventListener("keydown", (event) => event.stopPropagation());
+    dialog.addEventListener("cancel", (event) => event.stopPropagation());
+    dialog.addEventListener("close", (event) => {
+      event.stopPropagation();
+      dialog.remove();
+      resolve(chosen);
+    });
+    parent.append(dialog);
+    dialog.showModal();
+    buttons[0].focus();
+  });
+}

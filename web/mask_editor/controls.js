@@ -1,0 +1,143 @@
+// The editor's buttons and settings.
+import { button, make } from "../page/elements.js";
+import { text } from "../page/strings.js";
+import { COMBINES } from "./document.js";
+import { SHORTCUTS } from "./keys.js";
+import { MOST_SIZE } from "./settings.js";
+import { REGION_TOOLS, TOOLS } from "./tools.js";
+import { VIEWS } from "./view.js";
+
+const KEYS = new Map(SHORTCUTS.flatMap(([, actions]) => actions.map(([action, keys]) => [action, keys[0]])));
+const MAC = typeof navigator === "object" && /mac/i.test(navigator.platform ?? "");
+
+/** A key as it is written on it. */
+export function keyName(key) {
+  const parts = key.split("+").filter(Boolean);
+  if (!parts.length) return "+";
+  return parts.map((part) => ({ mod: MAC ? "⌘" : "Ctrl", shift: "Shift", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" })[part] ?? (part.length === 1 ? part.toUpperCase() : part)).join("+");
+}
+
+export class Controls {
+  /** @param session settings, canSelect, set(part), do(action, …). */
+  constructor(session) {
+    this.session = session;
+    this.tools = new Map();
+    this.views = new Map();
+    this.fields = [];
+    this.toolbar = make("div", { className: "mlt-editor-tools", role: "toolbar", "aria-label": text("editor.tools"), ariaOrientation: "vertical" });
+    for (const tool of TOOLS) this.toolbar.append(this.toggle(this.tools, tool, () => session.do(tool)));
+    this.tools.get("select").hidden = !session.canSelect;
+    this.undo = this.action("undo");
+    this.redo = this.action("redo");
+    this.save = this.action("save");
+    this.options = make("div", { className: "mlt-editor-options", role: "group", "aria-label": text("editor.options") }, ...this.groups());
+    this.head = make("div", { className: "mlt-row" }, this.undo, this.redo, this.action("previous"), this.action("help"), this.save, this.action("close"));
+    this.update();
+  }
+
+  action(name) {
+    const key = KEYS.get(name);
+    const hint = text(`editor.hint.${name}`);
+    const made = button(text(`editor.action.${name}`), key ? `${hint} (${keyName(key)})` : hint, () => this.session.do(name));
+    if (key) made.setAttribute("aria-keyshortcuts", keyName(key));
+    return made;
+  }
+
+  toggle(group, name, onclick) {
+    const made = this.action(name);
+    made.onclick = onclick;
+    group.set(name, made);
+    return made;
+  }
+
+  groups() {
+    const look = make("div", { className: "mlt-row" });
+    for (const view of VIEWS) look.append(this.toggle(this.views, view, () => this.session.do(view)));
+    const brush = [this.range("size", 1, MOST_SIZE, "px"), this.range("hardness", 0, 100, "%"), this.range("opacity", 1, 100, "%"), this.check("pressure")];
+    this.brush = this.group("brush", ...brush);
+    this.region = this.group("region", this.select("combine", COMBINES));
+    this.colour = this.group("fill", this.range("tolerance", 0, 255, ""), this.check("contiguous"));
+    return [
+      this.brush,
+      this.region,
+      this.colour,
+      this.group("mask", make("div", { className: "mlt-row" }, this.action("invert")), this.range("radius", 1, 100, "px"), this.row("grow", "shrink"), this.range("softness", 1, 100, "px"), this.row("feather"), this.row("learnAll", "ignoreAll")),
+      this.group("view", look, this.select("tints", ["ignored", "learned"]), this.colourField(), this.range("tint", 0, 100, "%"), this.row("zoomIn", "zoomOut", "fit")),
+    ];
+  }
+
+  row(...names) {
+    return make("div", { className: "mlt-row" }, ...names.map((name) => this.action(name)));
+  }
+
+  group(name, ...content) {
+    return make("fieldset", { className: "mlt-editor-group" }, make("legend", {}, text(`editor.group.${name}`)), ...content);
+  }
+
+  field(name, input, shown) {
+    this.fields.push(() => shown(this.session.settings[name]));
+    return make("label", { className: "mlt-editor-field", title: text(`editor.settingHint.${name}`) }, make("span", {}, text(`editor.setting.${name}`)), input);
+  }
+
+  /** A slider and the number beside it, which can be typed as well; the size's slider is finer for small ones. */
+  range(name, min, max, unit) {
+    const bent = max > 1000;
+    const there = (value) => (bent ? Math.sqrt(value) : value);
+    const back = (value) => (bent ? Math.round(value * value) : value);
+    const slider = make("input", { type: "range", min: there(min), max: there(max), step: bent ? 0.01 : 1, "aria-label": text(`editor.setting.${name}`) });
+    const number = make("input", { type: "number", className: "mlt-field", min, max, step: 1, "aria-label": `${text(`editor.setting.${name}`)} ${unit}` });
+    const take = (value) => this.session.set({ [name]: Math.min(max, Math.max(min, Math.round(Number(value) || min))) });
+    slider.oninput = () => take(back(Number(slider.value)));
+    number.onchange = () => take(number.value);
+    return this.field(name, make("span", { className: "mlt-editor-range" }, slider, number, make("span", { className: "mlt-note" }, unit)), (value) => {
+      slider.value = there(value);
+      number.value = value;
+    });
+  }
+
+  check(name) {
+    const box = make("input", { type: "checkbox" });
+    box.onchange = () => this.session.set({ [name]: box.checked });
+    return this.field(name, box, (value) => (box.checked = value));
+  }
+
+  select(name, values) {
+    const list = make("select", { className: "mlt-field" }, ...values.map((value) => make("option", { value }, text(`editor.choice.${value}`))));
+    list.onchange = () => this.session.set({ [name]: list.value });
+    return this.field(name, list, (value) => (list.value = value));
+  }
+
+  colourField() {
+    const colour = make("input", { type: "color" });
+    colour.oninput = () => this.session.set({ colour: colour.value });
+    return this.field("colour", colour, (value) => (colour.value = value));
+  }
+
+  /** Shows how things are. */
+  update() {
+    const { session } = this;
+    for (const [name, one] of this.tools) one.setAttribute("aria-pressed", String(name === session.tool));
+    for (const [name, one] of this.views) one.setAttribute("aria-pressed", String(name === session.settings.view));
+    for (const show of this.fields) show();
+    this.brush.hidden = !["brush", "eraser"].includes(session.tool);
+    this.region.hidden = !REGION_TOOLS.includes(session.tool);
+    this.colour.hidden = session.tool !== "fill";
+    this.undo.disabled = !session.mask?.history.canUndo;
+    this.redo.disabled = !session.mask?.history.canRedo;
+    this.save.disabled = !session.mask?.unsaved;
+  }
+}
+
+/** The short cuts, as a list for a person. */
+export function shortcutList() {
+  const groups = SHORTCUTS.map(([group, actions]) =>
+    make(
+      "section",
+      {},
+      make("h3", {}, text(`editor.group.${group}`)),
+      make("dl", {}, ...actions.flatMap(([action, keys]) => [make("dt", {}, ...keys.map((key) => make("kbd", {}, keyName(key)))), make("dd", {}, text(`editor.action.${action}`))])),
+    ),
+  );
+  const more = text("editor.more").split("\n").map((line) => make("li", {}, line));
+  return make("div", { className: "mlt-editor-help" }, ...groups, make("section", {}, make("h3", {}, text("editor.group.pointer")), make("ul", {}, ...more)));
+}
