@@ -82,10 +82,19 @@ def write_text_atomically(path: Path, text: str) -> None:
     Raises:
         RunError: the folder cannot be written, or the disk is full.
     """
+    write_bytes_atomically(path, text.encode("utf-8"))
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Replace a file's content, as `write_text_atomically`.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

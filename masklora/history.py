@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from .run import FINGERPRINT_LETTERS, safe_name
+from .run_graph import has_graph
+from .run_record import has_record
+from .samples import SampleFolder
 
 CURVES = ("loss", "inside", "outside", "prior", "drift", "preservation", "learning_rate", "validation")
 MOST_POINTS = 2000
@@ -34,6 +37,9 @@ class PastRun:
         started: when the folder was made, in seconds since 1970.
         summary: of a run that has ended, else empty.
         checkpoints: steps with a checkpoint, oldest first.
+        pictures: how many sample pictures there are.
+        graph: whether the graph that queued it is kept.
+        exportable: whether LoRA files can be written from its checkpoints.
     """
 
     id: str
@@ -44,6 +50,9 @@ class PastRun:
     started: float
     summary: dict[str, Any]
     checkpoints: list[int]
+    pictures: int
+    graph: bool
+    exportable: bool
 
 
 def run_id(folder: Path) -> str:
@@ -101,6 +110,9 @@ def read_run(folder: Path) -> PastRun:
         started=started,
         summary=(ended or {}).get("summary") or {},
         checkpoints=sorted(int(text) for text in found if text.isdecimal()),
+        pictures=sum(map(len, SampleFolder(folder).pictures().values())),
+        graph=has_graph(folder),
+        exportable=has_record(folder),
     )
 
 

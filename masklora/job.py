@@ -16,6 +16,8 @@ from .errors import ConfigError
 from .feed import CacheLike
 from .flow import Schedule, timestep_weights
 from .metrics import StepReport
+from .objective_view import Seen, false_colours
+from .samples import Sampler
 from .tokens import TokenModel, parse_routes, resolve_routes
 
 # Takes a keyword `tokens` too, where the job says what of the model's tokens can be planned.
@@ -48,6 +50,8 @@ class TrainJob:
         set_training: called with False around validation, then with True; for dropout.
         without_adapter: the context in which `denoise` is the base model's.
         tokens: what planning with the model's tokens must know; None where no setting acts on tokens.
+        sampler: draws sample pictures; None for none.
+        preview: a latent (C, [F,] h, w) of the model's space to about its colours, (h, w, 3) in 0..1.
     """
 
     denoise: Denoise
@@ -69,6 +73,8 @@ class TrainJob:
     set_training: Callable[[bool], None] = lambda on: None
     without_adapter: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     tokens: TokenModel | None = None
+    sampler: Sampler | None = None
+    preview: Callable[[Tensor], Tensor] = false_colours
 
 
 class Hooks:
@@ -93,11 +99,24 @@ class Hooks:
         """Whether to write a checkpoint now; True once for each wish. Asked between steps and while waiting."""
         return False
 
+    def should_sample(self) -> bool:
+        """Whether to draw sample pictures now; True once for each wish. Asked where `should_save` is."""
+        return False
+
+    def on_job(self, job: TrainJob) -> None:
+        """What is about to be trained; called before anything else."""
+
     def on_run(self, folder: Path, *, step: int, total: int) -> None:
         """The run's folder is known: training goes on after `step`, or is over if that is `total`."""
 
     def after_step(self, step: int) -> None:
-        """Called between steps, when the weights are whole: the place for sample pictures."""
+        """Called between steps, when the weights are whole."""
+
+    def on_seen(self, seen: Seen) -> None:
+        """What the loss saw of the first sample of the step in progress; its tensors are on the device."""
+
+    def on_drawing(self, step: int, *, done: int, count: int) -> None:
+        """Of the `count` sample pictures after `step`, `done` are there."""
 
     def on_step(self, report: StepReport) -> None:
         """A step's numbers; on a GPU they arrive in groups, up to a quarter of a second late."""

@@ -17,6 +17,7 @@ from .flow import Schedule, add_noise, make_noise, sample_timesteps, target, tim
 from .job import TrainJob
 from .losses import masked_objective, preservation_term
 from .masks import cell_weights
+from .objective_view import Seen
 from .prior import Prior, prior_factors, prior_gate, prior_runs, prior_weights
 from .token_planner import TokenPlanner
 from .tokens import TokenPlan
@@ -55,6 +56,7 @@ class Objective:
         """Holds the job's schedule on its device; `feed` and `tell` are for planning the job's tokens."""
         self.job = job
         self.planner = TokenPlanner(job.tokens, feed=feed, tell=tell)
+        self.seen: Seen | None = None
         table = job.schedule.alphas_cumprod
         self.schedule: Schedule = dataclasses.replace(
             job.schedule, alphas_cumprod=None if table is None else table.to(job.device)
@@ -82,6 +84,7 @@ class Objective:
             progress: share of the run that is done, in [0, 1).
         """
         noised = self._noise(batch, loss, generator, progress=progress)
+        self.seen = Seen(batch.names[0], batch.latents[0], noised.w[0, 0])
         parts: list[Term] = [
             functools.partial(self._masked, batch, noised, loss, number=number, progress=progress),
         ]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from . import optim
+from .chance import mix, own_global_random, seed_global_random
 from .data.batches import BatchPlan, Draw, split_entries
 from .errors import NonFiniteLossError, RunError
 from .feed import Feed
@@ -25,6 +26,7 @@ from .metrics import MetricBuffer, StepFacts, StepReport, step_row, summarise
 from .objective import Objective
 from .prior import preservation_runs
 from .run import Checkpoint, Run
+from .samples import Sampling
 
 VALIDATION_DRAWS = 16
 # About as many halvings as a gradient scaler can need.
@@ -54,7 +56,7 @@ def train(job: TrainJob, *, run: Run, hooks: Hooks | None = None) -> TrainResult
         RunError: the run folder cannot be written.
         BaseException: whatever a hook or the model raised, after a resumable checkpoint was written.
     """
-    with torch.inference_mode(False), torch.enable_grad(), _own_global_random(job.device):
+    with torch.inference_mode(False), torch.enable_grad(), own_global_random(job.device):
         return _Session(job, run, hooks or Hooks()).result()
 
 
@@ -62,6 +64,7 @@ class _Session:
     def __init__(self, job: TrainJob, run: Run, hooks: Hooks) -> None:
         self.job, self.run, self.hooks = job, run, hooks
         check_job(job)
+        hooks.on_job(job)
         settings = job.train
         entries = job.cache.entries
         share = settings.validation_share if settings.validate_every > 0 else 0.0
@@ -82,6 +85,7 @@ class _Session:
             device=job.device,
         )
         self.objective = Objective(job, feed=self.feed, tell=hooks.on_message)
+        self.sampling = Sampling(job.sampler, hooks=hooks, set_training=job.set_training)
         self.params = list(job.params.values())
         rate = optim.resolve_learning_rate(job.optim, default=job.default_learning_rate)
         groups = optim.parameter_groups(job.params, job.optim, learning_rate=rate)
@@ -115,6 +119,7 @@ class _Session:
         self.run.clear_result()
         self.run.start_metrics(self.step)
         self.hooks.on_run(self.run.folder, step=self.step, total=self.total)
+        self.sampling.start(self.run.folder, step=self.step)
         self.job.set_training(True)
         try:
             completed = self._loop()
@@ -173,9 +178,11 @@ class _Session:
             asked = self.hooks.should_save()
             if asked or better or last or (settings.save_every > 0 and self.step % settings.save_every == 0):
                 self._save(best=better)
+            self._sample()
             self.hooks.after_step(self.step)
         if self.step > self.saved_step:
             self._save()
+        self._sample(ended=True)
         return self.step >= self.total
 
     def _take_step(self) -> None:
@@ -184,7 +191,7 @@ class _Session:
         settings, loss = self.job.train, self.job.loss
         for micro in range(self.accumulation):
             number = self.step * self.accumulation + micro
-            _seed_global_random(self.job.device, _mix(settings.seed, number))
+            seed_global_random(self.job.device, mix(settings.seed, number))
             plain = preservation_runs(loss, seed=settings.seed, number=number)
             batch = self.feed.make(self.plan.batch(number), plain=plain)
             values, part = [], {}
@@ -200,6 +207,8 @@ class _Session:
             losses.append(torch.stack(values).sum())
             parts.append(part)
             names += batch.names
+            if micro == 0 and self.objective.seen is not None:
+                self.hooks.on_seen(self.objective.seen)
         norm = self._clip()
         row = step_row(losses, parts, norm)
         self.gate.observe(row[0], *([] if self.scaler else [norm]))
@@ -241,6 +250,7 @@ class _Session:
             self.hooks.check_cancel()
             if self.hooks.should_save() and self.step > self.saved_step:
                 self._save()
+            self._sample()
         self.buffer.restart_clock()
 
     def _flush(self, *, quiet: bool = False) -> None:
@@ -279,7 +289,7 @@ class _Session:
             return False
         self._flush()
         loss = dataclasses.replace(self.job.loss, mask_probability=1.0, edge_jitter=0.0, prior_weight=0.0, routes="")
-        generator = torch.Generator(device=self.job.device).manual_seed(_mix(self.job.train.seed + VALIDATION_SALT, 0))
+        generator = torch.Generator(device=self.job.device).manual_seed(mix(self.job.train.seed + VALIDATION_SALT, 0))
         total, count = 0.0, 0
         self.job.set_training(False)
         try:
@@ -312,6 +322,14 @@ class _Session:
             draws = [Draw(index, 0, 0 if entries[index].text_keys else -1) for index in members * rounds]
             for start in range(0, len(draws), size):
                 yield draws[start : start + size]
+
+    def _sample(self, *, ended: bool = False) -> None:
+        if not self.sampling.due(self.step, ended=ended):
+            return
+        self._flush()
+        with self._wearing(self._result_weights()):
+            self.sampling.draw(self.step)
+        self.buffer.restart_clock()
 
     def _result_weights(self) -> dict[str, Tensor]:
         return optim.result_weights(self.job.params, self.optimizer, self.ema)
@@ -369,25 +387,5 @@ class _Session:
             self.run.messages.append(f"No checkpoint could be written after the interruption: {error}")
 
 
-def _mix(seed: int, number: int) -> int:
-    return (seed * 0x9E3779B97F4A7C15 + (number + 1) * 0xBF58476D1CE4E5B9) % 2**63
-
-
 def _finite(value: float | None) -> bool:
     return value is not None and abs(value) != float("inf") and value == value
-
-
-def _seed_global_random(device: torch.device, seed: int) -> None:
-    # torch.manual_seed visits every backend, which costs milliseconds, and queues calls for absent ones.
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
-    elif device.type == "mps":
-        torch.mps.manual_seed(seed)
-
-
-@contextlib.contextmanager
-def _own_global_random(device: torch.device) -> Iterator[None]:
-    index = device.index if device.index is not None else 0
-    with torch.random.fork_rng(devices=[index] if device.type == "cuda" else []):
-        yield

@@ -10,6 +10,7 @@ from .inspect import InspectDataset
 from .loss import MaskedLoss
 from .mask_generators import ColorMasks, GrabCutMasks, RandomMasks, ShapeMasks
 from .masks import RefineMask, TransformMasks
+from .samples import Samples
 from .save import SaveMasks
 from .settings import Adapter, Optimizer
 from .subject_masks import SubjectMasks
@@ -36,6 +37,7 @@ NODES = [
     MaskedLoss,
     Adapter,
     Optimizer,
+    Samples,
     TrainLoRA,
     ExportLoRA,
 ]

@@ -21,7 +21,7 @@ from ..masklora.host.exporting import LoraTensors, apply_lora, export_once
 from ..masklora.host.outputs import lora_path, runs_folder
 from ..masklora.host.train_hooks import NodeHooks
 from ..masklora.host.training import Request, train_lora
-from .types import MLT_ADAPTER, MLT_CACHE, MLT_LOSS, MLT_OPTIMIZER, TRAIN_CATEGORY, advanced
+from .types import MLT_ADAPTER, MLT_CACHE, MLT_LOSS, MLT_OPTIMIZER, MLT_SAMPLES, TRAIN_CATEGORY, advanced
 
 _D = TrainSettings()
 
@@ -41,7 +41,7 @@ class TrainLoRA(io.ComfyNode):
                 "leaves a checkpoint, and queueing the same graph again goes on from there."
             ),
             is_output_node=True,
-            inputs=[*_sockets(), *_widgets(), *advanced(_advanced())],
+            inputs=[*_sockets(), *_widgets(), *advanced([*_advanced(), _samples()])],
             outputs=[
                 io.Custom("LORA_MODEL").Output(
                     "lora", tooltip="The LoRA's tensors, for Export Masked LoRA or core's Save LoRA."
@@ -51,7 +51,7 @@ class TrainLoRA(io.ComfyNode):
                 io.Int.Output("steps_done", tooltip="Finished optimizer steps, 1 or more."),
                 io.String.Output("path", tooltip="Absolute path of the LoRA file that was written."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -62,7 +62,7 @@ class TrainLoRA(io.ComfyNode):
     @classmethod
     def execute(cls, model, cache, **values) -> io.NodeOutput:
         """Train, resume or load; then write the file once."""
-        sockets = {k: values.pop(k, None) for k in ("loss", "adapter", "optimizer")}
+        sockets = {k: values.pop(k, None) for k in ("loss", "adapter", "optimizer", "samples")}
         rate = values.pop("learning_rate")
         settings = TrainSettings(**values)
         destination = lora_path(settings.name)
@@ -79,8 +79,10 @@ class TrainLoRA(io.ComfyNode):
             optimizer=optimizer,
             train=settings,
             start_from=_start_file(adapter),
+            samples=sockets["samples"],
         )
-        with NodeHooks(settings.steps, node_id=cls.hidden.unique_id) as hooks:
+        hooks = NodeHooks(settings.steps, node_id=cls.hidden.unique_id, graph=_graph(cls.hidden))
+        with hooks:
             trained = train_lora(request, runs=runs_folder(), hooks=hooks, report=lambda t: _tell(hooks, lines, t))
             lora = LoraTensors(trained)
             path = export_once(lora, destination, ExportSettings())
@@ -99,6 +101,15 @@ class TrainLoRA(io.ComfyNode):
 def _tell(hooks: NodeHooks, lines: list[str], text: str) -> None:
     lines.append(text)
     hooks.on_plan(text)
+
+
+def _graph(hidden) -> dict:
+    """What the page needs to open this run's graph again."""
+    page = hidden.extra_pnginfo if isinstance(hidden.extra_pnginfo, dict) else {}
+    # ComfyUI notes in the prompt what has changed.
+    nodes = (hidden.prompt or {}).items()
+    prompt = {name: {k: v for k, v in node.items() if k != "is_changed"} for name, node in nodes}
+    return {"prompt": prompt, "workflow": page.get("workflow"), "node": hidden.unique_id}
 
 
 def _start_file(adapter: AdapterSettings) -> Path | None:
@@ -125,6 +136,11 @@ def _sockets() -> list:
         MLT_ADAPTER.Input("adapter", optional=True, tooltip="From Adapter. Without it: LoRA, the family's own rank."),
         MLT_OPTIMIZER.Input("optimizer", optional=True, tooltip="From Optimizer. Without it: AdamW, constant rate."),
     ]
+
+
+def _samples():
+    # Last, because saved workflows know the others by their place.
+    return MLT_SAMPLES.Input("samples", tooltip="From Sample Pictures: prompts that are drawn during the training.")
 
 
 def _widgets() -> list:

@@ -9,6 +9,7 @@ MLT_CACHE = io.Custom("MLT_CACHE")
 MLT_LOSS = io.Custom("MLT_LOSS")
 MLT_ADAPTER = io.Custom("MLT_ADAPTER")
 MLT_OPTIMIZER = io.Custom("MLT_OPTIMIZER")
+MLT_SAMPLES = io.Custom("MLT_SAMPLES")
 
 ROOT_CATEGORY = "masked lora"
 DATA_CATEGORY = f"{ROOT_CATEGORY}/data"

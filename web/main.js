@@ -12,7 +12,10 @@ import { RunStore } from "./runs/store.js";
 
 // By then a workflow that is being loaded has given its nodes their sizes.
 const SETTLED_MS = 150;
-const STYLES = ["vendor/uplot/uPlot.min.css", "page/page.css", "runs/panel.css", "dataset/dataset.css", "mask_editor/editor.css"];
+const STYLES = [
+  "vendor/uplot/uPlot.min.css", "page/page.css", "runs/panel.css", "runs/gallery.css", "dataset/dataset.css",
+  "mask_editor/editor.css",
+];
 
 let store = null;
 
@@ -28,6 +31,13 @@ function editMask({ index, name, size }, source) {
   return openEditor({ api, dataset: source.id, picture: index, name, size, canSelect, onSaved: () => source.refresh() });
 }
 
+// How a run's graph comes back into the page; each opens as a workflow of its own.
+const graphs = {
+  open: ({ workflow, prompt }, name) =>
+    workflow ? app.loadGraphData(workflow, true, true, name) : app.loadApiJson(prompt, name),
+  queue: () => app.queuePrompt(0, 1),
+};
+
 app.registerExtension({
   name: "masked_lora",
   async init() {
@@ -37,7 +47,7 @@ app.registerExtension({
     useTexts(await answer.json(), app.extensionManager.setting.get("Comfy.Locale") ?? navigator.language.split("-")[0]);
   },
   setup() {
-    app.extensionManager.registerSidebarTab(sidebarTab(runs));
+    app.extensionManager.registerSidebarTab(sidebarTab(runs, graphs));
   },
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith("MLT_")) return;

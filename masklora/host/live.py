@@ -16,24 +16,37 @@ from typing import Any
 from server import PromptServer
 
 from ..history import run_id, run_name, thin
+from ..job import TrainJob
+from ..objective_view import Seen
+from ..samples import SampleFolder
+from .memory import memory_use
 
 EVENT = "masked_lora.progress"
 # A browser need not hear more often.
 INTERVAL = 0.1
 MOST_ROWS = 200
-ACTIONS = ("stop", "save", "pause", "resume")
+ACTIONS = ("stop", "save", "sample", "pause", "resume")
+MEMORY_INTERVAL = 1.0
 
 
 class LiveRun:
     """One run while it is trained."""
 
-    def __init__(self, folder: Path, *, node_id: str | None, step: int, total: int) -> None:
-        """The run in `folder`, trained by node `node_id`, at `step` of `total`."""
+    def __init__(self, folder: Path, job: TrainJob, *, node_id: str | None, step: int, total: int) -> None:
+        """The run in `folder`, which trains `job` by node `node_id`, at `step` of `total`."""
         self.id, self.name, self.node_id = run_id(folder), run_name(folder), node_id
+        self.preview, self.device = job.preview, job.device
+        self.can_sample = job.sampler is not None
+        self.pictures = sum(map(len, SampleFolder(folder).pictures().values()))
+        self.seen: Seen | None = None
+        self.names: tuple[str, ...] = ()
+        self._drawing: dict[str, int] | None = None
+        self._memory: dict[str, Any] | None = None
+        self._measured = float("-inf")
         self.step, self.total, self.rate = step, total, 0.0
-        self._stop, self._save, self._pause = (threading.Event() for _ in range(3))
+        self._stop, self._save, self._sample, self._pause = (threading.Event() for _ in range(4))
         self._rows: list[dict[str, Any]] = []
-        self._told: tuple[str, int] | None = None
+        self._told: tuple[Any, ...] | None = None
         self._sent = float("-inf")
         self._end: str | None = None
 
@@ -45,6 +58,8 @@ class LiveRun:
             self._stop.set()
         elif action == "save":
             self._save.set()
+        elif action == "sample":
+            self._sample.set()
         elif action == "pause":
             self._pause.set()
         else:
@@ -62,6 +77,12 @@ class LiveRun:
         """Whether to write a checkpoint; the wish is fulfilled with it."""
         wished = self._save.is_set()
         self._save.clear()
+        return wished
+
+    def should_sample(self) -> bool:
+        """Whether to draw sample pictures; the wish is fulfilled with them."""
+        wished = self._sample.is_set()
+        self._sample.clear()
         return wished
 
     # -------------------------------------------------------------- numbers
@@ -83,7 +104,25 @@ class LiveRun:
             "step": self.step,
             "total": self.total,
             "steps_per_second": self.rate,
+            "memory": self.memory(),
+            "can_sample": self.can_sample,
+            "pictures": self.pictures,
+            "drawing": self._drawing,
+            "names": self.names,
         }
+
+    def memory(self) -> dict[str, Any] | None:
+        """Memory in use, measured at most once a second; nothing of a run that has ended."""
+        now = time.monotonic()
+        if self._end is None and now - self._measured >= MEMORY_INTERVAL:
+            self._measured, self._memory = now, memory_use(self.device)
+        return self._memory if self._end is None else None
+
+    def draw(self, step: int, *, done: int, count: int) -> None:
+        """Sample pictures of `step` are being drawn, or are there."""
+        self.pictures += done > 0
+        self._drawing = {"step": step, "done": done, "count": count} if done < count else None
+        self.tell()
 
     def add(self, row: dict[str, Any], *, rate: float | None = None) -> None:
         """Keep a row for the next message, and send that if it is time."""
@@ -94,7 +133,7 @@ class LiveRun:
 
     def tell(self, *, last: bool = False) -> None:
         """Send what is new, at most ten times a second; the last message waits until it may go."""
-        news = (self.state, self.step)
+        news = (self.state, self.step, self.pictures, self._drawing is None)
         if not self._rows and news == self._told:
             return
         wait = self._sent + INTERVAL - time.monotonic()

@@ -1,6 +1,6 @@
 """What the mask editor asks: the mask and its former version, saving, GrabCut, and selecting by a click.
 
-One thing at a time changes masks or computes, outside of the server's event loop.
+One request at a time reads or changes files, and one computes, outside of the server's event loop.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ from .selecting import Point, select
 MASK_BYTES = 32 << 20
 MOST_POINTS = 32
 _TOKEN = re.compile(r'(?:W/)?"([0-9a-z]{1,64})"')
-_ONE_AT_A_TIME = asyncio.Lock()
+# A selection on a slow machine must not keep a person from saving.
+_FILES, _COMPUTING = asyncio.Lock(), asyncio.Lock()
 
 
 async def get_mask(request: web.Request) -> Any:
     """The mask before its transforms at the picture's size, a grey PNG; its ETag is the token to save with."""
     sample = _source(request)
-    raw = await _apart(lambda: raw_mask(sample, allowed=allow_writing))
+    raw = await _apart(_FILES, lambda: raw_mask(sample, allowed=allow_writing))
     return await _answer(raw.weights, {"ETag": f'"{raw.token}"'})
 
 
 async def get_previous(request: web.Request) -> Any:
     """The mask before the last save, as `get_mask` gives the present one."""
     sample = _source(request)
-    weights = await _apart(lambda: previous_mask(sample, allowed=allow_writing, versions=versions()))
+    weights = await _apart(_FILES, lambda: previous_mask(sample, allowed=allow_writing, versions=versions()))
     if weights is None:
         raise RefusedError(404, f"{sample.name}: no former version of its mask is kept. Save an edit first.")
     return await _answer(weights)
@@ -56,7 +57,7 @@ async def post_mask(request: web.Request) -> Any:
     index = picture_of(request, opened)
     token = _token(request)
     body = await read_body(request, "image/png", MASK_BYTES)
-    async with _ONE_AT_A_TIME:
+    async with _FILES:
         try:
             return await asyncio.to_thread(_save, opened, index, body, token)
         except MaskConflictError as conflict:
@@ -74,7 +75,7 @@ async def post_grabcut(request: web.Request) -> Any:
             raise RefusedError(422, f"{sample.name}: GrabCut found nothing: {found.note}. Draw another box.")
         return found.mask
 
-    return await _answer(await _apart(cut))
+    return await _answer(await _apart(_COMPUTING, cut))
 
 
 async def post_select(request: web.Request) -> Any:
@@ -96,7 +97,7 @@ async def post_select(request: web.Request) -> Any:
             raise RefusedError(409, "ComfyUI is busy with the queue. Select again when it is done, or paint by hand.")
         return select(opened.segmenter, load_sample(sample).rgb, **prompts)
 
-    return await _answer(await _apart(find))
+    return await _answer(await _apart(_COMPUTING, find))
 
 
 def _source(request: web.Request) -> Sample:
@@ -132,8 +133,8 @@ def _token(request: web.Request) -> str:
     return found[1]
 
 
-async def _apart(work: Callable[[], Any]) -> Any:
-    async with _ONE_AT_A_TIME:
+async def _apart(lock: asyncio.Lock, work: Callable[[], Any]) -> Any:
+    async with lock:
         return await asyncio.to_thread(work)
 
 

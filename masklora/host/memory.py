@@ -1,4 +1,4 @@
-"""How much memory a training will take, told before it starts."""
+"""How much memory a training will take, told before it starts, and how much is in use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
+import psutil
 import torch
 
 from ..config import OptimizerSettings
@@ -74,6 +75,16 @@ def plan_memory(
     activations = unit * (kept[checkpointing] + _WORK_PER_BLOCK)
     free = comfy.model_management.get_free_memory(trainable.device)
     return MemoryPlan(trainable.patcher.model_size(), adapters, activations, int(free), str(trainable.device))
+
+
+def memory_use(device: torch.device) -> dict[str, Any]:
+    """Bytes in use and in all: of the device, or of this process where the device is the CPU; no waiting for it."""
+    if device.type == "cpu":
+        used, total = psutil.Process().memory_info().rss, psutil.virtual_memory().total
+    else:
+        total = comfy.model_management.get_total_memory(device)
+        used = total - comfy.model_management.get_free_memory(device)
+    return {"device": device.type, "used": int(used), "total": int(total)}
 
 
 def _block_input(trainable: TrainableModel, *, grid: tuple[int, int], batch: int) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from ..checkpoint import checkpoint_blocks, checkpointed, saved_tensor_scope
 from ..config import CHECKPOINTING, AdapterSettings, check_choice
 from ..errors import ConfigError, FamilyError
 from ..flow import Schedule, rescale_zero_terminal_snr
+from ..objective_view import false_colours
 from ..tokens import TokenModel, TokenPlan
 from .encode import TEXT_MASK
 from .patches import autograd_parameters, hollow_tails, recast_layers, training_kernels
@@ -62,6 +63,8 @@ class TrainableModel:
         self.schedule = self._make_schedule()
         self._adapters: AdapterSet | None = None
         self._whole = False
+        self._checkpointing = ""
+        self._opened = contextlib.ExitStack()
         self._kept: OrderedDict[Any, tuple[dict, dict]] = OrderedDict()
 
     def _make_schedule(self) -> Schedule:
@@ -129,14 +132,43 @@ class TrainableModel:
     def session(self, adapters: AdapterSet, *, checkpointing: str = "per block") -> Iterator[None]:
         """While it lasts the network is differentiable and carries `adapters`; afterwards it is as before."""
         check_choice("checkpointing", checkpointing, CHECKPOINTING)
+        with torch.inference_mode(False), torch.enable_grad():
+            self._open(adapters, checkpointing)
+            try:
+                yield
+            finally:
+                self._opened.close()
+
+    @contextlib.contextmanager
+    def suspended(self, *, activation_bytes: int) -> Iterator[None]:
+        """Within a session: the network is ComfyUI's own again while the context lasts, in inference mode.
+
+        The adapters are out and keep their weights. Whatever pushed the model out of memory meanwhile, it is loaded
+        again when the session goes on.
+
+        Args:
+            activation_bytes: Room that the training needs beside the weights.
+        """
+        adapters, checkpointing = self._adapters, self._checkpointing
+        assert adapters is not None
+        self._opened.close()
+        try:
+            with torch.inference_mode():
+                try:
+                    yield
+                finally:
+                    comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes)
+        finally:
+            self._open(adapters, checkpointing)
+
+    def _open(self, adapters: AdapterSet, checkpointing: str) -> None:
         mode = dict(mutates=self.family.mutates, preserve_rng=adapters.dropout)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
             stack.enter_context(training_kernels())
             stack.enter_context(autograd_parameters(self.network))
             stack.enter_context(recast_layers(self.network, dtype=self.dtype, device=self.device))
-            self._adapters, self._whole = adapters, checkpointing == "whole model"
+            self._adapters, self._checkpointing = adapters, checkpointing
+            self._whole = checkpointing == "whole model"
             stack.callback(self._forget)
             stack.enter_context(adapters.injected())
             if checkpointing == "per block":
@@ -144,7 +176,7 @@ class TrainableModel:
                 repeating = functools.partial(hollow_tails, family=self.family)
                 stack.enter_context(checkpoint_blocks(blocks, repeating=repeating, **mode))
             self._scope_mutates = self.family.mutates and checkpointing == "off"
-            yield
+            self._opened = stack.pop_all()
 
     def _forget(self) -> None:
         self._adapters, self._whole = None, False
@@ -157,6 +189,19 @@ class TrainableModel:
     def latent_in(self, latent: Tensor) -> Tensor:
         """A VAE latent (B, C, …) scaled and shifted as the network sees it."""
         return self.model.process_latent_in(latent)
+
+    def preview(self, latent: Tensor) -> Tensor:
+        """About the colours of a latent (C, [F,] h, w) of the network's space: (h, w, 3) in 0..1, as previews do it."""
+        latent_format = self.model.latent_format
+        factors = latent_format.latent_rgb_factors
+        if factors is None:
+            return false_colours(latent)
+        if latent_format.latent_rgb_factors_reshape is not None:
+            latent = latent_format.latent_rgb_factors_reshape(latent[None])[0]
+        flat = latent if latent.ndim == 3 else latent[:, 0]
+        rgb = flat.movedim(0, -1).float() @ torch.tensor(factors)
+        bias = latent_format.latent_rgb_factors_bias
+        return ((rgb if bias is None else rgb + torch.tensor(bias)) * 0.5 + 0.5).clamp(0, 1)
 
     def collate(self, texts: Sequence[dict[str, Any]], geometries: Sequence[Geometry]) -> list[dict[str, Any]]:
         """Conditioning of a batch, one entry a sample, processed once per text and geometry.

@@ -7,14 +7,17 @@ import logging
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfy.utils
 from server import PromptServer
 
 from ..history import curve_row
-from ..job import Hooks
+from ..job import Hooks, TrainJob
 from ..metrics import StepReport
+from ..objective_view import Seen
+from ..run_graph import keep_graph
 from .live import LiveRun, listed
 
 _STATUS_SECONDS = 0.5
@@ -26,10 +29,11 @@ logger = logging.getLogger(__name__)
 class NodeHooks(Hooks):
     """Tells ComfyUI's queue and page how a training node is doing; a context, at whose end the run has ended."""
 
-    def __init__(self, total: int, *, node_id: str | None) -> None:
-        """Report for node `node_id`, `total` steps long."""
+    def __init__(self, total: int, *, node_id: str | None, graph: dict[str, Any] | None = None) -> None:
+        """Report for node `node_id`, `total` steps long; `graph` is kept with the run."""
         self._bar = comfy.utils.ProgressBar(max(1, total), node_id=node_id)
-        self._node_id = node_id
+        self._node_id, self._graph = node_id, graph or {}
+        self._job: TrainJob | None = None
         self._said = self._logged = 0.0
         self._live: LiveRun | None = None
         self._listing = contextlib.ExitStack()
@@ -42,9 +46,15 @@ class NodeHooks(Hooks):
         """Take no more wishes, and tell the page how the run ended."""
         self._listing.close()
 
+    def on_job(self, job: TrainJob) -> None:
+        """Remember where it computes and how its latents look."""
+        self._job = job
+
     def on_run(self, folder: Path, *, step: int, total: int) -> None:
-        """List the run, so that a person can stop, save or pause it."""
-        run = LiveRun(folder, node_id=self._node_id, step=step, total=total)
+        """List the run, so that a person can stop, save or pause it, and keep its graph."""
+        assert self._job is not None
+        keep_graph(folder, self._graph)
+        run = LiveRun(folder, self._job, node_id=self._node_id, step=step, total=total)
         self._live = self._listing.enter_context(listed(run))
         run.tell()
 
@@ -63,6 +73,22 @@ class NodeHooks(Hooks):
         """Whether a person wished a checkpoint."""
         return self._live is not None and self._live.should_save()
 
+    def should_sample(self) -> bool:
+        """Whether a person wished sample pictures."""
+        return self._live is not None and self._live.should_sample()
+
+    def on_seen(self, seen: Seen) -> None:
+        """Keep it for a page that looks."""
+        if self._live is not None:
+            self._live.seen = seen
+
+    def on_drawing(self, step: int, *, done: int, count: int) -> None:
+        """Tell the page, and show it on the node."""
+        if self._live is not None:
+            self._live.draw(step, done=done, count=count)
+        if done < count:
+            self.say(f"step {step} · drawing sample picture {done + 1} of {count}")
+
     def check_cancel(self) -> None:
         """Raise ComfyUI's interrupt if a person pressed cancel."""
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -70,6 +96,7 @@ class NodeHooks(Hooks):
     def on_step(self, report: StepReport) -> None:
         """Move the bar; every so often the status line and the log too."""
         if self._live is not None:
+            self._live.names = report.samples
             self._live.add(curve_row(report.as_json()), rate=report.steps_per_second)
         now, last = time.monotonic(), report.step >= report.total
         self._bar.update_absolute(report.step, report.total)

@@ -32,12 +32,15 @@ from ..export import LoraRecord, ModelLabels, tag_frequency
 from ..flow import Schedule, timestep_weights
 from ..job import Hooks, TrainJob, TrainResult
 from ..run import Run, fingerprint
+from ..run_record import keep_record
 from ..tokens import parse_routes, resolve_routes
 from ..trainer import train
 from .encode import TEXT_MASK, patcher_identity
 from .memory import MemoryPlan, plan_memory
 from .model import NO_TEXT_MASK, TrainableModel
 from .names import LayerNames, layer_names
+from .notes import cache_notes
+from .sampling import PictureSampler, SampleRequest
 
 # Part of every run's identity: raise it when equal settings would no longer give equal results.
 FORMAT = 2
@@ -56,6 +59,7 @@ class Request:
     optimizer: OptimizerSettings
     train: TrainSettings
     start_from: Path | None = None
+    samples: SampleRequest | None = None
 
 
 @dataclass(frozen=True)
@@ -122,19 +126,25 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
         adapters.load(read_lora(request.start_from, names=names))
     plan = _plan(trainable, adapters, settings, request.cache)
     report(plan.to_text())
+    room = plan.activations + plan.adapters
+    sampler = request.samples and PictureSampler(trainable, adapters, request.samples, hooks=hooks, room=room)
+    job = _job(trainable, adapters, settings, request.cache)
+    job.sampler = sampler
     identity = _identity(request, settings, trainable)
+    record = _record(trainable, settings, request, started=started)
     with Run.open(runs, settings.train.name, fingerprint(identity), settings=identity) as run:
+        keep_record(run.folder, record, scalings={n: adapters.scaling(n) for n in adapters.targets}, kohya=names.kohya)
         steps = run.checkpoints()
         if not steps or not run.finished_at(steps[-1]):
-            trainable.load(activation_bytes=plan.activations + plan.adapters)
+            trainable.load(activation_bytes=room)
         with trainable.session(adapters, checkpointing=settings.train.checkpointing):
-            result = train(_job(trainable, adapters, settings, request.cache), run=run, hooks=hooks)
+            result = train(job, run=run, hooks=hooks)
     factors = adapters.factors(result.adapter)
     return TrainedLora(
         factors=factors,
         tensors=to_comfyui(factors, names=names.kohya),
         names=names,
-        record=_record(trainable, settings, request, result, started=started),
+        record=dataclasses.replace(record, steps=result.steps, summary=result.summary, finished=time.time()),
         result=result,
         plan=plan,
     )
@@ -177,70 +187,6 @@ def _misfit(found: str, title: str, wanted: int) -> FamilyError:
         f"cache: its captions have {found}, but {title} reads {wanted}. "
         "Connect the CLIP that belongs to the MODEL to the cache node."
     )
-
-
-def cache_notes(loss: LossSettings, cache: Cache) -> list[str]:
-    """Lines on what the loss asks for and does not find: mask channels, replaced backgrounds, triggers, tokens."""
-    notes = [*_channel_notes(loss, cache), *_trigger_notes(loss, cache), *_token_notes(loss, cache)]
-    masked = [entry for entry in cache.entries if entry.has_mask]
-    replaced = any(entry.infills for entry in masked)
-    if loss.infill_probability > 0 and masked and not replaced:
-        notes.append("Every step sees the pictures' own backgrounds: infill_variants of Cache Dataset is 0.")
-    if loss.infill_probability == 0 and replaced:
-        notes.append("The replaced backgrounds in the cache are not used: infill_probability is 0.")
-    weighing = [name for name in ("floor", "outside_share") if getattr(loss, name) > 0]
-    weighing += ["mask_probability"] if loss.mask_probability < 1 else []
-    if loss.infill_probability > 0 and replaced and weighing:
-        notes.append(
-            f"{' and '.join(weighing)} gives weight to what lies outside of the masks, but not where the background "
-            "was replaced: that is not the picture's. Set infill_probability to 0 in Masked Loss to learn the "
-            "background in every step."
-        )
-    return notes
-
-
-def _trigger_notes(loss: LossSettings, cache: Cache) -> list[str]:
-    """Lines on pictures whose captions have no trigger word, where that is asked for."""
-    if loss.preservation_weight <= 0:
-        return []
-    named = [entry for entry in cache.entries if not entry.regularisation]
-    without = [entry.name for entry in named if not any(entry.plain_keys)]
-    if not without:
-        return []
-    which = f"{len(without)} of {len(named)} captions have no trigger word, such as that of {without[0]}"
-    if len(without) == len(named):
-        which = "No caption has a trigger word"
-    return [
-        f"{which}: preservation_weight does nothing there. Write a trigger_word in Load Dataset, or set "
-        "preservation_weight to 0."
-    ]
-
-
-def _token_notes(loss: LossSettings, cache: Cache) -> list[str]:
-    """Lines on token settings that other settings, or the data, leave without effect."""
-    notes = []
-    if loss.attention_mask and not any(entry.has_mask for entry in cache.entries):
-        notes.append("attention_mask hides nothing: no picture has a mask. Switch it off, or give the pictures masks.")
-    elif loss.attention_mask and loss.floor > 0 and loss.weight_threshold == 0:
-        notes.append(
-            f"attention_mask hides nothing of a picture's own background: floor {loss.floor:g} gives weight to all of "
-            "it. Set floor to 0 in Masked Loss, or switch attention_mask off."
-        )
-    if parse_routes(loss.routes) and loss.route_until == 0:
-        notes.append("routes do nothing: route_until is 0. Set it to the share of the run that is to be routed.")
-    return notes
-
-
-def _channel_notes(loss: LossSettings, cache: Cache) -> list[str]:
-    """Lines on data sets whose masks were read from another channel than the loss preset's trainer reads."""
-    wanted = loss.mask_channel
-    read = {s["settings"]["mask_channel"] for s in cache.sources if s["settings"]["mask_source"] != "alpha"}
-    return [
-        f"The preset {loss.preset} reads masks from their {wanted} channel, but a data set was read with "
-        f"{channel}. For equal results set mask_channel to {wanted} in Load Dataset."
-        for channel in sorted(read - {wanted})
-        if wanted
-    ]
 
 
 def read_lora(path: Path, *, names: LayerNames) -> dict[str, Factors]:
@@ -356,13 +302,12 @@ def _job(trainable: TrainableModel, adapters: AdapterSet, settings: Resolved, ca
         autograd_scope=trainable.autograd_scope,
         set_training=adapters.set_training,
         without_adapter=adapters.disabled,
+        preview=trainable.preview,
         tokens=trainable.token_model() if _acts_on_tokens(settings.loss) else None,
     )
 
 
-def _record(
-    trainable: TrainableModel, settings: Resolved, request: Request, result: TrainResult, *, started: float
-) -> LoraRecord:
+def _record(trainable: TrainableModel, settings: Resolved, request: Request, *, started: float) -> LoraRecord:
     cache, family = request.cache, trainable.family
     side = cache.settings.resolution
     triggers = [s["settings"]["caption"]["trigger"] for s in cache.sources if not s["regularisation"]]
@@ -376,7 +321,7 @@ def _record(
         ),
         rank=settings.adapter.rank,
         alpha=settings.adapter.alpha,
-        steps=result.steps,
+        steps=0,
         learning_rate=settings.optimizer.learning_rate,
         resolution=(side, side),
         trigger=next((t for t in triggers if t), ""),
@@ -387,8 +332,6 @@ def _record(
         masks=[MaskTransform(**s["mask_transforms"]) for s in cache.sources],
         datasets=cache.sources,
         tag_frequency=tag_frequency(captions),
-        summary=result.summary,
         extra={"cache": dataclasses.asdict(cache.settings)},
         started=started,
-        finished=time.time(),
     )

@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from harness.folders import anywhere, folder_settings, grey, picture
 from harness.models import HashedText, small_model, small_vae
+from harness.training import LIGHT, make_cache, make_request, pictures
 from masklora.adapters import to_comfyui
 from masklora.config import (
     AdapterSettings,
@@ -29,52 +30,20 @@ from masklora.config import (
     LossSettings,
     MaskTransform,
     OptimizerSettings,
-    TrainSettings,
 )
 from masklora.data.cache import build_cache
-from masklora.data.loading import from_images, load_dataset
+from masklora.data.loading import load_dataset
 from masklora.errors import AdapterError, ConfigError, FamilyError
 from masklora.host.encode import VaeEncoder
 from masklora.host.exporting import LoraTensors, apply_lora, export_lora, export_once
-from masklora.host.training import Request, cache_notes, train_lora
+from masklora.host.notes import cache_notes
+from masklora.host.training import train_lora
 from masklora.job import Hooks
-
-LIGHT = ["sd15", "sd3", "flux"]
-
-
-def pictures(n=4, settings=None):
-    rng = np.random.default_rng(0)
-    images = [rng.random((64, 64, 3), dtype=np.float32) for _ in range(n)]
-    masks = [np.zeros((64, 64), np.float32) for _ in range(n)]
-    for i, mask in enumerate(masks):
-        mask[8 : 40 + 4 * i, 16:48] = 1.0
-    return from_images(images, masks, [f"a thing {i}" for i in range(n)], settings or DatasetSettings())
-
-
-def make_cache(family, settings=None):
-    return build_cache(
-        pictures(settings=settings),
-        CacheSettings(resolution=64, bucket_step=16, storage="memory"),
-        encoder=VaeEncoder(small_vae(family)),
-        text=HashedText(family),
-        multiple=16,
-    )
 
 
 @pytest.fixture(scope="module")
 def caches():
     return {family: make_cache(family) for family in LIGHT}
-
-
-def make_request(family, cache, **train):
-    return Request(
-        model=small_model(family),
-        cache=cache,
-        loss=LossSettings(),
-        adapter=AdapterSettings(rank=4, alpha=2.0),
-        optimizer=OptimizerSettings(learning_rate=1e-3),
-        train=TrainSettings(**{"steps": 3, "batch_size": 2, "name": "probe", **train}),
-    )
 
 
 def run(request, tmp_path, hooks=None):

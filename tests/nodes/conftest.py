@@ -96,6 +96,14 @@ class Graph:
         return self.add("PreviewAny", source=link)
 
 
+@pytest.fixture
+def routes(comfy_server):
+    """Asks the pack's routes."""
+    from harness.routes import Routes
+
+    return Routes(comfy_server)
+
+
 @pytest.fixture(scope="session")
 def demo_inputs(comfy_server):
     """The demo's checkpoint and pictures where ComfyUI looks for them."""
@@ -109,11 +117,11 @@ def demo_inputs(comfy_server):
 
 @pytest.fixture
 def train_graph(demo_inputs, defaults):
-    """The smallest graph, in API form; changes to the train node as keywords."""
+    """The smallest graph, in API form; changes to the train node as keywords, to its sample pictures as `samples`."""
 
-    def make(**train):
+    def make(*, samples=None, **train):
         settings = {"steps": 3, "batch_size": 2, "name": "probe", **train}
-        return {
+        graph = {
             "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": demo_inputs}},
             "2": {"class_type": "MLT_LoadDataset", "inputs": defaults("MLT_LoadDataset", folder="train demo/alpha")},
             "3": {
@@ -127,5 +135,11 @@ def train_graph(demo_inputs, defaults):
                 "inputs": defaults("MLT_TrainLoRA", model=["1", 0], cache=["3", 0], **settings),
             },
         }
+        if samples is not None:
+            small = {"prompts": "a red star\na zibble", "width": 128, "height": 128, "every": 0, "steps": 4, "cfg": 1.0}
+            inputs = defaults("MLT_Samples", clip=["1", 1], vae=["1", 2], **small | samples)
+            graph["5"] = {"class_type": "MLT_Samples", "inputs": inputs}
+            graph["4"]["inputs"]["samples"] = ["5", 0]
+        return graph
 
     return make

@@ -396,10 +396,10 @@ def test_an_edit_of_a_saved_mask_makes_the_cache_run_again_though_its_graph_did_
     made = graph.add("MLT_RandomMasks", dataset=[load, 0], combine="replace")
     again = cached(graph.add("MLT_SaveMasks", dataset=[made, 0], destination="generated masks"))
     again()
-    status, told = opened.save(PAINTED, opened.mask(2)[0], picture=2)
+    status, told = opened.save(255 - PAINTED, opened.mask(2)[0], picture=2)
     assert status == 200, told
     assert stale(opened) == [[], [], ["mask"]]
     report = again()
     assert "made now: 0 latent, 1 mask, 0 text" in report
     assert stale(opened) == [[], [], []]
-    assert np.array_equal(opened.mask(2)[1], PAINTED)
+    assert np.array_equal(opened.mask(2)[1], 255 - PAINTED)

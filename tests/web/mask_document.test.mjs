@@ -7,6 +7,7 @@ import { actionOf, nextSize, SHORTCUTS } from "../../web/mask_editor/keys.js";
 import { decodeGrey, encodeGrey } from "../../web/mask_editor/png.js";
 import { between, cut, join } from "../../web/mask_editor/rect.js";
 import { pack, unpack } from "../../web/mask_editor/rle.js";
+import { checked, DEFAULTS, keepSettings, loadSettings } from "../../web/mask_editor/settings.js";
 import { ENGLISH } from "./english.mjs";
 
 let seed = 7;
@@ -197,4 +198,28 @@ test("every action has a name, and no key two meanings", () => {
 
 test("the size of the tip goes in steps that grow with it", () => {
   assert.deepEqual([nextSize(1, -1), nextSize(1, 1), nextSize(80, 1), nextSize(1990, 1)], [1, 2, 90, 2000]);
+});
+
+test("remembered settings that cannot be are the defaults again", () => {
+  assert.deepEqual(checked(null), DEFAULTS);
+  const odd = { size: -1, hardness: "80", opacity: NaN, combine: "eat", colour: "red", tint: 7, contiguous: false, extra: 1 };
+  assert.deepEqual(checked(odd), { ...DEFAULTS, tint: 7, contiguous: false });
+  const storage = new Map();
+  const shelf = { getItem: (key) => storage.get(key) ?? null, setItem: (key, value) => storage.set(key, value) };
+  assert.deepEqual(loadSettings(shelf), DEFAULTS);
+  keepSettings({ ...DEFAULTS, size: 9 }, shelf);
+  assert.equal(loadSettings(shelf).size, 9);
+  storage.set([...storage.keys()][0], "{");
+  assert.deepEqual(loadSettings(shelf), DEFAULTS);
+});
+
+test("every setting, group, hint and choice has a text", () => {
+  const { editor } = ENGLISH.masked_lora;
+  for (const name of Object.keys(DEFAULTS).filter((one) => one !== "view")) {
+    assert.equal(typeof editor.setting[name], "string", name);
+    assert.equal(typeof editor.settingHint[name], "string", name);
+  }
+  for (const name of ["brush", "eraser", "fill", "box", "lasso", "grabcut", "select", "previous", "grow", "learnAll"]) {
+    assert.equal(typeof editor.hint[name], "string", name);
+  }
 });

@@ -226,6 +226,10 @@ export class Session {
   /** Saves; where the mask was changed elsewhere the person decides. Whether it is saved. */
   async save(over = false) {
     if (this.busy || this.mask.history.open) return false;
+    if (!this.mask.unsaved && !over) {
+      this.say(text("editor.nothingToSave"));
+      return true;
+    }
     const { levels, width, height, history } = this.mask;
     const state = history.state;
     this.setBusy(true);

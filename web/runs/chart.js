@@ -10,7 +10,9 @@ export function colourOf(key) {
 }
 
 export class Chart {
-  constructor() {
+  /** @param {function(number|null)} hover is told the step under the pointer, or null when it has left. */
+  constructor(hover = () => {}) {
+    this.hover = hover;
     this.element = document.createElement("div");
     this.element.className = "mlt-chart";
     this.plot = null;
@@ -66,7 +68,19 @@ export class Chart {
       width: 300,
       height: 160,
       legend: { show: false },
-      cursor: { show: false },
+      cursor: {
+        y: false,
+        drag: { x: false, y: false },
+        points: { show: false },
+        // The canvas zooms the whole panel, of which uPlot knows nothing.
+        move: (plot, left, top) => {
+          const { width, height } = plot.over.getBoundingClientRect();
+          return [(left * plot.over.offsetWidth) / (width || 1), (top * plot.over.offsetHeight) / (height || 1)];
+        },
+      },
+      hooks: {
+        setCursor: [(plot) => this.hover(plot.cursor.idx == null || plot.cursor.left < 0 ? null : plot.data[0][plot.cursor.idx])],
+      },
       scales: { x: { time: false }, y: { distr: log ? 3 : 1 }, rate: {} },
       series,
       axes: [

@@ -36,6 +36,13 @@ export function progress(run) {
   return words.join(" · ");
 }
 
+/** Memory in use, or nothing where it is not known. */
+export function memory(run) {
+  if (!run?.memory) return "";
+  const gib = (bytes) => number(bytes / 2 ** 30);
+  return text("runs.memory", { used: gib(run.memory.used), total: gib(run.memory.total) });
+}
+
 /** The name that a run's folder carries for what is written in the node's widget `name`. */
 export function safeName(name) {
   const plain = String(name ?? "").replace(/[^\p{L}\p{N}_.-]+/gu, "_").replace(/^[._]+|[._]+$/g, "");

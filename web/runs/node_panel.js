@@ -12,8 +12,9 @@ export function addNodePanel(node, store) {
   const panel = new RunPanel(store, () => runOf(store.runs, { node: node.id, name: name() }));
   const widget = node.addDOMWidget("masked_lora_training", "masked_lora.training", panel.element, {
     serialize: false,
-    getMinHeight: () => HEIGHT,
+    getMinHeight: () => HEIGHT + panel.room(),
   });
+  panel.onroom = () => makeRoom(node);
   widget.serialize = false;
   const removed = node.onRemoved;
   node.onRemoved = function (...given) {

@@ -1,19 +1,23 @@
 // One run: its state, its curves, and the buttons that act on it.
 import { Chart, colourOf } from "./chart.js";
-import { isLive, number, progress } from "./describe.js";
+import { Current } from "./current.js";
+import { isLive, memory, number, progress } from "./describe.js";
+import { Gallery } from "./gallery.js";
 import { button, keepKeys, make, say } from "../page/elements.js";
-import { CURVES, curvesIn, newest } from "./series.js";
+import { CURVES, curvesIn, newest, valuesAt } from "./series.js";
 import { text } from "../page/strings.js";
 
 const SHOWN_FIRST = new Set(["loss", "inside", "outside", "validation"]);
+const PART = 300;
 let panels = 0;
 
 export class RunPanel {
   /**
    * @param store a RunStore.
    * @param choose gives the run to show, or null; asked on every change.
+   * @param {{roomy?: boolean}} options whether the pictures are shown from the start.
    */
-  constructor(store, choose) {
+  constructor(store, choose, { roomy = false } = {}) {
     this.store = store;
     this.choose = choose;
     this.shown = new Set(SHOWN_FIRST);
@@ -21,9 +25,16 @@ export class RunPanel {
     this.log = false;
     this.other = "";
     this.id = `mlt-panel-${(panels += 1)}`;
-    this.chart = new Chart();
+    this.hovered = null;
+    this.chart = new Chart((step) => {
+      this.hovered = step;
+      this.later();
+    });
+    this.current = new Current(store, roomy);
+    this.gallery = new Gallery(store, roomy);
     this.element = this.build();
     keepKeys(this.element);
+    for (const { element } of [this.current, this.gallery]) element.addEventListener("toggle", () => this.onroom?.());
     this.leave = store.listen(() => this.later(), () => this.wanted());
     this.theme = new MutationObserver(() => this.later());
     this.theme.observe(document.documentElement, { attributes: true, attributeFilter: ["style", "class"] });
@@ -35,6 +46,12 @@ export class RunPanel {
     this.leave();
     this.theme.disconnect();
     this.chart.destroy();
+    this.current.destroy();
+  }
+
+  /** Height that the opened parts need besides, px. */
+  room() {
+    return [this.current, this.gallery].reduce((sum, part) => sum + (part.element.open ? PART : 0), 0);
   }
 
   wanted() {
@@ -58,7 +75,8 @@ export class RunPanel {
     this.chart.element.setAttribute("role", "img");
     this.legend = make("div", { className: "mlt-row mlt-legend", role: "group", "aria-label": text("runs.curves") });
     this.boxes = new Map(CURVES.map((key) => [key, this.curveBox(key)]));
-    this.legend.append(...[...this.boxes.values()].map((box) => box.label));
+    this.reading = make("span", { className: "mlt-value" });
+    this.legend.append(...[...this.boxes.values()].map((box) => box.label), this.reading);
     return make(
       "section",
       { className: "mlt mlt-panel", "aria-label": text("runs.panel") },
@@ -69,6 +87,8 @@ export class RunPanel {
       this.settings(),
       this.buttons(),
       this.note,
+      this.current.element,
+      this.gallery.element,
     );
   }
 
@@ -117,7 +137,8 @@ export class RunPanel {
     this.save = button(text("runs.save"), text("runs.saveHint"), () => this.act("save"));
     this.pause = button(text("runs.pause"), text("runs.pauseHint"), () =>
       this.act(this.choose()?.state === "paused" ? "resume" : "pause"));
-    return make("div", { className: "mlt-row mlt-buttons" }, this.stop, this.save, this.pause);
+    this.sample = button(text("runs.sample"), text("runs.sampleHint"), () => this.act("sample"));
+    return make("div", { className: "mlt-row mlt-buttons" }, this.stop, this.save, this.sample, this.pause);
   }
 
   async act(action) {
@@ -125,7 +146,7 @@ export class RunPanel {
     if (!run) return;
     try {
       await this.store.act(run.id, action);
-      this.words = action === "stop" || action === "save" ? text("runs.wished") : "";
+      this.words = ["stop", "save", "sample"].includes(action) ? text("runs.wished") : "";
     } catch (error) {
       this.words = text("runs.failed", { reason: error.message });
     }
@@ -140,24 +161,32 @@ export class RunPanel {
     say(this.title, run?.name ?? "");
     say(this.state, run ? text(`runs.state.${run.state}`) : "");
     this.state.dataset.state = run?.state ?? "";
-    say(this.numbers, run ? progress(run) : "");
+    say(this.numbers, run ? [progress(run), memory(run)].filter(Boolean).join(" · ") : "");
     say(this.note, this.message(run, rows));
     this.offer(run);
     this.stop.disabled = !isLive(run) || run.state === "stopping";
     this.save.disabled = this.pause.disabled = this.stop.disabled;
+    this.sample.disabled = this.stop.disabled || !run.can_sample;
+    this.sample.title = text(isLive(run) && !run.can_sample ? "runs.sampleMissing" : "runs.sampleHint");
     say(this.pause, text(run?.state === "paused" ? "runs.resume" : "runs.pause"));
     const curves = curvesIn(rows);
-    const last = newest(rows, this.weight);
+    const last = this.hovered === null ? newest(rows, this.weight) : valuesAt(rows, this.weight, this.hovered);
     for (const [key, box] of this.boxes) {
       box.label.hidden = !curves.includes(key);
       say(box.value, number(last[key]));
     }
+    this.legend.dataset.hovered = this.hovered ?? "";
+    say(this.reading, this.hovered === null ? "" : text("runs.hovered", { step: this.hovered }));
+    this.current.update(run);
+    this.gallery.update(run);
     this.drawChart(run, rows, curves.filter((key) => this.shown.has(key)));
   }
 
   drawChart(run, rows, curves) {
     const names = curves.map((key) => text(`runs.curve.${key}`)).join(", ");
-    this.chart.element.setAttribute("aria-label", run ? text("runs.chart", { name: run.name, curves: names }) : "");
+    const second = this.store.run(this.other)?.name;
+    const words = text(second ? "runs.chartOfTwo" : "runs.chart", { name: run?.name, other: second, curves: names });
+    this.chart.element.setAttribute("aria-label", run ? words : "");
     if (!this.element.isConnected) return;
     const other = this.other ? [this.store.rowsOf(this.other)] : [];
     this.chart.draw([rows, ...other], { curves, weight: this.weight, log: this.log });
@@ -166,6 +195,7 @@ export class RunPanel {
   message(run, rows) {
     if (!this.store.online) return text("runs.offline");
     if (!run) return text("runs.noRun");
+    if (isLive(run) && run.drawing) return text("runs.drawing", { ...run.drawing, done: run.drawing.done + 1 });
     if (isLive(run) && rows.length === 0) return text("runs.waiting");
     if (this.words && this.wordsOf === run.id && isLive(run)) return this.words;
     return run.checkpoints?.length ? text("runs.saved", { step: run.checkpoints.at(-1) }) : "";

@@ -92,6 +92,11 @@ export function columns(runs, { curves, weight = 0, log = false }) {
   return data;
 }
 
+/** The numbers of each curve at `step`, smoothed, as the chart draws them. */
+export function valuesAt(rows, weight, step) {
+  return newest(rows.filter((row) => row.step <= step), weight);
+}
+
 /** The last number of each curve, smoothed: {loss: 0.1, …}. */
 export function newest(rows, weight) {
   const steps = rows.map((row) => row.step);

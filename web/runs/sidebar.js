@@ -1,18 +1,25 @@
 // The sidebar tab: every run, and the panel of the one that is chosen.
 import { isLive, progress } from "./describe.js";
+import { RunActions } from "./actions.js";
 import { keepKeys, make } from "../page/elements.js";
 import { RunPanel } from "./panel.js";
 import { text } from "../page/strings.js";
 
 export class RunList {
-  constructor(store) {
+  constructor(store, page) {
     this.store = store;
     this.chosen = null;
     this.list = make("ul", { className: "mlt-runs", "aria-label": text("runs.runs") });
     this.empty = make("p", { className: "mlt-note" }, text("runs.noRuns"));
-    this.panel = new RunPanel(store, () => this.run());
-    this.element = make("div", { className: "mlt mlt-sidebar" }, this.list, this.empty, this.panel.element);
+    this.panel = new RunPanel(store, () => this.run(), { roomy: true });
+    this.actions = new RunActions(store, page);
+    this.element = make(
+      "div",
+      { className: "mlt mlt-sidebar" },
+      this.list, this.empty, this.actions.element, this.panel.element,
+    );
     keepKeys(this.list);
+    keepKeys(this.actions.element);
     this.leave = store.listen(() => this.update());
     this.update();
   }
@@ -32,7 +39,8 @@ export class RunList {
     const { runs } = this.store;
     const current = this.run();
     this.empty.hidden = runs.length > 0;
-    this.panel.element.hidden = runs.length === 0;
+    this.panel.element.hidden = this.actions.element.hidden = runs.length === 0;
+    this.actions.update(current);
     // The buttons stay the same elements, so that the focus stays where it is.
     const wanted = runs.map((run) => this.item(run, run.id === current?.id));
     if (wanted.some((item, i) => this.list.children[i] !== item) || this.list.children.length !== wanted.length) {
@@ -62,7 +70,7 @@ export class RunList {
 }
 
 /** What registerSidebarTab takes. */
-export function sidebarTab(makeStore) {
+export function sidebarTab(makeStore, page) {
   let list = null;
   return {
     id: "masked_lora.runs",
@@ -72,7 +80,7 @@ export function sidebarTab(makeStore) {
     type: "custom",
     render(container) {
       list?.destroy();
-      list = new RunList(makeStore());
+      list = new RunList(makeStore(), page);
       container.replaceChildren(list.element);
       list.panel.update();
     },

@@ -19,6 +19,7 @@ export class RunStore {
     this.online = true;
     this.rows = new Map();
     this.heard = new Map();
+    this.samples = new Map();
     this.asking = new Map();
     this.listeners = new Map();
     this.listed = 0;
@@ -49,15 +50,49 @@ export class RunStore {
     return this.rows.get(id) ?? [];
   }
 
-  /** Sends a wish: stop, save, pause or resume. Rejects with the server's words. */
+  /** Sends a wish: stop, save, sample, pause or resume. Rejects with the server's words. */
   async act(id, action) {
-    const answer = await this.ask(`${ROUTE}/${id}/${action}`, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: "{}",
-    });
+    const answer = await this.post(`${ROUTE}/${id}/${action}`, {});
     this.know(answer.run);
     this.tell();
+  }
+
+  /** Writes a LoRA file of a checkpoint: its name below the output folder. Rejects with the server's words. */
+  async exportRun(id, step) {
+    return (await this.post(`${ROUTE}/${id}/export`, { step })).file;
+  }
+
+  /** The graph that queued a run. Rejects with the server's words. */
+  graph(id) {
+    return this.ask(`${ROUTE}/${id}/graph`);
+  }
+
+  /** What sample pictures a run has, as far as it is known; asks again when there are others. */
+  samplesOf(run) {
+    const known = this.samples.get(run.id) ?? { count: 0, list: null };
+    if (known.count !== (run.pictures ?? 0) && !known.asked) {
+      known.asked = true;
+      this.samples.set(run.id, known);
+      const count = run.pictures ?? 0;
+      this.ask(`${ROUTE}/${run.id}/samples`)
+        .then((list) => this.samples.set(run.id, { count, list }))
+        // Asked again when there are others, or after a reconnect.
+        .catch(() => this.samples.set(run.id, { count, list: known.list }))
+        .finally(() => this.tell());
+    }
+    return known.list;
+  }
+
+  pictureUrl(id, step, number) {
+    return this.api.apiURL(`${ROUTE}/${id}/samples/${step}/${number}`);
+  }
+
+  /** The current sample of a run: {blob, name, step}, null where it shows none. */
+  async current(id) {
+    const answer = await this.api.fetchApi(`${ROUTE}/${id}/current`, { cache: "no-store" });
+    if (!answer.ok) return null;
+    const name = decodeURIComponent(answer.headers.get("X-Sample-Name") ?? "");
+    return { blob: await answer.blob(), name, step: Number(answer.headers.get("X-Sample-Step")) };
   }
 
   async refresh(everything = false) {
@@ -67,6 +102,7 @@ export class RunStore {
       const { runs } = await this.ask(ROUTE);
       this.runs = runs.map((run) => ({ ...known.get(run.id), ...run }));
       this.online = true;
+      if (everything) this.samples.clear();
       if (everything) await Promise.all([...this.rows.keys()].map((id) => this.backfill(id)));
     } catch {
       this.online = false;
@@ -134,6 +170,14 @@ export class RunStore {
 
   tell() {
     for (const listener of this.listeners.keys()) listener();
+  }
+
+  post(path, body) {
+    return this.ask(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    });
   }
 
   async ask(path, options = {}) {

@@ -1,0 +1,175 @@
+"""Sample pictures during a training, by ComfyUI's own sampling, with the model that is being trained."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import numpy as np
+import torch
+from comfy.patcher_extension import PatcherInjection
+from PIL import Image
+from torch import Tensor
+
+from ..adapters import AdapterSet
+from ..chance import own_global_random
+from ..config import check_choice
+from ..errors import FamilyError
+from ..job import Hooks
+from ..samples import SampleFolder, SampleSettings, check_samples
+from .borrowed import silent_progress, unload
+from .model import TrainableModel
+
+_KEY = "masked_lora"
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """What the node Sample Pictures gives: settings, the encoded prompts, and the VAE that decodes.
+
+    Attributes:
+        settings: what is drawn, and when.
+        positive: ComfyUI's CONDITIONING of each prompt.
+        negative: of the negative prompt.
+        vae: ComfyUI's VAE.
+    """
+
+    settings: SampleSettings
+    positive: list[Any]
+    negative: Any
+    vae: Any
+
+
+def encode_prompts(clip: Any, vae: Any, settings: SampleSettings) -> SampleRequest:
+    """A request whose prompts are encoded now, so that no text encoder is needed during the training.
+
+    Raises:
+        FamilyError: a socket is empty.
+        ConfigError: a number is out of range, or ComfyUI has no such sampler.
+    """
+    if clip is None:
+        raise FamilyError("clip: the checkpoint holds no text encoder. Connect a Load CLIP node instead.")
+    if vae is None or getattr(vae, "first_stage_model", None) is None:
+        raise FamilyError("vae: this one is empty; the checkpoint holds none. Connect a Load VAE node instead.")
+    check_samples(settings)
+    check_choice("sampler", settings.sampler, comfy.samplers.KSampler.SAMPLERS)
+    check_choice("scheduler", settings.scheduler, comfy.samplers.KSampler.SCHEDULERS)
+
+    def encode(text: str) -> Any:
+        found = clip.encode_from_tokens_scheduled(clip.tokenize(text), show_pbar=False)
+        return [[cond, {**extra, "guidance": settings.guidance}] for cond, extra in found]
+
+    return SampleRequest(settings, [encode(one) for one in settings.prompts], encode(settings.negative), vae)
+
+
+class PictureSampler:
+    """Draws a request's pictures with a model in the middle of its training session."""
+
+    def __init__(
+        self, trainable: TrainableModel, adapters: AdapterSet, request: SampleRequest, *, hooks: Hooks, room: int
+    ) -> None:
+        """Draw with `trainable` and `adapters`; `room` is what the training needs beside the weights, in bytes.
+
+        Raises:
+            FamilyError: The VAE is not the model's.
+        """
+        family, vae = trainable.family, request.vae
+        fits = (vae.latent_channels, vae.spacial_compression_decode())
+        if fits != (family.latent_channels, family.latent_stride):
+            raise FamilyError(
+                f"samples: the VAE has {fits[0]} channels and stride {fits[1]}, but {family.title} gives "
+                f"{family.latent_channels} channels and stride {family.latent_stride}. Connect the VAE that belongs "
+                "to the MODEL to Sample Pictures."
+            )
+        self.trainable, self.adapters, self.request = trainable, adapters, request
+        self.hooks, self.room = hooks, room
+        self.folder: SampleFolder | None = None
+
+    @property
+    def every(self) -> int:
+        """Steps between pictures."""
+        return self.request.settings.every
+
+    def start(self, folder: Path, *, step: int) -> None:
+        """Draw those of the base model's pictures that the run's folder lacks."""
+        self.folder = SampleFolder(folder)
+        self.folder.begin(self.request.settings, step=step)
+        there = self.folder.pictures().get(0, [])
+        missing = [i for i in range(len(self.request.positive)) if i not in there]
+        self._draw(0, missing, contextlib.nullcontext)
+
+    def draw(self, step: int) -> None:
+        """Draw every prompt with the adapter as it is."""
+        self._draw(step, list(range(len(self.request.positive))), self._injected)
+
+    def _draw(self, step: int, numbers: list[int], wearing: Callable[[], contextlib.AbstractContextManager]) -> None:
+        if not numbers or self.folder is None:
+            return
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(own_global_random(self.trainable.device))
+            stack.enter_context(self.trainable.suspended(activation_bytes=self.room))
+            stack.enter_context(silent_progress())
+            stack.callback(self._make_room)
+            stack.enter_context(wearing())
+            for done, number in enumerate(numbers):
+                self.hooks.on_drawing(step, done=done, count=len(numbers))
+                self.folder.write(step, number, _png(self._picture(number)))
+            self.hooks.on_drawing(step, done=len(numbers), count=len(numbers))
+
+    def _make_room(self) -> None:
+        # Where everything fits beside each other, moving the VAE to and fro would only cost time.
+        if self.trainable.device.type != "cpu":
+            unload(self.request.vae.patcher)
+
+    @contextlib.contextmanager
+    def _injected(self) -> Iterator[None]:
+        """ComfyUI puts the adapters in and out where it loads and samples; afterwards it knows nothing of them."""
+        patcher = self.trainable.patcher
+        injection = PatcherInjection(inject=lambda _: self.adapters.inject(), eject=lambda _: self.adapters.eject())
+        patcher.set_injections(_KEY, [injection])
+        try:
+            yield
+        finally:
+            patcher.eject_model()
+            patcher.remove_injections(_KEY)
+            self.adapters.eject()
+
+    def _picture(self, number: int) -> Tensor:
+        settings, patcher, stride = self.request.settings, self.trainable.patcher, self.trainable.family.latent_stride
+        shape = (1, self.trainable.family.latent_channels, settings.height // stride, settings.width // stride)
+        empty = torch.zeros(shape, device=comfy.model_management.intermediate_device())
+        latent = comfy.sample.fix_empty_latent_channels(patcher, empty)
+        drawn = comfy.sample.sample(
+            patcher,
+            comfy.sample.prepare_noise(latent, settings.seed),
+            settings.steps,
+            settings.cfg,
+            settings.sampler,
+            settings.scheduler,
+            self.request.positive[number],
+            self.request.negative,
+            latent,
+            callback=lambda *_: self.hooks.check_cancel(),
+            disable_pbar=True,
+            seed=settings.seed,
+        )
+        return self.request.vae.decode(drawn).reshape(-1, *self._size(), 3)[0]
+
+    def _size(self) -> tuple[int, int]:
+        stride, settings = self.trainable.family.latent_stride, self.request.settings
+        return settings.height // stride * stride, settings.width // stride * stride
+
+
+def _png(image: Tensor) -> bytes:
+    """A PNG file of a picture (H, W, 3) in 0..1."""
+    pixels = np.rint(image.float().clamp(0, 1).cpu().numpy() * 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,85 @@
+"""MLT_Samples: what a training draws meanwhile."""
+
+import comfy.samplers
+from comfy_api.latest import io
+
+from ..masklora.host.sampling import encode_prompts
+from ..masklora.samples import SIDES, SampleSettings, split_prompts
+from .types import MLT_SAMPLES, TRAIN_CATEGORY, advanced, choice, number
+
+_D = SampleSettings()
+_EXAMPLE = "a photo of my subject on a beach\na photo of my subject at night"
+
+
+class Samples(io.ComfyNode):
+    """Prompts for pictures that show how a training is getting on."""
+
+    @classmethod
+    def define_schema(cls):
+        """Ids, widgets and tooltips."""
+        return io.Schema(
+            node_id="MLT_Samples",
+            display_name="Sample Pictures (masked LoRA)",
+            category=TRAIN_CATEGORY,
+            description=(
+                "Prompts that are drawn before the training, every so many steps and at its end, with the same seed "
+                "each time. The training panel shows them beside the base model's. They do not change the training."
+            ),
+            inputs=[*cls._sockets(), *cls._visible(), *advanced(cls._advanced())],
+            outputs=[MLT_SAMPLES.Output("samples", tooltip="For the training node.")],
+        )
+
+    @staticmethod
+    def _sockets():
+        return [
+            io.Clip.Input("clip", tooltip="The model's text encoder. It runs here, not during the training."),
+            io.Vae.Input("vae", tooltip="The model's VAE, which turns latents into pictures."),
+        ]
+
+    @staticmethod
+    def _visible():
+        low, high = SIDES
+        return [
+            io.String.Input(
+                "prompts",
+                multiline=True,
+                default=_EXAMPLE,
+                tooltip="One prompt a line, 1 to 16 lines: one picture each.",
+            ),
+            number(_D, "width", low, high, f"Of the pictures, {low} to {high} px.", step=16),
+            number(_D, "height", low, high, f"Of the pictures, {low} to {high} px.", step=16),
+            io.Int.Input(
+                "seed",
+                default=_D.seed,
+                min=0,
+                max=2**64 - 1,
+                control_after_generate=False,
+                tooltip="Of every picture: those of one prompt differ only by the weights.",
+            ),
+            number(
+                _D,
+                "every",
+                0,
+                1_000_000,
+                "Training steps between pictures, 0 (only before and at the end) to 1000000. Drawing takes time.",
+                step=10,
+            ),
+        ]
+
+    @staticmethod
+    def _advanced():
+        kinds = comfy.samplers.KSampler
+        return [
+            io.String.Input("negative", default=_D.negative, tooltip="What to stay away from; needs a cfg above 1."),
+            number(_D, "steps", 1, 1000, "Sampling steps of a picture, 1 to 1000.", step=1),
+            number(_D, "cfg", 0.0, 100.0, "Classifier-free guidance, 0 to 100. 1: none, as FLUX.1 takes it.", step=0.1),
+            choice("sampler", kinds.SAMPLERS, _D.sampler, "ComfyUI's sampler."),
+            choice("scheduler", kinds.SCHEDULERS, _D.scheduler, "ComfyUI's scheduler."),
+            number(_D, "guidance", 0.0, 100.0, "Told to guidance-distilled models (FLUX.1 dev), 0 to 100.", step=0.1),
+        ]
+
+    @classmethod
+    def execute(cls, clip, vae, prompts, **widgets):
+        """The prompts are encoded now, before the training needs the memory."""
+        settings = SampleSettings(prompts=split_prompts(prompts), **widgets)
+        return io.NodeOutput(encode_prompts(clip, vae, settings))

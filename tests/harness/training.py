@@ -1,0 +1,50 @@
+"""Small real trainings: a cache of made-up pictures, and a request for each family that trains in a second."""
+
+import numpy as np
+
+from masklora.config import (
+    AdapterSettings,
+    CacheSettings,
+    DatasetSettings,
+    LossSettings,
+    OptimizerSettings,
+    TrainSettings,
+)
+from masklora.data.cache import build_cache
+from masklora.data.loading import from_images
+from masklora.host.encode import VaeEncoder
+from masklora.host.training import Request
+
+from .models import HashedText, small_model, small_vae
+
+LIGHT = ["sd15", "sd3", "flux"]
+
+
+def pictures(n=4, settings=None):
+    rng = np.random.default_rng(0)
+    images = [rng.random((64, 64, 3), dtype=np.float32) for _ in range(n)]
+    masks = [np.zeros((64, 64), np.float32) for _ in range(n)]
+    for i, mask in enumerate(masks):
+        mask[8 : 40 + 4 * i, 16:48] = 1.0
+    return from_images(images, masks, [f"a thing {i}" for i in range(n)], settings or DatasetSettings())
+
+
+def make_cache(family, settings=None):
+    return build_cache(
+        pictures(settings=settings),
+        CacheSettings(resolution=64, bucket_step=16, storage="memory"),
+        encoder=VaeEncoder(small_vae(family)),
+        text=HashedText(family),
+        multiple=16,
+    )
+
+
+def make_request(family, cache, **train):
+    return Request(
+        model=small_model(family),
+        cache=cache,
+        loss=LossSettings(),
+        adapter=AdapterSettings(rank=4, alpha=2.0),
+        optimizer=OptimizerSettings(learning_rate=1e-3),
+        train=TrainSettings(**{"steps": 3, "batch_size": 2, "name": "probe", **train}),
+    )
