@@ -15,6 +15,7 @@ SECTION = "masked_lora."
 SAME = {
     "fr": {"alpha", "angle", "cache", "convolutions", "destination", "format", "gamma", "guidance", "images", "point"}
     | {"routes", "Pause", "prior", "latent", "Lasso", "GrabCut"}
+    | {"Prompt", "prompts", "Checkpoint"}
 }
 
 LITERAL = re.compile(r"""(?<!\\)(["'`])((?:\\.|(?!\1).)*)\1""")

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
@@ -14,6 +15,8 @@ DOCS = ROOT / "web" / "docs"
 PHOTOGRAPHS = ROOT / "tests" / "data" / "photographs"
 UPDATE = "MASKLORA_UPDATE_PICTURES"
 taking = pytest.mark.skipif(not os.environ.get(UPDATE), reason=f"pictures are taken with {UPDATE}=1")
+
+COMMON = 48
 
 # What the photographs of `offer_pictures` show; the cat has no mask, the last figure no caption.
 CAPTIONS = {"astronaut": "photo of an astronaut in an orange suit", "coffee": "a cup of coffee on a table"}
@@ -46,11 +49,22 @@ BUILD = """async ([nodes, links]) => {
 
 
 def store(picture, name, *, side=1100):
-    """Writes a picture of a help page, at most `side` pixels long, in 256 colours, small coloured marks among them."""
+    """Writes a picture of a help page, at most `side` pixels long, in 256 colours."""
     picture = picture.convert("RGB")
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    few = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.FLOYDSTEINBERG)
-    few.save(DOCS / "images" / f"{name}.png", optimize=True)
+    few_colours(picture).save(DOCS / "images" / f"{name}.png", optimize=True)
+
+
+def few_colours(picture):
+    """The picture in 256 colours: a page's own greys exactly, and of the rest also what few pixels have."""
+    colours, counts = np.unique(np.asarray(picture).reshape(-1, 3), axis=0, return_counts=True)
+    common = colours[np.argsort(-counts)[:COMMON]]
+    # By its pixels alone, a small coloured mark would get the colour of something larger.
+    spread = np.repeat(colours, np.ceil(np.sqrt(counts)).astype(int), axis=0)
+    rest = Image.fromarray(spread[None]).quantize(256 - COMMON, method=Image.Quantize.MEDIANCUT).getpalette()
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*common.flatten().tolist(), *rest])
+    return picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
 
 
 def build(page, nodes, links):

@@ -112,7 +112,8 @@ class ComfyPage:
                 const edge = (i, pick) => (pick(...boxes.map(b => b[i])) + offset[i % 2]) * scale
                 // A node's title and the name of its pack lie above its place.
                 const above = 60 * scale
-                return [edge(0, Math.min) - 20, edge(1, Math.min) - above, edge(2, Math.max) + 20, edge(3, Math.max) + 20]
+                const [left, top] = [edge(0, Math.min) - 20, edge(1, Math.min) - above]
+                return [left, top, edge(2, Math.max) + 20, edge(3, Math.max) + 20]
             }""",
             types,
         )

@@ -13,7 +13,8 @@ VIEWS = ("Overlay", "Mask", "Cut-out", "Latent grid", "Infill", "Crop box")
 TILE, LABEL = 360, 26
 DRAWN = """selector => {
     const canvas = document.querySelector(`${selector} canvas`)
-    return canvas?.width && canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data[3] === 255
+    const middle = [canvas?.width / 2, canvas?.height / 2, 1, 1]
+    return canvas?.width && canvas.getContext("2d").getImageData(...middle).data[3] === 255
 }"""
 
 
@@ -26,17 +27,12 @@ def shown(demo_server, page):
     page.page.set_viewport_size({"width": 1400, "height": 900})
     nodes = {
         "load": {"type": "MLT_LoadDataset", "at": [40, 60], **data},
-        "change": {"type": "MLT_TransformMasks", "at": [40, 420], "grow": 4, "feather": 3.0},
-        "model": {"type": "CheckpointLoaderSimple", "at": [430, 420]},
-        "cache": {
-            "type": "MLT_CacheDataset",
-            "at": [430, 60],
-            "resolution": 128,
-            "bucket_step": 16,
-            "crop": "around mask",
-        },
-        "look": {"type": "MLT_InspectDataset", "at": [820, 60], "size": [560, 720]},
+        "model": {"type": "CheckpointLoaderSimple", "at": [40, 480]},
+        "change": {"type": "MLT_TransformMasks", "at": [430, 60], "grow": 4, "feather": 3.0},
+        "cache": {"type": "MLT_CacheDataset", "at": [430, 380], "crop": "around mask"},
+        "look": {"type": "MLT_InspectDataset", "at": [820, 60], "size": [560, 580]},
     }
+    nodes["cache"] |= {"resolution": 128, "bucket_step": 16}
     links = [
         ["load", "dataset", "change", "dataset"],
         ["change", "dataset", "cache", "dataset"],
@@ -75,7 +71,10 @@ def sheet(tiles):
 
 @taking
 def test_take_the_browser_on_its_node(shown):
-    store(shown.graph_picture(types=["MLT_InspectDataset", "MLT_CacheDataset"]), "MLT_InspectDataset")
+    store(
+        shown.graph_picture(types=["MLT_TransformMasks", "MLT_InspectDataset", "MLT_CacheDataset"]),
+        "MLT_InspectDataset",
+    )
 
 
 @taking
