@@ -128,6 +128,8 @@ class Sampling:
         if self.sampler is None:
             return False
         wished, every = self.hooks.should_sample(), self.sampler.every
+        if wished and step == self._drawn:
+            self.hooks.on_message(f"The sample pictures of step {step} are there already.")
         return step != self._drawn and (wished or ended or (every > 0 and step % every == 0))
 
     def draw(self, step: int) -> None:

@@ -151,7 +151,7 @@ class LiveRun:
 
     def end(self, state: str) -> None:
         """Tell how the run ended."""
-        self._end = state
+        self._end, self.names, self._drawing = state, (), None
         self.tell(last=True)
 
 

@@ -14,8 +14,9 @@ def shown(run, node):
 
 def inspected(graph, client, dataset, **changes):
     node = graph.add("MLT_InspectDataset", dataset=dataset, **changes)
+    sheet = graph.add("PreviewImage", images=[node, 0])
     run = client.run(graph.nodes)
-    return shown(run, node), run.outputs[node]["images"]
+    return shown(run, node), run.outputs[sheet]["images"]
 
 
 def pixels(client, entry):
@@ -56,7 +57,7 @@ def test_every_view_of_the_inspection_is_a_picture(comfy_client, graph, folders)
     folders.make("views", count=1, alpha=True)
     load = graph.add("MLT_LoadDataset", folder="views")
     nodes = [
-        graph.add("MLT_InspectDataset", dataset=[load, 0], view=view)
+        graph.add("PreviewImage", images=[graph.add("MLT_InspectDataset", dataset=[load, 0], view=view), 0])
         for view in ("overlay", "cut-out", "mask", "latent grid")
     ]
     outputs = comfy_client.run(graph.nodes).outputs

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { duration, isLive, number, progress, runOf, safeName } from "../../web/runs/describe.js";
+import { duration, isLive, memory, number, progress, runOf, safeName } from "../../web/runs/describe.js";
 import { text } from "../../web/page/strings.js";
 import "./english.mjs";
 
@@ -39,4 +39,9 @@ test("a node shows what it trains, else the newest run of its name", () => {
 
 test("texts fill in their values", () => {
   assert.equal(text("runs.saved", { step: 3 }), "last checkpoint: step 3");
+});
+
+test("memory is told in GiB, of a run that tells it", () => {
+  assert.equal(memory({ memory: { used: 1.5 * 2 ** 30, total: 24 * 2 ** 30 } }), "memory 1.5 of 24 GiB");
+  assert.deepEqual([memory({ memory: null }), memory(null)], ["", ""]);
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { columns, curvesIn, lastStep, mergeRows, newest, smooth, thin } from "../../web/runs/series.js";
+import { columns, curvesIn, lastStep, mergeRows, newest, smooth, thin, valuesAt } from "../../web/runs/series.js";
 
 const row = (step, loss = step) => ({ step, loss });
 const steps = (rows) => rows.map((one) => one.step);
@@ -55,4 +55,11 @@ test("the newest numbers and the curves that there are", () => {
   assert.deepEqual(newest(rows, 0), { loss: 4, prior: 1 });
   assert.equal(lastStep(rows), 2);
   assert.equal(lastStep([]), 0);
+});
+
+test("the numbers at a step are those of the curve there", () => {
+  const rows = [row(1, 8), row(2, 4), { ...row(3, 2), validation: 1 }];
+  assert.deepEqual(valuesAt(rows, 0, 2), { loss: 4 });
+  assert.deepEqual(valuesAt(rows, 0.5, 2), { loss: 6 });
+  assert.deepEqual(valuesAt(rows, 0, 3), { loss: 2, validation: 1 });
 });

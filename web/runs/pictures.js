@@ -1,6 +1,6 @@
 // Which sample picture is shown. Pure functions.
 
-/** The prompts that have a picture after a step above 0: [{number, prompt}]; all of them while there is none. */
+/** The prompts that have a picture: [{number, prompt}]. */
 export function prompts(list) {
   const all = (list?.prompts ?? []).map((prompt, number) => ({ number, prompt }));
   const drawn = new Set((list?.steps ?? []).flatMap((one) => one.numbers));
