@@ -16,7 +16,7 @@ PHOTOGRAPHS = ROOT / "tests" / "data" / "photographs"
 UPDATE = "MASKLORA_UPDATE_PICTURES"
 taking = pytest.mark.skipif(not os.environ.get(UPDATE), reason=f"pictures are taken with {UPDATE}=1")
 
-COMMON = 48
+COMMON = 112
 
 # What the photographs of `offer_pictures` show; the cat has no mask, the last figure no caption.
 CAPTIONS = {"astronaut": "photo of an astronaut in an orange suit", "coffee": "a cup of coffee on a table"}

@@ -150,17 +150,19 @@ def trained():
         "model": {"type": "CheckpointLoaderSimple", "at": [40, 60]},
         "load": load(y=220, folder="masked-lora-demo/alpha", trigger_word="zibble"),
         "cache": {"type": "MLT_CacheDataset", "at": [440, 60], "resolution": 128, "bucket_step": 16},
-        "adapter": {"type": "MLT_Adapter", "at": [440, 390], "rank": 16, "alpha": 16.0},
-        "optimizer": {"type": "MLT_Optimizer", "at": [440, 680], "learning_rate": 0.001, "warmup_steps": 20},
-        "train": {"type": "MLT_TrainLoRA", "at": [840, 60], "size": [440, 700], "name": "zibble", "steps": 240},
-        "export": {"type": "MLT_ExportLoRA", "at": [1340, 60], "name": "zibble export", "trigger": "zibble"},
+        "samples": {"type": "MLT_Samples", "at": [440, 390], "prompts": "a zibble\na zibble by the sea", "every": 40},
+        "adapter": {"type": "MLT_Adapter", "at": [40, 640], "rank": 16, "alpha": 16.0},
+        "optimizer": {"type": "MLT_Optimizer", "at": [40, 920], "learning_rate": 0.002, "warmup_steps": 10},
+        "train": {"type": "MLT_TrainLoRA", "at": [840, 60], "size": [460, 0], "name": "zibble", "steps": 240},
+        "export": {"type": "MLT_ExportLoRA", "at": [1360, 60], "name": "zibble export", "trigger": "zibble"},
     }
+    nodes["samples"] |= {"width": 128, "height": 128, "cfg": 3.0}
     links = [
         ["load", "dataset", "cache", "dataset"],
-        ["model", "VAE", "cache", "vae"],
-        ["model", "CLIP", "cache", "clip"],
+        *(["model", output, key, output.lower()] for key in ("cache", "samples") for output in ("VAE", "CLIP")),
         ["model", "MODEL", "train", "model"],
         ["cache", "cache", "train", "cache"],
+        ["samples", "samples", "train", "samples"],
         ["adapter", "adapter", "train", "adapter"],
         ["optimizer", "optimizer_settings", "train", "optimizer"],
         ["train", "lora", "export", "lora"],
@@ -168,21 +170,34 @@ def trained():
     return nodes, links
 
 
+def take_beside_the_training(page, key):
+    """A node of `trained` alone with the training, whose panel finds the finished run by its name."""
+    nodes, links = trained()
+    nodes = {one: nodes[one] for one in (key, "train")}
+    nodes["train"]["size"] = [460, 660]
+    nodes[key]["at"], nodes["train"]["at"] = ([560, 60], [40, 60]) if key == "export" else ([40, 60], [440, 60])
+    build(page, nodes, [link for link in links if {link[0], link[2]} == set(nodes)])
+    page.page.wait_for_timeout(2500)
+    store(page.graph_picture(), nodes[key]["type"])
+
+
 @taking
 def test_take_a_training_and_its_settings(demo_server, page):
     build(page, *trained())
     with page.page.expect_response(lambda r: r.url.endswith("/prompt") and r.request.method == "POST") as caught:
         page.evaluate("async () => { await window.app.queuePrompt(0, 1) }")
+    for part in page.page.locator(".mlt-panel summary").all():
+        part.evaluate("one => { one.parentElement.open = true }")
     page.page.wait_for_function(
         "() => Number(document.querySelector('.mlt-numbers')?.textContent.match(/step (\\d+)/)?.[1] ?? 0) > 150",
-        timeout=180_000,
+        timeout=240_000,
     )
-    store(page.graph_picture(types=["MLT_CacheDataset", "MLT_TrainLoRA"]), "MLT_TrainLoRA")
+    # Room for all of what the panel shows now.
+    page.evaluate("() => window.app.graph.nodes.find(one => one.type === 'MLT_TrainLoRA').setSize([460, 1240])")
+    store(page.graph_picture(types=["MLT_CacheDataset", "MLT_Samples", "MLT_TrainLoRA"]), "MLT_TrainLoRA", side=1400)
     demo_server.wait(caught.value.json()["prompt_id"], timeout=300)
-    page.page.wait_for_timeout(2000)
-    store(page.graph_picture(types=["MLT_TrainLoRA", "MLT_ExportLoRA"]), "MLT_ExportLoRA")
-    for node_id in ("MLT_Adapter", "MLT_Optimizer"):
-        store(page.graph_picture(types=[node_id, "MLT_TrainLoRA"]), node_id)
+    for key in ("export", "adapter", "optimizer", "samples"):
+        take_beside_the_training(page, key)
 
 
 @taking
