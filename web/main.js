@@ -47,6 +47,9 @@ app.registerExtension({
     useTexts(await answer.json(), app.extensionManager.setting.get("Comfy.Locale") ?? navigator.language.split("-")[0]);
   },
   setup() {
+    // ComfyUI hears Ctrl+Z before any dialog does, unless it believes that its own mask editor is open.
+    const isEditing = app.constructor.maskeditor_is_opended;
+    app.constructor.maskeditor_is_opended = () => Boolean(isEditing?.()) || document.querySelector("dialog.mlt[open]") !== null;
     app.extensionManager.registerSidebarTab(sidebarTab(runs, graphs));
   },
   nodeCreated(node) {

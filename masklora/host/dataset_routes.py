@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import io
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable
@@ -93,13 +94,18 @@ async def get_dataset(request: web.Request) -> Any:
 
 async def get_pictures(request: web.Request) -> Any:
     """One list per property, each with a value per picture: names, sizes, coverage, warnings and so on."""
-    return await asyncio.to_thread(_columns, opened_of(request))
+    opened = opened_of(request)
+    body = await asyncio.to_thread(lambda: json.dumps(_columns(opened)))
+    return web.Response(text=body, content_type="application/json")
 
 
 async def get_picture(request: web.Request) -> Any:
     """Everything about one picture, the weight of every latent cell among it, row by row."""
     opened = opened_of(request)
-    return await asyncio.to_thread(_details, opened, picture_of(request, opened))
+    index = picture_of(request, opened)
+    # Text in the thread too: a large grid has a million weights.
+    body = await asyncio.to_thread(lambda: json.dumps(_details(opened, index)))
+    return web.Response(text=body, content_type="application/json")
 
 
 async def get_thumbnail(request: web.Request) -> Any:

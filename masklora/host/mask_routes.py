@@ -117,7 +117,7 @@ def _save(opened: OpenedDataset, index: int, body: bytes, token: str) -> dict[st
     for one in OPENED.all():
         found = affected([one.source(i) for i in range(len(one))], before, after)
         for i, sample in found.items():
-            one.replace(i, sample)
+            one.take_edit(i, sample)
         changed = found if one is opened else changed
     token = raw_mask(after, allowed=allow_writing).token
     return {"index": index, "changed": sorted(changed), "token": token, "version": opened.version}

@@ -115,18 +115,34 @@ class OpenedDataset:
         Raises:
             DataError, MaskError: The new mask cannot be read.
         """
-        report = measure_again(self.report, index, self._shown(sample), self.lens, resolution=self.resolution)
         with self._lock:
             samples = (*self._dataset.samples[:index], sample, *self._dataset.samples[index + 1 :])
             self._dataset = Dataset(samples, self._dataset.report)
             self._edits[index] += 1
-            self.version += 1
-            self.report = report
             unfinished = self.measured < len(self)
-        if self.cache is not None:
-            self.plan = self._planned(self.dataset(), lambda: None)
+            if not unfinished:
+                shown = self._shown(sample)
+                self.report = measure_again(self.report, index, shown, self.lens, resolution=self.resolution)
+            if self.cache is not None:
+                self.plan = self._planned(self.dataset(), lambda: None)
+            # Last, so that whoever sees it sees everything.
+            self.version += 1
         if unfinished:
             self._measure_all()
+
+    def take_edit(self, index: int, sample: Sample) -> None:
+        """As `replace`; what stands in the way of it is a `problem` of this data set, because the edit is done."""
+        try:
+            self.replace(index, sample)
+        except MaskLoraError as error:
+            with self._lock:
+                self.version += 1
+                self.problem = str(error)
+
+    def close(self) -> None:
+        """Give up what is being measured: nobody looks any more."""
+        with self._lock:
+            self.version += 1
 
     def look(self, *, transform: MaskTransform | None, resolution: int) -> None:
         """Show the masks with other transforms, or cells of another resolution; the numbers follow by and by."""
@@ -152,26 +168,35 @@ class OpenedDataset:
                 raise _OutOfDateError
 
         def progress(done: int, total: int, name: str) -> None:
-            # The last one is told with the report.
-            self.measured = min(done, total - 1)
+            with self._lock:
+                check()
+                # The last one is told with the report.
+                self.measured = min(done, total - 1)
+
+        def fail(problem: str) -> None:
+            with self._lock:
+                if self.version == version:
+                    self.problem, self.measured = problem, len(self)
 
         try:
             dataset = self.dataset()
             plan = self._planned(dataset, check)
             with self._lock:
                 check()
-                self.plan = plan
+                # What was drawn meanwhile was drawn by the former plan.
+                self.plan, self._looks = plan, self._looks + 1
             report = measure(dataset, self.lens, resolution=self.resolution, progress=progress, check_cancel=check)
             with self._lock:
                 check()
                 self.report, self.measured = report, len(dataset)
+                self.version += 1
         except _OutOfDateError:
             return
         except MaskLoraError as error:
-            self.problem, self.measured = str(error), len(self)
+            fail(str(error))
         except Exception:
             logger.exception("masked lora: the masks could not be measured")
-            self.problem, self.measured = "The masks could not be measured; ComfyUI's log tells more.", len(self)
+            fail("The masks could not be measured; ComfyUI's log tells more.")
 
     def _planned(self, dataset: Dataset, check: Any) -> Plan:
         if self.cache is not None:
@@ -188,29 +213,37 @@ class Registry:
     def __init__(self) -> None:
         """Nothing is open."""
         self._opened: dict[str, OpenedDataset] = {}
+        # The queue adds, the server's event loop and its threads look.
+        self._lock = threading.Lock()
         self.forgotten = 0
 
     def add(self, opened: OpenedDataset) -> None:
         """Keep it in place of the same pictures of the same node, and of what was not used for longest."""
-        before = self._opened.pop(opened.id, None)
-        if before is not None:
-            opened.version = before.version + 1
-        self._opened[opened.id] = opened
-        while len(self._opened) > MOST_OPENED:
-            self._opened.pop(next(iter(self._opened)))
-            # A node whose data set is gone has to run again when it is queued.
-            self.forgotten += 1
+        with self._lock:
+            before = self._opened.pop(opened.id, None)
+            gone = [] if before is None else [before]
+            if before is not None:
+                opened.version = before.version + 1
+            self._opened[opened.id] = opened
+            while len(self._opened) > MOST_OPENED:
+                gone.append(self._opened.pop(next(iter(self._opened))))
+                # A node whose data set is gone has to run again when it is queued.
+                self.forgotten += 1
+        for one in gone:
+            one.close()
 
     def all(self) -> list[OpenedDataset]:
         """Every data set that is open."""
-        return list(self._opened.values())
+        with self._lock:
+            return list(self._opened.values())
 
     def get(self, dataset_id: str) -> OpenedDataset | None:
         """The data set of an id, None if it is no longer open."""
-        opened = self._opened.pop(dataset_id, None)
-        if opened is not None:
-            self._opened[dataset_id] = opened
-        return opened
+        with self._lock:
+            opened = self._opened.pop(dataset_id, None)
+            if opened is not None:
+                self._opened[dataset_id] = opened
+            return opened
 
 
 OPENED = Registry()

@@ -318,3 +318,33 @@ def test_a_data_set_that_is_no_longer_open_says_what_to_do(page, looking):
         }"""
     )
     looker.until(lambda: "Queue the graph" in page.page.locator(f"{BROWSER} .mlt-note").first.text_content())
+
+
+def test_undoing_in_the_large_view_leaves_the_graph_alone(page, looking):
+    looker = Looker(page)
+    looker.run(looking()).shows(6)
+    looker.page.evaluate(
+        """() => {
+            const tracker = window.app.extensionManager.workflow.activeWorkflow.changeTracker
+            tracker.captureCanvasState()
+            window.app.graph.add(window.LiteGraph.createNode("MLT_Adapter"))
+            tracker.captureCanvasState()
+        }"""
+    )
+    looker.open(0)
+    looker.tab.keyboard.press("Control+z")
+    looker.tab.wait_for_timeout(700)
+    assert looker.page.evaluate("() => window.app.graph.nodes.length") == 6
+    looker.tab.keyboard.press("Escape")
+    looker.tab.wait_for_selector(DIALOG, state="detached")
+    looker.tab.keyboard.press("Control+z")
+    looker.tab.wait_for_function("() => window.app.graph.nodes.length === 5")
+
+
+def test_a_copied_node_asks_for_nothing(looker, looking):
+    looker.run(looking()).shows(6)
+    looker.set("MLT_TransformMasks", "invert", True)
+    looker.until(lambda: "as they are set now" in looker.tab.locator(f"{BROWSER} .mlt-note").first.text_content())
+    looker.page.evaluate("() => { window.copied = window.app.graph.getNodeById(5).clone() }")
+    looker.tab.wait_for_timeout(1500)
+    assert "as they are set now" in looker.tab.locator(f"{BROWSER} .mlt-note").first.text_content()

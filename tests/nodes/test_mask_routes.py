@@ -403,3 +403,17 @@ def test_an_edit_of_a_saved_mask_makes_the_cache_run_again_though_its_graph_did_
     assert "made now: 0 latent, 1 mask, 0 text" in report
     assert stale(opened) == [[], [], []]
     assert np.array_equal(opened.mask(2)[1], 255 - PAINTED)
+
+
+def test_an_edit_is_saved_although_another_picture_is_gone_and_that_is_told(opened, cached, graph, folders):
+    folder = folders.make("one is gone", size=SIZE)
+    for i in (1, 2, 3):
+        folders.mask(folder / f"cat {i}_mask.png", size=SIZE)
+    cached(graph.add("MLT_LoadDataset", folder="one is gone"))()
+    (folder / "cat 3.png").unlink()
+    status, told = opened.save(PAINTED, opened.mask(0)[0])
+    assert status == 200, told
+    status, told = opened.save(255 - PAINTED, f'"{told["token"]}"')
+    assert status == 200, told
+    assert np.array_equal(opened.mask(0)[1], 255 - PAINTED)
+    assert "cat 3.png" in opened.ask("GET", f"/datasets/{opened.id}", whole=True)[2]["problem"]

@@ -149,10 +149,16 @@ export class DatasetDialog {
   async showPicture() {
     const { index } = this;
     this.viewer.show(index, this.look);
+    if (this.detail?.index !== index) {
+      this.detail = null;
+      this.facts.replaceChildren();
+      this.editButton.disabled = true;
+    }
     try {
       const detail = await this.source.detail(index);
       if (index !== this.index) return;
       this.detail = detail;
+      this.editButton.disabled = false;
       const row = this.source.rows[index];
       this.facts.replaceChildren(
         ...facts(detail, row, percent, {
@@ -168,7 +174,7 @@ export class DatasetDialog {
   }
 
   async openEditor() {
-    if (!this.detail || !this.edit) return;
+    if (!this.edit || this.detail?.index !== this.index) return;
     await this.edit(this.detail, this.source);
     await this.source.refresh();
     this.editButton.focus();
@@ -185,9 +191,14 @@ export class DatasetDialog {
   }
 
   key(event) {
-    if (event.key === "Escape" || event.ctrlKey || event.metaKey || event.altKey) return;
     // What is typed here is meant for the dialog, not for the graph behind it.
     event.stopPropagation();
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Escape" && !event.target.value) {
+      event.preventDefault();
+      this.element.close();
+      return;
+    }
     const field = event.target.closest("input:not([type=range]):not([type=color]), select, textarea");
     const view = LARGE_VIEWS[Number(event.key) - 1];
     if (field) return;

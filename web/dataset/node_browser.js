@@ -7,7 +7,7 @@ import { ThumbnailList } from "./list.js";
 import { keepLook, loadLook } from "./look.js";
 import { choose, counts } from "./rows.js";
 import { DatasetSource } from "./source.js";
-import { transformOf } from "./upstream.js";
+import { isFed, transformOf } from "./upstream.js";
 import { LARGE_VIEWS } from "./viewer.js";
 
 export const INSPECT_NODE = "MLT_InspectDataset";
@@ -41,13 +41,11 @@ class NodeBrowser {
       this.list.element,
     );
     keepKeys(this.element);
-    this.watch = setInterval(() => this.compare(), WATCH_MS);
     this.use(node.properties?.[PROPERTY]);
   }
 
   destroy() {
-    clearInterval(this.watch);
-    this.leave?.();
+    this.sleep();
     this.list.destroy();
   }
 
@@ -59,9 +57,9 @@ class NodeBrowser {
       this.source.refresh();
       return;
     }
-    this.leave?.();
+    this.sleep();
     this.source = new DatasetSource(this.api, id);
-    this.leave = this.source.listen(() => this.update());
+    if (isInGraph(this.node)) this.wake();
   }
 
   update() {
@@ -103,10 +101,11 @@ class NodeBrowser {
   /** Tries out what the widgets say now, before the graph is queued. */
   compare() {
     const { facts } = this.source ?? {};
-    if (!facts || !this.source.rows.length || document.hidden) return;
+    if (!facts || !this.source.rows.length || document.hidden || !isInGraph(this.node)) return;
     const transform = transformOf(this.node);
     const widget = this.node.widgets?.find((one) => one.name === "resolution");
-    const resolution = facts.cached ? facts.resolution : Number(widget?.value ?? facts.resolution);
+    const known = !facts.cached && widget && !isFed(this.node, "resolution");
+    const resolution = known ? Number(widget.value) : facts.resolution;
     const wanted = JSON.stringify([transform, resolution]);
     if (wanted === this.sent) return;
     // Half-typed numbers pass; what stays for a moment is meant.
@@ -116,6 +115,18 @@ class NodeBrowser {
     }
     this.sent = wanted;
     this.source.tryOut(transform, resolution);
+  }
+
+  /** Looks only while the node is on a graph: copying one makes another that never gets there. */
+  wake() {
+    this.watch ??= setInterval(() => this.compare(), WATCH_MS);
+    if (this.source) this.leave ??= this.source.listen(() => this.update());
+  }
+
+  sleep() {
+    clearInterval(this.watch);
+    this.leave?.();
+    this.watch = this.leave = undefined;
   }
 }
 
@@ -133,10 +144,15 @@ export function addNodeBrowser(node, api, edit) {
     node.properties[PROPERTY] = id;
     browser.use(id);
   });
+  chain(node, "onAdded", () => browser.wake());
   chain(node, "onConfigure", () => browser.use(node.properties?.[PROPERTY]));
   chain(node, "onRemoved", () => browser.destroy());
   const [width, height] = node.computeSize();
   node.setSize([Math.max(node.size[0], width, WIDTH), Math.max(node.size[1], height)]);
+}
+
+function isInGraph(node) {
+  return node.graph?.getNodeById(node.id) === node;
 }
 
 function chain(node, name, then) {

@@ -83,6 +83,7 @@ export class DatasetSource {
 
   /** Tries mask transforms (null: the data set's own) and a resolution. */
   async tryOut(transform, resolution) {
+    let refusal = "";
     try {
       this.facts = await this.ask("/look", {
         method: "POST",
@@ -90,9 +91,12 @@ export class DatasetSource {
         body: JSON.stringify({ transform, resolution }),
       });
     } catch (error) {
-      this.problem = error.message;
+      refusal = error.message;
     }
     await this.refresh();
+    if (!refusal) return;
+    this.problem = refusal;
+    this.tell();
   }
 
   thumbnail(row, { view, side, colour, opacity }) {

@@ -5,6 +5,12 @@ const TRANSFORM = "MLT_TransformMasks";
 const BYPASSED = 4;
 const FAR = 50;
 
+/** Whether a widget's value comes from another node. */
+export function isFed(node, name) {
+  const input = node.inputs?.find((one) => one.name === name);
+  return input?.link !== null && input?.link !== undefined;
+}
+
 /** The node that feeds input `name`, reroutes passed over; null without one. */
 export function feeder(node, name) {
   let input = node.inputs?.find((one) => one.name === name);
@@ -22,7 +28,8 @@ export function feeder(node, name) {
 export function transformOf(node) {
   const origin = feeder(node, "dataset");
   if (origin?.type !== TRANSFORM) return null;
-  if (origin.mode === BYPASSED) return { ...OFF };
+  // Two in a row are refused, so that behind a bypassed one there is at most one that acts.
+  if (origin.mode === BYPASSED) return feeder(origin, "dataset")?.type === TRANSFORM ? transformOf(origin) : { ...OFF };
   const linked = origin.inputs?.some((input) => input.widget && input.link !== null && input.link !== undefined);
   if (linked) return null;
   const values = {};

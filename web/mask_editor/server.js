@@ -13,7 +13,7 @@ export class MaskServer {
   }
 
   async image() {
-    const answer = await this.ask("/image");
+    const answer = await this.ask("/image", { cache: "no-store" });
     return createImageBitmap(await answer.blob());
   }
 

@@ -21,6 +21,7 @@ export class RunStore {
     this.heard = new Map();
     this.samples = new Map();
     this.asking = new Map();
+    this.failed = new Map();
     this.listeners = new Map();
     this.listed = 0;
     this.queued = false;
@@ -114,13 +115,15 @@ export class RunStore {
   backfill(id) {
     const asked = this.asking.get(id);
     if (asked) return asked;
+    // Whoever draws asks again at once; a run that is gone must not be asked for without end.
+    if (Date.now() - (this.failed.get(id) ?? 0) < SILENCE) return Promise.resolve();
     const question = this.ask(`${ROUTE}/${id}?since=${lastStep(this.rowsOf(id))}`)
       .then(({ run, rows }) => {
         this.online = true;
         this.know(run);
         this.take(run, rows);
       })
-      .catch(() => {})
+      .catch(() => this.failed.set(id, Date.now()))
       .finally(() => {
         this.asking.delete(id);
         this.heard.set(id, Date.now());
