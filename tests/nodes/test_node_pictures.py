@@ -192,7 +192,7 @@ def test_take_a_training_and_its_settings(demo_server, page):
         timeout=240_000,
     )
     # Room for all of what the panel shows now.
-    page.evaluate("() => window.app.graph.nodes.find(one => one.type === 'MLT_TrainLoRA').setSize([460, 1240])")
+    page.evaluate("() => window.app.graph.nodes.find(one => one.type === 'MLT_TrainLoRA').setSize([460, 1440])")
     store(page.graph_picture(types=["MLT_CacheDataset", "MLT_Samples", "MLT_TrainLoRA"]), "MLT_TrainLoRA", side=1400)
     demo_server.wait(caught.value.json()["prompt_id"], timeout=300)
     for key in ("export", "adapter", "optimizer", "samples"):
