@@ -86,8 +86,8 @@ class NodeHooks(Hooks):
         """Tell the page, and show it on the node."""
         if self._live is not None:
             self._live.draw(step, done=done, count=count)
-        if done < count:
-            self.say(f"step {step} · drawing sample picture {done + 1} of {count}")
+        news = f"drawing sample picture {done + 1} of {count}" if done < count else "sample pictures drawn"
+        self.say(f"step {step} · {news}")
 
     def check_cancel(self) -> None:
         """Raise ComfyUI's interrupt if a person pressed cancel."""

@@ -8,6 +8,7 @@ import pytest
 from harness.help_pictures import build, offer_pictures, store, taking
 
 CUT = "astronaut.png"
+SMALL = {"width": 128, "height": 128, "cfg": 1.0, "scheduler": "simple"}
 
 
 def load(x=40, y=60, **widgets):
@@ -197,6 +198,25 @@ def test_take_a_training_and_its_settings(demo_server, page):
     demo_server.wait(caught.value.json()["prompt_id"], timeout=300)
     for key in ("export", "adapter", "optimizer", "samples"):
         take_beside_the_training(page, key)
+
+
+@taking
+def test_take_sample_pictures_and_the_training_that_draws_them(demo_server, page):
+    nodes, links = trained()
+    nodes = {name: node for name, node in nodes.items() if name not in ("adapter", "optimizer", "export")}
+    words = "a red star, striped background\na zibble on a dotted background"
+    nodes["samples"] = {"type": "MLT_Samples", "at": [440, 400], "prompts": words, "every": 80} | SMALL
+    nodes["train"] |= {"name": "zibble with pictures", "learning_rate": 0.001}
+    links = [link for link in links if link[0] in nodes and link[2] in nodes]
+    links += [["model", "CLIP", "samples", "clip"], ["model", "VAE", "samples", "vae"]]
+    links += [["samples", "samples", "train", "samples"]]
+    build(page, nodes, links)
+    page.queue()
+    page.page.locator(".mlt-gallery summary").first.dispatch_event("click")
+    page.page.wait_for_selector(".mlt-compare img")
+    page.page.locator(".mlt-gallery select").first.select_option(index=1)
+    page.page.wait_for_timeout(2000)
+    store(page.graph_picture(types=["MLT_Samples", "MLT_TrainLoRA"]), "MLT_Samples")
 
 
 @taking

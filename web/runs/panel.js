@@ -8,7 +8,8 @@ import { CURVES, curvesIn, newest, valuesAt } from "./series.js";
 import { text } from "../page/strings.js";
 
 const SHOWN_FIRST = new Set(["loss", "inside", "outside", "validation"]);
-const PART = 300;
+const CURRENT_HEIGHT = 330;
+const GALLERY_HEIGHT = 540;
 let panels = 0;
 
 export class RunPanel {
@@ -51,7 +52,8 @@ export class RunPanel {
 
   /** Height that the opened parts need besides, px. */
   room() {
-    return [this.current, this.gallery].reduce((sum, part) => sum + (part.element.open ? PART : 0), 0);
+    const open = (part, height) => (part.element.open ? height : 0);
+    return open(this.current, CURRENT_HEIGHT) + open(this.gallery, GALLERY_HEIGHT);
   }
 
   wanted() {
