@@ -101,6 +101,8 @@ class ComfyPage:
     def graph_picture(self, *, width=2600, height=1800, types=None):
         """The graph as the page draws it, cut to its nodes, or to those of the given types: a PIL picture."""
         self.page.set_viewport_size({"width": width, "height": height})
+        # A selected node has a frame and a tool bar.
+        self.page.evaluate("() => window.app.canvas.deselectAll()")
         self.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
         self.page.wait_for_timeout(3000)
         shot = Image.open(io.BytesIO(self.page.locator("#graph-canvas").screenshot())).convert("RGB")
