@@ -106,6 +106,7 @@ def test_many_pictures_show_at_once_and_scroll_smoothly(page, comfy_server, defa
         arg=COUNT,
         timeout=60_000,
     )
+    assert page.evaluate("() => PerformanceObserver.supportedEntryTypes.includes('long-animation-frame')")
     first = page.evaluate(FIRST_PAINT)
     # Once through, so that what is remembered has its size.
     page.evaluate(SCROLL, [LIST, 4])

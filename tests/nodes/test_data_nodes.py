@@ -98,8 +98,8 @@ def test_masks_of_a_folder_inside_the_picture_folder_are_found(comfy_client, gra
 
 
 def test_an_edited_file_is_noticed_without_touching_the_graph(comfy_client, graph, folders):
-    folder = folders.make("edited", alpha=True)
-    load = graph.add("MLT_LoadDataset", folder="edited")
+    folder = folders.make("edited alpha", alpha=True)
+    load = graph.add("MLT_LoadDataset", folder="edited alpha")
     text, _ = inspected(graph, comfy_client, [load, 0])
     assert "cat 1.png: coverage 50.0%" in text
     opaque = np.full((64, 96, 4), 99, np.uint8)
@@ -185,8 +185,8 @@ def test_a_refined_mask_is_the_transformed_mask(comfy_client, graph):
 
 
 def test_a_second_run_finds_everything_in_the_cache(comfy_client, graph, folders):
-    folders.make("cached", alpha=True)
-    load = graph.add("MLT_LoadDataset", folder="cached", trigger_word="first")
+    folders.make("cached twice", alpha=True)
+    load = graph.add("MLT_LoadDataset", folder="cached twice", trigger_word="first")
     text = cached_run(graph, comfy_client, [load, 0])
     assert "3 pictures in 1 buckets" in text
     assert "12 latent, 3 mask" in text

@@ -125,6 +125,8 @@ class Person:
         self.tab.mouse.down()
         self.tab.mouse.move(box["x"] + box["width"] * 0.7, middle, steps=15)
         self.tab.mouse.up()
+        save = self.tab.locator(".mlt-editor").last.get_by_role("button", name="Save", exact=True)
+        self.wait("button => !button.disabled", save.element_handle())
         with self.tab.expect_response(lambda r: r.url.endswith("/mask") and r.request.method == "POST") as caught:
             self.tab.keyboard.press("Control+s")
         assert caught.value.ok, caught.value.text()
