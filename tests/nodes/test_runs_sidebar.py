@@ -251,14 +251,14 @@ def test_the_gallery_shows_each_step_beside_the_base_model(either_page, routes, 
     for key, step in (("Home", 0), ("ArrowRight", first), ("End", second), ("ArrowLeft", first)):
         side.tab.keyboard.press(key)
         assert side.choose(".mlt-step output").text_content() == f"step {step}"
-        assert after.get_attribute("src").endswith(f"/samples/{step}/0")
+        assert after.get_attribute("src").split("?")[0].endswith(f"/samples/{step}/0")
     side.choose(".mlt-wipe").focus()
     side.tab.keyboard.press("Home")
     assert before.evaluate("one => getComputedStyle(one).clipPath") == "inset(0px 100% 0px 0px)"
     side.tab.keyboard.press("End")
     assert before.evaluate("one => getComputedStyle(one).clipPath") in ("inset(0px 0% 0px 0px)", "inset(0px)")
     side.choose(".mlt-gallery select").select_option(label="a zibble")
-    assert after.get_attribute("src").endswith(f"/samples/{first}/1")
+    assert after.get_attribute("src").split("?")[0].endswith(f"/samples/{first}/1")
     assert either_page.problems == []
 
 
