@@ -13,7 +13,6 @@ from .cache import Cache
 from .dataset import Dataset, Sample
 from .geometry import Geometry, plan_geometry
 from .inspection import inspect, odd_polarity
-from .loading import Progress
 from .plan import Entry
 from .report import MatchReport
 
@@ -30,11 +29,13 @@ class Plan:
         geometries: One per picture, of its first variant.
         entries: What a cache would hold; None where no cache is known.
         stale: By index the kinds of entry that the known cache lacks.
+        note: What a person should know of it; empty if nothing.
     """
 
     geometries: Sequence[Geometry]
     entries: Sequence[Entry] | None = None
     stale: dict[int, list[str]] = field(default_factory=dict)
+    note: str = ""
 
 
 def check_same(cache: Cache, dataset: Dataset) -> None:
@@ -62,16 +63,10 @@ def plan_without_cache(dataset: Dataset, settings: CacheSettings, *, stride: int
     settings = dataclasses.replace(settings, resolution=max(resolution, step), bucket_step=step)
     try:
         return Plan(plan_looks(dataset, settings, stride=stride))
-    except DataError:
-        # Some are smaller than any bucket; the cache node will say so.
-        return Plan(plan_looks(dataset, dataclasses.replace(settings, upscale=True), stride=stride))
-
-
-def measure(
-    dataset: Dataset, lens: Lens, *, resolution: int, progress: Progress, check_cancel: Callable[[], None]
-) -> MatchReport:
-    """The report of `inspect`."""
-    return inspect(dataset, lens.stride, progress, check_cancel, resolution=resolution)
+    except DataError as error:
+        # They can be looked at all the same; training will refuse them.
+        looks = plan_looks(dataset, dataclasses.replace(settings, upscale=True), stride=stride)
+        return Plan(looks, note=f"Shown enlarged: {error}")
 
 
 def measure_again(report: MatchReport, index: int, sample: Sample, lens: Lens, *, resolution: int) -> MatchReport:

@@ -79,7 +79,7 @@ async def get_dataset(request: web.Request) -> Any:
         "count": len(opened),
         "version": opened.version,
         "measured": opened.measured,
-        "problem": opened.problem,
+        "problem": opened.problem or opened.plan.note,
         "stride": opened.lens.stride,
         "resolution": opened.resolution,
         "transform": None if opened.transform is None else dataclasses.asdict(opened.transform),
@@ -191,6 +191,8 @@ def _transform(values: Any) -> MaskTransform:
 
 
 def _columns(opened: OpenedDataset) -> dict[str, Any]:
+    # First, so that what changes meanwhile is asked for once more and never taken for known.
+    version = opened.version
     report, plan, samples = opened.report, opened.plan, [opened.source(i) for i in range(len(opened))]
     found: dict[str, list[str]] = {}
     for kind in ("all_black", "all_white", "low_coverage", "high_coverage", "vanishing", "odd_polarity", "no_caption"):
@@ -198,7 +200,7 @@ def _columns(opened: OpenedDataset) -> dict[str, Any]:
             found.setdefault(name, []).append(kind)
     captions = [sample.caption for sample in samples]
     return {
-        "version": opened.version,
+        "version": version,
         "name": [sample.name for sample in samples],
         "size": [sample.size for sample in samples],
         "stamp": [opened.stamp(i) for i in range(len(samples))],

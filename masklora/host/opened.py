@@ -20,8 +20,9 @@ from ..config import CacheSettings, MaskTransform
 from ..data.browsing import Lens
 from ..data.cache import Cache
 from ..data.dataset import Dataset, Sample
+from ..data.inspection import inspect
 from ..data.keys import digest
-from ..data.measuring import Plan, check_same, measure, measure_again, plan_with_cache, plan_without_cache
+from ..data.measuring import Plan, check_same, measure_again, plan_with_cache, plan_without_cache
 from ..data.report import MatchReport
 from ..errors import MaskLoraError
 from .requests import RefusedError, path_id, path_number
@@ -125,6 +126,7 @@ class OpenedDataset:
                 self.report = measure_again(self.report, index, shown, self.lens, resolution=self.resolution)
             if self.cache is not None:
                 self.plan = self._planned(self.dataset(), lambda: None)
+            self.problem = ""
             # Last, so that whoever sees it sees everything.
             self.version += 1
         if unfinished:
@@ -185,7 +187,7 @@ class OpenedDataset:
                 check()
                 # What was drawn meanwhile was drawn by the former plan.
                 self.plan, self._looks = plan, self._looks + 1
-            report = measure(dataset, self.lens, resolution=self.resolution, progress=progress, check_cancel=check)
+            report = inspect(dataset, self.lens.stride, progress, check, resolution=self.resolution)
             with self._lock:
                 check()
                 self.report, self.measured = report, len(dataset)

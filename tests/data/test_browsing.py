@@ -20,7 +20,8 @@ from masklora.data.browsing import (
 )
 from masklora.data.dataset import load_sample
 from masklora.data.geometry import Geometry
-from masklora.data.measuring import check_same, measure, measure_again, plan_with_cache, plan_without_cache
+from masklora.data.inspection import inspect
+from masklora.data.measuring import check_same, measure_again, plan_with_cache, plan_without_cache
 from masklora.errors import ConfigError
 from masklora.masks import effective_weights
 
@@ -152,11 +153,11 @@ def test_a_cache_of_other_pictures_is_refused(bench):
 
 
 def test_measuring_one_picture_again_gives_the_report_of_all(bench):
-    report = measure(bench.data(), LENS, resolution=64, progress=lambda *_: None, check_cancel=lambda: None)
+    report = inspect(bench.data(), 8, resolution=64)
     save(np.zeros((72, 80), np.uint8), bench.folder / "0_mask.png")
     dataset = bench.data()
     again = measure_again(report, 0, dataset.samples[0], LENS, resolution=64)
-    whole = measure(dataset, LENS, resolution=64, progress=lambda *_: None, check_cancel=lambda: None)
+    whole = inspect(dataset, 8, resolution=64)
     assert again.pictures == whole.pictures
     for name in ("matched", "missing", "all_black", "all_white", "low_coverage", "vanishing", "odd_polarity"):
         assert sorted(getattr(again, name)) == sorted(getattr(whole, name)), name
@@ -171,6 +172,7 @@ def test_pictures_of_any_size_can_be_looked_at_without_a_cache(bench, resolution
         assert geometry.source == sample.size and all(side % 8 == 0 for side in geometry.size)
         weights = picture_weights(sample, geometry, LENS)
         assert weights.shape == (geometry.size[1] // 8, geometry.size[0] // 8)
+    assert ("tiny.png" in plan.note) == (resolution > 0)
 
 
 def test_drawing_leaves_the_sample_as_it_is(bench):
