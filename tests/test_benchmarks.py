@@ -140,3 +140,12 @@ def test_a_disc_of_bytes_grows_a_mask_exactly_as_the_distance_does():
     for radius in (1, 1.5, 4, 8, masks.DISC_RADIUS):
         distance = cv2.distanceTransform((mask == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         assert np.array_equal(masks.grow_mask(mask, radius=radius), distance <= radius + 1e-3)
+
+
+def test_the_readme_tells_the_stored_figures_of_the_browser():
+    figures = json.loads((ROOT / "benchmarks" / "dataset_browser.json").read_text(encoding="utf-8"))
+    assert figures["pictures"] == 10_000
+    told = f"Ten thousand pictures open in {figures['first_paint_ms'] / 1000:.1f} s and scroll at "
+    told += f"{1000 / figures['frame_ms_p95']:.0f} frames a second"
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert told in readme

@@ -7,7 +7,6 @@ import numpy as np
 from PIL import Image
 
 PANEL = ".mlt-panel"
-VUE_NODES = "Comfy.VueNodes.Enabled"
 # The drawn pixels of the chart: those that are not transparent.
 INK = """selector => {
     const canvas = document.querySelector(`${selector} canvas`)

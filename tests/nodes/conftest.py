@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+VUE_NODES = "Comfy.VueNodes.Enabled"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -143,3 +144,12 @@ def train_graph(demo_inputs, defaults):
         return graph
 
     return make
+
+
+@pytest.fixture(params=[False, True], ids=["classic canvas", "Nodes 2.0"])
+def both_canvases(request, page, comfy_server):
+    """The page, once with each of ComfyUI's two ways to draw nodes."""
+    comfy_server.post("/settings", {VUE_NODES: request.param})
+    page.page.reload(wait_until="domcontentloaded")
+    yield page.open()
+    comfy_server.post("/settings", {VUE_NODES: False})

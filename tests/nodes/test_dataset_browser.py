@@ -20,7 +20,6 @@ from masklora.flow import Schedule
 from masklora.job import TrainJob
 from masklora.objective import Objective
 
-VUE_NODES = "Comfy.VueNodes.Enabled"
 BROWSER = ".mlt-browser"
 DIALOG = ".mlt-dialog"
 SHOTS = os.environ.get("MASKLORA_SHOTS")
@@ -102,13 +101,9 @@ class Looker:
             self.page.screenshot(Path(SHOTS) / f"{name}.png")
 
 
-@pytest.fixture(params=[False, True], ids=["classic canvas", "Nodes 2.0"])
-def looker(request, page, comfy_server):
-    comfy_server.post("/settings", {VUE_NODES: request.param})
-    page.page.reload(wait_until="domcontentloaded")
-    page.open()
-    yield Looker(page)
-    comfy_server.post("/settings", {VUE_NODES: False})
+@pytest.fixture
+def looker(both_canvases):
+    return Looker(both_canvases)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from playwright.sync_api import expect
 from devtools.comfy import PACK_FOLDER
 from harness.segmentation_models import SAM3_FILE
 
-VUE_NODES = "Comfy.VueNodes.Enabled"
 SIZE = (192, 128)
 EDITOR = ".mlt-editor"
 SHOTS = os.environ.get("MASKLORA_SHOTS")
@@ -143,26 +142,17 @@ def opened(comfy_client, graph, folders):
     return folder, outputs["masked_lora_dataset"][0], graph.nodes
 
 
-@pytest.fixture(params=[False, True], ids=["classic canvas", "Nodes 2.0"])
-def both(request, page, comfy_server):
-    comfy_server.post("/settings", {VUE_NODES: request.param})
-    page.page.reload(wait_until="domcontentloaded")
-    page.open()
-    yield page
-    comfy_server.post("/settings", {VUE_NODES: False})
-
-
-def test_a_picture_is_edited_from_the_browser_and_saved(both, opened):
+def test_a_picture_is_edited_from_the_browser_and_saved(both_canvases, opened):
     folder, _, prompt = opened
-    tab = both.page
-    both.evaluate("async graph => { await window.app.loadApiJson(graph, 'editing') }", prompt)
-    both.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    tab = both_canvases.page
+    both_canvases.evaluate("async graph => { await window.app.loadApiJson(graph, 'editing') }", prompt)
+    both_canvases.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     tab.wait_for_selector(".mlt-browser")
-    both.queue()
+    both_canvases.queue()
     tab.locator(".mlt-browser .mlt-tile:not([hidden])").first.click()
     tab.wait_for_selector(".mlt-dialog")
     tab.locator(".mlt-dialog").get_by_role("button", name="Edit mask").click()
-    editor = Editor(both).ready()
+    editor = Editor(both_canvases).ready()
     before = pixels(folder / "cat 1_mask.png")
     editor.press("e")
     editor.set("Size", 20)
@@ -182,7 +172,7 @@ def test_a_picture_is_edited_from_the_browser_and_saved(both, opened):
     tab.wait_for_selector(EDITOR, state="detached")
     assert tab.locator(".mlt-dialog").is_visible()
     tab.keyboard.press("Escape")
-    assert both.problems == []
+    assert both_canvases.problems == []
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 
 from harness.page import ComfyPage
-from harness.panel import INK, PANEL, VUE_NODES, Panel
+from harness.panel import INK, PANEL, Panel
 
 TAB = ".mlt-sidebar"
 OPEN = "name => window.app.extensionManager.sidebarTab.toggleSidebarTab(name)"
@@ -81,14 +81,6 @@ class Sidebar(Panel):
         )
 
 
-@pytest.fixture(params=[False, True], ids=["classic canvas", "Nodes 2.0"])
-def either_page(request, page, comfy_server):
-    comfy_server.post("/settings", {VUE_NODES: request.param})
-    page.page.reload(wait_until="domcontentloaded")
-    yield page.open()
-    comfy_server.post("/settings", {VUE_NODES: False})
-
-
 @pytest.fixture
 def kind(request):
     """A word for the page that a test runs in, so that its runs have their own names."""
@@ -133,15 +125,15 @@ def test_a_second_browser_sees_the_curve_grow_and_can_save(browser, comfy_server
         context.close()
 
 
-def test_a_tab_that_was_left_goes_on_where_the_training_is(either_page, training, kind):
+def test_a_tab_that_was_left_goes_on_where_the_training_is(both_canvases, training, kind):
     run = training("left-" + kind)
-    side = Sidebar(either_page).open().choose_run(run["name"]).at_step(run["step"])
-    either_page.evaluate(OPEN, "node-library")
+    side = Sidebar(both_canvases).open().choose_run(run["name"]).at_step(run["step"])
+    both_canvases.evaluate(OPEN, "node-library")
     side.tab.wait_for_selector(side.selector, state="detached")
     side.tab.wait_for_timeout(1000)
     side.open().choose_run(run["name"]).in_state("running").at_step(run["step"] + 5)
     side.tab.wait_for_function(f"selector => ({INK})(selector) > 0", arg=side.selector)
-    assert either_page.problems == []
+    assert both_canvases.problems == []
 
 
 def coloured(pixels, colour, *, near=40):
@@ -199,16 +191,16 @@ def test_pointing_at_the_chart_reads_its_numbers(page, comfy_client, routes, tra
     side.tab.wait_for_function("s => !document.querySelector(`${s} .mlt-legend`).dataset.hovered", arg=side.selector)
 
 
-def test_a_cached_rerun_shows_its_stored_run(either_page, comfy_client, train_graph, kind):
+def test_a_cached_rerun_shows_its_stored_run(both_canvases, comfy_client, train_graph, kind):
     name = "stored-" + kind
     prompt = train_graph(name=name, steps=12)
     comfy_client.run(prompt)
-    panel = Panel(either_page).load(prompt)
+    panel = Panel(both_canvases).load(prompt)
     prompt_id = panel.start()
     panel.page.server.wait(prompt_id, timeout=120)
     panel.in_state("finished").at_step(12)
     panel.tab.wait_for_function(f"selector => ({INK})(selector) > 0", arg=PANEL)
-    assert either_page.problems == []
+    assert both_canvases.problems == []
 
 
 @pytest.mark.parametrize("palette", ["dark", "light"])
@@ -227,9 +219,9 @@ def test_text_and_curves_stand_out_from_the_page(palette, page, comfy_server, co
         comfy_server.post("/settings", {"Comfy.ColorPalette": "dark"})
 
 
-def test_the_gallery_shows_each_step_beside_the_base_model(either_page, routes, training, kind):
+def test_the_gallery_shows_each_step_beside_the_base_model(both_canvases, routes, training, kind):
     run = training("gallery-" + kind, samples={})
-    side = Sidebar(either_page).open().choose_run(run["name"])
+    side = Sidebar(both_canvases).open().choose_run(run["name"])
     # Presses until as many steps have their pictures, the base model's among them.
     for count in (2, 3):
         side.button("Sample now").click()
@@ -259,12 +251,12 @@ def test_the_gallery_shows_each_step_beside_the_base_model(either_page, routes, 
     assert before.evaluate("one => getComputedStyle(one).clipPath") in ("inset(0px 0% 0px 0px)", "inset(0px)")
     side.choose(".mlt-gallery select").select_option(label="a zibble")
     assert after.get_attribute("src").split("?")[0].endswith(f"/samples/{first}/1")
-    assert either_page.problems == []
+    assert both_canvases.problems == []
 
 
-def test_the_current_sample_is_shown_while_a_run_trains(either_page, training, kind):
+def test_the_current_sample_is_shown_while_a_run_trains(both_canvases, training, kind):
     run = training("current-" + kind)
-    side = Sidebar(either_page).open().choose_run(run["name"])
+    side = Sidebar(both_canvases).open().choose_run(run["name"])
     shown = side.choose(".mlt-current img")
     shown.wait_for(timeout=20_000)
     assert "zibble_" in shown.get_attribute("alt")
@@ -274,20 +266,20 @@ def test_the_current_sample_is_shown_while_a_run_trains(either_page, training, k
     side.tab.wait_for_function(
         "([s, first]) => document.querySelector(`${s} .mlt-current img`).src !== first", arg=[side.selector, first]
     )
-    assert either_page.problems == []
+    assert both_canvases.problems == []
 
 
-def test_an_old_run_is_exported_opened_and_trained_on(either_page, comfy_server, routes, train_graph, kind):
+def test_an_old_run_is_exported_opened_and_trained_on(both_canvases, comfy_server, routes, train_graph, kind):
     name = "old-" + kind
-    panel = Panel(either_page).load(train_graph(name=name, steps=3000))
+    panel = Panel(both_canvases).load(train_graph(name=name, steps=3000))
     prompt_id = panel.start()
     panel.at_step(3)
     panel.button("Stop and save").click()
     comfy_server.wait(prompt_id, timeout=120)
     panel.tab.reload(wait_until="domcontentloaded")
-    either_page.open()
-    either_page.evaluate("() => window.app.graph.clear()")
-    side = Sidebar(either_page).open().choose_run(name).in_state("stopped")
+    both_canvases.open()
+    both_canvases.evaluate("() => window.app.graph.clear()")
+    side = Sidebar(both_canvases).open().choose_run(name).in_state("stopped")
     side.action("Export").click()
     side.says("Wrote output/loras/")
     words = side.tab.locator(f"{TAB} .mlt-actions .mlt-note").text_content()
@@ -296,7 +288,7 @@ def test_an_old_run_is_exported_opened_and_trained_on(either_page, comfy_server,
     assert safetensors.torch.load_file(file).keys() == own.keys()
     side.action("Open workflow").click()
     side.says("The graph is open.")
-    types = either_page.evaluate("() => window.app.graph.nodes.map(one => one.type).sort()")
+    types = both_canvases.evaluate("() => window.app.graph.nodes.map(one => one.type).sort()")
     assert types == ["CheckpointLoaderSimple", "MLT_CacheDataset", "MLT_LoadDataset", "MLT_TrainLoRA"]
     step = routes.named(name)["step"]
     side.action("Train on").press("Enter")
@@ -305,4 +297,4 @@ def test_an_old_run_is_exported_opened_and_trained_on(either_page, comfy_server,
     side.in_state("running")
     side.button("Stop and save").click()
     side.in_state("stopped")
-    assert either_page.problems == []
+    assert both_canvases.problems == []

@@ -2,16 +2,12 @@
 
 import pytest
 
-from harness.panel import INK, PANEL, VUE_NODES, Panel
+from harness.panel import INK, PANEL, Panel
 
 
-@pytest.fixture(params=[False, True], ids=["classic canvas", "Nodes 2.0"])
-def panel(request, page, comfy_server):
-    comfy_server.post("/settings", {VUE_NODES: request.param})
-    page.page.reload(wait_until="domcontentloaded")
-    page.open()
-    yield Panel(page)
-    comfy_server.post("/settings", {VUE_NODES: False})
+@pytest.fixture
+def panel(both_canvases):
+    return Panel(both_canvases)
 
 
 def test_a_training_is_seen_stopped_and_found_again(panel, comfy_server, train_graph, request):
