@@ -165,3 +165,14 @@ def page(browser_context, comfy_server):
     tab = browser_context.new_page()
     yield ComfyPage(tab, comfy_server).open()
     tab.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Tells with a failure in the page what the page showed and what the server said."""
+    report = yield
+    page = getattr(item, "funcargs", {}).get("page")
+    if report.when == "call" and report.failed and page is not None:
+        report.sections.append(("the page", page.condition()))
+        report.sections.append(("ComfyUI", page.server.log_tail()))
+    return report

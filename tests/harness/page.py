@@ -42,6 +42,24 @@ def find_browser():
     return None
 
 
+# Also whether frames are drawn and requests answered: where either stops, everything waits.
+CONDITION = """async () => {
+    const start = performance.now()
+    const within = (promise, ms) => Promise.race([promise, new Promise(done => setTimeout(done, ms, "none"))])
+    const since = () => `${Math.round(performance.now() - start)} ms`
+    const frame = await within(new Promise(done => requestAnimationFrame(done)).then(since), 5000)
+    const asked = within(window.app.api.fetchApi("/queue").then(answer => answer.text()), 5000)
+    const told = document.querySelectorAll(".mlt, .mlt [role=status]")
+    const texts = [...told].map(e => `${e.className}${e.role === "status" ? `: ${e.textContent}` : ""}`)
+    return {
+        frame, queue: String(await asked).slice(0, 400), texts,
+        visible: document.visibilityState, client: window.app.api.clientId, socket: window.app.api.socket?.readyState,
+        nodes: window.app.graph.nodes.map(node => `${node.id} ${node.type}`).slice(0, 40),
+        focus: document.activeElement?.outerHTML.slice(0, 200),
+    }
+}"""
+
+
 class ComfyPage:
     """ComfyUI's page, opened and ready; `problems` collects what its console reports as errors."""
 
@@ -60,6 +78,14 @@ class ComfyPage:
             # ComfyUI's page asks its maker's server about nodes; this server forbids that.
             return
         self.problems.append(message.text)
+
+    def condition(self):
+        """How the page is, as lines for a person who looks for a fault."""
+        try:
+            found = self.page.evaluate(CONDITION)
+        except Exception as error:
+            found = {"no answer": error}
+        return "\n".join([*(f"{name}: {value}" for name, value in found.items()), *self.problems])
 
     def open(self):
         # A person who has been here before: no tour, no template browser over the graph.
