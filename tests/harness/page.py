@@ -60,6 +60,14 @@ CONDITION = """async () => {
 }"""
 
 
+# After its canvas is there the page still opens a first workflow, which would come between what a test loads; and
+# what is queued before the server has given the page a name is told to nobody.
+READY = """() => {
+    const { app } = window
+    return app?.vueAppReady && app.canvas && app.extensionManager?.spinner === false && Boolean(app.api.clientId)
+}"""
+
+
 class ComfyPage:
     """ComfyUI's page, opened and ready; `problems` collects what its console reports as errors."""
 
@@ -91,7 +99,7 @@ class ComfyPage:
         # A person who has been here before: no tour, no template browser over the graph.
         self.server.post("/settings", {"Comfy.TutorialCompleted": True})
         self.page.goto(self.server.address, wait_until="domcontentloaded")
-        self.page.wait_for_function("() => window.app?.vueAppReady && window.app.canvas", timeout=120_000)
+        self.page.wait_for_function(READY, timeout=120_000)
         self.page.wait_for_selector("canvas", timeout=60_000)
         return self
 

@@ -6,9 +6,12 @@ Each example runs in one of ComfyUI's two ways to draw nodes, the one with a mas
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+
+from devtools.demo import PICTURES
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
@@ -147,7 +150,15 @@ class Person:
 
 
 @pytest.fixture
-def person(page, demo_server, small_models):
+def fresh_pictures(demo_server):
+    """The examples' pictures as they were: what one erases must still be there for the next."""
+    folder = demo_server.base / "input" / PICTURES
+    shutil.rmtree(folder)
+    shutil.copytree(ROOT / "demo" / "pictures", folder)
+
+
+@pytest.fixture
+def person(page, demo_server, small_models, fresh_pictures):
     yield Person(page)
     demo_server.post("/settings", {VUE_NODES: False})
     # A training that was not stopped would hold up every test after it.
