@@ -30,6 +30,10 @@ from .model import TrainableModel
 _KEY = "masked_lora"
 
 
+class _GivenUpError(Exception):
+    """A person wishes to stop and save while pictures are drawn: the others are not waited for."""
+
+
 @dataclass(frozen=True)
 class SampleRequest:
     """What the node Sample Pictures gives: settings, the encoded prompts, and the VAE that decodes.
@@ -112,16 +116,26 @@ class PictureSampler:
     def _draw(self, step: int, numbers: list[int], wearing: Callable[[], contextlib.AbstractContextManager]) -> None:
         if not numbers or self.folder is None:
             return
+        # Those at the end of a stopped training are drawn after that wish.
+        go_on = self.hooks.check_cancel if self.hooks.should_stop() else self._refuse_to_wait
         with contextlib.ExitStack() as stack:
             stack.enter_context(own_global_random(self.trainable.device))
             stack.enter_context(self.trainable.suspended(activation_bytes=self.room))
             stack.enter_context(silent_progress())
             stack.callback(self._make_room)
             stack.enter_context(wearing())
-            for done, number in enumerate(numbers):
-                self.hooks.on_drawing(step, done=done, count=len(numbers))
-                self.folder.write(step, number, _png(self._picture(number)))
+            try:
+                for done, number in enumerate(numbers):
+                    self.hooks.on_drawing(step, done=done, count=len(numbers))
+                    self.folder.write(step, number, _png(self._picture(number, go_on)))
+            except _GivenUpError:
+                self.hooks.on_message(f"The training is to stop: not all sample pictures of step {step} were drawn.")
             self.hooks.on_drawing(step, done=len(numbers), count=len(numbers))
+
+    def _refuse_to_wait(self) -> None:
+        self.hooks.check_cancel()
+        if self.hooks.should_stop():
+            raise _GivenUpError
 
     def _make_room(self) -> None:
         # Where everything fits beside each other, moving the VAE to and fro would only cost time.
@@ -141,7 +155,7 @@ class PictureSampler:
             patcher.remove_injections(_KEY)
             self.adapters.eject()
 
-    def _picture(self, number: int) -> Tensor:
+    def _picture(self, number: int, go_on: Callable[[], None]) -> Tensor:
         settings, patcher, stride = self.request.settings, self.trainable.patcher, self.trainable.family.latent_stride
         shape = (1, self.trainable.family.latent_channels, settings.height // stride, settings.width // stride)
         empty = torch.zeros(shape, device=comfy.model_management.intermediate_device())
@@ -156,7 +170,7 @@ class PictureSampler:
             self.request.positive[number],
             self.request.negative,
             latent,
-            callback=lambda *_: self.hooks.check_cancel(),
+            callback=lambda *_: go_on(),
             disable_pbar=True,
             seed=settings.seed,
         )

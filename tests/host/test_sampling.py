@@ -196,6 +196,21 @@ def test_a_cancel_while_a_picture_is_drawn_ends_the_run_and_leaves_the_model_as_
     assert all(torch.equal(value, resumed.tensors[key]) for key, value in straight.tensors.items())
 
 
+def test_a_wish_to_stop_while_pictures_are_drawn_does_not_wait_for_the_others(caches, tmp_path):
+    class Stop(Recorder):
+        def should_stop(self):
+            return len(self.training) == 2 or bool(self.drawings and self.drawings[-1][:2] == (2, 1))
+
+    request = make_request("sd15", caches["sd15"], steps=6)
+    hooks = Stop()
+    asked = dataclasses.replace(request, samples=samples("sd15"))
+    stopped = train(asked, tmp_path / "samples", hooks)
+    assert SampleFolder(stopped.result.folder).pictures() == {0: [0, 1], 2: [0]}
+    assert "step 2" in hooks.messages[-1] and not stopped.result.completed and stopped.result.steps == 2
+    plain = train(request, tmp_path / "plain", Stop())
+    assert all(torch.equal(value, stopped.tensors[key]) for key, value in plain.tensors.items())
+
+
 def test_a_person_s_wish_is_drawn_once_also_while_the_training_waits(caches, tmp_path):
     class Wishing(Recorder):
         waits, wishes = 0, 0
