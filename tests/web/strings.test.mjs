@@ -20,3 +20,13 @@ test("what no value is given for stays as it is written", () => {
   useTexts(undefined, "en");
   assert.equal(text("runs.left"), "runs.left");
 });
+
+test("a text with two forms follows the number, by the rules of its language", () => {
+  const forms = { en: { masked_lora: { n: "{count} picture | {count} pictures" } }, fr: { masked_lora: { n: "{count} image | {count} images" } } };
+  const said = (language) => {
+    useTexts(forms, language);
+    return [0, 1, 2].map((count) => text("n", { count }));
+  };
+  assert.deepEqual(said("en"), ["0 pictures", "1 picture", "2 pictures"]);
+  assert.deepEqual(said("fr"), ["0 image", "1 image", "2 images"]);
+});

@@ -2,6 +2,7 @@
 const SECTION = "masked_lora";
 const FALLBACK = "en";
 let texts = {};
+let plural = new Intl.PluralRules(FALLBACK);
 
 /**
  * Takes over what ComfyUI's /i18n gives.
@@ -10,11 +11,16 @@ let texts = {};
  */
 export function useTexts(messages, language) {
   texts = { ...flat(messages?.[FALLBACK]?.[SECTION]), ...flat(messages?.[language]?.[SECTION]) };
+  plural = new Intl.PluralRules([language.replace("_", "-"), FALLBACK]);
 }
 
-/** The text of a key such as "runs.stop", with {name} replaced from `values`. */
+/**
+ * The text of a key such as "runs.stop", with {name} replaced from `values`.
+ * "one picture | {count} pictures", as ComfyUI's own texts have it, depends on the number `count`.
+ */
 export function text(key, values = {}) {
-  return (texts[key] ?? key).replace(/\{(\w+)\}/g, (all, name) => (name in values ? String(values[name]) : all));
+  const [one, other = one] = (texts[key] ?? key).split(" | ");
+  return (plural.select(values.count ?? 0) === "one" ? one : other).replace(/\{(\w+)\}/g, (all, name) => (name in values ? String(values[name]) : all));
 }
 
 function flat(tree = {}, prefix = "") {
