@@ -17,9 +17,15 @@ class Folders:
     def __init__(self, server):
         self.input = server.base / "input"
 
-    def make(self, name, count=3, *, size=(96, 64), alpha=False, captions=True):
+    def empty(self, name):
+        """A folder without what another test with the same server may have left there."""
         folder = self.input / name
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def make(self, name, count=3, *, size=(96, 64), alpha=False, captions=True):
+        folder = self.empty(name)
         for i in range(1, count + 1):
             self.picture(folder / f"cat {i}.png", size=size, alpha=alpha, value=40 * i)
             if captions:

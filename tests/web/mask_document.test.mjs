@@ -4,6 +4,7 @@ import zlib from "node:zlib";
 import { MaskDocument } from "../../web/mask_editor/document.js";
 import { History } from "../../web/mask_editor/history.js";
 import { actionOf, nextSize, SHORTCUTS } from "../../web/mask_editor/keys.js";
+import { feather } from "../../web/mask_editor/morphology.js";
 import { decodeGrey, encodeGrey } from "../../web/mask_editor/png.js";
 import { between, cut, join } from "../../web/mask_editor/rect.js";
 import { pack, unpack } from "../../web/mask_editor/rle.js";
@@ -31,7 +32,7 @@ test("undo and redo lead through every state, without limit", () => {
     const kind = i % 4;
     if (kind === 0) mask.invert();
     else if (kind === 1) mask.apply({ left: i, top: i, width: 50, height: 30, data: noise(1500) }, { combine: "remove", opacity: 0.7 });
-    else if (kind === 2) mask.feather(2);
+    else if (kind === 2) mask.replace(feather(mask.levels, 600, 300, 2));
     else {
       const stroke = mask.stroke({ value: 255, hardness: 0.5, opacity: 0.8 });
       mask.draw(stroke, random() * 600, random() * 300, 20);

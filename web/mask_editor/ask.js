@@ -4,22 +4,22 @@ import { button, make } from "../page/elements.js";
 /** @param {[string, string][]} choices name and label; Escape means the last one. */
 export function ask(parent, words, choices) {
   return new Promise((resolve) => {
-    let chosen = choices[choices.length - 1][0];
     const message = make("p", {}, words);
     const dialog = make("dialog", { className: "mlt mlt-ask", role: "alertdialog", "aria-label": words });
-    const buttons = choices.map(([name, label]) =>
-      button(label, label, () => {
-        chosen = name;
-        dialog.close();
-      }),
-    );
+    // At once, not with the event that follows a close by and by: a person may press the next key before it. Closing
+    // gives the focus back.
+    const answer = (name) => {
+      dialog.close();
+      dialog.remove();
+      resolve(name);
+    };
+    const buttons = choices.map(([name, label]) => button(label, label, () => answer(name)));
     dialog.append(message, make("div", { className: "mlt-row" }, ...buttons));
     dialog.addEventListener("keydown", (event) => event.stopPropagation());
     dialog.addEventListener("cancel", (event) => event.stopPropagation());
     dialog.addEventListener("close", (event) => {
       event.stopPropagation();
-      dialog.remove();
-      resolve(chosen);
+      answer(choices[choices.length - 1][0]);
     });
     parent.append(dialog);
     dialog.showModal();

@@ -1,6 +1,5 @@
 // A mask under a person's hands: what changes it goes through its history. No page in here.
 import { History } from "./history.js";
-import { feather, grow } from "./morphology.js";
 import { cut } from "./rect.js";
 import { Stroke } from "./stroke.js";
 
@@ -72,22 +71,19 @@ export class MaskDocument {
     this.change(this.all, (old) => 255 - old);
   }
 
-  /** Grows by a radius in pixels, shrinks by a negative one. */
-  grow(radius) {
-    if (radius) this.replace(grow(this.levels, this.width, this.height, radius));
-  }
-
-  feather(sigma) {
-    if (sigma > 0) this.replace(feather(this.levels, this.width, this.height, sigma));
-  }
-
   fill(value) {
     this.change(this.all, () => value);
   }
 
   /** Takes over other levels as one step. */
   replace(levels) {
-    this.change(this.all, (_, x, y) => levels[y * this.width + x]);
+    const { history } = this;
+    history.begin();
+    for (const index of history.tiles(this.all)) {
+      history.before(index);
+      history.rows(index, (from, to) => this.levels.set(levels.subarray(from, to), from));
+    }
+    this.tell(history.commit());
   }
 
   change(rect, level) {

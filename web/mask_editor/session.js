@@ -1,5 +1,6 @@
 // One picture being edited: the mask, the tools and what the person's actions do to them.
 import { text } from "../page/strings.js";
+import { morphed } from "./aside.js";
 import { ask } from "./ask.js";
 import { MaskDocument } from "./document.js";
 import { ARROWS, nextSize } from "./keys.js";
@@ -108,9 +109,9 @@ export class Session {
       undo: () => this.step(() => mask.undo()),
       redo: () => this.step(() => mask.redo()),
       invert: () => this.step(() => mask.invert()),
-      grow: () => this.step(() => mask.grow(settings.radius)),
-      shrink: () => this.step(() => mask.grow(-settings.radius)),
-      feather: () => this.step(() => mask.feather(settings.softness)),
+      grow: () => this.morph("grow", settings.radius),
+      shrink: () => this.morph("grow", -settings.radius),
+      feather: () => this.morph("feather", settings.softness),
       learnAll: () => this.step(() => mask.fill(255)),
       ignoreAll: () => this.step(() => mask.fill(0)),
       smaller: () => this.set({ size: nextSize(settings.size, -1) }),
@@ -132,6 +133,14 @@ export class Session {
   step(work) {
     if (this.busy || this.mask.history.open) return;
     work();
+  }
+
+  /** A change of the whole mask that may take seconds. */
+  async morph(name, amount) {
+    if (!amount || this.mask.history.open) return;
+    const levels = await this.compute(() => morphed(name, this.mask, amount));
+    // The editor may have been closed meanwhile.
+    if (levels && this.parent.open) this.mask.replace(levels);
   }
 
   choose(tool) {
