@@ -28,6 +28,7 @@ BOTH = "masked_lora_from_mask_folder"
 
 
 def cases():
+    """Every example in the canvases that it is tried in."""
     for number, path in enumerate(WORKFLOWS):
         for vue in (False, True):
             if path.stem == BOTH or vue == bool(number % 2) or os.environ.get("MASKLORA_EVERY_MODE"):
@@ -169,7 +170,7 @@ def coverage(words):
     return float(re.search(r"Coverage([\d.]+) %", words)[1])
 
 
-@pytest.mark.parametrize(("path", "vue"), cases())
+@pytest.mark.parametrize(("path", "vue"), list(cases()))
 def test_from_the_pictures_to_a_lora_that_loads(person, demo_server, path, vue):
     demo_server.post("/settings", {VUE_NODES: vue})
     person.tab.reload(wait_until="domcontentloaded")
