@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from .report import HIGH_COVERAGE, LOW_COVERAGE, MatchReport, PictureStats
 NEARLY = 2.5 / 255
 VANISHED = 0.5
 CONTRAST = 0.2
+MASK_FINDINGS = ("all_black", "all_white", "low_coverage", "high_coverage", "vanishing", "odd_polarity")
 MAJORITY = 0.75
 
 
@@ -46,40 +48,54 @@ def inspect(
         DataError, MaskError: a picture or mask cannot be read.
     """
     pictures: list[PictureStats] = []
-    black: list[str] = []
-    white: list[str] = []
-    thin: list[str] = []
-    graded: list[PictureStats] = []
     for done, sample in enumerate(dataset.samples):
         if check_cancel is not None:
             check_cancel()
-        mask = load_mask(sample)
-        stats = mask_stats(sample, mask, grid_stride, resolution)
-        pictures.append(stats)
-        if mask is not None:
-            lowest, highest = float(mask.min()), float(mask.max())
-            if highest <= NEARLY:
-                black.append(sample.name)
-            elif lowest >= 1 - NEARLY:
-                white.append(sample.name)
-            else:
-                graded.append(stats)
-                if stats.peak < VANISHED * highest:
-                    thin.append(sample.name)
+        pictures.append(mask_stats(sample, load_mask(sample), grid_stride, resolution))
         if progress is not None:
             progress(done + 1, len(dataset), sample.name)
+    return with_pictures(dataset.report, pictures)
+
+
+def with_pictures(report: MatchReport, pictures: Sequence[PictureStats]) -> MatchReport:
+    """`report` with its decoded part from what all masks weigh."""
+    found = findings(pictures)
+    names = {
+        kind: tuple(stats.name for stats, kinds in zip(pictures, found, strict=True) if kind in kinds)
+        for kind in MASK_FINDINGS
+    }
     return replace(
-        dataset.report,
+        report,
         matched=tuple(stats.name for stats in pictures if stats.has_mask),
         missing=tuple(stats.name for stats in pictures if not stats.has_mask),
-        all_black=tuple(black),
-        all_white=tuple(white),
-        low_coverage=tuple(stats.name for stats in graded if stats.coverage < LOW_COVERAGE),
-        high_coverage=tuple(stats.name for stats in graded if stats.coverage > HIGH_COVERAGE),
-        vanishing=tuple(thin),
-        odd_polarity=odd_polarity(graded),
         pictures=tuple(pictures),
+        **names,
     )
+
+
+def findings(pictures: Sequence[PictureStats]) -> list[list[str]]:
+    """What looks wrong of each mask beside the others: those of `MASK_FINDINGS`, in their order."""
+    graded = [i for i, stats in enumerate(pictures) if stats.has_mask and not _is_flat(stats)]
+    odd = {graded[i] for i in odd_polarity([pictures[i] for i in graded])}
+    return [_wrong_with(stats, odd=i in odd) for i, stats in enumerate(pictures)]
+
+
+def _wrong_with(stats: PictureStats, *, odd: bool) -> list[str]:
+    if not stats.has_mask:
+        return []
+    if _is_flat(stats):
+        return ["all_black" if stats.highest <= NEARLY else "all_white"]
+    holds = (
+        stats.coverage < LOW_COVERAGE,
+        stats.coverage > HIGH_COVERAGE,
+        stats.peak < VANISHED * stats.highest,
+        odd,
+    )
+    return list(itertools.compress(MASK_FINDINGS[2:], holds))
+
+
+def _is_flat(stats: PictureStats) -> bool:
+    return stats.highest <= NEARLY or stats.lowest >= 1 - NEARLY
 
 
 def latent_cells(size: tuple[int, int], grid_stride: int, resolution: int = 0) -> tuple[int, int]:
@@ -103,21 +119,23 @@ def mask_stats(sample: Sample, mask: np.ndarray | None, grid_stride: int, resolu
         active=int((grid > 0).sum()),
         peak=float(grid.max()),
         contrast=_contrast(grid),
+        lowest=float(mask.min()),
+        highest=float(mask.max()),
     )
 
 
-def odd_polarity(pictures: list[PictureStats]) -> tuple[str, ...]:
-    """Names of the masks whose white lies at the border while the others' lies in the centre, or the reverse.
+def odd_polarity(pictures: Sequence[PictureStats]) -> list[int]:
+    """Places of the masks whose white lies at the border while the others' lies in the centre, or the reverse.
 
-    Masks without a clear difference have no say and are never named.
+    Masks without a clear difference have no say and are never meant.
     """
-    clear = [stats for stats in pictures if abs(stats.contrast) >= CONTRAST]
-    centred = sum(stats.contrast > 0 for stats in clear)
+    clear = [i for i, stats in enumerate(pictures) if abs(stats.contrast) >= CONTRAST]
+    centred = sum(pictures[i].contrast > 0 for i in clear)
     # One odd mask among three is a third of them: it takes four for a majority of three quarters.
     if not clear or max(centred, len(clear) - centred) / len(clear) < MAJORITY:
-        return ()
+        return []
     usual = centred * 2 > len(clear)
-    return tuple(stats.name for stats in clear if (stats.contrast > 0) != usual)
+    return [i for i in clear if (pictures[i].contrast > 0) != usual]
 
 
 def _contrast(grid: np.ndarray) -> float:

@@ -10,15 +10,14 @@ from ..config import CacheSettings
 from ..errors import ConfigError, DataError
 from .browsing import Lens, plan_looks, stale_kinds
 from .cache import Cache
-from .dataset import Dataset, Sample
+from .dataset import Dataset, Sample, load_mask
 from .geometry import Geometry, plan_geometry
-from .inspection import inspect, odd_polarity
+from .inspection import mask_stats, with_pictures
 from .plan import Entry
 from .report import MatchReport
 
 # The smallest step that suits all families; the cache node's own is known only where a cache is wired.
 USUAL_STEP = 16
-_FINDINGS = ("matched", "missing", "all_black", "all_white", "low_coverage", "high_coverage", "vanishing")
 
 
 @dataclass(frozen=True)
@@ -75,15 +74,8 @@ def measure_again(report: MatchReport, index: int, sample: Sample, lens: Lens, *
     Raises:
         DataError, MaskError: The new mask cannot be read.
     """
-    one = inspect(Dataset((sample,)), lens.stride, resolution=resolution)
-    pictures = (*report.pictures[:index], *one.pictures, *report.pictures[index + 1 :])
-    changes = {
-        name: (*(other for other in getattr(report, name) if other != sample.name), *getattr(one, name))
-        for name in _FINDINGS
-    }
-    flat = {*changes["all_black"], *changes["all_white"]}
-    graded = [stats for stats in pictures if stats.has_mask and stats.name not in flat]
-    return dataclasses.replace(report, pictures=pictures, odd_polarity=odd_polarity(graded), **changes)
+    stats = mask_stats(sample, load_mask(sample), lens.stride, resolution)
+    return with_pictures(report, (*report.pictures[:index], stats, *report.pictures[index + 1 :]))
 
 
 def _whole(sample: Sample, stride: int) -> Geometry:

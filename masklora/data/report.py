@@ -19,7 +19,8 @@ class PictureStats:
     """What one mask weighs: `coverage` is its mean in 0..1, `cells` the latent grid (width, height).
 
     `peak` is the largest weight of any cell, `active` the number of cells above zero, `contrast` the mean
-    weight of the inner cells minus that of the outermost ring, -1..1. Without a mask all weights are 1.
+    weight of the inner cells minus that of the outermost ring, -1..1. `lowest` and `highest` are those of its pixels.
+    Without a mask all weights are 1.
     """
 
     name: str
@@ -29,6 +30,8 @@ class PictureStats:
     active: int
     peak: float
     contrast: float
+    lowest: float = 1.0
+    highest: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from PIL import Image
 from ..config import MaskTransform
 from ..data.browsing import VIEWS, crop_corners, draw_infill, draw_thumbnail, learned_levels, picture_weights
 from ..data.dataset import load_sample
+from ..data.inspection import findings
 from ..data.preview import OPACITY, TINT
 from .opened import OpenedDataset, opened_of, picture_of
 from .requests import Handler, RefusedError, path_number, query_number, read_json
@@ -194,10 +195,11 @@ def _columns(opened: OpenedDataset) -> dict[str, Any]:
     # First, so that what changes meanwhile is asked for once more and never taken for known.
     version = opened.version
     report, plan, samples = opened.report, opened.plan, [opened.source(i) for i in range(len(opened))]
-    found: dict[str, list[str]] = {}
-    for kind in ("all_black", "all_white", "low_coverage", "high_coverage", "vanishing", "odd_polarity", "no_caption"):
-        for name in getattr(report, kind):
-            found.setdefault(name, []).append(kind)
+    bare = set(report.no_caption)
+    warnings = [
+        [*found, *(["no_caption"] if sample.name in bare else [])]
+        for found, sample in zip(findings(report.pictures), samples, strict=True)
+    ]
     captions = [sample.caption for sample in samples]
     return {
         "version": version,
@@ -208,7 +210,7 @@ def _columns(opened: OpenedDataset) -> dict[str, Any]:
         "coverage": [round(stats.coverage, 4) for stats in report.pictures],
         "bucket": [geometry.size for geometry in plan.geometries],
         "caption": [None if text is None else text[:CAPTION_SHOWN] for text in captions],
-        "warnings": [found.get(sample.name, []) for sample in samples],
+        "warnings": warnings,
         "stale": [plan.stale.get(i, []) for i in range(len(samples))],
     }
 

@@ -8,7 +8,7 @@ import pytest
 from harness.folders import anywhere, folder_settings, grey, picture, with_alpha
 from masklora.config import MaskTransform
 from masklora.data.dataset import merge
-from masklora.data.inspection import inspect, latent_cells
+from masklora.data.inspection import findings, inspect, latent_cells
 from masklora.data.loading import from_images, load_dataset
 from masklora.data.report import MatchReport
 from masklora.errors import MaskError
@@ -73,6 +73,14 @@ def test_polarity_has_no_say_without_a_clear_majority():
     assert report_of([disc(), disc(), 1 - disc()]).odd_polarity == ()
     assert report_of([disc(), disc(), 1 - disc(), 1 - disc()]).odd_polarity == ()
     assert report_of([disc()] * 4 + [np.zeros((64, 64)), np.ones((64, 64))]).odd_polarity == ()
+
+
+def test_pictures_of_one_name_in_a_merged_set_keep_their_own_findings():
+    images = [np.full((64, 64, 3), 0.5, np.float32)]
+    parts = [from_images(images, [mask]) for mask in (np.zeros((64, 64)), disc(), np.ones((64, 64)))]
+    report = inspect(merge(parts))
+    assert findings(report.pictures) == [["all_black"], [], ["all_white"]]
+    assert report.all_black == report.all_white == names(1)
 
 
 def test_inspecting_a_folder_counts_opaque_alpha_as_missing(tmp_path):
