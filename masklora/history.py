@@ -110,7 +110,7 @@ def read_run(folder: Path) -> PastRun:
         started=started,
         summary=(ended or {}).get("summary") or {},
         checkpoints=sorted(int(text) for text in found if text.isdecimal()),
-        pictures=sum(map(len, SampleFolder(folder).pictures().values())),
+        pictures=SampleFolder(folder).count(),
         graph=has_graph(folder),
         exportable=has_record(folder),
     )
@@ -124,15 +124,18 @@ def stopped_runs(root: Path, name: str) -> list[str]:
 
 
 def read_curve(folder: Path, *, since: int = 0, most: int = MOST_POINTS) -> list[dict[str, Any]]:
-    """The numbers of the steps after `since`, oldest first: `step` and those of `CURVES` that are there.
+    """The numbers of the steps from `since` on, oldest first: `step` and those of `CURVES` that are there.
 
     Args:
         folder: of the run.
-        since: a step; 0 for all.
+        since: a step; 0 for all. It is told again, because its held-out loss may be younger than its other numbers.
         most: more steps than this are put together to means, see `thin`.
     """
-    rows = [curve_row(r) for r in _tail(folder / "metrics.jsonl", since=since) if r["step"] > since]
-    return thin(rows, most=most)
+    rows: dict[int, dict[str, Any]] = {}
+    for record in _tail(folder / "metrics.jsonl", since=since - 1):
+        if record["step"] >= since:
+            rows.setdefault(record["step"], {}).update(curve_row(record))
+    return thin(list(rows.values()), most=most)
 
 
 def curve_row(record: dict[str, Any]) -> dict[str, Any]:

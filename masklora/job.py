@@ -116,7 +116,7 @@ class Hooks:
         """What the loss saw of the first sample of the step in progress; its tensors are on the device."""
 
     def on_drawing(self, step: int, *, done: int, count: int) -> None:
-        """Of the `count` sample pictures after `step`, `done` are there."""
+        """Of the `count` sample pictures after `step`, `done` are there; where they are equal no more are coming."""
 
     def on_step(self, report: StepReport) -> None:
         """A step's numbers; on a GPU they arrive in groups, up to a quarter of a second late."""

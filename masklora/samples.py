@@ -10,6 +10,7 @@ Pictures of one prompt share seed and size, so they differ only by the weights. 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -191,6 +192,10 @@ class SampleFolder:
             found.setdefault(int(match[1]), []).append(int(match[2]))
         return {step: sorted(found[step]) for step in sorted(found)}
 
+    def count(self) -> int:
+        """How many pictures there are."""
+        return sum(map(len, self.pictures().values()))
+
     def read(self, step: int, number: int) -> bytes | None:
         """The PNG file of a picture; None where there is none."""
         path = self.file(step, number)
@@ -233,6 +238,11 @@ class SampleFolder:
 def _document(settings: SampleSettings) -> dict[str, Any]:
     # As JSON gives it back.
     return json.loads(json.dumps(dataclasses.asdict(settings)))
+
+
+def look_of(settings: dict[str, Any]) -> str:
+    """A short text that changes with what decides how the pictures look, by what samples.json says."""
+    return hashlib.sha256(json.dumps(_look(settings), sort_keys=True).encode("utf-8")).hexdigest()[:12]
 
 
 def _look(document: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import folder_paths
+from comfy.model_management import InterruptProcessingException
 from comfy_api.latest import io, ui
 
 from ..masklora.config import (
@@ -84,10 +85,14 @@ class TrainLoRA(io.ComfyNode):
         hooks = NodeHooks(settings.steps, node_id=cls.hidden.unique_id, graph=_graph(cls.hidden))
         with hooks:
             trained = train_lora(request, runs=runs_folder(), hooks=hooks, report=lambda t: _tell(hooks, lines, t))
+            if not trained.result.steps:
+                # A file would teach nothing, and core's Plot Loss Graph fails on no numbers.
+                hooks.on_message("Stopped before the first step: there is no LoRA. Queue the graph to begin.")
+                raise InterruptProcessingException
             lora = LoraTensors(trained)
             path = export_once(lora, destination, ExportSettings())
         result = trained.result
-        lines += [_summary(trained), f"Wrote {path}", f"Run folder: {result.folder}"]
+        lines += [*hooks.messages, _summary(trained), f"Wrote {path}", f"Run folder: {result.folder}"]
         return io.NodeOutput(
             lora,
             apply_lora(model, lora),

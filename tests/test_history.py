@@ -36,13 +36,21 @@ def test_a_stopped_and_an_interrupted_run_say_so(tmp_path):
     assert (run.state, run.step, run.checkpoints, run.summary) == ("open", 6, [4, 6], {})
 
 
-def test_the_curve_starts_after_the_step_that_is_named(trained):
+def test_the_curve_starts_with_the_step_that_is_named(trained):
     assert [row["step"] for row in read_curve(trained)] == list(range(1, 11))
-    assert [row["step"] for row in read_curve(trained, since=7)] == [8, 9, 10]
-    assert read_curve(trained, since=10) == []
+    assert [row["step"] for row in read_curve(trained, since=7)] == [7, 8, 9, 10]
+    assert read_curve(trained, since=11) == []
     row = read_curve(trained)[0]
     assert {"loss", "inside", "outside", "learning_rate"} <= row.keys()
     assert "samples" not in row
+
+
+def test_a_held_out_loss_that_comes_later_is_told_with_its_step(trained):
+    with (trained / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 10, "validation": 0.5}\n')
+    last = read_curve(trained)[-1]
+    assert (last["step"], last["validation"]) == (10, 0.5) and "loss" in last
+    assert read_curve(trained, since=10) == [last]
 
 
 def test_a_long_file_is_read_from_its_end_and_gives_the_same(trained, monkeypatch):

@@ -15,8 +15,17 @@ from masklora.samples import (
     SampleFolder,
     SampleSettings,
     check_samples,
+    look_of,
     split_prompts,
 )
+
+
+def test_whatever_changes_the_pictures_changes_their_look_and_how_often_they_are_drawn_does_not():
+    usual = dataclasses.asdict(SampleSettings(prompts=("a", "b")))
+    assert look_of(usual | {"every": 7}) == look_of(usual)
+    changes = {"prompts": ["a"], "seed": 1, "cfg": 1.0, "steps": 5, "sampler": "dpmpp_2m", "negative": "c", "width": 64}
+    looks = {look_of(usual | {name: value}) for name, value in changes.items()}
+    assert len(looks | {look_of(usual)}) == len(changes) + 1
 
 
 class Notes:

@@ -20,7 +20,7 @@ from .batches import ORIGINAL
 from .builder import Builder, Cancel, Encoder, TextEncoder
 from .crops import MASKED, saving_note
 from .dataset import Dataset
-from .keys import digest, text_key
+from .keys import Memo, digest, text_key
 from .mask_bytes import decode_mask
 from .plan import Entry, Progress, check_settings, plan_entries
 from .store import DiskStore, MemoryStore, Store
@@ -58,8 +58,15 @@ class Cache:
     identities: tuple[str, str | None] = ("", None)
     multiple: int = 1
 
-    def plan(self, dataset: Dataset, check_cancel: Cancel = lambda: None) -> list[Entry]:
+    def plan(
+        self, dataset: Dataset, check_cancel: Cancel = lambda: None, *, memo: Memo | None = None
+    ) -> list[Entry]:
         """The entries that a cache of the same settings and encoders would have for `dataset`; nothing is made.
+
+        Args:
+            dataset: What it would be made from.
+            check_cancel: Called between pictures; raises to stop.
+            memo: Takes up what is learnt of files and masks; the store's own where none is given, which stays as it is.
 
         Raises:
             DataError: A picture or mask cannot be used.
@@ -68,7 +75,7 @@ class Cache:
         return plan_entries(
             dataset,
             self.settings,
-            memo=self.store.load_memo(),
+            memo=self.store.load_memo() if memo is None else memo,
             encoder=encoder,
             text=text,
             multiple=self.multiple,

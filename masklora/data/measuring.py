@@ -13,6 +13,7 @@ from .cache import Cache
 from .dataset import Dataset, Sample, load_mask
 from .geometry import Geometry, plan_geometry
 from .inspection import mask_stats, with_pictures
+from .keys import Memo
 from .plan import Entry
 from .report import MatchReport
 
@@ -46,9 +47,9 @@ def check_same(cache: Cache, dataset: Dataset) -> None:
         )
 
 
-def plan_with_cache(cache: Cache, dataset: Dataset, check_cancel: Callable[[], None]) -> Plan:
-    """The plan of a cache with `cache`'s settings for `dataset`, and what `cache` lacks for it."""
-    entries = cache.plan(dataset, check_cancel)
+def plan_with_cache(cache: Cache, dataset: Dataset, check_cancel: Callable[[], None], memo: Memo | None = None) -> Plan:
+    """The plan of a cache with `cache`'s settings for `dataset`, and what `cache` lacks for it; see `Cache.plan`."""
+    entries = cache.plan(dataset, check_cancel, memo=memo)
     pairs = enumerate(zip(cache.entries, entries, strict=True))
     stale = {i: kinds for i, (before, now) in pairs if (kinds := stale_kinds(before, now))}
     return Plan([entry.geometry for entry in entries], entries, stale)

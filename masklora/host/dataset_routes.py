@@ -174,7 +174,8 @@ async def post_look(request: web.Request) -> Any:
     if not isinstance(resolution, int) or isinstance(resolution, bool) or not 0 <= resolution <= 8192:
         raise RefusedError(400, "resolution: expected a whole number, 0 to 8192.")
     transform = None if body["transform"] is None else _transform(body["transform"])
-    opened.look(transform=transform, resolution=resolution)
+    # It may have to wait for a mask that is being saved.
+    await asyncio.to_thread(opened.look, transform=transform, resolution=resolution)
     return await get_dataset(request)
 
 

@@ -37,7 +37,9 @@ class LiveRun:
         self.id, self.name, self.node_id = run_id(folder), run_name(folder), node_id
         self.preview, self.device = job.preview, job.device
         self.can_sample = job.sampler is not None
-        self.pictures = sum(map(len, SampleFolder(folder).pictures().values()))
+        self._samples = SampleFolder(folder)
+        self.pictures = self._samples.count()
+        self.message = ""
         self.seen: Seen | None = None
         self.names: tuple[str, ...] = ()
         self._drawing: dict[str, int] | None = None
@@ -107,6 +109,7 @@ class LiveRun:
             "memory": self.memory(),
             "can_sample": self.can_sample,
             "pictures": self.pictures,
+            "message": self.message,
             "drawing": self._drawing,
             "names": self.names,
         }
@@ -119,9 +122,14 @@ class LiveRun:
         return self._memory if self._end is None else None
 
     def draw(self, step: int, *, done: int, count: int) -> None:
-        """Sample pictures of `step` are being drawn, or are there."""
-        self.pictures += done > 0
+        """Sample pictures of `step` are being drawn, or no more are coming."""
+        self.pictures = self._samples.count()
         self._drawing = {"step": step, "done": done, "count": count} if done < count else None
+        self.tell()
+
+    def note(self, message: str) -> None:
+        """Keep a sentence for the person until there is another."""
+        self.message = message
         self.tell()
 
     def add(self, row: dict[str, Any], *, rate: float | None = None) -> None:
@@ -133,7 +141,7 @@ class LiveRun:
 
     def tell(self, *, last: bool = False) -> None:
         """Send what is new, at most ten times a second; the last message waits until it may go."""
-        news = (self.state, self.step, self.pictures, self._drawing is None)
+        news = (self.state, self.step, self.pictures, self._drawing is None, self.message)
         if not self._rows and news == self._told:
             return
         wait = self._sent + INTERVAL - time.monotonic()

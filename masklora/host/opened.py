@@ -6,8 +6,11 @@ a thread of its own, which gives up as soon as its result is out of date.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import logging
+import re
 import secrets
 import threading
 import time
@@ -24,14 +27,29 @@ from ..data.inspection import inspect
 from ..data.keys import digest
 from ..data.measuring import Plan, check_same, measure_again, plan_with_cache, plan_without_cache
 from ..data.report import MatchReport
-from ..errors import MaskLoraError
+from ..errors import MaskLoraError, RunError
+from ..files import write_text_atomically
+from .paths import own_folder
 from .requests import RefusedError, path_id, path_number
 
 MOST_OPENED = 16
-# Ids mean nothing outside of this process.
-_SALT = secrets.token_hex(16)
 
 logger = logging.getLogger(__name__)
+
+
+@functools.cache
+def _salt() -> str:
+    """What makes ids mean nothing elsewhere; kept, so that a mask in work finds its data set after a restart."""
+    path = own_folder() / "data_set_ids"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if re.fullmatch("[0-9a-f]{32}", known := path.read_text(encoding="ascii")):
+            return known
+    made = secrets.token_hex(16)
+    # Where nothing can be kept, ids last as long as the process.
+    with contextlib.suppress(OSError, RunError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(path, made)
+    return made
 
 
 class _OutOfDateError(Exception):
@@ -76,7 +94,7 @@ class OpenedDataset:
         self.node_id = node_id
         pictures = [[sample.key, str(sample.image_path)] for sample in dataset.samples]
         # The same for a new run of the same node, so that whoever looks at it or edits a mask just goes on.
-        self.id = digest(_SALT, node_id, pictures, dataclasses.asdict(lens.loss), lens.stride, cache is None)[:20]
+        self.id = digest(_salt(), node_id, pictures, dataclasses.asdict(lens.loss), lens.stride, cache is None)[:20]
         self.lens, self.resolution, self.cache, self.segmenter = lens, resolution, cache, segmenter
         self.settings = settings
         self.transform: MaskTransform | None = None
@@ -86,6 +104,8 @@ class OpenedDataset:
         # Browsers keep pictures by their stamp, also over a new run.
         self._looks = time.time_ns() // 1000
         self._lock = threading.Lock()
+        # Transforms that are only tried out are in no cache's memo; a save must not decode every picture for them.
+        self._memo = None if cache is None else cache.store.load_memo()
         if cache is not None:
             check_same(cache, dataset)
         self.plan = self._planned(dataset, lambda: None)
@@ -202,7 +222,7 @@ class OpenedDataset:
 
     def _planned(self, dataset: Dataset, check: Any) -> Plan:
         if self.cache is not None:
-            return plan_with_cache(self.cache, dataset, check)
+            return plan_with_cache(self.cache, dataset, check, self._memo)
         return plan_without_cache(dataset, self.settings, stride=self.lens.stride, resolution=self.resolution)
 
     def _shown(self, sample: Sample) -> Sample:

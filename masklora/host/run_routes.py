@@ -22,7 +22,7 @@ from ..history import PastRun, find_run, list_runs, read_curve, read_run, run_na
 from ..objective_view import draw_seen
 from ..run_graph import read_graph
 from ..run_record import export_checkpoint
-from ..samples import MOST_PROMPTS, SampleFolder
+from ..samples import MOST_PROMPTS, SampleFolder, look_of
 from .live import ACTIONS, LIVE, LiveRun
 from .outputs import lora_path, runs_folder
 from .requests import Handler, RefusedError, path_id, path_number, query_number, read_empty, read_json
@@ -75,7 +75,8 @@ async def get_samples(request: web.Request) -> Any:
     folder = SampleFolder(await _folder(request))
     settings, pictures = await asyncio.to_thread(lambda: (folder.settings(), folder.pictures()))
     steps = [{"step": step, "numbers": numbers} for step, numbers in pictures.items()]
-    return {key: settings.get(key) for key in ("prompts", "width", "height", "seed")} | {"steps": steps}
+    shown = {key: settings.get(key) for key in ("prompts", "width", "height", "seed")}
+    return {**shown, "look": look_of(settings), "steps": steps}
 
 
 async def get_sample(request: web.Request) -> web.Response:

@@ -25,6 +25,7 @@ from ..errors import FamilyError
 from ..job import Hooks
 from ..samples import SampleFolder, SampleSettings, check_samples
 from .borrowed import silent_progress, unload
+from .memory import MemoryPlan
 from .model import TrainableModel
 
 _KEY = "masked_lora"
@@ -77,9 +78,9 @@ class PictureSampler:
     """Draws a request's pictures with a model in the middle of its training session."""
 
     def __init__(
-        self, trainable: TrainableModel, adapters: AdapterSet, request: SampleRequest, *, hooks: Hooks, room: int
+        self, trainable: TrainableModel, adapters: AdapterSet, request: SampleRequest, *, hooks: Hooks, plan: MemoryPlan
     ) -> None:
-        """Draw with `trainable` and `adapters`; `room` is what the training needs beside the weights, in bytes.
+        """Draw with `trainable` and `adapters`; `plan` tells what room the training needs beside the weights.
 
         Raises:
             FamilyError: The VAE is not the model's.
@@ -93,7 +94,7 @@ class PictureSampler:
                 "to the MODEL to Sample Pictures."
             )
         self.trainable, self.adapters, self.request = trainable, adapters, request
-        self.hooks, self.room = hooks, room
+        self.hooks, self.plan = hooks, plan
         self.folder: SampleFolder | None = None
 
     @property
@@ -107,30 +108,36 @@ class PictureSampler:
         self.folder.begin(self.request.settings, step=step)
         there = self.folder.pictures().get(0, [])
         missing = [i for i in range(len(self.request.positive)) if i not in there]
-        self._draw(0, missing, contextlib.nullcontext)
+        # Before the first step gradients and the optimizer's state are still to come.
+        room = self.plan.activations + (0 if step else self.plan.adapters)
+        self._draw(0, missing, contextlib.nullcontext, room=room)
 
     def draw(self, step: int) -> None:
         """Draw every prompt with the adapter as it is."""
-        self._draw(step, list(range(len(self.request.positive))), self._injected)
+        self._draw(step, list(range(len(self.request.positive))), self._injected, room=self.plan.activations)
 
-    def _draw(self, step: int, numbers: list[int], wearing: Callable[[], contextlib.AbstractContextManager]) -> None:
+    def _draw(
+        self, step: int, numbers: list[int], wearing: Callable[[], contextlib.AbstractContextManager], *, room: int
+    ) -> None:
         if not numbers or self.folder is None:
             return
         # Those at the end of a stopped training are drawn after that wish.
         go_on = self.hooks.check_cancel if self.hooks.should_stop() else self._refuse_to_wait
         with contextlib.ExitStack() as stack:
             stack.enter_context(own_global_random(self.trainable.device))
-            stack.enter_context(self.trainable.suspended(activation_bytes=self.room))
+            stack.enter_context(self.trainable.suspended(activation_bytes=room))
             stack.enter_context(silent_progress())
             stack.callback(self._make_room)
             stack.enter_context(wearing())
-            try:
-                for done, number in enumerate(numbers):
-                    self.hooks.on_drawing(step, done=done, count=len(numbers))
+            # Also where one fails: no more are coming.
+            stack.callback(self.hooks.on_drawing, step, done=len(numbers), count=len(numbers))
+            for done, number in enumerate(numbers):
+                self.hooks.on_drawing(step, done=done, count=len(numbers))
+                try:
                     self.folder.write(step, number, _png(self._picture(number, go_on)))
-            except _GivenUpError:
-                self.hooks.on_message(f"The training is to stop: not all sample pictures of step {step} were drawn.")
-            self.hooks.on_drawing(step, done=len(numbers), count=len(numbers))
+                except _GivenUpError:
+                    self.hooks.on_message(f"Stopping: not all sample pictures of step {step} were drawn.")
+                    return
 
     def _refuse_to_wait(self) -> None:
         self.hooks.check_cancel()

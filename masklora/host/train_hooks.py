@@ -37,6 +37,7 @@ class NodeHooks(Hooks):
         self._said = self._logged = 0.0
         self._live: LiveRun | None = None
         self._listing = contextlib.ExitStack()
+        self.messages: list[str] = []
 
     def __enter__(self) -> NodeHooks:
         """The hooks themselves."""
@@ -55,6 +56,8 @@ class NodeHooks(Hooks):
         assert self._job is not None
         keep_graph(folder, self._graph)
         run = LiveRun(folder, self._job, node_id=self._node_id, step=step, total=total)
+        # What was told before there was a run.
+        run.message = self.messages[-1] if self.messages else ""
         self._live = self._listing.enter_context(listed(run))
         run.tell()
 
@@ -118,8 +121,12 @@ class NodeHooks(Hooks):
         logger.info("masked lora: checkpoint of step %d in %s", step, folder)
 
     def on_message(self, text: str) -> None:
-        """Log and show a message."""
+        """Log and show a message; each is kept once in `messages`, for the end."""
         logger.warning("masked lora: %s", text)
+        if text not in self.messages:
+            self.messages.append(text)
+        if self._live is not None:
+            self._live.note(text)
         self.say(text)
 
     def on_plan(self, text: str) -> None:

@@ -126,8 +126,7 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
         adapters.load(read_lora(request.start_from, names=names))
     plan = _plan(trainable, adapters, settings, request.cache)
     report(plan.to_text())
-    room = plan.activations + plan.adapters
-    sampler = request.samples and PictureSampler(trainable, adapters, request.samples, hooks=hooks, room=room)
+    sampler = request.samples and PictureSampler(trainable, adapters, request.samples, hooks=hooks, plan=plan)
     job = _job(trainable, adapters, settings, request.cache)
     job.sampler = sampler
     identity = _identity(request, settings, trainable)
@@ -136,7 +135,7 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
         keep_record(run.folder, record, scalings={n: adapters.scaling(n) for n in adapters.targets}, kohya=names.kohya)
         steps = run.checkpoints()
         if not steps or not run.finished_at(steps[-1]):
-            trainable.load(activation_bytes=room)
+            trainable.load(activation_bytes=plan.activations + plan.adapters)
         with trainable.session(adapters, checkpointing=settings.train.checkpointing):
             result = train(job, run=run, hooks=hooks)
     factors = adapters.factors(result.adapter)

@@ -172,6 +172,8 @@ def test_a_failing_picture_is_told_and_the_training_goes_on_to_the_same_lora(cac
     hooks = Recorder()
     trained = train(dataclasses.replace(request, samples=asked), tmp_path / "samples", hooks)
     assert len(hooks.messages) == 3 and "out of memory" in hooks.messages[0]
+    # Nobody goes on waiting for what failed.
+    assert {step: (done, count) for step, done, count in hooks.drawings} == {0: (2, 2), 2: (2, 2), 4: (2, 2)}
     assert trained.result.completed
     assert all(torch.equal(value, trained.tensors[key]) for key, value in plain.tensors.items())
 

@@ -26,6 +26,15 @@ test("thinning takes means, leaves short lists alone and keeps the last step", (
   assert.equal(thin(Array.from({ length: 100_001 }, (_, i) => row(i)), 2000).length <= 2000, true);
 });
 
+test("a long training that is followed row by row keeps its early part as dense as its late one", () => {
+  let rows = [];
+  for (let step = 1; step <= 1000; step += 1) rows = thin(mergeRows(rows, [row(step)]), 100);
+  const early = rows.filter(({ step }) => step <= 500);
+  assert.ok(rows.length > 50 && Math.abs(early.length - rows.length / 2) <= 0.2 * rows.length, `${early.length} of ${rows.length}`);
+  assert.ok(early.every(({ step, loss }) => Math.abs(loss - step) <= 20));
+  assert.equal(rows.at(-1).step, 1000);
+});
+
 test("smoothing with weight 0 changes nothing, and gaps stay gaps", () => {
   assert.deepEqual(smooth([1, 2, 3], [5, null, 7], 0), [5, null, 7]);
   assert.deepEqual(smooth([1, 2, 3], [4, 8, 8], 0.5), [4, 6, 7]);

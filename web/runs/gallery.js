@@ -104,19 +104,10 @@ export class Gallery {
   }
 
   load(image, run, step, words) {
-    // Drawn anew for another prompt or seed, a picture of the same step is another one.
-    const look = encodeURIComponent(lookOf(this.store.samplesOf(run), this.number));
-    const source = `${this.store.pictureUrl(run.id, step, this.number)}?look=${look}`;
+    // Drawn anew for other prompts or settings, a picture of the same step is another one.
+    const source = `${this.store.pictureUrl(run.id, step, this.number)}?look=${this.store.samplesOf(run).look}`;
     if (image.dataset.source === source) return;
     image.dataset.source = image.src = source;
     image.alt = words;
   }
-}
-
-/** A short text that changes with what decides how a picture of this prompt looks. */
-export function lookOf(list, number) {
-  const words = JSON.stringify([list.prompts?.[number], list.seed, list.width, list.height]);
-  let sum = 0;
-  for (const letter of words) sum = (sum * 31 + letter.codePointAt(0)) % 4294967291;
-  return sum.toString(36);
 }

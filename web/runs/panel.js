@@ -200,7 +200,8 @@ export class RunPanel {
     if (isLive(run) && run.drawing) return text("runs.drawing", { ...run.drawing, done: run.drawing.done + 1 });
     if (isLive(run) && rows.length === 0) return text("runs.waiting");
     if (this.words && this.wordsOf === run.id && isLive(run)) return this.words;
-    return run.checkpoints?.length ? text("runs.saved", { step: run.checkpoints.at(-1) }) : "";
+    const saved = run.checkpoints?.length ? text("runs.saved", { step: run.checkpoints.at(-1) }) : "";
+    return [isLive(run) && run.message, saved].filter(Boolean).join(" · ");
   }
 
   /** The other runs in the list to compare with; rebuilt only when they have changed. */

@@ -24,13 +24,21 @@ export function mergeRows(old, fresh, last = Infinity) {
   return merged.filter((row) => row.step <= last);
 }
 
-/** At most `most` rows: neighbours are put together to their mean, at the step of the last of them. */
+/**
+ * At most `most` rows: neighbours are put together to their mean, at the step of the last of them. Each stands for
+ * equally many steps, so that what was put together before is not put together again and again.
+ */
 export function thin(rows, most = MOST_ROWS) {
-  const size = Math.max(1, Math.ceil(rows.length / most));
-  if (size === 1) return rows;
-  const thinned = [];
-  for (let start = 0; start < rows.length; start += size) thinned.push(mean(rows.slice(start, start + size)));
-  return thinned;
+  if (rows.length <= most) return rows;
+  const first = rows[0].step - 1;
+  const width = Math.ceil((lastStep(rows) - first) / most);
+  const groups = [];
+  for (const row of rows) {
+    const at = Math.ceil((row.step - first) / width);
+    if (groups.at(-1)?.at !== at) groups.push({ at, rows: [] });
+    groups.at(-1).rows.push(row);
+  }
+  return groups.map((group) => mean(group.rows));
 }
 
 function mean(rows) {
