@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from .errors import RunError
+
+TRIES, WAIT_SECONDS = 10, 0.1
 
 
 def pack(value: Any) -> tuple[dict[str, Tensor], Any]:
@@ -76,6 +79,23 @@ def on_disk(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
 
 
+def patiently(act: Callable[[], Any]) -> None:
+    """Do `act`, again for up to a second where a file is in use.
+
+    Windows refuses to replace, rename or delete what somebody reads, such as the page's own requests or a scanner.
+
+    Raises:
+        OSError: as `act` does; `PermissionError` only if it lasts.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            act()
+            return
+        except PermissionError:
+            time.sleep(WAIT_SECONDS)
+    act()
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Replace a file's text as one step: readers see the old text or the new one.
 
@@ -97,7 +117,7 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        patiently(lambda: temporary.replace(path))
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error

@@ -118,8 +118,9 @@ def read_run(folder: Path) -> PastRun:
 
 def stopped_runs(root: Path, name: str) -> list[str]:
     """The runs called `name` that ended before their last step, each with that step."""
-    wanted = safe_name(name)
-    ended = ((f, _document(f / "result.json")) for f in run_folders(root) if run_name(f) == wanted)
+    # To Windows and macOS names of another capitalisation are one.
+    wanted = safe_name(name).casefold()
+    ended = ((f, _document(f / "result.json")) for f in run_folders(root) if run_name(f).casefold() == wanted)
     return [f"{folder.name}/{end.get('steps')}" for folder, end in ended if end and not end.get("completed")]
 
 

@@ -35,6 +35,7 @@ from .files import (
     hash_file,
     on_disk,
     pack,
+    patiently,
     unpack,
     write_text_atomically,
 )
@@ -97,6 +98,7 @@ class Run:
         folder = Path(root) / f"{safe_name(name)}-{fingerprint[:FINGERPRINT_LETTERS]}"
         try:
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            folder = _as_on_disk(folder)
         except OSError as error:
             raise cannot_write(folder, error) from error
         run = cls(folder=folder, fingerprint=fingerprint)
@@ -199,11 +201,11 @@ class Run:
     def _replace_folder(self, temporary: Path, target: Path) -> None:
         if target.exists():
             old = target.with_name(f".tmp-old-{target.name}-{os.getpid()}")
-            target.rename(old)
-            temporary.rename(target)
+            patiently(lambda: target.rename(old))
+            patiently(lambda: temporary.rename(target))
             shutil.rmtree(old, ignore_errors=True)
         else:
-            temporary.rename(target)
+            patiently(lambda: temporary.rename(target))
         flush_folder(target.parent)
 
     def _drop_old(self, keep_last: int) -> None:
@@ -306,7 +308,7 @@ class Run:
 
     def clear_result(self) -> None:
         """Forget an earlier end, because the run goes on."""
-        (self.folder / "result.json").unlink(missing_ok=True)
+        patiently(lambda: (self.folder / "result.json").unlink(missing_ok=True))
 
     def finished_at(self, step: int) -> dict[str, Any] | None:
         """The result if the run was trained to its end, which was `step`; else None."""
@@ -316,6 +318,12 @@ class Run:
     def read_result(self) -> dict[str, Any] | None:
         """What `write_result` was given, None if the run has not ended."""
         return _read_json(self.folder / "result.json")
+
+
+def _as_on_disk(folder: Path) -> Path:
+    """The folder under its own spelling: to Windows and macOS "Anna" and "anna" are one."""
+    alike = (p for p in folder.parent.iterdir() if p.name.casefold() == folder.name.casefold())
+    return next((p for p in alike if p.samefile(folder)), folder)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

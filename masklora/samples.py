@@ -10,6 +10,7 @@ Pictures of one prompt share seed and size, so they differ only by the weights. 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .config import check_range
 from .errors import ConfigError
-from .files import write_bytes_atomically, write_text_atomically
+from .files import patiently, write_bytes_atomically, write_text_atomically
 
 if TYPE_CHECKING:
     from .job import Hooks
@@ -226,13 +227,13 @@ class SampleFolder:
 
     def _drop(self, step: int) -> None:
         for number in self.pictures().get(step, []):
-            self.file(step, number).unlink(missing_ok=True)
+            patiently(functools.partial(self.file(step, number).unlink, missing_ok=True))
 
     def _put_aside(self) -> None:
         number = 1
         while (aside := self.path.with_name(f"samples-{number}")).exists():
             number += 1
-        self.path.rename(aside)
+        patiently(lambda: self.path.rename(aside))
 
 
 def _document(settings: SampleSettings) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 
 from harness.toy import same
 from masklora.errors import RunError
-from masklora.files import pack, unpack
+from masklora.files import TRIES, pack, patiently, unpack
 from masklora.run import Run, fingerprint
 
 PRINT = "ab" * 32
@@ -288,3 +288,31 @@ def test_closing_twice_is_fine(tmp_path):
     run = open_run(tmp_path)
     run.close()
     run.close()
+
+
+@pytest.mark.parametrize("refusals", [0, 3])
+def test_a_file_that_is_in_use_for_a_moment_is_waited_for(refusals):
+    asked = []
+
+    def act():
+        asked.append(1)
+        if len(asked) <= refusals:
+            raise PermissionError
+
+    patiently(act)
+    assert len(asked) == refusals + 1
+
+
+def test_a_file_that_stays_in_use_is_an_error_and_another_error_is_one_at_once(monkeypatch):
+    monkeypatch.setattr("masklora.files.WAIT_SECONDS", 0.001)
+    asked = []
+
+    def refuse(error):
+        asked.append(error)
+        raise error
+
+    for error, tries in ((PermissionError, TRIES), (FileNotFoundError, 1)):
+        asked.clear()
+        with pytest.raises(error):
+            patiently(lambda error=error: refuse(error))
+        assert len(asked) == tries

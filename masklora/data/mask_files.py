@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 import uuid
 from pathlib import Path
 
@@ -12,9 +11,9 @@ import cv2
 import numpy as np
 
 from ..errors import MaskError
+from ..files import patiently
 
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3)
-REPLACE_TRIES, REPLACE_SECONDS = 10, 0.1
 
 
 def quantise_mask(mask: np.ndarray) -> np.ndarray:
@@ -66,17 +65,6 @@ def widened(values: np.ndarray, wide: bool) -> np.ndarray:
     return values.astype(np.uint16) * np.uint16(257) if wide and values.dtype == np.uint8 else values
 
 
-def _replace(temporary: Path, path: Path) -> None:
-    """Windows refuses while somebody reads the file, such as the browser's thumbnails; that is over soon."""
-    for _ in range(REPLACE_TRIES - 1):
-        try:
-            temporary.replace(path)
-            return
-        except PermissionError:
-            time.sleep(REPLACE_SECONDS)
-    temporary.replace(path)
-
-
 def write_whole(path: Path, data: bytes, *, overwrite: bool) -> None:
     """The whole file or none, in place of an older one only with `overwrite`.
 
@@ -92,7 +80,7 @@ def write_whole(path: Path, data: bytes, *, overwrite: bool) -> None:
             os.fsync(file.fileno())
         if not overwrite and path.exists():
             raise FileExistsError("it was made by something else in the meantime")
-        _replace(temporary, path)
+        patiently(lambda: temporary.replace(path))
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

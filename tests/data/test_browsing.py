@@ -163,6 +163,15 @@ def test_measuring_one_picture_again_gives_the_report_of_all(bench):
         assert sorted(getattr(again, name)) == sorted(getattr(whole, name)), name
 
 
+def test_a_transform_that_is_tried_out_is_planned_twice_but_its_masks_are_read_once(bench, monkeypatch):
+    bench.build(replace(SETTINGS, crop="around mask"))
+    cache, memo = bench.cache, bench.cache.store.load_memo()
+    tried = bench.data(transform=MaskTransform(grow=2))
+    first = plan_with_cache(cache, tried, lambda: None, memo)
+    monkeypatch.setattr("masklora.data.plan.load_mask", lambda sample: pytest.fail(f"{sample.name} was read again"))
+    assert plan_with_cache(cache, tried, lambda: None, memo) == first
+
+
 @pytest.mark.parametrize("resolution", [0, 16, 64, 1024])
 def test_pictures_of_any_size_can_be_looked_at_without_a_cache(bench, resolution):
     save(picture(9, size=(9, 11)), bench.folder / "tiny.png")
