@@ -29,7 +29,7 @@ export function facts(detail, row, percent, { onInfill }) {
 
 function infills(found, onInfill) {
   const buttons = found.map((infill, i) =>
-    button(`${i + 1}`, infill.from ? `${infill.kind}: ${infill.from}` : infill.kind, () => {
+    button(`${i + 1}`, [text(`dataset.infill.${infill.kind}`), infill.from].filter(Boolean).join(": "), () => {
       for (const one of buttons) one.setAttribute("aria-pressed", String(one === buttons[i]));
       onInfill(i);
     }));
