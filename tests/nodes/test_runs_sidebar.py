@@ -300,6 +300,8 @@ def test_an_old_run_is_exported_opened_and_trained_on(both_canvases, comfy_serve
     again = routes.until(lambda: (run := routes.named(name))["state"] == "running" and run["step"] > step and run)
     assert again["total"] == 3000
     side.in_state("running")
+    told = "s => document.querySelector(`${s} .mlt-panel > .mlt-note`).textContent.includes('Going on from')"
+    side.tab.wait_for_function(told, arg=TAB)
     side.button("Stop and save").click()
     side.in_state("stopped")
     assert both_canvases.problems == []
