@@ -8,7 +8,7 @@ import { feather } from "../../web/mask_editor/morphology.js";
 import { decodeGrey, encodeGrey } from "../../web/mask_editor/png.js";
 import { between, cut, join } from "../../web/mask_editor/rect.js";
 import { pack, unpack } from "../../web/mask_editor/rle.js";
-import { checked, DEFAULTS, keepSettings, loadSettings } from "../../web/mask_editor/settings.js";
+import { checked, DEFAULTS } from "../../web/mask_editor/settings.js";
 import { ENGLISH } from "./english.mjs";
 
 let seed = 7;
@@ -205,13 +205,6 @@ test("remembered settings that cannot be are the defaults again", () => {
   assert.deepEqual(checked(null), DEFAULTS);
   const odd = { size: -1, hardness: "80", opacity: NaN, combine: "eat", colour: "red", tint: 7, contiguous: false, extra: 1 };
   assert.deepEqual(checked(odd), { ...DEFAULTS, tint: 7, contiguous: false });
-  const storage = new Map();
-  const shelf = { getItem: (key) => storage.get(key) ?? null, setItem: (key, value) => storage.set(key, value) };
-  assert.deepEqual(loadSettings(shelf), DEFAULTS);
-  keepSettings({ ...DEFAULTS, size: 9 }, shelf);
-  assert.equal(loadSettings(shelf).size, 9);
-  storage.set([...storage.keys()][0], "{");
-  assert.deepEqual(loadSettings(shelf), DEFAULTS);
 });
 
 test("every setting, group, hint and choice has a text", () => {
