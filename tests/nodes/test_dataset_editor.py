@@ -359,6 +359,8 @@ def test_a_picture_of_24_megapixels_is_painted_without_waiting(editor, comfy_cli
 def test_the_keyboard_alone_paints_a_box_and_a_dot(editor, opened):
     folder, dataset, _ = opened
     editor.open(dataset)
+    expect(editor.canvas()).to_have_role("application")
+    expect(editor.button("Save")).to_have_attribute("aria-keyshortcuts", "Control+S")
     editor.button("Ignore all").press("Enter")
     editor.canvas().focus()
     editor.press("r", "Enter", "Enter", *["ArrowRight"] * 10, *["ArrowDown"] * 5, "Enter")

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import zlib from "node:zlib";
 import { MaskDocument } from "../../web/mask_editor/document.js";
 import { History } from "../../web/mask_editor/history.js";
-import { actionOf, nextSize, SHORTCUTS } from "../../web/mask_editor/keys.js";
+import { actionOf, ariaKeys, isCombination, keysOf, nextSize, SHORTCUTS } from "../../web/mask_editor/keys.js";
 import { feather } from "../../web/mask_editor/morphology.js";
 import { decodeGrey, encodeGrey } from "../../web/mask_editor/png.js";
 import { between, cut, join } from "../../web/mask_editor/rect.js";
@@ -186,6 +186,28 @@ test("keys mean what the list of short cuts says", () => {
   assert.deepEqual([press("z", { ctrlKey: true }), press("Z", { ctrlKey: true, shiftKey: true }), press("s", { metaKey: true }), press("y", { ctrlKey: true })], ["undo", "redo", "save", "redo"]);
   assert.deepEqual([press("s"), press("?", { shiftKey: true }), press("ArrowUp", { shiftKey: true })], ["select", "help", "up"]);
   assert.deepEqual([press("F5"), press("b", { ctrlKey: true }), press("b", { altKey: true }), press("Tab"), press("q")], [null, null, null, null, null]);
+});
+
+test("signs that need Option or AltGr on a keyboard mean the same with it", () => {
+  const withAlt = ["[", "]", "{", "}", "?", "+"];
+  const meant = ["smaller", "larger", "softer", "harder", "help", "zoomIn"];
+  for (const more of [{}, { altKey: true }, { altKey: true, shiftKey: true }, { altKey: true, ctrlKey: true }]) {
+    assert.deepEqual(withAlt.map((key) => press(key, more)), meant);
+  }
+  assert.equal(isCombination({ key: "[", altKey: true, ctrlKey: true }), false);
+  assert.deepEqual([isCombination({ key: "z", ctrlKey: true }), isCombination({ key: "[", metaKey: true })], [true, true]);
+  for (const key of ["b", "B", "1", "0", "Enter", "Escape", "ArrowUp"]) assert.equal(press(key, { altKey: true }), null, key);
+  for (const key of ["[", "+", "?"]) assert.equal(press(key, { ctrlKey: true }), null, key);
+  assert.equal(press("[", { altKey: true, metaKey: true }), null);
+});
+
+test("short cuts are told to a screen reader by the names of WAI-ARIA", () => {
+  const named = (action, mac) => ariaKeys(keysOf(action), mac);
+  assert.deepEqual(["undo", "redo", "save", "brush"].map((action) => named(action, false)), ["Control+Z", "Control+Shift+Z Control+Y", "Control+S", "B"]);
+  assert.deepEqual([named("redo", true), named("zoomIn", true), named("smaller", true), named("close", true)], ["Meta+Shift+Z Meta+Y", "Plus =", "[", "Escape"]);
+  const valid = /^((Control|Meta)\+)?(Shift\+)?([A-Z0-9]|Plus|[^\p{L}\s+]|Escape|Enter|Arrow(Left|Right|Up|Down))$/u;
+  for (const [, actions] of SHORTCUTS) for (const [, keys] of actions) for (const key of ariaKeys(keys).split(" ")) assert.match(key, valid);
+  assert.deepEqual(keysOf("grow"), []);
 });
 
 test("every action has a name, and no key two meanings", () => {

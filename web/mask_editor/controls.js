@@ -2,19 +2,16 @@
 import { button, make } from "../page/elements.js";
 import { text } from "../page/strings.js";
 import { COMBINES } from "./document.js";
-import { SHORTCUTS } from "./keys.js";
+import { ariaKeys, IS_MAC, keysOf, SHORTCUTS } from "./keys.js";
 import { MOST_SIZE } from "./settings.js";
 import { REGION_TOOLS, TOOLS } from "./tools.js";
 import { VIEWS } from "./view.js";
-
-const KEYS = new Map(SHORTCUTS.flatMap(([, actions]) => actions.map(([action, keys]) => [action, keys[0]])));
-const MAC = typeof navigator === "object" && /mac/i.test(navigator.platform ?? "");
 
 /** A key as it is written on it. */
 export function keyName(key) {
   const parts = key.split("+").filter(Boolean);
   if (!parts.length) return "+";
-  return parts.map((part) => ({ mod: MAC ? "⌘" : "Ctrl", shift: "Shift", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" })[part] ?? (part.length === 1 ? part.toUpperCase() : part)).join("+");
+  return parts.map((part) => ({ mod: IS_MAC ? "⌘" : "Ctrl", shift: "Shift", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" })[part] ?? (part.length === 1 ? part.toUpperCase() : part)).join("+");
 }
 
 export class Controls {
@@ -36,10 +33,10 @@ export class Controls {
   }
 
   action(name) {
-    const key = KEYS.get(name);
+    const keys = keysOf(name);
     const hint = text(`editor.hint.${name}`);
-    const made = button(text(`editor.action.${name}`), key ? `${hint} (${keyName(key)})` : hint, () => this.session.do(name));
-    if (key) made.setAttribute("aria-keyshortcuts", keyName(key));
+    const made = button(text(`editor.action.${name}`), keys.length ? `${hint} (${keyName(keys[0])})` : hint, () => this.session.do(name));
+    if (keys.length) made.setAttribute("aria-keyshortcuts", ariaKeys(keys));
     return made;
   }
 
