@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import zlib from "node:zlib";
 import { MaskDocument } from "../../web/mask_editor/document.js";
+import { maskFileName } from "../../web/mask_editor/download.js";
 import { History } from "../../web/mask_editor/history.js";
 import { actionOf, ariaKeys, isCombination, keysOf, nextSize, SHORTCUTS } from "../../web/mask_editor/keys.js";
 import { feather } from "../../web/mask_editor/morphology.js";
@@ -217,6 +218,11 @@ test("every action has a name, and no key two meanings", () => {
     assert.equal(typeof ENGLISH.masked_lora.editor.group[group], "string");
     for (const [action] of actions) assert.equal(typeof ENGLISH.masked_lora.editor.action[action], "string", action);
   }
+});
+
+test("a downloaded mask is named after its picture", () => {
+  const names = { "cat 1.png": "cat 1_mask.png", "cats/of 2.0/a.b.jpeg": "a.b_mask.png", "cats\\7.webp": "7_mask.png", bare: "bare_mask.png", ".hidden": ".hidden_mask.png" };
+  for (const [picture, name] of Object.entries(names)) assert.equal(maskFileName(picture), name);
 });
 
 test("the size of the tip goes in steps that grow with it", () => {

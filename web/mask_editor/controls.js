@@ -27,8 +27,9 @@ export class Controls {
     this.undo = this.action("undo");
     this.redo = this.action("redo");
     this.save = this.action("save");
+    this.download = this.action("download");
     this.options = make("div", { className: "mlt-editor-options", role: "group", "aria-label": text("editor.options") }, ...this.groups());
-    this.head = make("div", { className: "mlt-row" }, this.undo, this.redo, this.action("previous"), this.action("help"), this.save, this.action("close"));
+    this.head = make("div", { className: "mlt-row" }, this.undo, this.redo, this.action("previous"), this.action("help"), this.save, this.download, this.action("close"));
     this.update();
   }
 
@@ -122,6 +123,7 @@ export class Controls {
     this.undo.disabled = !session.mask?.history.canUndo;
     this.redo.disabled = !session.mask?.history.canRedo;
     this.save.disabled = !session.mask?.unsaved;
+    this.download.disabled = !session.mask;
   }
 }
 

@@ -32,6 +32,7 @@ class Editor {
     this.dialog = make("dialog", { className: "mlt mlt-editor", "aria-label": title });
     this.session = new Session({
       server: new MaskServer(api, dataset, picture),
+      name,
       settings: loadSettings(),
       canSelect,
       onSaved,

@@ -3,7 +3,7 @@
 /** [action, keys] by group; "mod" is Ctrl, or Command on a Mac. */
 export const SHORTCUTS = [
   ["tools", [["brush", ["b"]], ["eraser", ["e"]], ["fill", ["g"]], ["box", ["r"]], ["lasso", ["l"]], ["grabcut", ["c"]], ["select", ["s"]]]],
-  ["mask", [["invert", ["i"]], ["undo", ["mod+z"]], ["redo", ["mod+shift+z", "mod+y"]], ["save", ["mod+s"]]]],
+  ["mask", [["invert", ["i"]], ["undo", ["mod+z"]], ["redo", ["mod+shift+z", "mod+y"]], ["save", ["mod+s"]], ["download", ["mod+shift+s"]]]],
   ["tip", [["smaller", ["["]], ["larger", ["]"]], ["softer", ["{"]], ["harder", ["}"]]]],
   ["view", [["overlay", ["1"]], ["mask", ["2"]], ["picture", ["3"]], ["fit", ["0"]], ["zoomIn", ["+", "="]], ["zoomOut", ["-"]]]],
   ["cursor", [["left", ["ArrowLeft"]], ["right", ["ArrowRight"]], ["up", ["ArrowUp"]], ["down", ["ArrowDown"]], ["stamp", ["Enter"]]]],
