@@ -343,3 +343,47 @@ def test_a_copied_node_asks_for_nothing(looker, looking):
     looker.page.evaluate("() => { window.copied = window.app.graph.getNodeById(5).clone() }")
     looker.tab.wait_for_timeout(1500)
     assert "as they are set now" in looker.tab.locator(f"{BROWSER} .mlt-note").first.text_content()
+
+
+# What the list says that is chosen: the tile of that id, if the page has it once and it is shown.
+CHOSEN = """selector => {
+    const list = document.querySelector(`${selector} .mlt-list`)
+    if (!list.hasAttribute("aria-activedescendant")) return null
+    const found = document.querySelectorAll(`[id="${list.getAttribute("aria-activedescendant")}"]`)
+    if (found.length !== 1 || found[0].hidden || !list.contains(found[0])) return "no element"
+    const told = name => found[0].getAttribute(`aria-${name}`)
+    return `${told("posinset")} of ${told("setsize")}, ${told("selected")}: ${told("label")}`
+}"""
+
+
+def test_a_screen_reader_is_told_what_is_chosen_of_how_many(page, looking):
+    looker = Looker(page)
+    looker.run(looking()).shows(6)
+    tab = looker.tab
+    # One row and the next one in view, of three.
+    page.evaluate("() => { document.querySelector('.mlt-browser .mlt-list').style.flex = '0 0 60px' }")
+
+    def chosen():
+        return page.evaluate(CHOSEN, BROWSER)
+
+    looker.until(lambda: tab.locator(f"{BROWSER} .mlt-tile:not([hidden])").count() < 10)
+    assert chosen() is None
+    tab.locator(f"{BROWSER} .mlt-list").focus()
+    tab.keyboard.press("Home")
+    assert chosen().startswith("1 of 10, true: zibble_01")
+    tab.keyboard.press("End")
+    assert chosen().startswith("10 of 10, true: zibble_10")
+    # Scrolled out of view it is no element any more.
+    page.evaluate("() => { document.querySelector('.mlt-browser .mlt-list').scrollTop = 0 }")
+    looker.until(lambda: chosen() is None)
+    tab.keyboard.press("ArrowLeft")
+    assert chosen().startswith("9 of 10, true: zibble_09")
+    search = tab.locator(f"{BROWSER} input[type=search]")
+    search.fill("zibble_0")
+    looker.until(lambda: chosen() and chosen().startswith("9 of 9, true: zibble_09"))
+    search.fill("zibble_03")
+    looker.until(lambda: chosen() is None)
+    looker.open(0)
+    viewer = tab.locator(DIALOG).get_by_role("application")
+    assert "zibble_03" in viewer.get_attribute("aria-label")
+    assert page.problems == []

@@ -359,6 +359,8 @@ def test_a_picture_of_24_megapixels_is_painted_without_waiting(editor, comfy_cli
 def test_the_keyboard_alone_paints_a_box_and_a_dot(editor, opened):
     folder, dataset, _ = opened
     editor.open(dataset)
+    expect(editor.canvas()).to_have_role("application")
+    expect(editor.button("Save")).to_have_attribute("aria-keyshortcuts", "Control+S")
     editor.button("Ignore all").press("Enter")
     editor.canvas().focus()
     editor.press("r", "Enter", "Enter", *["ArrowRight"] * 10, *["ArrowDown"] * 5, "Enter")
@@ -456,7 +458,8 @@ def test_comfyui_hears_none_of_the_editor_s_keys(editor, opened, comfy_server):
     before = editor.page.evaluate(nodes)
     editor.page.evaluate("() => { window.app.canvas.selectItems(window.app.graph.nodes) }")
     editor.open(dataset)
-    editor.press("Delete", "Backspace", "q", "w", "n", "m", "Control+z", "Control+b", "Control+a", "Control+s", "?")
+    editor.press("Delete", "Backspace", "q", "w", "n", "m", "Control+z", "Control+b", "Control+a", "Control+s")
+    editor.press("Control+Shift+s", "?")
     editor.tab.get_by_role("dialog", name="Short cuts").wait_for()
     editor.shot("shortcuts")
     assert "Ctrl+Z" in editor.tab.get_by_role("dialog", name="Short cuts").text_content()
@@ -515,3 +518,65 @@ CONTRAST = """selector => {
     }
     return found
 }"""
+
+
+def painted(editor):
+    """Paints a stroke and a box over an emptied mask; the levels that it then has (H, W)."""
+    editor.button("Ignore all").click()
+    editor.set("Size", 20)
+    editor.set("Hardness", 100)
+    start, end = editor.place((40, 20)), editor.place((140, 20))
+    editor.drag((40, 20), (140, 20))
+    editor.press("r")
+    editor.drag((100, 90), (150, 120))
+    levels = np.rint(255 * stroke(start, end, 10))
+    levels[90:120, 100:150] = 255
+    return levels
+
+
+def downloaded(editor, act, to):
+    """What `act` gives to the browser's downloads: the file's name and its levels."""
+    with editor.tab.expect_download() as caught:
+        act()
+    caught.value.save_as(to)
+    return caught.value.suggested_filename, pixels(to)
+
+
+def test_a_downloaded_mask_is_what_was_painted_and_asks_the_server_nothing(editor, opened, tmp_path):
+    folder, dataset, _ = opened
+    before = pixels(folder / "cat 1_mask.png")
+    editor.open(dataset)
+    levels = painted(editor)
+    asked = []
+    editor.tab.on("request", lambda request: asked.append(request.url))
+    for act in (editor.button("Download").click, lambda: editor.press("Control+Shift+s")):
+        name, found = downloaded(editor, act, tmp_path / "mask.png")
+        assert name == "cat 1_mask.png"
+        assert np.array_equal(found, levels)
+        editor.says("cat 1_mask.png is among this browser's downloads")
+    assert [url for url in asked if not url.startswith("blob:")] == []
+    editor.shot("downloaded")
+    assert np.array_equal(pixels(folder / "cat 1_mask.png"), before)
+    # It is not saved: closing asks.
+    expect(editor.button("Save")).to_be_enabled()
+    editor.press("Escape")
+    editor.tab.get_by_role("alertdialog").get_by_role("button", name="Keep editing").click()
+    assert editor.page.problems == []
+
+
+def test_where_saving_fails_the_message_names_the_download_that_keeps_the_work(editor, opened, tmp_path):
+    folder, dataset, _ = opened
+    editor.open(dataset)
+    levels = painted(editor)
+    gone = "This data set is no longer open."
+    editor.tab.route("**/mask", lambda route: route.fulfill(status=404, json={"error": gone}))
+    editor.press("Control+s")
+    editor.says("Not saved; Download keeps your work as a file.")
+    editor.says(gone)
+    editor.shot("not saved")
+    name, found = downloaded(editor, editor.button("Download").click, tmp_path / "mask.png")
+    assert name == "cat 1_mask.png"
+    assert np.array_equal(found, levels)
+    editor.tab.unroute("**/mask")
+    editor.save()
+    assert np.array_equal(pixels(folder / "cat 1_mask.png"), levels)

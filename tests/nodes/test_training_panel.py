@@ -73,3 +73,40 @@ def test_a_broken_connection_leaves_no_gap_in_the_curves(panel, comfy_server, tr
     panel.tab.wait_for_timeout(1500)
     assert np.array_equal(panel.pixels(), seen)
     assert panel.page.problems == []
+
+
+# Who listens asks for the list of runs when the queue has changed.
+QUEUE_CHANGED = """() => window.app.api.dispatchEvent(
+    new CustomEvent("status", { detail: { exec_info: { queue_remaining: 0 } } })
+)"""
+
+
+def asks(panel):
+    """How often the page asks for the list of runs at a change of the queue."""
+    asked = []
+
+    def note(request):
+        if request.url.endswith("/masked_lora/runs"):
+            asked.append(request.url)
+
+    panel.tab.on("request", note)
+    panel.page.evaluate(QUEUE_CHANGED)
+    panel.tab.wait_for_timeout(700)
+    panel.tab.remove_listener("request", note)
+    return len(asked)
+
+
+def test_copies_of_the_node_leave_nothing_behind(panel, train_graph):
+    panel.load(train_graph(name="copied"))
+    panel.tab.wait_for_timeout(700)
+    assert asks(panel) > 0
+    panel.page.evaluate("() => { window.copies = [1, 2, 3].map(() => window.app.graph.getNodeById(4).clone()) }")
+    panel.page.evaluate("() => { window.app.graph.remove(window.app.graph.getNodeById(4)) }")
+    panel.tab.wait_for_selector(PANEL, state="detached")
+    assert asks(panel) == 0
+    # One that gets onto the graph wakes.
+    panel.page.evaluate("() => { window.app.graph.add(window.copies[0]) }")
+    panel.tab.wait_for_selector(PANEL)
+    panel.tab.wait_for_function("() => document.querySelector('.mlt-panel .mlt-note').textContent !== ''")
+    assert asks(panel) > 0
+    assert panel.page.problems == []

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { cellAt, cellTransform } from "../../web/dataset/draw.js";
 import { gridOf, heightOf, placeOf, scrollTo, visible } from "../../web/dataset/layout.js";
-import { readLook } from "../../web/dataset/look.js";
+import { checkedLook } from "../../web/dataset/look.js";
 import { buckets, choose, counts, histogram, percent, rowsOf } from "../../web/dataset/rows.js";
 import { feeder, transformOf } from "../../web/dataset/upstream.js";
 import { Viewport } from "../../web/page/viewport.js";
@@ -105,9 +105,9 @@ test("what is under the pointer stays there while zooming", () => {
 
 test("a kept look is taken over as far as it is sound", () => {
   const views = ["overlay", "mask"];
-  assert.equal(readLook('{"view":"mask","colour":"#00ff00","opacity":20}', views).view, "mask");
-  assert.deepEqual(readLook('{"view":"x","colour":"red;","opacity":"9"}', views), { view: "overlay", colour: "#dc1e3c", opacity: 60, infill: 0 });
-  for (const text of [null, "", "{", "null", "3"]) assert.equal(readLook(text, views).opacity, 60);
+  assert.equal(checkedLook({ view: "mask", colour: "#00ff00", opacity: 20 }, views).view, "mask");
+  assert.deepEqual(checkedLook({ view: "x", colour: "red;", opacity: "9" }, views), { view: "overlay", colour: "#dc1e3c", opacity: 60, infill: 0 });
+  for (const kept of [null, "", {}, 3]) assert.equal(checkedLook(kept, views).opacity, 60);
 });
 
 function graphOf(nodes) {

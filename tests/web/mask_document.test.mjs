@@ -2,13 +2,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import zlib from "node:zlib";
 import { MaskDocument } from "../../web/mask_editor/document.js";
+import { maskFileName } from "../../web/mask_editor/download.js";
 import { History } from "../../web/mask_editor/history.js";
-import { actionOf, nextSize, SHORTCUTS } from "../../web/mask_editor/keys.js";
+import { actionOf, ariaKeys, isCombination, keysOf, nextSize, SHORTCUTS } from "../../web/mask_editor/keys.js";
 import { feather } from "../../web/mask_editor/morphology.js";
 import { decodeGrey, encodeGrey } from "../../web/mask_editor/png.js";
 import { between, cut, join } from "../../web/mask_editor/rect.js";
 import { pack, unpack } from "../../web/mask_editor/rle.js";
-import { checked, DEFAULTS, keepSettings, loadSettings } from "../../web/mask_editor/settings.js";
+import { checked, DEFAULTS } from "../../web/mask_editor/settings.js";
 import { ENGLISH } from "./english.mjs";
 
 let seed = 7;
@@ -188,6 +189,28 @@ test("keys mean what the list of short cuts says", () => {
   assert.deepEqual([press("F5"), press("b", { ctrlKey: true }), press("b", { altKey: true }), press("Tab"), press("q")], [null, null, null, null, null]);
 });
 
+test("signs that need Option or AltGr on a keyboard mean the same with it", () => {
+  const withAlt = ["[", "]", "{", "}", "?", "+"];
+  const meant = ["smaller", "larger", "softer", "harder", "help", "zoomIn"];
+  for (const more of [{}, { altKey: true }, { altKey: true, shiftKey: true }, { altKey: true, ctrlKey: true }]) {
+    assert.deepEqual(withAlt.map((key) => press(key, more)), meant);
+  }
+  assert.equal(isCombination({ key: "[", altKey: true, ctrlKey: true }), false);
+  assert.deepEqual([isCombination({ key: "z", ctrlKey: true }), isCombination({ key: "[", metaKey: true })], [true, true]);
+  for (const key of ["b", "B", "1", "0", "Enter", "Escape", "ArrowUp"]) assert.equal(press(key, { altKey: true }), null, key);
+  for (const key of ["[", "+", "?"]) assert.equal(press(key, { ctrlKey: true }), null, key);
+  assert.equal(press("[", { altKey: true, metaKey: true }), null);
+});
+
+test("short cuts are told to a screen reader by the names of WAI-ARIA", () => {
+  const named = (action, mac) => ariaKeys(keysOf(action), mac);
+  assert.deepEqual(["undo", "redo", "save", "brush"].map((action) => named(action, false)), ["Control+Z", "Control+Shift+Z Control+Y", "Control+S", "B"]);
+  assert.deepEqual([named("redo", true), named("zoomIn", true), named("smaller", true), named("close", true)], ["Meta+Shift+Z Meta+Y", "Plus =", "[", "Escape"]);
+  const valid = /^((Control|Meta)\+)?(Shift\+)?([A-Z0-9]|Plus|[^\p{L}\s+]|Escape|Enter|Arrow(Left|Right|Up|Down))$/u;
+  for (const [, actions] of SHORTCUTS) for (const [, keys] of actions) for (const key of ariaKeys(keys).split(" ")) assert.match(key, valid);
+  assert.deepEqual(keysOf("grow"), []);
+});
+
 test("every action has a name, and no key two meanings", () => {
   const keys = SHORTCUTS.flatMap(([, actions]) => actions.flatMap(([, keys]) => keys));
   assert.equal(new Set(keys).size, keys.length);
@@ -195,6 +218,11 @@ test("every action has a name, and no key two meanings", () => {
     assert.equal(typeof ENGLISH.masked_lora.editor.group[group], "string");
     for (const [action] of actions) assert.equal(typeof ENGLISH.masked_lora.editor.action[action], "string", action);
   }
+});
+
+test("a downloaded mask is named after its picture", () => {
+  const names = { "cat 1.png": "cat 1_mask.png", "cats/of 2.0/a.b.jpeg": "a.b_mask.png", "cats\\7.webp": "7_mask.png", bare: "bare_mask.png", ".hidden": ".hidden_mask.png" };
+  for (const [picture, name] of Object.entries(names)) assert.equal(maskFileName(picture), name);
 });
 
 test("the size of the tip goes in steps that grow with it", () => {
@@ -205,13 +233,6 @@ test("remembered settings that cannot be are the defaults again", () => {
   assert.deepEqual(checked(null), DEFAULTS);
   const odd = { size: -1, hardness: "80", opacity: NaN, combine: "eat", colour: "red", tint: 7, contiguous: false, extra: 1 };
   assert.deepEqual(checked(odd), { ...DEFAULTS, tint: 7, contiguous: false });
-  const storage = new Map();
-  const shelf = { getItem: (key) => storage.get(key) ?? null, setItem: (key, value) => storage.set(key, value) };
-  assert.deepEqual(loadSettings(shelf), DEFAULTS);
-  keepSettings({ ...DEFAULTS, size: 9 }, shelf);
-  assert.equal(loadSettings(shelf).size, 9);
-  storage.set([...storage.keys()][0], "{");
-  assert.deepEqual(loadSettings(shelf), DEFAULTS);
 });
 
 test("every setting, group, hint and choice has a text", () => {

@@ -45,6 +45,7 @@ export class ThumbnailList {
     const index = this.rows[this.current]?.index;
     this.rows = rows;
     this.current = index === undefined ? -1 : rows.findIndex((row) => row.index === index);
+    if (this.current < 0) this.mark();
     this.redraw = true;
     this.later();
   }
@@ -83,6 +84,7 @@ export class ThumbnailList {
       if (position >= first && position < last) continue;
       this.tiles.delete(position);
       tile.hidden = true;
+      tile.removeAttribute("id");
       this.spare.push(tile);
     }
     for (let position = first; position < last; position += 1) {
@@ -90,6 +92,7 @@ export class ThumbnailList {
       else if (this.redraw) this.place(this.tiles.get(position), position);
     }
     this.redraw = false;
+    this.mark();
     clearTimeout(this.resting);
     this.resting = setTimeout(() => this.load(), REST_MS);
   }
@@ -117,6 +120,8 @@ export class ThumbnailList {
     tile.style.width = `${this.grid.side}px`;
     tile.style.height = `${this.grid.side + CAPTION}px`;
     tile.dataset.index = row.index;
+    tile.setAttribute("aria-setsize", String(this.rows.length));
+    tile.setAttribute("aria-posinset", String(position + 1));
     if (tile.wanted !== source) {
       tile.wanted = source;
       // A picture of before must not stand over another one's name.
@@ -129,6 +134,13 @@ export class ThumbnailList {
     tile.setAttribute("aria-selected", String(position === this.current));
     tile.setAttribute("aria-label", [row.name, share, ...row.warnings.map((one) => text(`dataset.warning.${one}`))].join(", "));
     return tile;
+  }
+
+  /** Names the chosen tile to a screen reader, while there is one: out of view it is no element. */
+  mark() {
+    const tile = this.tiles.get(this.current);
+    if (tile) this.element.setAttribute("aria-activedescendant", tile.id);
+    else this.element.removeAttribute("aria-activedescendant");
   }
 
   load() {
@@ -157,7 +169,7 @@ export class ThumbnailList {
       this.layout();
     }
     this.tiles.get(position)?.setAttribute("aria-selected", "true");
-    this.element.setAttribute("aria-activedescendant", `${this.id}-${position}`);
+    this.mark();
     if (tell) this.onChoose(this.rows[position]);
   }
 

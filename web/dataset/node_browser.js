@@ -1,5 +1,6 @@
 // The browser on the node Inspect Dataset: thumbnails, and the way to the larger view.
 import { button, keepKeys, make, say } from "../page/elements.js";
+import { chain, isInGraph } from "../page/nodes.js";
 import { text } from "../page/strings.js";
 import { chooser, dropDown } from "./controls.js";
 import { DatasetDialog, thumbnailLook } from "./dialog.js";
@@ -117,7 +118,7 @@ class NodeBrowser {
     this.source.tryOut(transform, resolution);
   }
 
-  /** Looks only while the node is on a graph: copying one makes another that never gets there. */
+  /** Looks only while the node is on a graph. */
   wake() {
     this.watch ??= setInterval(() => this.compare(), WATCH_MS);
     if (this.source) this.leave ??= this.source.listen(() => this.update());
@@ -149,17 +150,4 @@ export function addNodeBrowser(node, api, edit) {
   chain(node, "onRemoved", () => browser.destroy());
   const [width, height] = node.computeSize();
   node.setSize([Math.max(node.size[0], width, WIDTH), Math.max(node.size[1], height)]);
-}
-
-function isInGraph(node) {
-  return node.graph?.getNodeById(node.id) === node;
-}
-
-function chain(node, name, then) {
-  const before = node[name];
-  node[name] = function (...given) {
-    const result = before?.apply(this, given);
-    then(...given);
-    return result;
-  };
 }

@@ -17,7 +17,7 @@ export class Viewer {
     this.port = new Viewport();
     this.look = { view: "overlay", colour: "#dc1e3c", opacity: 60, infill: 0 };
     this.pictures = new Map();
-    this.canvas = make("canvas", { tabIndex: 0, className: "mlt-canvas", role: "img" });
+    this.canvas = make("canvas", { tabIndex: 0, className: "mlt-canvas", role: "application" });
     this.under = make("div", { className: "mlt-note mlt-under", role: "status" });
     this.element = make("div", { className: "mlt-viewer" }, this.canvas, this.under);
     this.observer = new ResizeObserver(() => this.resize());

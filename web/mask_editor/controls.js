@@ -2,19 +2,16 @@
 import { button, make } from "../page/elements.js";
 import { text } from "../page/strings.js";
 import { COMBINES } from "./document.js";
-import { SHORTCUTS } from "./keys.js";
+import { ariaKeys, IS_MAC, keysOf, SHORTCUTS } from "./keys.js";
 import { MOST_SIZE } from "./settings.js";
 import { REGION_TOOLS, TOOLS } from "./tools.js";
 import { VIEWS } from "./view.js";
-
-const KEYS = new Map(SHORTCUTS.flatMap(([, actions]) => actions.map(([action, keys]) => [action, keys[0]])));
-const MAC = typeof navigator === "object" && /mac/i.test(navigator.platform ?? "");
 
 /** A key as it is written on it. */
 export function keyName(key) {
   const parts = key.split("+").filter(Boolean);
   if (!parts.length) return "+";
-  return parts.map((part) => ({ mod: MAC ? "⌘" : "Ctrl", shift: "Shift", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" })[part] ?? (part.length === 1 ? part.toUpperCase() : part)).join("+");
+  return parts.map((part) => ({ mod: IS_MAC ? "⌘" : "Ctrl", shift: "Shift", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" })[part] ?? (part.length === 1 ? part.toUpperCase() : part)).join("+");
 }
 
 export class Controls {
@@ -30,16 +27,17 @@ export class Controls {
     this.undo = this.action("undo");
     this.redo = this.action("redo");
     this.save = this.action("save");
+    this.download = this.action("download");
     this.options = make("div", { className: "mlt-editor-options", role: "group", "aria-label": text("editor.options") }, ...this.groups());
-    this.head = make("div", { className: "mlt-row" }, this.undo, this.redo, this.action("previous"), this.action("help"), this.save, this.action("close"));
+    this.head = make("div", { className: "mlt-row" }, this.undo, this.redo, this.action("previous"), this.action("help"), this.save, this.download, this.action("close"));
     this.update();
   }
 
   action(name) {
-    const key = KEYS.get(name);
+    const keys = keysOf(name);
     const hint = text(`editor.hint.${name}`);
-    const made = button(text(`editor.action.${name}`), key ? `${hint} (${keyName(key)})` : hint, () => this.session.do(name));
-    if (key) made.setAttribute("aria-keyshortcuts", keyName(key));
+    const made = button(text(`editor.action.${name}`), keys.length ? `${hint} (${keyName(keys[0])})` : hint, () => this.session.do(name));
+    if (keys.length) made.setAttribute("aria-keyshortcuts", ariaKeys(keys));
     return made;
   }
 
@@ -125,6 +123,7 @@ export class Controls {
     this.undo.disabled = !session.mask?.history.canUndo;
     this.redo.disabled = !session.mask?.history.canRedo;
     this.save.disabled = !session.mask?.unsaved;
+    this.download.disabled = !session.mask;
   }
 }
 

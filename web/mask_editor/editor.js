@@ -3,7 +3,7 @@ import { button, make, say } from "../page/elements.js";
 import { text } from "../page/strings.js";
 import { ask } from "./ask.js";
 import { Controls, shortcutList } from "./controls.js";
-import { actionOf } from "./keys.js";
+import { actionOf, isCombination } from "./keys.js";
 import { Pointers } from "./pointers.js";
 import { MaskServer } from "./server.js";
 import { Session } from "./session.js";
@@ -32,6 +32,7 @@ class Editor {
     this.dialog = make("dialog", { className: "mlt mlt-editor", "aria-label": title });
     this.session = new Session({
       server: new MaskServer(api, dataset, picture),
+      name,
       settings: loadSettings(),
       canSelect,
       onSaved,
@@ -137,8 +138,7 @@ class Editor {
       return;
     }
     const action = actionOf(event);
-    const combination = event.ctrlKey || event.metaKey;
-    if (!action || (field && !combination && action !== "close")) return;
+    if (!action || (field && !isCombination(event) && action !== "close")) return;
     const ofCanvas = event.key.startsWith("Arrow") || event.key === "Enter";
     if (ofCanvas && !onCanvas) return;
     event.preventDefault();

@@ -1,4 +1,5 @@
-// Mouse, pen and fingers on the canvas: one draws, the middle button or two fingers move the picture.
+// Mouse, pen and fingers on the canvas: one draws, the middle button or two fingers move the picture. While a pen is
+// down, fingers do nothing: the hand that holds it rests on the screen.
 const WHEEL = 0.0015;
 
 export class Pointers {
@@ -10,6 +11,8 @@ export class Pointers {
   constructor(element, hand) {
     Object.assign(this, { element, hand });
     this.down = new Map();
+    this.fingers = new Set();
+    this.pen = null;
     this.doing = null;
     this.penSeen = false;
     const listen = (name, call, options) => element.addEventListener(name, call, options);
@@ -17,7 +20,7 @@ export class Pointers {
     listen("pointermove", (event) => this.move(event));
     listen("pointerup", (event) => this.release(event));
     listen("pointercancel", (event) => this.abort(event));
-    listen("pointerleave", () => hand.leave());
+    listen("pointerleave", (event) => this.isPalm(event) || hand.leave());
     listen("contextmenu", (event) => event.preventDefault());
     listen("wheel", (event) => this.wheel(event), { passive: false });
   }
@@ -31,8 +34,10 @@ export class Pointers {
     // A middle button would scroll; the first one would take the focus elsewhere.
     event.preventDefault();
     this.element.focus({ preventScroll: true });
+    if (this.isPalm(event)) return;
     this.element.setPointerCapture(event.pointerId);
-    this.penSeen ||= event.pointerType === "pen";
+    if (event.pointerType === "pen") this.takePen(event.pointerId);
+    if (event.pointerType === "touch") this.fingers.add(event.pointerId);
     this.down.set(event.pointerId, this.place(event));
     if (this.down.size > 1) {
       if (this.doing === "draw") this.hand.cancel();
@@ -45,11 +50,35 @@ export class Pointers {
     if (this.doing === "draw") this.hand.start(...this.place(event), event);
   }
 
+  /** Whether it is a finger while a pen is down. */
+  isPalm(event) {
+    return this.pen !== null && event.pointerType === "touch";
+  }
+
+  /** A pen comes down: fingers that were there before it are forgotten, with what they have begun. */
+  takePen(id) {
+    this.pen = id;
+    this.penSeen = true;
+    const fingers = [...this.fingers].filter((finger) => this.down.delete(finger)).length;
+    this.fingers.clear();
+    if (!fingers) return;
+    if (this.doing === "draw") this.hand.cancel();
+    this.doing = null;
+  }
+
+  /** Whether the pointer was down, which it is no longer. */
+  lift(id) {
+    if (id === this.pen) this.pen = null;
+    this.fingers.delete(id);
+    return this.down.delete(id);
+  }
+
   move(event) {
     const now = this.place(event);
     const before = this.down.get(event.pointerId);
     if (!before) {
-      this.hand.hover(...now, event);
+      // A finger that is not known here has been forgotten for a pen.
+      if (event.pointerType !== "touch") this.hand.hover(...now, event);
       return;
     }
     if (this.doing === "draw") {
@@ -75,14 +104,14 @@ export class Pointers {
   }
 
   release(event) {
-    if (!this.down.delete(event.pointerId)) return;
+    if (!this.lift(event.pointerId)) return;
     if (this.doing === "draw") this.hand.end(...this.place(event), event);
     // The last finger of two does not begin to draw.
     if (!this.down.size || this.doing === "draw") this.doing = null;
   }
 
   abort(event) {
-    if (!this.down.delete(event.pointerId)) return;
+    if (!this.lift(event.pointerId)) return;
     if (this.doing === "draw") this.hand.cancel();
     if (!this.down.size) this.doing = null;
   }

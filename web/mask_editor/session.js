@@ -3,6 +3,7 @@ import { text } from "../page/strings.js";
 import { morphed } from "./aside.js";
 import { ask } from "./ask.js";
 import { MaskDocument } from "./document.js";
+import { downloadMask } from "./download.js";
 import { ARROWS, nextSize } from "./keys.js";
 import { Marks } from "./marks.js";
 import { Conflict } from "./server.js";
@@ -124,6 +125,7 @@ export class Session {
       stamp: () => this.stamp(),
       previous: () => this.bringPrevious(),
       save: () => this.save(),
+      download: () => downloadMask(this),
       help: () => this.help(),
       close: () => this.leave(),
     };
@@ -250,7 +252,7 @@ export class Session {
       return true;
     } catch (error) {
       if (!(error instanceof Conflict)) {
-        this.say(error.message, true);
+        this.say(text("editor.notSaved", { reason: error.message }), true);
         return false;
       }
       this.say("");

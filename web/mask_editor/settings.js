@@ -1,4 +1,6 @@
 // How a person has set the tools, remembered by the browser; whatever is remembered wrongly is the default again.
+import { remember, remembered } from "../page/memory.js";
+
 const KEY = "masked_lora.editor";
 export const MOST_SIZE = 2000;
 
@@ -37,18 +39,10 @@ export function checked(values) {
   return found;
 }
 
-export function loadSettings(storage = localStorage) {
-  try {
-    return checked(JSON.parse(storage.getItem(KEY)));
-  } catch {
-    return { ...DEFAULTS };
-  }
+export function loadSettings() {
+  return checked(remembered(KEY));
 }
 
-export function keepSettings(settings, storage = localStorage) {
-  try {
-    storage.setItem(KEY, JSON.stringify(settings));
-  } catch {
-    // A browser that remembers nothing is no reason to stop.
-  }
+export function keepSettings(settings) {
+  remember(KEY, settings);
 }

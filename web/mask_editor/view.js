@@ -13,7 +13,7 @@ export class View {
   constructor(picture, mask, look) {
     Object.assign(this, { mask, look });
     this.port = new Viewport();
-    this.canvas = make("canvas", { className: "mlt-editor-canvas", tabIndex: 0, role: "img" });
+    this.canvas = make("canvas", { className: "mlt-editor-canvas", tabIndex: 0, role: "application" });
     this.layer = document.createElement("canvas");
     this.alpha = sized(document.createElement("canvas"), mask.width, mask.height);
     this.pictures = smallerAndSmaller(picture, mask.width, mask.height);

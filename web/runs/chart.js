@@ -18,7 +18,15 @@ export class Chart {
     this.plot = null;
     this.shape = "";
     this.observer = new ResizeObserver(() => this.fit());
+  }
+
+  /** Follows the size of its place from here on. */
+  wake() {
     this.observer.observe(this.element);
+  }
+
+  sleep() {
+    this.observer.disconnect();
   }
 
   /** Draws `runs` (rows of one or two) with `curves`; the second run's curves are dashed. */
@@ -97,7 +105,7 @@ export class Chart {
   }
 
   destroy() {
-    this.observer.disconnect();
+    this.sleep();
     this.plot?.destroy();
     this.plot = null;
   }

@@ -1,5 +1,6 @@
 // The panel on the node Train Masked LoRA.
 import { runOf } from "./describe.js";
+import { chain, isInGraph } from "../page/nodes.js";
 import { RunPanel } from "./panel.js";
 
 const HEIGHT = 380;
@@ -16,11 +17,9 @@ export function addNodePanel(node, store) {
   });
   panel.onroom = () => makeRoom(node);
   widget.serialize = false;
-  const removed = node.onRemoved;
-  node.onRemoved = function (...given) {
-    panel.destroy();
-    return removed?.apply(this, given);
-  };
+  chain(node, "onAdded", () => panel.wake());
+  chain(node, "onRemoved", () => panel.destroy());
+  if (isInGraph(node)) panel.wake();
   makeRoom(node);
 }
 

@@ -14,6 +14,7 @@ let panels = 0;
 
 export class RunPanel {
   /**
+   * Shows nothing before it is woken.
    * @param store a RunStore.
    * @param choose gives the run to show, or null; asked on every change.
    * @param {{roomy?: boolean}} options whether the pictures are shown from the start.
@@ -36,16 +37,32 @@ export class RunPanel {
     this.element = this.build();
     keepKeys(this.element);
     for (const { element } of [this.current, this.gallery]) element.addEventListener("toggle", () => this.onroom?.());
-    this.leave = store.listen(() => this.later(), () => this.wanted());
     this.theme = new MutationObserver(() => this.later());
-    this.theme.observe(document.documentElement, { attributes: true, attributeFilter: ["style", "class"] });
-    this.theme.observe(document.body, { attributes: true, attributeFilter: ["style", "class"] });
+  }
+
+  /** Follows its run from here on, until it sleeps. */
+  wake() {
+    if (this.leave) return;
+    this.leave = this.store.listen(() => this.later(), () => this.wanted());
+    for (const one of [document.documentElement, document.body]) {
+      this.theme.observe(one, { attributes: true, attributeFilter: ["style", "class"] });
+    }
+    this.chart.wake();
     this.update();
   }
 
-  destroy() {
-    this.leave();
+  sleep() {
+    this.leave?.();
+    this.leave = undefined;
     this.theme.disconnect();
+    this.chart.sleep();
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
+  }
+
+  /** Lets go of what it holds; waking makes it anew. */
+  destroy() {
+    this.sleep();
     this.chart.destroy();
     this.current.destroy();
   }

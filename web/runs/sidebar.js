@@ -21,6 +21,7 @@ export class RunList {
     keepKeys(this.list);
     keepKeys(this.actions.element);
     this.leave = store.listen(() => this.update());
+    this.panel.wake();
     this.update();
   }
 
