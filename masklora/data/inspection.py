@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -85,13 +84,13 @@ def _wrong_with(stats: PictureStats, *, odd: bool) -> list[str]:
         return []
     if _is_flat(stats):
         return ["all_black" if stats.highest <= NEARLY else "all_white"]
-    holds = (
-        stats.coverage < LOW_COVERAGE,
-        stats.coverage > HIGH_COVERAGE,
-        stats.peak < VANISHED * stats.highest,
-        odd,
-    )
-    return list(itertools.compress(MASK_FINDINGS[2:], holds))
+    holds = {
+        "low_coverage": stats.coverage < LOW_COVERAGE,
+        "high_coverage": stats.coverage > HIGH_COVERAGE,
+        "vanishing": stats.peak < VANISHED * stats.highest,
+        "odd_polarity": odd,
+    }
+    return [kind for kind, is_true in holds.items() if is_true]
 
 
 def _is_flat(stats: PictureStats) -> bool:
