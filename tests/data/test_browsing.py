@@ -1,5 +1,6 @@
 """What the browser shows of a picture is what the cache stores and what the loss weighs."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from masklora.data.dataset import load_sample
 from masklora.data.geometry import Geometry
 from masklora.data.inspection import inspect
 from masklora.data.measuring import check_same, measure_again, plan_with_cache, plan_without_cache
-from masklora.errors import ConfigError
+from masklora.errors import ConfigError, DataError
 from masklora.masks import effective_weights
 
 LENS = Lens(LossSettings(), 8)
@@ -163,12 +164,17 @@ def test_measuring_one_picture_again_gives_the_report_of_all(bench):
         assert sorted(getattr(again, name)) == sorted(getattr(whole, name)), name
 
 
-def test_a_transform_that_is_tried_out_is_planned_twice_but_its_masks_are_read_once(bench, monkeypatch):
+def test_a_transform_that_is_tried_out_is_planned_twice_but_its_masks_are_read_once(bench):
     bench.build(replace(SETTINGS, crop="around mask"))
     cache, memo = bench.cache, bench.cache.store.load_memo()
     tried = bench.data(transform=MaskTransform(grow=2))
     first = plan_with_cache(cache, tried, lambda: None, memo)
-    monkeypatch.setattr("masklora.data.plan.load_mask", lambda sample: pytest.fail(f"{sample.name} was read again"))
+    for path in bench.folder.glob("*_mask.png"):
+        before = path.stat()
+        path.write_bytes(b"x" * before.st_size)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DataError):
+        plan_with_cache(cache, tried, lambda: None)
     assert plan_with_cache(cache, tried, lambda: None, memo) == first
 
 

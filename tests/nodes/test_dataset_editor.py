@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from devtools.comfy import PACK_FOLDER
+from devtools.comfy import PACK_FOLDER, ComfyServer
+from harness.page import ComfyPage
 from harness.segmentation_models import SAM3_FILE
 
 SIZE = (192, 128)
@@ -564,19 +565,34 @@ def test_a_downloaded_mask_is_what_was_painted_and_asks_the_server_nothing(edito
     assert editor.page.problems == []
 
 
-def test_where_saving_fails_the_message_names_the_download_that_keeps_the_work(editor, opened, tmp_path):
-    folder, dataset, _ = opened
-    editor.open(dataset)
-    levels = painted(editor)
-    gone = "This data set is no longer open."
-    editor.tab.route("**/mask", lambda route: route.fulfill(status=404, json={"error": gone}))
-    editor.press("Control+s")
-    editor.says("Not saved; Download keeps your work as a file.")
-    editor.says(gone)
-    editor.shot("not saved")
-    name, found = downloaded(editor, editor.button("Download").click, tmp_path / "mask.png")
-    assert name == "cat 1_mask.png"
-    assert np.array_equal(found, levels)
-    editor.tab.unroute("**/mask")
-    editor.save()
-    assert np.array_equal(pixels(folder / "cat 1_mask.png"), levels)
+def test_a_mask_in_work_outlasts_a_restart_of_comfyui(comfy_host, browser_context, graph, tmp_path):
+    base = tmp_path / "own server"
+    folder = base / "input" / "in work"
+    folder.mkdir(parents=True)
+    Image.new("RGB", SIZE).save(folder / "cat 1.png")
+    Image.new("L", SIZE, 255).save(folder / "cat 1_mask.png")
+    load = graph.add("MLT_LoadDataset", folder="in work")
+    node = graph.add("MLT_InspectDataset", dataset=[load, 0])
+
+    def queue():
+        return server.wait(server.submit(graph.nodes))["outputs"][node]["masked_lora_dataset"][0]
+
+    with ComfyServer(comfy_host, base) as server:
+        dataset = queue()
+        editor = Editor(ComfyPage(browser_context.new_page(), server).open())
+        editor.open(dataset)
+        levels = painted(editor)
+        server.stop()
+        editor.press("Control+s")
+        editor.says("Not saved; Download keeps your work as a file.")
+        name, found = downloaded(editor, editor.button("Download").click, tmp_path / "mask.png")
+        assert name == "cat 1_mask.png" and np.array_equal(found, levels)
+        server.start()
+        editor.press("Control+s")
+        editor.says("This data set is no longer open")
+        editor.says("Not saved; Download keeps your work as a file.")
+        editor.shot("not saved")
+        assert queue() == dataset
+        editor.save()
+        assert np.array_equal(pixels(folder / "cat 1_mask.png"), levels)
+        editor.tab.close()
