@@ -193,9 +193,11 @@ class SampleFolder:
             found.setdefault(int(match[1]), []).append(int(match[2]))
         return {step: sorted(found[step]) for step in sorted(found)}
 
-    def count(self) -> int:
-        """How many pictures there are."""
-        return sum(map(len, self.pictures().values()))
+    def mark(self) -> str:
+        """A short text that changes with every picture that is added; empty where there is none."""
+        found = self.pictures()
+        # Where the oldest make room, only the newest step tells.
+        return f"{max(found)}-{sum(map(len, found.values()))}" if found else ""
 
     def read(self, step: int, number: int) -> bytes | None:
         """The PNG file of a picture; None where there is none."""

@@ -38,7 +38,7 @@ class LiveRun:
         self.preview, self.device = job.preview, job.device
         self.can_sample = job.sampler is not None
         self._samples = SampleFolder(folder)
-        self.pictures = self._samples.count()
+        self.pictures = self._samples.mark()
         self.message = ""
         self.seen: Seen | None = None
         self.names: tuple[str, ...] = ()
@@ -123,7 +123,7 @@ class LiveRun:
 
     def draw(self, step: int, *, done: int, count: int) -> None:
         """Sample pictures of `step` are being drawn, or no more are coming."""
-        self.pictures = self._samples.count()
+        self.pictures = self._samples.mark()
         self._drawing = {"step": step, "done": done, "count": count} if done < count else None
         self.tell()
 

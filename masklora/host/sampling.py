@@ -123,21 +123,20 @@ class PictureSampler:
             return
         # Those at the end of a stopped training are drawn after that wish.
         go_on = self.hooks.check_cancel if self.hooks.should_stop() else self._refuse_to_wait
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(own_global_random(self.trainable.device))
-            stack.enter_context(self.trainable.suspended(activation_bytes=room))
-            stack.enter_context(silent_progress())
-            stack.callback(self._make_room)
-            stack.enter_context(wearing())
-            # Also where one fails: no more are coming.
-            stack.callback(self.hooks.on_drawing, step, done=len(numbers), count=len(numbers))
-            for done, number in enumerate(numbers):
-                self.hooks.on_drawing(step, done=done, count=len(numbers))
-                try:
+        try:
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(own_global_random(self.trainable.device))
+                stack.enter_context(self.trainable.suspended(activation_bytes=room))
+                stack.enter_context(silent_progress())
+                stack.callback(self._make_room)
+                stack.enter_context(wearing())
+                # Also where one fails: no more are coming.
+                stack.callback(self.hooks.on_drawing, step, done=len(numbers), count=len(numbers))
+                for done, number in enumerate(numbers):
+                    self.hooks.on_drawing(step, done=done, count=len(numbers))
                     self.folder.write(step, number, _png(self._picture(number, go_on)))
-                except _GivenUpError:
-                    self.hooks.on_message(f"Stopping: not all sample pictures of step {step} were drawn.")
-                    return
+        except _GivenUpError:
+            self.hooks.on_message(f"Stopping: not all sample pictures of step {step} were drawn.")
 
     def _refuse_to_wait(self) -> None:
         self.hooks.check_cancel()

@@ -89,7 +89,7 @@ class NodeHooks(Hooks):
         """Tell the page, and show it on the node."""
         if self._live is not None:
             self._live.draw(step, done=done, count=count)
-        news = f"drawing sample picture {done + 1} of {count}" if done < count else "sample pictures drawn"
+        news = f"drawing sample picture {done + 1} of {count}" if done < count else "done with the sample pictures"
         self.say(f"step {step} · {news}")
 
     def check_cancel(self) -> None:

@@ -70,15 +70,15 @@ export class RunStore {
 
   /** What sample pictures a run has, as far as it is known; asks again when there are others. */
   samplesOf(run) {
-    const known = this.samples.get(run.id) ?? { count: 0, list: null };
-    if (known.count !== (run.pictures ?? 0) && !known.asked) {
+    const known = this.samples.get(run.id) ?? { mark: "", list: null };
+    if (known.mark !== run.pictures && !known.asked) {
       known.asked = true;
       this.samples.set(run.id, known);
-      const count = run.pictures ?? 0;
+      const mark = run.pictures;
       this.ask(`${ROUTE}/${run.id}/samples`)
-        .then((list) => this.samples.set(run.id, { count, list }))
+        .then((list) => this.samples.set(run.id, { mark, list }))
         // Asked again when there are others, or after a reconnect.
-        .catch(() => this.samples.set(run.id, { count, list: known.list }))
+        .catch(() => this.samples.set(run.id, { mark, list: known.list }))
         .finally(() => this.tell());
     }
     return known.list;
