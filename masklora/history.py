@@ -37,7 +37,7 @@ class PastRun:
         started: when the folder was made, in seconds since 1970.
         summary: of a run that has ended, else empty.
         checkpoints: steps with a checkpoint, oldest first.
-        pictures: changes with every sample picture; empty where there is none.
+        pictures_mark: changes with every sample picture; empty where there is none.
         graph: whether the graph that queued it is kept.
         exportable: whether LoRA files can be written from its checkpoints.
     """
@@ -50,7 +50,7 @@ class PastRun:
     started: float
     summary: dict[str, Any]
     checkpoints: list[int]
-    pictures: str
+    pictures_mark: str
     graph: bool
     exportable: bool
 
@@ -110,7 +110,7 @@ def read_run(folder: Path) -> PastRun:
         started=started,
         summary=(ended or {}).get("summary") or {},
         checkpoints=sorted(int(text) for text in found if text.isdecimal()),
-        pictures=SampleFolder(folder).mark(),
+        pictures_mark=SampleFolder(folder).mark(),
         graph=has_graph(folder),
         exportable=has_record(folder),
     )

@@ -38,7 +38,7 @@ class LiveRun:
         self.preview, self.device = job.preview, job.device
         self.can_sample = job.sampler is not None
         self._samples = SampleFolder(folder)
-        self.pictures = self._samples.mark()
+        self.pictures_mark = self._samples.mark()
         self.message = ""
         self.seen: Seen | None = None
         self.names: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ class LiveRun:
             "steps_per_second": self.rate,
             "memory": self.memory(),
             "can_sample": self.can_sample,
-            "pictures": self.pictures,
+            "pictures_mark": self.pictures_mark,
             "message": self.message,
             "drawing": self._drawing,
             "names": self.names,
@@ -123,7 +123,7 @@ class LiveRun:
 
     def draw(self, step: int, *, done: int, count: int) -> None:
         """Sample pictures of `step` are being drawn, or no more are coming."""
-        self.pictures = self._samples.mark()
+        self.pictures_mark = self._samples.mark()
         self._drawing = {"step": step, "done": done, "count": count} if done < count else None
         self.tell()
 
@@ -141,7 +141,7 @@ class LiveRun:
 
     def tell(self, *, last: bool = False) -> None:
         """Send what is new, at most ten times a second; the last message waits until it may go."""
-        news = (self.state, self.step, self.pictures, self._drawing is None, self.message)
+        news = (self.state, self.step, self.pictures_mark, self._drawing is None, self.message)
         if not self._rows and news == self._told:
             return
         wait = self._sent + INTERVAL - time.monotonic()

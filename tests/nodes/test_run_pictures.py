@@ -52,7 +52,7 @@ def test_samples_are_listed_and_shown_and_drawn_on_a_wish(routes, drawing):
     newest = routes.get(f"{path}/samples")["steps"][-1]
     assert newest["step"] > 0
     assert picture(routes, f"{path}/samples/{newest['step']}/1")[0].shape == (128, 128, 3)
-    routes.until(lambda: routes.named(drawing["name"])["pictures"] == 2 * (count + 1))
+    routes.until(lambda: routes.named(drawing["name"])["pictures_mark"] == f"{newest['step']}-{2 * (count + 1)}")
 
 
 def test_a_wish_is_drawn_while_the_training_waits(routes, drawing):

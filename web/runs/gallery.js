@@ -66,10 +66,10 @@ export class Gallery {
 
   update(run) {
     this.run = run;
-    const list = run?.pictures ? this.store.samplesOf(run) : null;
+    const list = run?.pictures_mark ? this.store.samplesOf(run) : null;
     const offered = prompts(list);
     this.pictures.hidden = offered.length === 0;
-    say(this.none, offered.length || run?.pictures || run?.can_sample ? "" : text("runs.samplesNone"));
+    say(this.none, offered.length || run?.pictures_mark || run?.can_sample ? "" : text("runs.samplesNone"));
     if (!offered.length || !this.element.open) return;
     this.offer(offered);
     this.show(run, list, offered);

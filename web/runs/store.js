@@ -71,10 +71,10 @@ export class RunStore {
   /** What sample pictures a run has, as far as it is known; asks again when there are others. */
   samplesOf(run) {
     const known = this.samples.get(run.id) ?? { mark: "", list: null };
-    if (known.mark !== run.pictures && !known.asked) {
+    if (known.mark !== run.pictures_mark && !known.asked) {
       known.asked = true;
       this.samples.set(run.id, known);
-      const mark = run.pictures;
+      const mark = run.pictures_mark;
       this.ask(`${ROUTE}/${run.id}/samples`)
         .then((list) => this.samples.set(run.id, { mark, list }))
         // Asked again when there are others, or after a reconnect.
