@@ -3,7 +3,7 @@
 Many transformer blocks write `img += …`. With torch's own checkpointing the recomputed tensors are then
 mutated after they were saved and the gradient is silently wrong (relative error 1e-2 to 7e-1, see
 benchmarks/gradient_table.py). Here the forward runs on clones and the recomputation is differentiated inside
-`allow_mutation_on_saved_tensors`, which keeps the value that autograd saw.
+`saved_tensor_scope`, which keeps the values that autograd saw.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import allow_mutation_on_saved_tensors
 from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from .saved_tensors import saved_tensor_scope
 
 _Calls = tuple[Callable[[Sequence[Tensor]], list[Tensor]], Callable[[Sequence[Tensor]], list[Tensor]]]
 
@@ -38,7 +39,7 @@ class _Recompute(torch.autograd.Function):
         inputs = [t.detach().requires_grad_(t.requires_grad) for t in saved[: ctx.n]]
         parameters = list(saved[ctx.n :])
         wanted = [t for t in (*inputs, *parameters) if t.requires_grad]
-        scope = allow_mutation_on_saved_tensors() if ctx.mutates else contextlib.nullcontext()
+        scope = saved_tensor_scope(mutates=ctx.mutates)
         with torch.enable_grad(), scope, ctx.rng or contextlib.nullcontext():
             # A leaf that requires grad may not be written in place; a view of it may.
             given = [t.clone() for t in inputs] if ctx.mutates else inputs
@@ -155,8 +156,3 @@ def _bind(block: nn.Module, *, mutates: bool, preserve_rng: bool, repeating: Rep
         return checkpointed(original, args, kwargs, parameters=parameters, again=again, **mode)
 
     return forward
-
-
-def saved_tensor_scope(*, mutates: bool) -> contextlib.AbstractContextManager:
-    """The scope in which one forward and its backward must both run when nothing is checkpointed."""
-    return allow_mutation_on_saved_tensors() if mutates else contextlib.nullcontext()

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from ..adapters import AdapterSet, select_targets
 from ..archs import find_family
-from ..checkpoint import checkpoint_blocks, checkpointed, saved_tensor_scope
+from ..checkpoint import checkpoint_blocks, checkpointed
 from ..config import CHECKPOINTING, AdapterSettings, check_choice
 from ..errors import ConfigError, FamilyError
 from ..flow import Schedule, rescale_zero_terminal_snr
 from ..objective_view import false_colours
+from ..saved_tensors import saved_tensor_scope
 from ..tokens import TokenModel, TokenPlan
 from .encode import TEXT_MASK
 from .patches import autograd_parameters, hollow_tails, recast_layers, training_kernels
