@@ -146,6 +146,16 @@ def test_views_of_one_shape_keep_their_own_order():
     assert torch.allclose(found, (w + 2 * x * w.T).detach(), rtol=1e-14)
 
 
+def test_views_as_other_types_are_kept_apart():
+    x = leaf(2)
+    with scope():
+        h = torch.zeros(2, dtype=torch.float64)
+        out = (x * h).sum() + x[h.view(torch.int64)].sum()
+        h.fill_(1)
+        found = by(x, out)
+    assert found.tolist() == [2, 0]
+
+
 def test_a_complex_view_and_its_conjugate_are_kept_apart():
     x, w = leaf(3).detach().to(torch.complex128).requires_grad_(), torch.complex(leaf(3), leaf(3, seed=1)).detach()
     with scope():

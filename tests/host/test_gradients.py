@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from comfy.quant_ops import QuantizedTensor
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.gradients import MODES, Problem, measure
@@ -13,6 +14,7 @@ from masklora.config import AdapterSettings
 from masklora.data.geometry import Geometry
 from masklora.host import patches
 from masklora.host.model import TrainableModel
+from masklora.saved_tensors import saved_tensor_scope
 
 NAMES = [f.name for f in FAMILIES]
 
@@ -37,6 +39,15 @@ def test_gradients_of_the_loss_with_its_prior_equal_finite_differences_in_every_
 @pytest.mark.parametrize("family", ["sd15", "sd3", "flux"])
 def test_gradients_of_preservation_beside_all_else_equal_finite_differences_in_every_checkpointing_mode(family):
     assert_exact(measure(family, dtype=torch.float64, prior=True, preservation=True))
+
+
+def test_a_quantized_tensor_that_autograd_saves_has_its_values():
+    drawn = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
+    weight = QuantizedTensor.from_float(drawn, "TensorCoreFP8Layout")
+    x = torch.randn(4, 16, requires_grad=True)
+    with saved_tensor_scope(mutates=True):
+        (found,) = torch.autograd.grad(torch.nn.functional.linear(x, weight).sum(), x)
+    assert torch.allclose(found, weight.dequantize().sum(0).expand(4, 16), rtol=1e-5, atol=1e-6)
 
 
 def assert_exact(row):
