@@ -41,9 +41,8 @@ const graphs = {
 app.registerExtension({
   name: "masked_lora",
   async init() {
-    addStyles(import.meta.url, STYLES);
-    // Before any node is made, whose widgets show the texts.
-    const answer = await api.fetchApi("/i18n");
+    // Before any node is made, whose widgets show the texts, and would move while styles came.
+    const [answer] = await Promise.all([api.fetchApi("/i18n"), addStyles(import.meta.url, STYLES)]);
     useTexts(await answer.json(), app.extensionManager.setting.get("Comfy.Locale") ?? navigator.language.split("-")[0]);
   },
   setup() {

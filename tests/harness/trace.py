@@ -1,14 +1,32 @@
 """A trace that Chromium records of its page: how regularly frames came, and which long tasks a script had part in."""
 
 import bisect
+import contextlib
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 CATEGORIES = ["-*", "__metadata", "toplevel", "devtools.timeline", "disabled-by-default-devtools.timeline"]
 # What browsers call a long task.
 LONG_MS = 50.0
-_TASK, _CALL, _FRAME = "RunTask", "FunctionCall", "FireAnimationFrame"
+_TASK, _CALL, _FRAME, _STAMP = "RunTask", "FunctionCall", "FireAnimationFrame", "TimeStamp"
+# A trace holds every page of the browser; this stamp says which one it was taken of.
+_OURS = "the page that is recorded"
+
+
+@dataclass(frozen=True)
+class LongTask:
+    """A task of the page's main thread over 50 ms.
+
+    Attributes:
+        ms: how long it took.
+        own_ms: how much of that went by in the scripts that were looked for.
+        own_cpu_ms: how much of `own_ms` the processor worked for them; the rest, another program had it.
+    """
+
+    ms: float
+    own_ms: float
+    own_cpu_ms: float
 
 
 @dataclass(frozen=True)
@@ -17,57 +35,73 @@ class Trace:
 
     Attributes:
         frames: milliseconds from each animation frame to the next.
-        tasks: one for each task of the page's main thread over 50 ms: its milliseconds, and how many of them went by
-            in the scripts that were looked for.
+        tasks: its long tasks.
     """
 
     frames: list[float]
-    tasks: list[tuple[float, float]]
+    tasks: list[LongTask]
+
+
+@dataclass
+class Recording:
+    """The bytes of a trace file, once the recording has ended."""
+
+    data: bytes = field(default=b"", repr=False)
+
+
+@contextlib.contextmanager
+def recording(browser, tab):
+    """Records what a tab does meanwhile: gives a `Recording`."""
+    found = Recording()
+    browser.start_tracing(page=tab, categories=CATEGORIES)
+    try:
+        tab.evaluate("name => console.timeStamp(name)", _OURS)
+        yield found
+    finally:
+        found.data = browser.stop_tracing()
 
 
 def read_trace(data, *, scripts):
-    """The `Trace` in the bytes of a trace file; `scripts` is a part of the URLs of the scripts to look for.
+    """The `Trace` in the bytes of a `Recording`; `scripts` is a part of the URLs of the scripts to look for.
 
     Raises:
-        ValueError: it holds no animation frames, so it says nothing of a page.
+        ValueError: it does not tell which page it is of, or that page drew no two animation frames.
     """
-    events = _of_page(json.loads(data)["traceEvents"])
-    tasks = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e["name"] == _TASK)
-    starts = [start for start, _ in tasks]
+    events, frame = _of_page(json.loads(data)["traceEvents"])
+    tasks = sorted((e for e in events if e["name"] == _TASK), key=lambda task: task["ts"])
+    starts = [task["ts"] for task in tasks]
 
     def task_at(event):
         return max(0, bisect.bisect_right(starts, event["ts"]) - 1)
 
     # Every callback is an event of its own.
-    frames = sorted({task_at(e) for e in events if e["name"] == _FRAME})
+    frames = sorted({task_at(e) for e in events if e["name"] == _FRAME and e["args"]["data"]["frame"] == frame})
     if len(frames) < 2:
-        raise ValueError("the trace holds no animation frames")
+        raise ValueError("the trace holds no two animation frames of its page")
     calls = {}
     for event in events:
         if event["name"] == _CALL and scripts in event["args"].get("data", {}).get("url", ""):
-            calls.setdefault(task_at(event), []).append((event["ts"], event["ts"] + event["dur"]))
-    long = [i for i, (start, end) in enumerate(tasks) if end - start > 1000 * LONG_MS]
+            calls.setdefault(task_at(event), []).append(event)
+    long = [(task, calls.get(i, [])) for i, task in enumerate(tasks) if task["dur"] > 1000 * LONG_MS]
     return Trace(
         [(starts[after] - starts[before]) / 1000 for before, after in itertools.pairwise(frames)],
-        [((tasks[i][1] - tasks[i][0]) / 1000, _covered(calls.get(i, [])) / 1000) for i in long],
+        [LongTask(task["dur"] / 1000, _covered(own, "ts", "dur"), _covered(own, "tts", "tdur")) for task, own in long],
     )
 
 
 def _of_page(events):
-    """The complete events of the main thread that draws most: every tab and frame may have one."""
-    named = (e for e in events if e["name"] == "thread_name")
-    mains = {(e["pid"], e["tid"]) for e in named if e["args"]["name"] == "CrRendererMain"}
-    threads = {}
-    for event in events:
-        if event["ph"] == "X" and (thread := (event["pid"], event["tid"])) in mains:
-            threads.setdefault(thread, []).append(event)
-    return max(threads.values(), key=lambda found: sum(e["name"] == _FRAME for e in found), default=[])
+    """The complete events of the recorded page's main thread, and the id of its frame."""
+    stamp = next((e for e in events if e["name"] == _STAMP and e["args"]["data"]["name"] == _OURS), None)
+    if stamp is None:
+        raise ValueError("the trace does not tell which page it is of")
+    thread = stamp["pid"], stamp["tid"]
+    return [e for e in events if e["ph"] == "X" and (e["pid"], e["tid"]) == thread], stamp["args"]["data"]["frame"]
 
 
-def _covered(spans):
-    """The length of a union of spans: a call within a call counts once."""
+def _covered(calls, start, length):
+    """Milliseconds of a union of calls, by one of the two clocks: a call within a call counts once."""
     total, end = 0, 0
-    for start, stop in sorted(spans):
-        total += max(0, stop - max(start, end))
-        end = max(end, stop)
-    return total
+    for begun, ended in sorted((call[start], call[start] + call[length]) for call in calls):
+        total += max(0, ended - max(begun, end))
+        end = max(end, ended)
+    return total / 1000

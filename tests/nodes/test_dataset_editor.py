@@ -380,6 +380,31 @@ def test_the_keyboard_alone_paints_a_box_and_a_dot(editor, opened):
     assert written.sum() > 0
 
 
+def test_a_number_that_is_being_typed_stays_while_the_rest_is_shown_anew(editor, opened):
+    _, dataset, _ = opened
+    editor.open(dataset)
+    size = editor.tab.locator(EDITOR).get_by_role("spinbutton", name="Size")
+    size.fill("50")
+    size.press("Enter")
+    size.fill("20")
+    # Saving is told, and what can be done is shown anew, while the number stands there half typed.
+    editor.press("Control+s")
+    editor.says("Nothing has changed since the last save.")
+    editor.tab.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert size.input_value() == "20"
+    size.press("Enter")
+    editor.canvas().focus()
+    editor.press("]")
+    expect(size).to_have_value("23")
+    size.fill("9999")
+    size.press("Enter")
+    expect(size).to_have_value("2000")
+    size.fill("")
+    size.press("Enter")
+    expect(size).to_have_value("1")
+    assert editor.page.problems == []
+
+
 def test_space_and_the_middle_button_move_the_picture_and_the_wheel_zooms(editor, opened):
     _, dataset, _ = opened
     editor.open(dataset)

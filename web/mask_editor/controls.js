@@ -86,10 +86,14 @@ export class Controls {
     const number = make("input", { type: "number", className: "mlt-field", min, max, step: 1, "aria-label": `${text(`editor.setting.${name}`)} ${unit}` });
     const take = (value) => this.session.set({ [name]: Math.min(max, Math.max(min, Math.round(Number(value) || min))) });
     slider.oninput = () => take(back(Number(slider.value)));
-    number.onchange = () => take(number.value);
+    number.onchange = () => {
+      take(number.value);
+      number.value = this.session.settings[name];
+    };
     return this.field(name, make("span", { className: "mlt-editor-range" }, slider, number, make("span", { className: "mlt-note" }, unit)), (value) => {
       slider.value = there(value);
-      number.value = value;
+      // What is being typed there counts once it is done.
+      if (number !== document.activeElement) number.value = value;
     });
   }
 

@@ -27,12 +27,11 @@ export function keepKeys(element) {
   });
 }
 
-/** Loads the style sheets `names`, relative to `base`, once each. */
+/** Loads the style sheets `names`, relative to `base`; resolves when each is there, or has failed. */
 export function addStyles(base, names) {
-  for (const name of names) {
-    const href = new URL(name, base).href;
-    if (![...document.styleSheets].some((sheet) => sheet.href === href)) {
-      document.head.append(make("link", { rel: "stylesheet", href }));
-    }
-  }
+  const load = (name) =>
+    new Promise((done) => {
+      document.head.append(make("link", { rel: "stylesheet", href: new URL(name, base).href, onload: done, onerror: done }));
+    });
+  return Promise.all(names.map(load));
 }
