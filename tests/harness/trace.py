@@ -21,7 +21,7 @@ class LongTask:
     Attributes:
         ms: how long it took.
         own_ms: how much of that went by in the scripts that were looked for.
-        own_cpu_ms: how much of `own_ms` the processor worked for them; the rest, another program had it.
+        own_cpu_ms: how much of `own_ms` the processor worked for them; the rest they waited, also for the processor.
     """
 
     ms: float
