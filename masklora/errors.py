@@ -1,8 +1,16 @@
 """Errors that tell a person what was expected, what was found and what to do about it."""
 
+from .findings import printable
+
 
 class MaskLoraError(Exception):
-    """Base of every error that this library raises on purpose."""
+    """Base of every error that this library raises on purpose; its message can be printed and sent anywhere.
+
+    ComfyUI prints errors from the thread that works off its queue, and a name that no stream can carry ended it.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class ConfigError(MaskLoraError):

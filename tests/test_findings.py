@@ -1,0 +1,26 @@
+import json
+
+import pytest
+
+from masklora.findings import Finding, note, printable, warning, warnings_of
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("caf\udce9.png", "caf\\xe9.png"),
+        ("\ud83d alone", "\\ud83d alone"),
+        ("a\x1b[2Jb\x00", "a\\x1b[2Jb\\x00"),
+        ("é 🙂 two\nlines\tand tabs", "é 🙂 two\nlines\tand tabs"),
+    ],
+)
+def test_what_no_stream_can_carry_is_spelt_out(text, shown):
+    assert printable(text) == shown
+    assert printable(text).encode("utf-8")
+    assert note(text).text == shown
+    assert json.loads(json.dumps(warning(text).text)) == shown
+
+
+def test_warnings_are_repeated_once_and_in_order():
+    found = [warning("b"), note("c"), warning("a"), warning("b")]
+    assert warnings_of(found) == (Finding("b", "warning"), Finding("a", "warning"))
