@@ -324,7 +324,7 @@ def test_a_transparent_colour_gives_alpha_in_every_depth(tmp_path, colour_type, 
     # In sixteen bits the second colour differs from the key in its lower byte only.
     values = [[top // 3] * bands, [top // 3 + 1] * bands, [top] * bands]
     letter = "H" if depth == 16 else "B"
-    row = struct.pack(f">{3 * bands}{letter}", *sum(values, []))
+    row = struct.pack(f">{3 * bands}{letter}", *(number for value in values for number in value))
     key = struct.pack(f">{bands}H", *values[0])
     (tmp_path / "key.png").write_bytes(png((3, 1), colour_type, depth, [row], before=[(b"tRNS", key)]))
     assert read_header(tmp_path / "key.png").alpha
