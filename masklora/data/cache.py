@@ -17,12 +17,14 @@ import torch
 
 from ..config import CacheSettings
 from ..errors import CacheError, ConfigError
+from ..findings import Finding
 from .batches import ORIGINAL
 from .builder import Builder, Cancel, Encoder, TextEncoder
 from .crops import MASKED, saving_note
 from .dataset import Dataset
 from .keys import Memo, digest, text_key
 from .mask_bytes import decode_mask
+from .mask_sense import mask_findings, require_weight
 from .plan import Entry, Progress, check_settings, plan_entries
 from .store import DiskStore, MemoryStore, Store, Tensors, Values
 from .subjects import parse_subjects
@@ -39,7 +41,9 @@ class Cache:
         stride: Pixels per latent cell.
         fingerprint: Changes with any key, weight or caption; what a run's identity is made of.
         empty_key: Key of the empty caption, None without a text encoder.
-        notes: What a person should know: entries rebuilt, size over the limit.
+        notes: What a person should know of the store: entries rebuilt, size over the limit.
+        findings: What a person should know of the pictures and masks, as they are at the training size.
+        weights: Mean weight at the training size by the mask's key, of pictures with a mask.
         built: How many entries of each kind were made by this build.
         sources: One JSON-able dict per data set: pictures, settings and mask transforms, for metadata.
         identities: Of the VAE and the text encoder, the latter None without one.
@@ -56,6 +60,8 @@ class Cache:
     fingerprint: str = ""
     empty_key: str | None = None
     notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    weights: dict[str, float] = field(default_factory=dict, repr=False)
     built: dict[str, int] = field(default_factory=dict)
     sources: tuple[dict[str, Any], ...] = ()
     identities: tuple[str, str | None] = ("", None)
@@ -138,6 +144,10 @@ class Cache:
             raise CacheError(f"{fault}. Queue the graph again; what is missing is made anew.")
         self.mended.append(self.mend())
 
+    def first_variant(self, entry: Entry) -> tuple[np.ndarray, np.ndarray]:
+        """Latent (C, h, w) and mask (H, W) of an entry's first variant, float32."""
+        return self.latent(entry).numpy(), self.mask(entry)[0].numpy()
+
     def mask_image(self, entry: Entry, variant: int = 0) -> np.ndarray:
         """The mask as a grey picture: uint8 (H, W), white = learn."""
         return np.rint(self.mask(entry, variant)[0].numpy() * 255).astype(np.uint8)
@@ -205,6 +215,7 @@ def build_cache(
     Raises:
         ConfigError: A setting is out of range or does not fit the VAE.
         DataError: A picture or mask cannot be used.
+        MaskError: No picture has anything to learn at the training size.
         CacheError: The folder cannot be written or the disk is full.
         FamilyError: The VAE gives latents of another shape than it says, or values that are not finite.
     """
@@ -224,15 +235,20 @@ def build_cache(
         )
     finally:
         store.save_memo(memo)
+    # Before anything is encoded, as far as it can be known.
+    require_weight(entries, {})
     builder = Builder(dataset, settings, encoder=encoder, store=store, progress=progress, check_cancel=check_cancel)
     builder.pictures(entries)
+    weights = _mask_weights(entries, store, memo, made=builder.weights, check_cancel=check_cancel)
+    store.save_memo(memo)
+    require_weight(entries, weights)
     empty = None
     if text is not None:
         builder.texts(entries, text)
         empty = text_key("", encoder=text.identity)
     keep = keys_of(entries, empty)
     store.clean_up(limit=settings.max_gigabytes * 1e9, keep=keep)
-    return Cache(
+    cache = Cache(
         entries=tuple(entries),
         settings=settings,
         channels=encoder.channels,
@@ -241,12 +257,33 @@ def build_cache(
         fingerprint=_fingerprint(entries, empty),
         empty_key=empty,
         notes=tuple(store.notes),
+        weights=weights,
         built=builder.built,
         sources=_sources(dataset),
         identities=(encoder.identity, None if text is None else text.identity),
         multiple=multiple or encoder.stride,
         mend=Mender(dataset, tuple(entries), builder=builder, text=text, multiple=multiple or encoder.stride),
     )
+    cache.findings = tuple(mask_findings(entries, weights, cache.first_variant))
+    return cache
+
+
+def _mask_weights(
+    entries: list[Entry], store: Store, memo: Memo, *, made: dict[str, float], check_cancel: Cancel
+) -> dict[str, float]:
+    """Mean weight of each mask at the training size by its key: as it was made, noted, or read."""
+    weights: dict[str, float] = {}
+    for key in {key for entry in entries if entry.has_mask for key in entry.mask_keys}:
+        about = digest("mask weight", key)
+        known = memo.facts(about)
+        if key in made or known is None:
+            check_cancel()
+            if key not in made:
+                tensors, values = store.read("mask", key)
+                made[key] = float(decode_mask(tensors["data"], values).double().mean())
+            known = memo.note(about, mean=made[key])
+        weights[key] = known["mean"]
+    return weights
 
 
 def keys_of(entries: Iterable[Entry], empty: str | None) -> set[tuple[str, str]]:

@@ -56,8 +56,9 @@ class MaskFacts:
         mean: Of its weights, in 0..1.
         peak: The largest of them.
         raw_peak: The largest before the transforms.
-        border: Mean weight of the outermost of 8×8 fields.
-        middle: Mean weight of the other fields.
+        border: Median over the four sides of the mean weight along the side, an eighth of the picture wide; a
+            subject that one side cuts does not count, as it does not for a person's eye.
+        middle: Mean weight inside of these.
         read, doubts: As in `ExaminedMask`.
     """
 
@@ -331,7 +332,7 @@ def _examined(sample: Sample, found: ExaminedMask) -> dict[str, object]:
     if mask is None:
         return dict.fromkeys(_NOTED) | {"has": False}
     fields = cv2.resize(mask, (8, 8), interpolation=cv2.INTER_AREA)
-    inner = fields[1:-1, 1:-1]
+    sides = [fields[0], fields[-1], fields[:, 0], fields[:, -1]]
     return {
         "has": True,
         "box": mask_box(mask, least=_least(sample)),
@@ -339,8 +340,8 @@ def _examined(sample: Sample, found: ExaminedMask) -> dict[str, object]:
         "mean": float(mask.mean(dtype=np.float64)),
         "peak": float(mask.max(initial=0)),
         "raw_peak": found.peak,
-        "border": float((fields.sum() - inner.sum()) / (fields.size - inner.size)),
-        "middle": float(inner.mean()),
+        "border": float(np.median([side.mean() for side in sides])),
+        "middle": float(fields[1:-1, 1:-1].mean()),
         "read": list(found.read),
         "doubts": list(found.doubts),
     }
