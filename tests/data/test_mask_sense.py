@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from harness.caching import SETTINGS, Letters, Pooling
-from masklora.config import CacheSettings, DatasetSettings, MaskTransform
+from masklora.config import DatasetSettings, MaskTransform
 from masklora.data.cache import build_cache
 from masklora.data.dataset import merge
 from masklora.data.loading import from_images, load_dataset
