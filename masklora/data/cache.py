@@ -92,7 +92,11 @@ class Cache:
             multiple=self.multiple,
             progress=lambda done, total, what: None,
             check_cancel=check_cancel,
+            is_cached=self._is_latent,
         )
+
+    def _is_latent(self, key: str) -> bool:
+        return self.store.has("latent", key)
 
     def latent(self, entry: Entry, variant: int = 0, infill: int = ORIGINAL) -> torch.Tensor:
         """The latent of a variant: float32 (C, h, w) in the VAE's own space.
@@ -232,6 +236,7 @@ def build_cache(
             multiple=multiple or encoder.stride,
             progress=progress,
             check_cancel=check_cancel,
+            is_cached=lambda key: store.has("latent", key),
         )
     finally:
         store.save_memo(memo)
@@ -322,6 +327,7 @@ class Mender:
             multiple=self.multiple,
             progress=lambda done, total, what: None,
             check_cancel=builder.check_cancel,
+            is_cached={key for kind, key in keys_of(self.entries, None) if kind == "latent"}.__contains__,
         )
         for old, new in zip(self.entries, entries, strict=True):
             if keys_of([old], None) != keys_of([new], None):

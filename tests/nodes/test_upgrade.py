@@ -27,8 +27,9 @@ def old(request, comfy_server, demo_inputs, tmp_path_factory):
     shutil.copytree(folder / "loras", base / "output" / "loras", dirs_exist_ok=True)
     pictures = base / "input" / "old set"
     pictures.mkdir(exist_ok=True)
-    for name in ("zibble_01.png", "zibble_01.txt", "zibble_02.png", "zibble_02.txt", "zibble_03.png"):
-        shutil.copy2(ROOT / "demo" / "pictures" / "alpha" / name, pictures)
+    for number in range(1, 6):
+        for suffix in ("png", "txt") if number != 3 else ("png",):
+            shutil.copy2(ROOT / "demo" / "pictures" / "alpha" / f"zibble_0{number}.{suffix}", pictures)
     return folder
 
 
