@@ -97,7 +97,13 @@ class Objective:
         noise = make_noise(x, generator=generator, offset=loss.noise_offset, multires=loss.multires_noise)
         masked = (batch.masks < 1).flatten(1).any(dim=1) if loss.masked_timestep_max < 1 else None
         u = sample_timesteps(
-            x.shape[0], loss, schedule=schedule, generator=generator, device=self.job.device, masked=masked
+            x.shape[0],
+            loss,
+            schedule=schedule,
+            generator=generator,
+            device=self.job.device,
+            masked=masked,
+            cells=x.shape[-2] * x.shape[-1],
         )
         w = cell_weights(
             batch.masks,

@@ -82,13 +82,11 @@ class Cache:
         Raises:
             DataError: A picture or mask cannot be used.
         """
-        encoder, text = self.identities
         return plan_entries(
             dataset,
             self.settings,
             memo=self.store.load_memo() if memo is None else memo,
-            encoder=encoder,
-            text=text,
+            identities=self.identities,
             multiple=self.multiple,
             progress=lambda done, total, what: None,
             check_cancel=check_cancel,
@@ -226,13 +224,13 @@ def build_cache(
     check_settings(settings)
     store = _open_store(settings, folder)
     memo = store.load_memo()
+    identities = encoder.identity, None if text is None else text.identity
     try:
         entries = plan_entries(
             dataset,
             settings,
             memo=memo,
-            encoder=encoder.identity,
-            text=None if text is None else text.identity,
+            identities=identities,
             multiple=multiple or encoder.stride,
             progress=progress,
             check_cancel=check_cancel,
@@ -265,7 +263,7 @@ def build_cache(
         weights=weights,
         built=builder.built,
         sources=_sources(dataset),
-        identities=(encoder.identity, None if text is None else text.identity),
+        identities=identities,
         multiple=multiple or encoder.stride,
         mend=Mender(dataset, tuple(entries), builder=builder, text=text, multiple=multiple or encoder.stride),
     )
@@ -322,8 +320,7 @@ class Mender:
             self.dataset,
             builder.settings,
             memo=builder.store.load_memo(),
-            encoder=builder.encoder.identity,
-            text=None if self.text is None else self.text.identity,
+            identities=(builder.encoder.identity, None if self.text is None else self.text.identity),
             multiple=self.multiple,
             progress=lambda done, total, what: None,
             check_cancel=builder.check_cancel,

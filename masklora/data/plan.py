@@ -179,8 +179,7 @@ def plan_entries(
     settings: CacheSettings,
     *,
     memo: Memo,
-    encoder: str,
-    text: str | None,
+    identities: tuple[str, str | None],
     multiple: int,
     progress: Progress,
     check_cancel: Callable[[], None],
@@ -192,8 +191,7 @@ def plan_entries(
         dataset: The samples.
         settings: Geometry and variants.
         memo: Digests and mask facts of earlier builds; what is new is noted in it.
-        encoder: Identity of the VAE.
-        text: Identity of the text encoder, None without one.
+        identities: Of the VAE and of the text encoder, None without one.
         multiple: What bucket sides must divide by.
         progress: Called with (done, total, text).
         check_cancel: Called per sample; raises to cancel.
@@ -215,10 +213,10 @@ def plan_entries(
         facts.append(_facts_of(sample, memo=memo, boxed=boxed))
     triggers = {s.settings.caption.trigger.strip() for s in samples if not s.settings.regularisation}
     plain = [
-        _plan(i, sample, bucket, settings=settings, facts=facts, identities=(encoder, text), triggers=triggers)
+        _plan(i, sample, bucket, settings=settings, facts=facts, identities=identities, triggers=triggers)
         for i, (sample, bucket) in enumerate(zip(samples, buckets, strict=True))
     ]
-    return _uniquely_named(_with_infills(plain, samples, settings, facts, encoder=encoder, is_cached=is_cached))
+    return _uniquely_named(_with_infills(plain, samples, settings, facts, encoder=identities[0], is_cached=is_cached))
 
 
 def _uniquely_named(entries: list[Entry]) -> list[Entry]:
