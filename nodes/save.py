@@ -174,7 +174,7 @@ def _save(dataset, settings, destination, picture):
             destination=destination,
             allowed=allow_writing,
             picture=picture,
-            is_edited=versions().is_edited,
+            versions=versions(),
             progress=follow,
             check_cancel=progress.check_cancel,
         )

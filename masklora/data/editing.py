@@ -19,7 +19,7 @@ from .dataset import Dataset, Sample, check_aspect, fit_mask, naming, source_pat
 from .keys import file_digest
 from .listing import find_mask_folder
 from .mask_files import encode_png, quantise_mask, widened, write_whole
-from .png_chunks import carry_over
+from .png_chunks import carry_over, signed
 from .reading import as_stored, read_bands, read_image, read_mask
 from .save_targets import LAYOUTS, SaveSettings, plan_targets, sidecar_place
 from .subjects import TOGETHER
@@ -335,7 +335,8 @@ def _replace_file(sample: Sample, target: MaskTarget, data: bytes, versions: Ver
     try:
         if file is not None:
             versions.keep(file, of=target.path)
-        write_whole(target.path, data, overwrite=True)
+        replaces = "" if target.replaces is None else target.replaces.name
+        write_whole(target.path, data if target.in_picture else signed(data, replaces=replaces), overwrite=True)
         if target.replaces is not None and target.replaces.is_file():
             _make_way(target.replaces, target.path)
     except OSError as error:

@@ -23,6 +23,7 @@ class Outcome:
         caption: The same of the caption.
         has_mask: Whether the sample now has a mask in its file.
         white: Whether that mask is white everywhere.
+        replaced: How many of the files took the place of others.
     """
 
     target: Target
@@ -30,6 +31,7 @@ class Outcome:
     caption: str
     has_mask: bool
     white: bool
+    replaced: int = 0
 
 
 def report_text(

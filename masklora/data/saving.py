@@ -14,10 +14,13 @@ from ..files import cannot_write
 from .captions import caption_of_text, read_caption
 from .dataset import Dataset, Sample, fit_mask, load_mask, load_sample
 from .mask_files import encode_png, quantise_mask, write_whole
+from .png_chunks import signed
 from .reading import read_image, read_mask
+from .replacing import refusal
 from .save_report import Outcome, report_text
 from .save_targets import PROBLEMS_SHOWN, SaveSettings, Target, is_left_out, plan_targets, raise_problems, stem_of
 from .tree import Allowed
+from .versions import Versions
 
 Progress = Callable[[int, int, str], None]
 
@@ -60,12 +63,13 @@ def save_masks(
     destination: Path | None = None,
     allowed: Allowed,
     picture: int | None = None,
-    is_edited: Callable[[Path], bool] = lambda path: False,
+    versions: Versions | None = None,
     progress: Progress | None = None,
     check_cancel: Callable[[], None] | None = None,
 ) -> Saved:
     """Writes masks, transforms applied, at their pictures' size; nothing is written unless all of it can be.
 
+    Only files of this data set and of this pack are ever replaced, see `replacing`, and kept as a version before.
     Masks become grey PNGs of 8 bits where every value is a multiple of 1/255, else of 16 bits. In the layout
     "alpha png" pictures are copied upright, colours under the mask included, captions beside them. A file
     that holds the same mask or caption already is left alone, so a save that was stopped can be repeated.
@@ -76,7 +80,8 @@ def save_masks(
         destination: folder of the layouts "mask folder" and "alpha png"; the others write beside the pictures.
         allowed: returns the real path of one that may be written, raises `PathError` for any other.
         picture: position of the only sample to save, whose mask then replaces an edited one too.
-        is_edited: whether a file holds a mask that a person edited by hand; see `SaveSettings.keep_edited`.
+        versions: where what is replaced is kept, and which masks a person edited by hand (see
+            `SaveSettings.keep_edited`); None keeps nothing and knows of none.
         progress: called with (done, total, name).
         check_cancel: called between files; raises to stop.
 
@@ -93,13 +98,13 @@ def save_masks(
     watch = _Watch(progress, check_cancel)
     targets = plan_targets(dataset, settings, destination=destination, allowed=allowed, picture=picture)
     root = Path(allowed(destination)) if destination is not None else None
-    kept = _kept(targets, settings, is_edited) if settings.keep_edited and picture is None else {}
+    kept = _kept(targets, settings, versions) if versions and settings.keep_edited and picture is None else {}
     alike = _check_existing([t for t in targets if t.index not in kept], settings, watch) | kept
     outcomes: list[Outcome] = []
     try:
         for done, target in enumerate(targets):
             watch(done, len(targets), f"saving {target.sample.name}")
-            outcomes.append(_save(target, settings, alike.get(target.index), watch))
+            outcomes.append(_save(target, settings, alike.get(target.index), watch, versions))
     except RunError as error:
         raise RunError(f"{error} {len(outcomes)} of {len(targets)} pictures were saved before.") from error
     if all(outcome.mask == outcome.caption == "none" for outcome in outcomes):
@@ -113,6 +118,9 @@ def save_masks(
         saved |= _unions(dataset, settings, root, saved)
     left = [s.name for i, s in enumerate(dataset.samples) if picture is None and is_left_out(s, settings)]
     text = report_text(outcomes, settings, root=root, only=picture is not None, left_out=left)
+    replaced = sum(outcome.replaced for outcome in outcomes)
+    if replaced and versions is not None:
+        text += f"\n{replaced} files were replaced; what they held is kept in {versions.root}."
     return Saved(_result(dataset, saved, outcomes), text)
 
 
@@ -132,11 +140,11 @@ class _Watch:
             self._check_cancel()
 
 
-def _kept(targets: list[Target], settings: SaveSettings, is_edited: Callable[[Path], bool]) -> dict[int, _Facts]:
+def _kept(targets: list[Target], settings: SaveSettings, versions: Versions) -> dict[int, _Facts]:
     """The samples by index whose file a person has edited by hand."""
     kept = {}
     for target in targets:
-        if not (target.mask.is_file() and is_edited(target.mask)):
+        if not (target.mask.is_file() and versions.is_edited(target.mask)):
             continue
         mask = read_image(target.mask).alpha if settings.layout == "alpha png" else read_mask(target.mask)
         kept[target.index] = _Facts(mask is not None, mask is None or bool((mask == 1).all()), edited=True)
@@ -163,6 +171,8 @@ def _check_existing(targets: list[Target], settings: SaveSettings, watch: _Watch
                 alike[target.index] = content.facts
             elif not settings.overwrite:
                 problems.append(f"{target.sample.name}: {target.mask} exists.")
+        if settings.overwrite and (refused := refusal(target, settings)):
+            problems.append(refused)
         if target.caption is not None and not settings.overwrite and target.caption.exists() and not _has_text(target):
             problems.append(f"{target.sample.name}: {target.caption} exists and holds another text.")
         if len(problems) >= PROBLEMS_SHOWN:
@@ -225,10 +235,15 @@ def _has_text(target: Target) -> bool:
         return False
 
 
-def _save(target: Target, settings: SaveSettings, alike: _Facts | None, watch: _Watch) -> Outcome:
+def _save(
+    target: Target, settings: SaveSettings, alike: _Facts | None, watch: _Watch, versions: Versions | None
+) -> Outcome:
     """The outcome of one target, written where it is not there already (`alike`)."""
+    replaced = 0
     if alike is None:
-        mask, facts = _save_mask(target, settings)
+        there = target.mask.is_file()
+        mask, facts = _save_mask(target, settings, versions)
+        replaced += there and mask == "written"
     else:
         mask, facts = "edited" if alike.edited else "same", alike
     caption = "none"
@@ -236,23 +251,26 @@ def _save(target: Target, settings: SaveSettings, alike: _Facts | None, watch: _
         watch.check_cancel()
         caption = "same" if target.caption.exists() and _has_text(target) else "written"
         if caption == "written":
-            _write(target.caption, f"{target.sample.caption}\n".encode(), settings)
-    return Outcome(target, mask, caption, facts.has_mask, facts.white)
+            replaced += target.caption.is_file()
+            _write(target.caption, f"{target.sample.caption}\n".encode(), settings, versions)
+    return Outcome(target, mask, caption, facts.has_mask, facts.white, replaced)
 
 
-def _save_mask(target: Target, settings: SaveSettings) -> tuple[str, _Facts]:
+def _save_mask(target: Target, settings: SaveSettings, versions: Versions | None) -> tuple[str, _Facts]:
     content = _content(target.sample, settings)
     if content is None:
         return "none", _Facts(False, False)
     if settings.overwrite and target.mask.exists() and _holds(target.mask, content):
         return "same", content.facts
-    _write(target.mask, encode_png(content.levels, rgb=content.rgb), settings)
+    _write(target.mask, signed(encode_png(content.levels, rgb=content.rgb)), settings, versions)
     return "written", content.facts
 
 
-def _write(path: Path, data: bytes, settings: SaveSettings) -> None:
-    """The whole file or none, in place of an older one only where that is allowed."""
+def _write(path: Path, data: bytes, settings: SaveSettings, versions: Versions | None) -> None:
+    """The whole file or none, in place of an older one only where that is allowed, and with that kept."""
     try:
+        if versions is not None and path.is_file():
+            versions.keep(path, of=path)
         write_whole(path, data, overwrite=settings.overwrite)
     except OSError as error:
         raise cannot_write(path, error) from error

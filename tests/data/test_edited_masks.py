@@ -41,7 +41,7 @@ def saver(request, tmp_path, versions):
             destination=None if request.param.startswith("-") else tmp_path / "out",
             allowed=anywhere,
             picture=picture,
-            is_edited=versions.is_edited,
+            versions=versions,
         )
 
     return run
@@ -80,12 +80,19 @@ def test_the_switch_treats_them_like_the_others(saver, versions):
     assert all((mask == 64).all() for mask in levels(saver(64, keep_edited=False, overwrite=True)))
 
 
-def test_a_mask_that_another_program_wrote_since_is_nobody_s_work(saver, versions, tmp_path):
+def test_a_mask_that_another_program_wrote_since_is_no_longer_a_hand_made_one_of_ours(saver, versions, tmp_path):
     sample = paint(saver(128).dataset.samples[1], versions)
     file = sample.mask_path or sample.image_path
     Image.open(file).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file)
     assert not versions.is_edited(file)
-    assert (levels(saver(64, overwrite=True))[1] == 64).all()
+    before = file.read_bytes()
+    if sample.mask_path is None:
+        assert (levels(saver(64, overwrite=True))[1] == 64).all()
+        assert versions.all(file)[0].read_bytes() == before
+    else:
+        with pytest.raises(DataError, match="never replaced"):
+            saver(64, overwrite=True)
+        assert file.read_bytes() == before
 
 
 def test_a_mask_that_is_given_for_one_picture_replaces_it(saver, versions):

@@ -12,11 +12,12 @@ from PIL import Image
 
 from harness.folders import anywhere, folder_settings, grey, picture, with_alpha
 from masklora.config import CaptionSettings, DatasetSettings, MaskTransform
-from masklora.data.dataset import fit_mask, load_mask, load_sample, merge
+from masklora.data.dataset import Dataset, fit_mask, load_mask, load_sample, merge
 from masklora.data.loading import from_images, load_dataset
 from masklora.data.reading import read_image, read_mask
 from masklora.data.save_targets import LAYOUTS, SaveSettings
 from masklora.data.saving import quantise_mask, save_masks
+from masklora.data.versions import Versions
 from masklora.errors import ConfigError, DataError, MaskError, PathError, RunError
 
 HALF = np.repeat([[0.0, 1.0]], 8, axis=0).repeat(4, axis=1)
@@ -210,16 +211,86 @@ def test_files_that_are_there_are_all_listed_and_none_is_changed(tmp_path, layou
     assert files_of(tmp_path) == before
 
 
+def put_in_the_way(tmp_path, layout):
+    """A mask, or a copy of the picture with another alpha, under the name of the second picture's file."""
+    ending = ".png" if layout in (FOLDER, ALPHA) else layout
+    path = tmp_path / ("out" if layout in (FOLDER, ALPHA) else "in") / f"cat 2{ending}"
+    if layout == ALPHA:
+        path.parent.mkdir(exist_ok=True)
+        copy = Image.open(tmp_path / "in" / "cat 2.png").convert("RGBA")
+        copy.putalpha(128)
+        copy.save(path)
+    else:
+        grey(path, np.tri(8))
+    return path
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_switch_replaces_them(tmp_path, layout):
+def test_the_switch_replaces_them_and_keeps_what_they_held(tmp_path, layout):
     dataset = masked_set(tmp_path / "in")
-    place, ending = (tmp_path / "out", ".png") if layout in (FOLDER, ALPHA) else (tmp_path / "in", layout)
-    grey(place / f"cat 2{ending}", np.full((8, 8), 0.2))
+    path = put_in_the_way(tmp_path, layout)
+    before = path.read_bytes()
     pictures = {i: (tmp_path / "in" / f"cat {i}.png").read_bytes() for i in (1, 2, 3)}
-    save(dataset, tmp_path / "out", layout, overwrite=True)
+    versions = Versions(tmp_path / "versions")
+    saved = save(dataset, tmp_path / "out", layout, overwrite=True, versions=versions)
     found = again(tmp_path / "in", tmp_path / "out", layout).samples[1]
     assert np.array_equal(load_mask(found), load_mask(dataset.samples[1]))
     assert pictures == {i: (tmp_path / "in" / f"cat {i}.png").read_bytes() for i in (1, 2, 3)}
+    assert [kept.read_bytes() for kept in versions.all(path)] == [before]
+    assert f"1 files were replaced; what they held is kept in {versions.root}" in saved.text
+
+
+def photograph(path, *, mode="RGB", size=(8, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(7).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(noise).convert(mode).save(path)
+
+
+FOREIGN = {
+    "a photograph": lambda path: photograph(path),
+    "a grey photograph": lambda path: photograph(path, mode="L"),
+    "a picture with alpha": lambda path: photograph(path, mode="RGBA"),
+    "a mask of another size": lambda path: grey(path, np.tri(8)[:, :5]),
+    "no picture": lambda path: (path.parent.mkdir(exist_ok=True), path.write_bytes(b"the only copy of something")),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("put", FOREIGN.values(), ids=FOREIGN)
+def test_files_of_others_are_never_replaced(tmp_path, layout, put):
+    dataset = masked_set(tmp_path / "in")
+    ending = ".png" if layout in (FOLDER, ALPHA) else layout
+    path = tmp_path / ("out" if layout in (FOLDER, ALPHA) else "in") / f"cat 2{ending}"
+    put(path)
+    before = files_of(tmp_path)
+    with pytest.raises(DataError, match="never replaced") as caught:
+        save(dataset, tmp_path / "out", layout, overwrite=True)
+    assert str(path) in str(caught.value)
+    assert files_of(tmp_path) == before
+
+
+def test_captions_of_pictures_that_are_not_of_this_dataset_are_never_replaced(tmp_path):
+    dataset = masked_set(tmp_path / "in")
+    caption = tmp_path / "out" / "cat 3.txt"
+    caption.parent.mkdir()
+    caption.write_text("somebody else's words", encoding="utf-8")
+    with pytest.raises(DataError, match="belongs to no picture of this dataset"):
+        save(dataset, tmp_path / "out", ALPHA, overwrite=True)
+    photograph(tmp_path / "out" / "cat 3.png")
+    with pytest.raises(DataError, match="never replaced"):
+        save(dataset, tmp_path / "out", ALPHA, overwrite=True)
+    assert caption.read_text(encoding="utf-8") == "somebody else's words"
+
+
+def test_soft_masks_of_this_pack_may_be_replaced_although_they_look_like_photographs(tmp_path):
+    dataset = masked_set(tmp_path / "in")
+    soft = np.random.default_rng(3).random((8, 8)).astype(np.float32)
+    dataset = Dataset(tuple(replace(s, mask=soft, alpha=False) for s in dataset.samples), dataset.report)
+    save(dataset, tmp_path / "out")
+    turned = Dataset(tuple(replace(s, mask=1 - soft) for s in dataset.samples), dataset.report)
+    save(turned, tmp_path / "out", overwrite=True)
+    found = again(tmp_path / "in", tmp_path / "out", FOLDER).samples[0]
+    assert np.abs(load_mask(found) - (1 - soft)).max() < 1e-5
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -8,7 +8,14 @@ import torch
 
 from demo.assemble import build_checkpoint
 from harness.models import small_vae
-from masklora.config import AdapterSettings, CacheSettings, DatasetSettings, LossSettings, OptimizerSettings, TrainSettings
+from masklora.config import (
+    AdapterSettings,
+    CacheSettings,
+    DatasetSettings,
+    LossSettings,
+    OptimizerSettings,
+    TrainSettings,
+)
 from masklora.data.cache import build_cache
 from masklora.data.loading import load_dataset
 from masklora.first_look import LOST, SAMPLES, FirstLook
