@@ -5,13 +5,15 @@ How tensors are named in a file is decided by `adapters.keys`; here they are onl
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
+import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -299,16 +301,25 @@ def write_lora(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[s
     return target
 
 
+def candidates(path: Path) -> Iterator[Path]:
+    """`path`, then `<stem>_00001_.safetensors` and so on: the names a file may get, in order."""
+    yield path
+    for number in itertools.count(1):
+        yield path.with_name(f"{path.stem}_{number:05}_{path.suffix}")
+
+
+def free_name(path: Path) -> Path:
+    """The first of `candidates` that is not taken now."""
+    return next(one for one in candidates(path) if not one.exists())
+
+
 def _reserve(path: Path) -> Path:
     # Creating the name exclusively is what keeps two writers from choosing the same one.
-    number, candidate = 0, path
-    while True:
-        try:
+    for candidate in candidates(path):
+        with contextlib.suppress(FileExistsError):
             candidate.touch(exist_ok=False)
             return candidate
-        except FileExistsError:
-            number += 1
-            candidate = path.with_name(f"{path.stem}_{number:05}_{path.suffix}")
+    raise AssertionError
 
 
 def lora_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ read too. Other files and links that lead out of the folder are passed over.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -18,6 +19,7 @@ from .run import FINGERPRINT_LETTERS, safe_name
 from .run_graph import has_graph
 from .run_record import has_record
 from .samples import SampleFolder
+from .told import Told, read_told
 
 CURVES = ("loss", "inside", "outside", "prior", "drift", "preservation", "learning_rate", "validation")
 MOST_POINTS = 2000
@@ -30,8 +32,9 @@ class PastRun:
 
     Attributes:
         id: opaque; see `run_id`.
-        name: the name in the folder's name.
-        state: `finished` (all steps), `stopped` (ended before) or `open` (interrupted, or being trained).
+        name: under which it was asked for last.
+        state: `finished` (all steps), `stopped` (ended before), `failed` (ended with an error) or `open` (cancelled, or
+            being trained).
         step: last step with numbers; 0 for none.
         total: steps that were planned; None while no step has told it.
         started: when the folder was made, in seconds since 1970.
@@ -40,6 +43,10 @@ class PastRun:
         pictures_mark: changes with every sample picture; empty where there is none.
         graph: whether the graph that queued it is kept.
         exportable: whether LoRA files can be written from its checkpoints.
+        written: the LoRA file of this run, as people are told of it; empty where none was written.
+        taken: the wanted name of that file where it was another's, else None.
+        failed: why the run ended with an error; empty where it did not.
+        notes: what was told at the start of the training, `text` and `level` each.
     """
 
     id: str
@@ -53,6 +60,10 @@ class PastRun:
     pictures_mark: str
     graph: bool
     exportable: bool
+    written: str
+    taken: str | None
+    failed: str
+    notes: list[dict[str, str]]
 
 
 def run_id(folder: Path) -> str:
@@ -100,11 +111,11 @@ def read_run(folder: Path) -> PastRun:
     rows = _tail(folder / "metrics.jsonl", since=math.inf)
     steps = [r for r in rows if "loss" in r]
     ended = _document(folder / "result.json")
+    told = read_told(folder)
     found = (p.name.removeprefix("step-") for p in (folder / "checkpoints").glob("step-*"))
     return PastRun(
         id=run_id(folder),
-        name=run_name(folder),
-        state="open" if ended is None else "finished" if ended.get("completed") else "stopped",
+        state="failed" if told.failed else _state(ended),
         step=steps[-1]["step"] if steps else 0,
         total=steps[-1].get("total") if steps else None,
         started=started,
@@ -113,7 +124,23 @@ def read_run(folder: Path) -> PastRun:
         pictures_mark=SampleFolder(folder).mark(),
         graph=has_graph(folder),
         exportable=has_record(folder),
+        **told_facts(folder, told),
     )
+
+
+def _state(ended: dict[str, Any] | None) -> str:
+    return "open" if ended is None else "finished" if ended.get("completed") else "stopped"
+
+
+def told_facts(folder: Path, told: Told) -> dict[str, Any]:
+    """What a page shows of what was told of a run: its `name`, `written`, `taken`, `failed` and `notes`."""
+    return {
+        "name": safe_name(told.names[-1]) if told.names else run_name(folder),
+        "written": told.written,
+        "taken": told.taken,
+        "failed": told.failed,
+        "notes": [dataclasses.asdict(one) for one in told.notes],
+    }
 
 
 def stopped_runs(root: Path, name: str) -> list[str]:

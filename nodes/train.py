@@ -7,7 +7,7 @@ from pathlib import Path
 
 import folder_paths
 from comfy.model_management import InterruptProcessingException
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..masklora.config import (
     CHECKPOINTING,
@@ -17,11 +17,14 @@ from ..masklora.config import (
     OptimizerSettings,
     TrainSettings,
 )
+from ..masklora.findings import Finding
 from ..masklora.history import stopped_runs
 from ..masklora.host.exporting import LoraTensors, apply_lora, export_once
 from ..masklora.host.outputs import lora_path, runs_folder
+from ..masklora.host.telling import tell
 from ..masklora.host.train_hooks import NodeHooks
 from ..masklora.host.training import Request, train_lora
+from ..masklora.told import failure_told, read_told
 from .types import MLT_ADAPTER, MLT_CACHE, MLT_LOSS, MLT_OPTIMIZER, MLT_SAMPLES, TRAIN_CATEGORY, advanced
 
 _D = TrainSettings()
@@ -71,7 +74,7 @@ class TrainLoRA(io.ComfyNode):
         optimizer = sockets["optimizer"] or OptimizerSettings()
         if rate > 0:
             optimizer = dataclasses.replace(optimizer, learning_rate=rate)
-        lines: list[str] = []
+        told: list[Finding] = []
         request = Request(
             model=model,
             cache=cache,
@@ -81,31 +84,34 @@ class TrainLoRA(io.ComfyNode):
             train=settings,
             start_from=_start_file(adapter),
             samples=sockets["samples"],
+            destination=destination,
         )
         hooks = NodeHooks(settings.steps, node_id=cls.hidden.unique_id, graph=_graph(cls.hidden))
         with hooks:
-            trained = train_lora(request, runs=runs_folder(), hooks=hooks, report=lambda t: _tell(hooks, lines, t))
+            trained = train_lora(request, runs=runs_folder(), hooks=hooks, report=lambda one: _tell(hooks, told, one))
             if not trained.result.steps:
                 # A file would teach nothing, and core's Plot Loss Graph fails on no numbers.
                 hooks.on_message("Stopped before the first step: there is no LoRA. Queue the graph to begin.")
                 raise InterruptProcessingException
             lora = LoraTensors(trained)
-            path = export_once(lora, destination, ExportSettings())
-        result = trained.result
-        lines += [*hooks.messages, _summary(trained), f"Wrote {path}", f"Run folder: {result.folder}"]
+            result = trained.result
+            with failure_told(result.folder):
+                path = export_once(lora, destination, ExportSettings())
+            hooks.on_written(read_told(result.folder))
+        lines = [*told, *hooks.messages, _summary(trained), f"Run folder: {result.folder}", f"Wrote {path}"]
         return io.NodeOutput(
             lora,
             apply_lora(model, lora),
             {"loss": list(result.losses)},
             result.steps,
             str(path),
-            ui=ui.PreviewText("\n".join(lines)),
+            ui=tell(lines),
         )
 
 
-def _tell(hooks: NodeHooks, lines: list[str], text: str) -> None:
-    lines.append(text)
-    hooks.on_plan(text)
+def _tell(hooks: NodeHooks, told: list[Finding], finding: Finding) -> None:
+    told.append(finding)
+    hooks.on_plan(finding.text)
 
 
 def _graph(hidden) -> dict:

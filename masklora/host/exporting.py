@@ -15,6 +15,8 @@ from ..config import DTYPES, EXPORT_FORMATS, ExportSettings, check_choice
 from ..errors import ConfigError
 from ..export import cast_tensors, lora_metadata, lora_model, write_lora
 from ..files import write_text_atomically
+from ..told import keep_told
+from .outputs import shown_path
 from .training import TrainedLora
 
 _NOTE = "exported.json"
@@ -72,6 +74,7 @@ def export_once(lora: LoraTensors, path: Path, settings: ExportSettings) -> Path
             return Path(known["path"])
     written = export_lora(lora, path, settings)
     write_text_atomically(note, json.dumps({**facts, "path": str(written)}))
+    keep_told(result.folder, written=shown_path(written), taken=None if written == path else path.name)
     return written
 
 

@@ -31,6 +31,12 @@ def lora_path(name: str) -> Path:
     return target
 
 
+def shown_path(path: Path) -> str:
+    """A written file as people are told of it: below ComfyUI's folder where it lies there, with `/`."""
+    output = Path(folder_paths.get_output_directory()).resolve()
+    return path.relative_to(output.parent).as_posix() if path.is_relative_to(output) else str(path)
+
+
 def save_folder(text: str, *, widget: str = "destination") -> Path:
     """The real path of a folder to write pictures to: a relative one lies in ComfyUI's output folder.
 

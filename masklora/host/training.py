@@ -28,12 +28,14 @@ from ..config import (
 from ..data.cache import Cache
 from ..data.keys import digest
 from ..errors import AdapterError, ConfigError, FamilyError
-from ..export import LoraRecord, ModelLabels, tag_frequency
+from ..export import LoraRecord, ModelLabels, free_name, tag_frequency
+from ..findings import Finding, note, warning
 from ..flow import Schedule, timestep_weights
 from ..job import Hooks, TrainJob, TrainResult
 from ..run import Run, fingerprint
 from ..run_record import keep_record
 from ..tokens import parse_routes, resolve_routes
+from ..told import failure_told, keep_told, read_told
 from ..trainer import train
 from .encode import TEXT_MASK, patcher_identity
 from .memory import MemoryPlan, plan_memory
@@ -60,6 +62,7 @@ class Request:
     train: TrainSettings
     start_from: Path | None = None
     samples: SampleRequest | None = None
+    destination: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,14 @@ class TrainedLora:
     plan: MemoryPlan
 
 
-def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[str], None]) -> TrainedLora:
+def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[Finding], None]) -> TrainedLora:
     """The LoRA that `request` describes: trained, resumed, or loaded if the same request was finished before.
 
     Args:
         request: See `Request`.
         runs: Folder of the runs.
         hooks: For progress, cancel and stop.
-        report: Receives lines for people: the plan, what is resumed.
+        report: Receives what a person should know before the first step; the list of runs shows it too.
 
     Raises:
         FamilyError: The model cannot be trained, or the cache's VAE or CLIP does not fit it.
@@ -114,8 +117,9 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     _check_tokens(settings.loss, trainable, request.cache)
     if settings.loss.zero_terminal_snr:
         trainable.use_zero_terminal_snr()
-    for line in [*trainable.incoming_notes(), *cache_notes(settings.loss, request.cache)]:
-        report(line)
+    notes = _notes(trainable, settings, request)
+    for finding in notes:
+        report(finding)
     adapters = trainable.make_adapters(settings.adapter, seed=settings.train.seed)
     names = layer_names(
         trainable.model,
@@ -125,16 +129,18 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     if request.start_from is not None:
         adapters.load(read_lora(request.start_from, names=names))
     plan = _plan(trainable, adapters, settings, request.cache)
-    report(plan.to_text())
+    report(note(plan.to_text()))
     sampler = request.samples and PictureSampler(trainable, adapters, request.samples, hooks=hooks, plan=plan)
     job = _job(trainable, adapters, settings, request.cache)
     job.sampler = sampler
     identity = _identity(request, settings, trainable)
     record = _record(trainable, settings, request, started=started)
-    with Run.open(runs, settings.train.name, fingerprint(identity), settings=identity) as run:
+    with Run.open(runs, settings.train.name, fingerprint(identity), settings=identity) as run, failure_told(run.folder):
         keep_record(run.folder, record, scalings={n: adapters.scaling(n) for n in adapters.targets}, kohya=names.kohya)
+        _keep_told(run.folder, settings.train.name, notes)
         steps = run.checkpoints()
         if not steps or not run.finished_at(steps[-1]):
+            _tell_taken(request.destination, report)
             trainable.load(activation_bytes=plan.activations + plan.adapters)
         with trainable.session(adapters, checkpointing=settings.train.checkpointing):
             result = train(job, run=run, hooks=hooks)
@@ -147,6 +153,24 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
         result=result,
         plan=plan,
     )
+
+
+def _notes(trainable: TrainableModel, settings: Resolved, request: Request) -> list[Finding]:
+    """What a person should know before the first step, and later of the run."""
+    # What was left out of the pictures comes with the cache.
+    found = [*getattr(request.cache, "findings", ()), *map(note, trainable.incoming_notes())]
+    return [*found, *map(note, cache_notes(settings.loss, request.cache))]
+
+
+def _keep_told(folder: Path, name: str, notes: list[Finding]) -> None:
+    names = [one for one in read_told(folder).names if one != name]
+    keep_told(folder, notes=tuple(notes), failed="", names=(*names, name))
+
+
+def _tell_taken(destination: Path | None, report: Callable[[Finding], None]) -> None:
+    if destination is not None and destination.exists():
+        free = free_name(destination).name
+        report(warning(f"name: {destination.name} is there already and stays. This LoRA will be written as {free}."))
 
 
 def check_cache_fits(cache: Cache, trainable: TrainableModel) -> None:
