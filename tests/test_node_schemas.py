@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,6 +65,11 @@ def test_every_input_and_output_has_a_tooltip(schemas):
 
 def test_every_node_has_a_name_and_a_description(schemas):
     assert [i for i, schema in schemas.items() if not (schema.display_name and schema.description)] == []
+
+
+def test_no_text_boasts_of_what_others_lack(schemas):
+    texts = [f"{i}.{one.id}: {one.tooltip}" for i, schema in schemas.items() for one in (*schema.inputs, *schema.outputs)]
+    assert [text for text in texts if re.search(r"\bno other\b|\bonly trainer\b", text, re.IGNORECASE)] == []
 
 
 def test_a_node_shows_at_most_eight_inputs(schemas):
