@@ -21,6 +21,7 @@ from ..objective_view import Seen
 from ..run_graph import keep_graph
 from ..told import Told, read_told
 from .live import LiveRun, listed
+from .signals import OrderlyEnd
 
 _STATUS_SECONDS = 0.5
 _LOG_SECONDS = 10.0
@@ -39,10 +40,12 @@ class NodeHooks(Hooks):
         self._said = self._logged = 0.0
         self._live: LiveRun | None = None
         self._listing = contextlib.ExitStack()
+        self._end = OrderlyEnd()
         self.messages: list[Finding] = []
 
     def __enter__(self) -> NodeHooks:
         """The hooks themselves."""
+        self._listing.enter_context(self._end.awaited())
         return self
 
     def __exit__(self, *exc: Any) -> None:
@@ -95,7 +98,9 @@ class NodeHooks(Hooks):
         self.say(f"step {step} · {news}")
 
     def check_cancel(self) -> None:
-        """Raise ComfyUI's interrupt if a person pressed cancel."""
+        """Raise ComfyUI's interrupt if a person pressed cancel, or if ComfyUI ends."""
+        if self._end.wished:
+            raise comfy.model_management.InterruptProcessingException
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     def on_step(self, report: StepReport) -> None:
