@@ -38,6 +38,8 @@ const graphs = {
   open: ({ workflow, prompt }, name) =>
     workflow ? app.loadGraphData(workflow, true, true, name) : app.loadApiJson(prompt, name),
   queue: () => app.queuePrompt(0, 1),
+  // So that the lists of files hold what has just been put there.
+  refresh: () => app.refreshComboInNodes(),
 };
 
 app.registerExtension({
