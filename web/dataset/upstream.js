@@ -5,17 +5,21 @@ const TRANSFORM = "MLT_TransformMasks";
 const BYPASSED = 4;
 const FAR = 50;
 
-/** The link into an input of a node, null without one; pages of before have it on the slot only. */
+// Pages of before have a link on the slot only.
+function linkId(node, slot) {
+  return node.inputs[slot].link ?? null;
+}
+
+/** The link into an input of a node, null without one. */
 function linkInto(node, slot) {
   if (slot < 0 || !node.graph) return null;
   if (typeof node.getInputLink === "function") return node.getInputLink(slot) ?? null;
-  const id = node.inputs[slot].link;
-  return id === null || id === undefined ? null : (node.graph.getLink?.(id) ?? null);
+  return linkId(node, slot) === null ? null : (node.graph.getLink?.(linkId(node, slot)) ?? null);
 }
 
 function isConnected(node, slot) {
   if (slot < 0) return false;
-  return typeof node.isInputConnected === "function" ? node.isInputConnected(slot) : linkInto(node, slot) !== null;
+  return typeof node.isInputConnected === "function" ? node.isInputConnected(slot) : linkId(node, slot) !== null;
 }
 
 function slotOf(node, name) {
