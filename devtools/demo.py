@@ -16,7 +16,8 @@ from .events import EventStream
 from .host import PACK_NEEDS, require
 from .recipe import ROOT, cache_root
 
-WORKFLOW = ROOT / "workflows" / "masked_lora_from_alpha.json"
+WORKFLOWS = ROOT / "demo" / "workflows"
+WORKFLOW = WORKFLOWS / "Demo - 1 Masks from transparency.json"
 PICTURES = "masked-lora-demo"
 CHECKPOINT = "masked-lora-demo.safetensors"
 LORA = "dev-demo.safetensors"
@@ -60,7 +61,7 @@ def offer_demo_inputs(host, base):
     shutil.copytree(ROOT / "demo" / "pictures", base / "input" / PICTURES, dirs_exist_ok=True)
     saved = base / "user" / "default" / "workflows"
     saved.mkdir(parents=True, exist_ok=True)
-    for workflow in (ROOT / "workflows").glob("*.json"):
+    for workflow in WORKFLOWS.glob("*.json"):
         shutil.copy2(workflow, saved)
     return plan
 

@@ -51,6 +51,7 @@ ALGORITHMS = ("lora", "rslora", "dora")
 OPTIMIZERS = ("adamw", "adamw8bit", "adafactor", "lion", "prodigy", "schedule-free adamw")
 SCHEDULES = ("constant", "linear", "cosine", "cosine with restarts", "polynomial")
 CHECKPOINTING = ("per block", "off", "whole model")
+EXISTING_RUNS = ("go on", "start anew")
 EXPORT_FORMATS = ("comfyui", "diffusers")
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -296,6 +297,8 @@ class TrainSettings:
     validation_share: float = 0.1
     regularisation_weight: float = 1.0
     name: str = "masked-lora"
+    if_a_run_exists: str = "go on"
+    keep_finished_runs: int = 3
 
 
 @dataclass(frozen=True)

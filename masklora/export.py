@@ -5,20 +5,21 @@ How tensors are named in a file is decided by `adapters.keys`; here they are onl
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
+import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from .config import (
@@ -31,7 +32,7 @@ from .config import (
     check_choice,
 )
 from .errors import RunError
-from .files import cannot_write, flush_to_disk, on_disk
+from .files import cannot_write, clear_leftovers, on_disk, write_new_bytes
 
 NAMESPACE = "masklora."
 FORMAT_VERSION = "1"
@@ -282,33 +283,44 @@ def write_lora(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[s
     """
     if path.suffix != ".safetensors":
         path = path.with_name(path.name + ".safetensors")
-    ready = cast_tensors(tensors, dtype=dtype)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    target: Path | None = None
+    content = lora_bytes(cast_tensors(tensors, dtype=dtype), metadata)
+    make_parents(path)
+    for candidate in candidates(path):
+        if not os.path.lexists(candidate):
+            with contextlib.suppress(FileExistsError):
+                write_new_bytes(candidate, content)
+                return candidate
+    raise AssertionError
+
+
+def lora_bytes(ready: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """The content of a LoRA file of tensors that `cast_tensors` gave."""
+    return safetensors.torch.save(dict(ready), metadata=dict(metadata))
+
+
+def make_parents(path: Path) -> None:
+    """Make the folder of a file that is about to be written, and clear what a killed writer left there.
+
+    Raises:
+        RunError: it cannot be made.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(ready, temporary, metadata=dict(metadata))
-        flush_to_disk(temporary)
-        target = _reserve(path)
-        temporary.replace(target)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        if target is not None:
-            target.unlink(missing_ok=True)
+    except OSError as error:
         raise cannot_write(path, error) from error
-    return target
+    clear_leftovers(path.parent)
 
 
-def _reserve(path: Path) -> Path:
-    # Creating the name exclusively is what keeps two writers from choosing the same one.
-    number, candidate = 0, path
-    while True:
-        try:
-            candidate.touch(exist_ok=False)
-            return candidate
-        except FileExistsError:
-            number += 1
-            candidate = path.with_name(f"{path.stem}_{number:05}_{path.suffix}")
+def candidates(path: Path) -> Iterator[Path]:
+    """`path`, then `<stem>_00001_.safetensors` and so on: the names a file may get, in order."""
+    yield path
+    for number in itertools.count(1):
+        yield path.with_name(f"{path.stem}_{number:05}_{path.suffix}")
+
+
+def free_name(path: Path) -> Path:
+    """The first of `candidates` that is not taken now."""
+    return next(one for one in candidates(path) if not os.path.lexists(one))
 
 
 def lora_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,18 +5,28 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import platform
+import re
 import shutil
+import tempfile
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
+import psutil
 import torch
 from torch import Tensor
 
 from .errors import RunError
 
 TRIES, WAIT_SECONDS = 10, 0.1
+_AN_HOUR, _LONG_AGO = 3600.0, 86400.0
+_HOST = hashlib.sha256(platform.node().encode("utf-8", "replace")).hexdigest()[:6]
+_OURS = re.compile(r"\.mlt-([0-9a-f]{6})-([0-9]{1,10})-[0-9a-f]{8}\.tmp")
+_EARLIER = re.compile(r"\.(.+)\.[0-9]{1,10}\.tmp")
 
 
 def pack(value: Any) -> tuple[dict[str, Tensor], Any]:
@@ -111,16 +121,116 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
     Raises:
         RunError: the folder cannot be written, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(temporary, content)
         patiently(lambda: temporary.replace(path))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        drop(temporary)
         raise cannot_write(path, error) from error
+
+
+def write_new_bytes(path: Path, content: bytes) -> None:
+    """Make a file that was not there: it appears whole under its name, and never takes the place of another.
+
+    Raises:
+        FileExistsError: the name is taken, perhaps since a moment ago.
+        RunError: the folder cannot be written, or the disk is full.
+    """
+    temporary = temporary_beside(path)
+    try:
+        _write(temporary, content)
+        _name_exclusively(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        drop(temporary)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _name_exclusively(temporary: Path, path: Path) -> None:
+    if os.name == "nt":
+        # There a rename refuses a name that is taken.
+        patiently(lambda: temporary.rename(path))
+        return
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # FAT, and some network drives, know no second name of a file.
+        _rename_alone(temporary, path)
+    flush_folder(path.parent)
+
+
+def _rename_alone(temporary: Path, path: Path) -> None:
+    mark = hashlib.sha256(str(path.parent).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    with filelock.FileLock(Path(tempfile.gettempdir()) / f"masked-lora-{mark}.lock", timeout=60):
+        if os.path.lexists(path):
+            raise FileExistsError(path)
+        temporary.rename(path)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name in the folder of `path` that nothing else has: hidden, short whatever the name, and known as ours."""
+    return path.with_name(f".mlt-{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+
+
+def drop(path: Path) -> None:
+    """Remove a file of ours if that can be done; an error on the way here counts more than one in tidying up."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def clear_leftovers(folder: Path, *, suffixes: tuple[str, ...] = (".safetensors",)) -> list[str]:
+    """Names of the temporary files that were removed: those of writers that were killed, and only ours.
+
+    Args:
+        folder: where whole files are written; may be missing.
+        suffixes: of the files that an earlier version wrote there, whose temporary names held theirs.
+    """
+    removed = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".tmp") and _is_left(entry, suffixes):
+                drop(Path(entry.path))
+                removed.append(entry.name)
+    return removed
+
+
+def _is_left(entry: os.DirEntry[str], suffixes: tuple[str, ...]) -> bool:
+    ours, earlier = _OURS.fullmatch(entry.name), _EARLIER.fullmatch(entry.name)
+    if not ours and not (earlier and earlier[1].endswith(suffixes)):
+        return False
+    try:
+        if not entry.is_file(follow_symlinks=False):
+            return False
+        changed = entry.stat(follow_symlinks=False).st_mtime
+    except OSError:
+        return False
+    age = time.time() - changed
+    if ours and ours[1] == _HOST:
+        return age > _LONG_AGO or not _lives(int(ours[2]), since=changed)
+    # Another machine's process may share the folder, and its number says nothing here.
+    return age > (_LONG_AGO if ours else _AN_HOUR)
+
+
+def _lives(pid: int, *, since: float) -> bool:
+    """Whether the process `pid` of then still runs; one that was started later has only inherited its number."""
+    try:
+        return psutil.Process(pid).create_time() <= since + 1.0
+    except psutil.AccessDenied:
+        return True
+    except psutil.Error:
+        return False
 
 
 def flush_to_disk(path: Path) -> None:
@@ -144,11 +254,25 @@ def cannot_write(path: Path, error: BaseException) -> RunError:
     """The error to raise when `path` cannot be written: what failed, room left, what to do."""
     free = ""
     with contextlib.suppress(OSError):
-        free = f" {shutil.disk_usage(path.parent).free / 2**20:.0f} MiB are free there."
+        free = f" {free_bytes(path) / 2**20:.0f} MiB are free there."
     return RunError(
         f"{path}: could not be written ({error}).{free} What was written before is "
         "untouched. Make room or choose another folder, then queue the same workflow again."
     )
+
+
+def free_bytes(path: Path) -> int:
+    """Room on the disk that holds `path`, which need not exist yet.
+
+    Raises:
+        OSError: the disk does not tell.
+    """
+    return shutil.disk_usage(existing_parent(path)).free
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above `path`, or file in its way, that exists."""
+    return next((one for one in path.parents if os.path.lexists(one)), path.parent)
 
 
 def hash_file(path: Path) -> str:

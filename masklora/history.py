@@ -6,18 +6,21 @@ read too. Other files and links that lead out of the folder are passed over.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import json
 import math
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .run import FINGERPRINT_LETTERS, safe_name
+from .documents import metric_rows
+from .run import ANEW, FINGERPRINT_LETTERS, checkpoint_steps, read_result, safe_name
 from .run_graph import has_graph
 from .run_record import has_record
 from .samples import SampleFolder
+from .told import Told, read_told
 
 CURVES = ("loss", "inside", "outside", "prior", "drift", "preservation", "learning_rate", "validation")
 MOST_POINTS = 2000
@@ -30,8 +33,9 @@ class PastRun:
 
     Attributes:
         id: opaque; see `run_id`.
-        name: the name in the folder's name.
-        state: `finished` (all steps), `stopped` (ended before) or `open` (interrupted, or being trained).
+        name: under which it was asked for last.
+        state: `finished` (all steps), `stopped` (ended before), `failed` (ended with an error) or `open` (cancelled, or
+            being trained).
         step: last step with numbers; 0 for none.
         total: steps that were planned; None while no step has told it.
         started: when the folder was made, in seconds since 1970.
@@ -40,6 +44,10 @@ class PastRun:
         pictures_mark: changes with every sample picture; empty where there is none.
         graph: whether the graph that queued it is kept.
         exportable: whether LoRA files can be written from its checkpoints.
+        written: the LoRA file of this run, as people are told of it; empty where none was written.
+        taken: the wanted name of that file where it was another's, else None.
+        failed: why the run ended with an error; empty where it did not.
+        notes: what was told at the start of the training, `text` and `level` each.
     """
 
     id: str
@@ -53,6 +61,10 @@ class PastRun:
     pictures_mark: str
     graph: bool
     exportable: bool
+    written: str
+    taken: str | None
+    failed: str
+    notes: list[dict[str, str]]
 
 
 def run_id(folder: Path) -> str:
@@ -61,17 +73,25 @@ def run_id(folder: Path) -> str:
 
 
 def run_name(folder: Path) -> str:
-    """The run's name: the folder's, without the fingerprint."""
-    return folder.name[: -FINGERPRINT_LETTERS - 1]
+    """The run's name: the folder's, without the fingerprint and what tells several apart."""
+    return folder.name[: -FINGERPRINT_LETTERS - 1].partition(ANEW)[0]
 
 
 def run_folders(root: Path) -> list[Path]:
     """The folders of runs in `root`, without links that lead elsewhere; empty when there is no `root`."""
-    if not root.is_dir():
+    try:
+        with os.scandir(root) as entries:
+            found = [Path(entry.path) for entry in entries if entry.is_dir() and not _leads_away(entry)]
+    except OSError:
         return []
-    real = root.resolve()
-    found = [p for p in root.iterdir() if p.is_dir() and p.resolve().parent == real]
     return sorted(p for p in found if (p / "settings.json").is_file())
+
+
+def _leads_away(entry: os.DirEntry[str]) -> bool:
+    # Windows has junctions besides links; before Python 3.12 only the real path tells them.
+    if os.name == "nt":
+        return Path(entry.path).resolve().parent != Path(entry.path).parent.resolve()
+    return entry.is_symlink()
 
 
 def find_run(root: Path, identifier: str) -> Path | None:
@@ -99,29 +119,54 @@ def read_run(folder: Path) -> PastRun:
     started = (folder / "settings.json").stat().st_mtime
     rows = _tail(folder / "metrics.jsonl", since=math.inf)
     steps = [r for r in rows if "loss" in r]
-    ended = _document(folder / "result.json")
-    found = (p.name.removeprefix("step-") for p in (folder / "checkpoints").glob("step-*"))
+    ended = read_result(folder)
+    told = read_told(folder)
     return PastRun(
         id=run_id(folder),
-        name=run_name(folder),
-        state="open" if ended is None else "finished" if ended.get("completed") else "stopped",
+        state="failed" if told.failed else _state(ended),
         step=steps[-1]["step"] if steps else 0,
         total=steps[-1].get("total") if steps else None,
         started=started,
         summary=(ended or {}).get("summary") or {},
-        checkpoints=sorted(int(text) for text in found if text.isdecimal()),
+        checkpoints=checkpoint_steps(folder),
         pictures_mark=SampleFolder(folder).mark(),
         graph=has_graph(folder),
         exportable=has_record(folder),
+        **told_facts(folder, told),
     )
+
+
+def _state(ended: dict[str, Any] | None) -> str:
+    return "open" if ended is None else "finished" if ended["completed"] else "stopped"
+
+
+def told_facts(folder: Path, told: Told) -> dict[str, Any]:
+    """What a page shows of what was told of a run: its `name`, `written`, `taken`, `failed` and `notes`."""
+    return {
+        "name": safe_name(told.names[-1]) if told.names else run_name(folder),
+        "written": told.written,
+        "taken": told.taken,
+        "failed": told.failed,
+        "notes": [dataclasses.asdict(one) for one in told.notes],
+    }
 
 
 def stopped_runs(root: Path, name: str) -> list[str]:
     """The runs called `name` that ended before their last step, each with that step."""
+    ended = ((folder, read_result(folder)) for folder in runs_called(root, name))
+    return [f"{folder.name}/{end['steps']}" for folder, end in ended if end and not end["completed"]]
+
+
+def runs_called(root: Path, name: str) -> list[Path]:
+    """The folders of the runs that were asked for under `name`."""
     # To Windows and macOS names of another capitalisation are one.
     wanted = safe_name(name).casefold()
-    ended = ((f, _document(f / "result.json")) for f in run_folders(root) if run_name(f).casefold() == wanted)
-    return [f"{folder.name}/{end.get('steps')}" for folder, end in ended if end and not end.get("completed")]
+
+    def names(folder: Path) -> Iterator[str]:
+        yield run_name(folder)
+        yield from map(safe_name, read_told(folder).names)
+
+    return [folder for folder in run_folders(root) if any(one.casefold() == wanted for one in names(folder))]
 
 
 def read_curve(folder: Path, *, since: int = 0, most: int = MOST_POINTS) -> list[dict[str, Any]]:
@@ -173,27 +218,9 @@ def _tail(path: Path, *, since: float) -> list[dict[str, Any]]:
                 file.seek(start)
                 # What lies before the first line break is a part of a line, except at the start of the file.
                 lines = file.read(end - start).split(b"\n")[0 if start == 0 else 1 :]
-                rows = list(_rows(lines))
+                rows = list(metric_rows(lines))
                 if start == 0 or (rows and rows[0]["step"] <= since):
                     return rows
                 size *= 8
     except OSError:
         return []
-
-
-def _rows(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            yield row
-
-
-def _document(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .config import LossSettings, OptimizerSettings, TrainSettings, check_loss, check_range
 from .errors import ConfigError
 from .feed import CacheLike
+from .findings import Finding
 from .flow import Schedule, timestep_weights
 from .metrics import StepReport
 from .objective_view import Seen, false_colours
@@ -127,7 +128,7 @@ class Hooks:
     def on_checkpoint(self, step: int, folder: Path) -> None:
         """A checkpoint was written."""
 
-    def on_message(self, text: str) -> None:
+    def on_message(self, told: str | Finding) -> None:
         """Something that a person should know."""
 
 

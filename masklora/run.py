@@ -6,17 +6,19 @@
         checkpoints/step-000250/{adapter.safetensors, state.safetensors, state.json}
         result.json        only when the run has ended by itself or was stopped
 
+A finished run that makes room keeps rest.safetensors instead of state.safetensors: all but the optimizer's state.
 A checkpoint is written into a temporary folder, flushed to the disk, and renamed: it exists whole or not
 at all. Its state.json holds the hashes of the other files, so a damaged one is noticed and passed over.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +29,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .documents import metric_rows, parse_object, read_document
 from .errors import RunError
 from .files import (
     cannot_write,
+    clear_leftovers,
     flush_folder,
     flush_to_disk,
     hash_file,
@@ -41,7 +45,15 @@ from .files import (
 )
 
 FINGERPRINT_LETTERS = 10
-_STEP = re.compile(r"step-(\d{6,})$")
+# Of the earlier version's temporary files in a run's folder.
+_SUFFIXES = (".json", ".jsonl", ".png")
+_STEP = re.compile(r"step-([0-9]{6,12})")
+_MOST_NAME_BYTES = 160
+# Stands in no name that `safe_name` gives.
+ANEW = "~"
+STATE, REST = "state.safetensors", "rest.safetensors"
+# What reading a checkpoint may run into.
+_DAMAGE = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError, RunError)
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
@@ -59,7 +71,8 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
 
 def safe_name(name: str) -> str:
     """`name` as a run's folder carries it: other characters than letters, digits, `_`, `.` and `-` become `_`."""
-    return re.sub(r"[^\w.-]+", "_", name).strip("._")[:80] or "run"
+    short = re.sub(r"[^\w.-]+", "_", name).strip("._")[:80]
+    return short.encode("utf-8")[:_MOST_NAME_BYTES].decode("utf-8", "ignore") or "run"
 
 
 @dataclass(frozen=True)
@@ -79,33 +92,38 @@ class Run:
     folder: Path
     fingerprint: str
     messages: list[str] = field(default_factory=list)
+    identity: dict[str, Any] = field(default_factory=dict)
     _lock: filelock.BaseFileLock | None = None
     _metrics: TextIO | None = None
 
     @classmethod
-    def open(cls, root: Path, name: str, fingerprint: str, *, settings: Mapping[str, Any]) -> Run:
-        """The run folder of these settings, made if it is new, locked for this process.
+    def open(
+        cls, root: Path, name: str, fingerprint: str, *, settings: Mapping[str, Any], anew: bool = False
+    ) -> Run:
+        """The run folder of these settings under whatever name it was made, or a new one, locked for this process.
 
         Args:
             root: folder that holds the runs.
-            name: the run's name; characters that a file name cannot hold become `_`.
+            name: of a new run; characters that a file name cannot hold become `_`.
             fingerprint: from `fingerprint`; other settings give another folder.
             settings: JSON-able; kept in settings.json for people to read.
+            anew: make another folder for the same settings; the one that is there stays as it is.
 
         Raises:
             RunError: another process trains in this folder, or it cannot be written.
         """
-        folder = Path(root) / f"{safe_name(name)}-{fingerprint[:FINGERPRINT_LETTERS]}"
+        folder = None if anew else find_folder(root, name, fingerprint)
+        folder = folder or _new_folder(root, name, fingerprint, anew=anew)
         try:
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             folder = _as_on_disk(folder)
         except OSError as error:
             raise cannot_write(folder, error) from error
-        run = cls(folder=folder, fingerprint=fingerprint)
+        run = cls(folder=folder, fingerprint=fingerprint, identity=dict(settings))
         run._take_lock()
         try:
             run._clear_leftovers()
-            if not (folder / "settings.json").exists():
+            if read_document(folder / "settings.json") is None:
                 text = json.dumps({"fingerprint": fingerprint, **settings}, indent=1, sort_keys=True)
                 write_text_atomically(folder / "settings.json", text)
         except BaseException:
@@ -123,12 +141,16 @@ class Run:
 
     def close(self) -> None:
         """Let other processes have the folder. Closing twice is fine."""
-        if self._metrics is not None:
-            self._metrics.close()
+        try:
+            # What could not be written was told when it was tried; closing tries it once more.
+            with contextlib.suppress(OSError):
+                if self._metrics is not None:
+                    self._metrics.close()
+        finally:
             self._metrics = None
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+            lock, self._lock = self._lock, None
+            if lock is not None:
+                lock.release()
 
     def _take_lock(self) -> None:
         # The operating system drops this lock when its process dies, so a crash leaves nothing stale.
@@ -147,6 +169,8 @@ class Run:
     def _clear_leftovers(self) -> None:
         for leftover in (self.folder / "checkpoints").glob(".tmp-*"):
             shutil.rmtree(leftover, ignore_errors=True)
+        for folder in (self.folder, self.folder / "checkpoints", self.folder / "samples"):
+            clear_leftovers(folder, suffixes=_SUFFIXES)
 
     # -------------------------------------------------------------- checkpoints
 
@@ -175,20 +199,17 @@ class Run:
             RunError: the disk is full or the folder not writable; earlier checkpoints stay.
         """
         target = self.folder / "checkpoints" / f"step-{step:06d}"
-        temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
+        temporary = target.with_name(f".tmp-{target.name}-{uuid.uuid4().hex[:8]}")
         tensors, packed = pack(dict(state))
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
             hashes = {}
             for name, content in (("adapter", adapter), ("state", tensors)):
                 path = temporary / f"{name}.safetensors"
-                save_file(on_disk(content), path, metadata={"step": str(step)})
-                flush_to_disk(path)
+                _save_tensors(path, content, step=step)
                 hashes[path.name] = hash_file(path)
             document = {"step": step, "fingerprint": self.fingerprint, "sha256": hashes, "state": packed}
-            document["seal"] = fingerprint(document)
-            write_text_atomically(temporary / "state.json", json.dumps(document))
+            _seal(temporary, document)
             self._replace_folder(temporary, target)
         except (OSError, SafetensorError, RunError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -200,7 +221,7 @@ class Run:
 
     def _replace_folder(self, temporary: Path, target: Path) -> None:
         if target.exists():
-            old = target.with_name(f".tmp-old-{target.name}-{os.getpid()}")
+            old = target.with_name(f".tmp-old-{target.name}-{uuid.uuid4().hex[:8]}")
             patiently(lambda: target.rename(old))
             patiently(lambda: temporary.rename(target))
             shutil.rmtree(old, ignore_errors=True)
@@ -220,13 +241,12 @@ class Run:
 
     def checkpoints(self) -> list[int]:
         """Steps of the checkpoints in the folder, oldest first."""
-        found = (_STEP.search(p.name) for p in (self.folder / "checkpoints").glob("step-*"))
-        return sorted(int(match.group(1)) for match in found if match)
+        return checkpoint_steps(self.folder)
 
     def best_step(self) -> int | None:
         """Step of the checkpoint with the lowest validation loss, None if there was no validation."""
-        document = _read_json(self.folder / "checkpoints" / "best.json")
-        return document.get("step") if document else None
+        document = read_document(self.folder / "checkpoints" / "best.json", {"step": int})
+        return document["step"] if document else None
 
     def load_checkpoint(self, step: int | None = None) -> Checkpoint | None:
         """The checkpoint of `step`, or the newest whole one.
@@ -241,7 +261,15 @@ class Run:
         for candidate in [step] if step is not None else reversed(self.checkpoints()):
             try:
                 return self._read_checkpoint(candidate)
-            except (OSError, SafetensorError, ValueError, KeyError, TypeError, RunError) as error:
+            except _DAMAGE as error:
+                # While a run trains, old checkpoints make room for new ones.
+                if not self._checkpoint_folder(candidate).is_dir():
+                    if step is None:
+                        continue
+                    raise RunError(
+                        f"The checkpoint of step {step} is not there any more: it made room for newer ones. "
+                        "Choose another one."
+                    ) from error
                 text = f"{self._checkpoint_folder(candidate)}: this checkpoint is damaged ({error})."
                 if step is not None:
                     raise RunError(text + " Choose another one.") from error
@@ -250,19 +278,39 @@ class Run:
 
     def _read_checkpoint(self, step: int) -> Checkpoint:
         folder = self._checkpoint_folder(step)
-        document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        if document.pop("seal") != fingerprint(document):
-            raise RunError("state.json is not what was written")
+        document = _sealed(folder)
         for name, expected in document["sha256"].items():
             if hash_file(folder / name) != expected:
                 raise RunError(f"{name} is not what was written")
-        tensors = load_file(folder / "state.safetensors")
+        tensors = load_file(folder / document.get("tensors", STATE))
         return Checkpoint(
             step=int(document["step"]),
             adapter=load_file(folder / "adapter.safetensors"),
             state=unpack(document["state"], tensors),
             folder=folder,
         )
+
+    def shed_optimizer(self, step: int) -> int:
+        """Bytes that were freed by leaving the checkpoint of `step` without the optimizer's state; 0 where it had none.
+
+        The weights stay, with what else going on needs. It is whole at every moment.
+
+        Raises:
+            RunError: the checkpoint is damaged, or the folder cannot be written.
+        """
+        folder = self._checkpoint_folder(step)
+        try:
+            before = _sealed(folder)
+            if before.get("tensors") == REST:
+                return _drop_file(folder / STATE)
+            checkpoint = self._read_checkpoint(step)
+            tensors, packed = pack({**checkpoint.state, "optimizer": None, "live": None})
+            _save_tensors(folder / REST, tensors, step=step)
+            hashes = {name: hash_file(folder / name) for name in ("adapter.safetensors", REST)}
+            _seal(folder, {**before, "sha256": hashes, "state": packed, "tensors": REST})
+            return _drop_file(folder / STATE) - (folder / REST).stat().st_size
+        except _DAMAGE as error:
+            raise error if isinstance(error, RunError) else cannot_write(folder, error) from error
 
     # -------------------------------------------------------------- metrics and result
 
@@ -271,9 +319,12 @@ class Run:
         path = self.folder / "metrics.jsonl"
         if self._metrics is not None:
             self._metrics.close()
-        kept = [line for line in self.read_metrics() if line.get("step", 0) <= step]
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
         write_text_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._metrics = path.open("a", encoding="utf-8", newline="\n")
+        try:
+            self._metrics = path.open("a", encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
     def append_metrics(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Add one line per record to metrics.jsonl.
@@ -290,45 +341,123 @@ class Run:
             raise cannot_write(self.folder / "metrics.jsonl", error) from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All whole lines of metrics.jsonl; a line that a crash cut short is left out."""
-        path = self.folder / "metrics.jsonl"
-        if not path.exists():
+        """All whole lines of metrics.jsonl; a line that a crash cut short, or that is none of ours, is left out."""
+        try:
+            return list(metric_rows((self.folder / "metrics.jsonl").read_bytes().split(b"\n")))
+        except OSError:
             return []
-        out = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                out.append(json.loads(line))
-            except ValueError:
-                continue
-        return out
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Mark the run as ended; `result` needs at least `steps` and `completed`."""
         write_text_atomically(self.folder / "result.json", json.dumps(dict(result), indent=1))
 
     def clear_result(self) -> None:
-        """Forget an earlier end, because the run goes on."""
-        patiently(lambda: (self.folder / "result.json").unlink(missing_ok=True))
+        """Forget an earlier end, because the run goes on.
+
+        Raises:
+            RunError: the file cannot be removed.
+        """
+        path = self.folder / "result.json"
+        try:
+            patiently(lambda: path.unlink(missing_ok=True))
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
     def finished_at(self, step: int) -> dict[str, Any] | None:
         """The result if the run was trained to its end, which was `step`; else None."""
         ended = self.read_result()
-        return ended if ended and ended.get("completed") and ended.get("steps") == step else None
+        return ended if ended and ended["completed"] and ended["steps"] == step else None
 
     def read_result(self) -> dict[str, Any] | None:
         """What `write_result` was given, None if the run has not ended."""
-        return _read_json(self.folder / "result.json")
+        return read_result(self.folder)
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """How the run in `folder` ended, None if it has not, or its file is damaged."""
+    return read_document(folder / "result.json", {"steps": int, "completed": bool}, optional={"summary": dict})
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints of the run in `folder`, oldest first."""
+    try:
+        found = (_STEP.fullmatch(one.name) for one in (folder / "checkpoints").iterdir())
+        return sorted(int(match[1]) for match in found if match)
+    except OSError:
+        return []
+
+
+def has_optimizer(folder: Path, step: int) -> bool:
+    """Whether training can go on without a seam from the checkpoint of `step` of the run in `folder`."""
+    return (folder / "checkpoints" / f"step-{step:06d}" / STATE).is_file()
+
+
+def find_folder(root: Path, name: str, fingerprint: str) -> Path | None:
+    """The folder of the run with these settings, whatever it was called; None where there is none.
+
+    Where an earlier version, or starting anew, left several, it is that of this name, the latest, the furthest.
+    """
+    tail = f"-{fingerprint[:FINGERPRINT_LETTERS]}"
+    try:
+        alike = [one for one in Path(root).iterdir() if one.name.casefold().endswith(tail) and one.is_dir()]
+    except OSError:
+        return None
+    kept = ((one, read_document(one / "settings.json", {"fingerprint": str})) for one in alike)
+    same = [one for one, document in kept if document is None or document["fingerprint"] == fingerprint]
+
+    def worth(folder: Path) -> tuple[bool, int, int]:
+        stem, _, number = folder.name[: -len(tail)].partition(ANEW)
+        named = stem.casefold() == safe_name(name).casefold()
+        return named, int(number) if number.isdecimal() else 1, max(checkpoint_steps(folder), default=0)
+
+    return max(same, key=worth, default=None)
+
+
+def _new_folder(root: Path, name: str, fingerprint: str, *, anew: bool) -> Path:
+    tail, stem = f"-{fingerprint[:FINGERPRINT_LETTERS]}", safe_name(name)
+    latest = find_folder(root, name, fingerprint) if anew else None
+    if latest is None:
+        return Path(root) / f"{stem}{tail}"
+    number = latest.name[: -len(tail)].partition(ANEW)[2]
+    number = int(number) + 1 if number.isdecimal() else 2
+    while (folder := Path(root) / f"{stem}{ANEW}{number}{tail}").exists():
+        number += 1
+    return folder
+
+
+def _save_tensors(path: Path, content: Mapping[str, Tensor], *, step: int) -> None:
+    # safetensors makes files that only their owner may read; this one tells what the umask would give.
+    path.touch()
+    mode = path.stat().st_mode & 0o777
+    save_file(on_disk(content), path, metadata={"step": str(step)})
+    path.chmod(mode)
+    flush_to_disk(path)
+
+
+def _seal(folder: Path, document: dict[str, Any]) -> None:
+    sealed = {**document, "seal": fingerprint(document)}
+    write_text_atomically(folder / "state.json", json.dumps(sealed))
+
+
+def _sealed(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's state.json says, if it is what was written."""
+    document = parse_object((folder / "state.json").read_bytes())
+    if document is None or document.pop("seal", None) != fingerprint(document):
+        raise RunError("state.json is not what was written")
+    return document
+
+
+def _drop_file(path: Path) -> int:
+    """The size of a file that is not there any more."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return 0
+    patiently(lambda: path.unlink(missing_ok=True))
+    return size
 
 
 def _as_on_disk(folder: Path) -> Path:
     """The folder under its own spelling: to Windows and macOS "Anna" and "anna" are one."""
     alike = (p for p in folder.parent.iterdir() if p.name.casefold() == folder.name.casefold())
     return next((p for p in alike if p.samefile(folder)), folder)
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None

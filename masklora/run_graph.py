@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .documents import read_document
 from .files import write_text_atomically
 
 NAME = "graph.json"
@@ -42,8 +43,4 @@ def has_graph(folder: Path) -> bool:
 
 def read_graph(folder: Path) -> dict[str, Any] | None:
     """The graph, None where there is none."""
-    try:
-        found = json.loads((folder / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+    return read_document(folder / NAME, optional={"prompt": dict, "workflow": dict})

@@ -22,12 +22,17 @@ from .config import (
     OptimizerSettings,
     TrainSettings,
 )
+from .documents import fits, read_document
 from .errors import RunError
 from .export import LoraRecord, ModelLabels, cast_tensors, lora_metadata, write_lora
 from .files import write_text_atomically
 from .run import Run
 
 NAME = "record.json"
+_NO_RECORD = (
+    "This run's layer names are missing or damaged, or were not kept by the version that trained it. Queue its graph "
+    "again, which loads the run, then export."
+)
 _PARTS = {
     "model": ModelLabels,
     "adapter": AdapterSettings,
@@ -71,11 +76,11 @@ def export_checkpoint(folder: Path, step: int | None, path: Path, settings: Expo
         RunError: there is no such checkpoint, it is damaged, or it cannot be exported without its model.
     """
     document = _read(folder)
+    record = _record(document["record"])
     run = Run(folder=folder, fingerprint="")
     checkpoint = run.load_checkpoint(step)
     if checkpoint is None:
         raise RunError("This run has no checkpoint yet. Press Save now while it trains, then export.")
-    record = _record(document["record"])
     record = dataclasses.replace(
         record,
         name=path.name.removesuffix(".safetensors"),
@@ -90,19 +95,19 @@ def export_checkpoint(folder: Path, step: int | None, path: Path, settings: Expo
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(
-            "This run was made by an earlier version, which kept no layer names. Queue its graph again, which loads "
-            "the run, then export."
-        ) from error
+    document = read_document(folder / NAME, {"record": dict, "scalings": dict, "kohya": dict})
+    if document is None or not all(fits(value, float) for value in document["scalings"].values()):
+        raise RunError(_NO_RECORD)
+    return document
 
 
 def _record(values: dict[str, Any]) -> LoraRecord:
-    parts = {name: kind(**_tuples(kind, values[name])) for name, kind in _PARTS.items()}
-    masks = [MaskTransform(**one) for one in values["masks"]]
-    return LoraRecord(**{**values, **parts, "masks": masks, "resolution": tuple(values["resolution"])})
+    try:
+        parts = {name: kind(**_tuples(kind, values[name])) for name, kind in _PARTS.items()}
+        masks = [MaskTransform(**one) for one in values["masks"]]
+        return LoraRecord(**{**values, **parts, "masks": masks, "resolution": tuple(values["resolution"])})
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise RunError(_NO_RECORD) from error
 
 
 def _tuples(kind: type, values: dict[str, Any]) -> dict[str, Any]:
@@ -119,6 +124,8 @@ def _factors(adapter: Mapping[str, Tensor], scalings: Mapping[str, float]) -> di
         )
     out = {}
     for name, scaling in scalings.items():
+        if f"{name}.lora_A" not in adapter or f"{name}.lora_B" not in adapter:
+            raise RunError(_NO_RECORD)
         down = adapter[f"{name}.lora_A"]
         out[name] = Factors(down, adapter[f"{name}.lora_B"], scaling * down.shape[0])
     return out

@@ -9,17 +9,20 @@ Pictures of one prompt share seed and size, so they differ only by the weights. 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .config import check_range
+from .documents import read_document
 from .errors import ConfigError
 from .files import patiently, write_bytes_atomically, write_text_atomically
 
@@ -176,13 +179,24 @@ class SampleFolder:
         for later in [s for s in self.pictures() if s > step]:
             self._drop(later)
 
+    def shows(self, settings: SampleSettings) -> bool:
+        """Whether there are pictures, and drawn as `settings` ask for."""
+        return bool(self.pictures()) and _look(self.settings()) == _look(_document(settings))
+
+    def copy_to(self, run_folder: Path, *, until: int) -> None:
+        """Give another run the pictures up to a step; what cannot be copied would only be drawn again."""
+        other = SampleFolder(run_folder)
+        with contextlib.suppress(OSError):
+            other.path.mkdir(exist_ok=True)
+            for step, numbers in self.pictures().items():
+                for number in numbers if step <= until else ():
+                    shutil.copyfile(self.file(step, number), other.file(step, number))
+            shutil.copyfile(self.path / "samples.json", other.path / "samples.json")
+
     def settings(self) -> dict[str, Any]:
         """What samples.json says; empty where there is none."""
-        try:
-            found = json.loads((self.path / "samples.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        kinds = {"prompts": list, "width": int, "height": int, "seed": int}
+        return read_document(self.path / "samples.json", optional=kinds) or {}
 
     def pictures(self) -> dict[int, list[int]]:
         """Step to the numbers of the prompts that have a picture, both in rising order."""

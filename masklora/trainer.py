@@ -21,6 +21,7 @@ from .data.batches import BatchPlan, Draw, split_entries
 from .errors import NonFiniteLossError, RunError
 from .feed import Feed
 from .files import random_state
+from .findings import warning
 from .job import Hooks, TrainJob, TrainResult, check_job
 from .metrics import MetricBuffer, StepFacts, StepReport, step_row, summarise
 from .objective import Objective
@@ -32,6 +33,10 @@ VALIDATION_DRAWS = 16
 # About as many halvings as a gradient scaler can need.
 SKIPPED_LIMIT = 20
 NOTHING_HELD_OUT = "There is no held-out loss: it takes two pictures and a validation_share above 0."
+FRESH_STATE = (
+    "The optimizer starts with fresh state: the one of this run made room when newer runs finished "
+    "(keep_finished_runs). The first steps are a little rougher than they would have been."
+)
 # Keeps the held-out noise apart from the training noise, whatever the seed.
 VALIDATION_SALT = 0x5EED
 PAUSE_SECONDS = 0.1
@@ -60,21 +65,37 @@ def train(job: TrainJob, *, run: Run, hooks: Hooks | None = None) -> TrainResult
         return _Session(job, run, hooks or Hooks()).result()
 
 
+def planned_steps(job: TrainJob) -> int:
+    """How many optimizer steps `job` takes.
+
+    Raises:
+        ConfigError: there is nothing to train on.
+    """
+    settings = job.train
+    if settings.epochs > 0:
+        return _batch_plan(job)[0].steps_for(settings.epochs, accumulation=settings.gradient_accumulation)
+    return settings.steps or job.default_steps
+
+
+def _batch_plan(job: TrainJob) -> tuple[BatchPlan, list[int]]:
+    """The run's batches, and the entries that are held out."""
+    settings, entries = job.train, job.cache.entries
+    share = settings.validation_share if settings.validate_every > 0 else 0.0
+    training, held_out = split_entries(entries, share=share, seed=settings.seed)
+    infill = job.loss.infill_probability
+    plan = BatchPlan(entries, settings.batch_size, settings.seed, use=training, infill_probability=infill)
+    return plan, held_out
+
+
 class _Session:
     def __init__(self, job: TrainJob, run: Run, hooks: Hooks) -> None:
         self.job, self.run, self.hooks = job, run, hooks
         check_job(job)
         hooks.on_job(job)
         settings = job.train
-        entries = job.cache.entries
-        share = settings.validation_share if settings.validate_every > 0 else 0.0
-        self.training, self.held_out = split_entries(entries, share=share, seed=settings.seed)
-        infill = job.loss.infill_probability
-        self.plan = BatchPlan(entries, settings.batch_size, settings.seed, use=self.training, infill_probability=infill)
+        self.plan, self.held_out = _batch_plan(job)
         self.accumulation = settings.gradient_accumulation
-        self.total = settings.steps or job.default_steps
-        if settings.epochs > 0:
-            self.total = self.plan.steps_for(settings.epochs, accumulation=self.accumulation)
+        self.total = planned_steps(job)
         self.feed = Feed(
             job.cache,
             job.loss,
@@ -111,7 +132,8 @@ class _Session:
             self.hooks.on_message(text)
         if checkpoint and (ended := self.run.finished_at(checkpoint.step)):
             self.hooks.on_run(self.run.folder, step=checkpoint.step, total=checkpoint.step)
-            return self._outcome(checkpoint.adapter, ended["summary"], checkpoint.step, loaded=True)
+            self._tell_lost_numbers(self.run.read_metrics(), checkpoint.step)
+            return self._outcome(checkpoint.adapter, ended.get("summary") or {}, checkpoint.step, loaded=True)
         if checkpoint:
             self._restore(checkpoint)
         if self.job.train.validate_every > 0 and not self.held_out:
@@ -130,7 +152,9 @@ class _Session:
             raise
         finally:
             self.optimizer.zero_grad(set_to_none=True)
-        summary = summarise(self.run.read_metrics())
+        records = self.run.read_metrics()
+        self._tell_lost_numbers(records, self.step)
+        summary = summarise(records)
         summary |= {"validation": self.validation, "validation_best": self.best}
         summary["best_step"] = self.run.best_step()
         if self.objective.planner.kept:
@@ -138,6 +162,16 @@ class _Session:
         self.run.write_result({"steps": self.step, "completed": completed, "summary": summary})
         adapter = self._result_weights()
         return self._outcome({n: t.cpu() for n, t in adapter.items()}, summary, self.step, completed=completed)
+
+    def _tell_lost_numbers(self, records: list[dict[str, Any]], steps: int) -> None:
+        lost = steps - len({r["step"] for r in records if "loss" in r})
+        if lost > 0:
+            self.hooks.on_message(
+                warning(
+                    f"{self.run.folder / 'metrics.jsonl'} lacks the numbers of {lost} of {steps} steps: it was "
+                    "removed or damaged. The curves have a gap there; the LoRA is whole."
+                )
+            )
 
     def _outcome(
         self,
@@ -190,6 +224,8 @@ class _Session:
         losses, parts, names = [], [], []
         settings, loss = self.job.train, self.job.loss
         for micro in range(self.accumulation):
+            if micro:
+                self.hooks.check_cancel()
             number = self.step * self.accumulation + micro
             seed_global_random(self.job.device, mix(settings.seed, number))
             plain = preservation_runs(loss, seed=settings.seed, number=number)
@@ -367,7 +403,10 @@ class _Session:
         with torch.no_grad():
             live = checkpoint.adapter if state["live"] is None else state["live"]
             optim.copy_named({n: p.data for n, p in self.job.params.items()}, live)
-        optim.restore_optimizer(self.optimizer, state["optimizer"])
+        if state["optimizer"] is None and checkpoint.step < self.total:
+            self.hooks.on_message(warning(FRESH_STATE))
+        elif state["optimizer"] is not None:
+            optim.restore_optimizer(self.optimizer, state["optimizer"])
         if self.ema:
             self.ema.load(checkpoint.adapter)
         if self.scaler and state["scaler"]:

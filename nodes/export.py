@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..masklora.config import DTYPES, EXPORT_FORMATS, ExportSettings
-from ..masklora.host.exporting import export_lora
+from ..masklora.findings import warning
+from ..masklora.host.exporting import EXPORT, export_lora, given_state
 from ..masklora.host.outputs import lora_path
+from ..masklora.host.telling import tell
 from .types import TRAIN_CATEGORY, advanced
 
 _D = ExportSettings()
@@ -59,7 +61,14 @@ class ExportLoRA(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, name="", **_values):
+        """Changes when the file that was written is gone or another's."""
+        return given_state(EXPORT, name if isinstance(name, str) else "")
+
+    @classmethod
     def execute(cls, lora, name, **values) -> io.NodeOutput:
         """Write the file."""
-        path = export_lora(lora, lora_path(name), ExportSettings(**values))
-        return io.NodeOutput(str(path), ui=ui.PreviewText(f"Wrote {path}"))
+        wanted = lora_path(name)
+        path = export_lora(lora, wanted, ExportSettings(**values))
+        taken = [] if path == wanted else [warning(f"name: {wanted.name} is another file and stays.")]
+        return io.NodeOutput(str(path), ui=tell([*taken, f"Wrote {path}"]))

@@ -12,9 +12,11 @@ from ..masklora.data.inspection import mask_stats
 from ..masklora.data.loading import from_images
 from ..masklora.data.tiles import dataset_sheet
 from ..masklora.errors import ConfigError
+from ..masklora.findings import note, warning, warnings_of
 from ..masklora.generators.finding import COMBINES, NOTHING_FOUND, Maker
 from ..masklora.generators.run import GenerateSettings, Watch, generate
 from ..masklora.host.progress import NodeProgress
+from ..masklora.host.telling import tell
 from .dataset import picture_arrays
 from .types import MASK_CATEGORY, MLT_DATASET, advanced, choice
 
@@ -128,14 +130,15 @@ class Request:
             dataset, lines = generate(self.dataset, make, self.settings, label=label, watch=watch)
         finally:
             close()
-        text = "\n".join([dataset.report.notes[-1], *lines[:LINES]])
+        said = [_counted(dataset.report.notes[-1], lines), *lines[:LINES]]
         if len(lines) > LINES:
-            text += f"\n… and {len(lines) - LINES} more pictures."
-        progress.status(text.splitlines()[0])
+            said.append(note(f"… and {len(lines) - LINES} more pictures."))
+        text = "\n".join(one.text for one in said)
+        progress.status(said[0].text)
         rgb = _sheet(dataset, progress)
         progress.show(rgb, last=True)
         sheet = torch.from_numpy(rgb).float().div_(255)[None]
-        shown = ui.PreviewImage(sheet, cls=cls).as_dict() | ui.PreviewText(text).as_dict()
+        shown = ui.PreviewImage(sheet, cls=cls).as_dict() | tell(_shown(said), text=text)
         return io.NodeOutput(dataset, self._masks(dataset), sheet, text, ui=shown)
 
     def _masks(self, dataset):
@@ -148,6 +151,16 @@ class Request:
             made = [_tensor(next(waiting)) for _ in range(count)]
             masks.append(torch.stack(made) if made else torch.zeros(0, *batch.shape[1:3]))
         return masks
+
+
+def _shown(said):
+    """What stands on the node: everything of a small set, of a large one the counts and what is amiss."""
+    return said if len(said) <= SHOWN else [said[0], *warnings_of(said[1:])]
+
+
+def _counted(line, lines):
+    """The line with the counts; a warning where there is one on a picture."""
+    return warning(line) if warnings_of(lines) else note(line)
 
 
 def _given(values):

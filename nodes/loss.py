@@ -2,9 +2,10 @@
 
 import dataclasses
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..masklora.config import check_loss
+from ..masklora.host.telling import tell
 from ..masklora.presets import PRESET_DECIDES, apply_preset, overruled_options, preset_help
 from . import loss_widgets, remedy_widgets
 from .loss_widgets import LOSS
@@ -61,4 +62,4 @@ class MaskedLoss(io.ComfyNode):
             report += "\nThere is no prior while prior_weight is 0: the other prior_ widgets do nothing."
         if loss.mask_channel:
             report += f"\nThis trainer reads the {loss.mask_channel} of a mask file: set mask_channel so."
-        return io.NodeOutput(loss, report, ui=ui.PreviewText(report))
+        return io.NodeOutput(loss, report, ui=tell(report.splitlines()))

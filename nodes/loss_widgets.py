@@ -43,7 +43,7 @@ def first_inputs():
             "mask_type",
             MASK_TYPES,
             LOSS.mask_type,
-            "soft: grey is a weight, as elsewhere. hard: cut at 0.5. No other trainer has the choice.",
+            "soft: grey is a weight, as elsewhere. hard: cut at 0.5, so that every pixel counts wholly or not at all.",
         ),
         number(
             LOSS,
@@ -58,7 +58,7 @@ def first_inputs():
             "outside_share",
             0.0,
             1.0,
-            "Share of the weight, 0 to 1, given to what is ignored, however large it is. No other trainer has it.",
+            "Share of the weight, 0 to 1, given to what is ignored, however large it is: a small mask keeps the rest.",
         ),
         number(
             LOSS,
@@ -105,8 +105,8 @@ def mask_inputs():
             "area_min",
             0.0,
             1.0,
-            "normalize area: smaller masks, as share of the picture, 0 to 1, count as this size. No other trainer has "
-            "it.",
+            "normalize area: smaller masks, as share of the picture, 0 to 1, count as this size, so that "
+            "a speck does not weigh as much as a large mask.",
         ),
         number(
             LOSS,
@@ -159,7 +159,7 @@ def cell_inputs():
             "affine: squeeze the weights into floor to 1 (ai-toolkit, blissful-tuner). max: raise those below "
             "(OneTrainer).",
         ),
-        number(LOSS, "ceiling", 0.0, 1.0, "Largest weight of a cell, 0 to 1. No other trainer has it."),
+        number(LOSS, "ceiling", 0.0, 1.0, "Largest weight of a cell, 0 to 1; 1 lowers none."),
         number(
             LOSS,
             "latent_blur",

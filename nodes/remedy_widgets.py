@@ -16,8 +16,8 @@ def infill_inputs():
             "infill_probability",
             0.0,
             1.0,
-            "Share of the steps, 0 to 1, that see one of the replaced backgrounds that Cache Dataset made. "
-            "No other trainer has it.",
+            "Share of the steps, 0 to 1, that see one of the replaced backgrounds that Cache Dataset made; "
+            "the others see the picture's own.",
         ),
     ]
 
@@ -40,7 +40,7 @@ def prior_inputs():
             0.01,
             1.0,
             "Share of the steps, 0.01 to 1, in which the base model is asked, weighted up to the same mean. Less "
-            "is faster. No other trainer has it.",
+            "is faster.",
         ),
         choice(
             "prior_normalize",
@@ -58,7 +58,7 @@ def prior_inputs():
             "prior_schedule",
             FADES,
             LOSS.prior_schedule,
-            "How the prior fades from full at the first step to none at the last. No other trainer has it.",
+            "How the prior fades from full at the first step to none at the last.",
         ),
         choice(
             "prior_timestep_schedule",
@@ -113,7 +113,7 @@ def preservation_inputs():
             1000.0,
             "Hold other prompts to the base model: its prediction for the caption without the trigger word is the "
             "target of that caption, with this weight; 0 (off) to 1000, 0.1 to 0.5 is usual. Keeps the subject out "
-            "of other prompts; too much of it unlearns the subject. No other trainer has it for masks.",
+            "of other prompts; too much of it unlearns the subject.",
         ),
         number(
             LOSS,
@@ -135,7 +135,7 @@ def noise_inputs():
             0.0,
             0.5,
             "Experimental. Blur the mask the more, the noisier the step: by up to this share of the shorter side, "
-            "0 (off) to 0.5, at full noise. No other trainer has it.",
+            "0 (off) to 0.5, at full noise.",
             step=0.001,
         ),
         number(
@@ -144,7 +144,7 @@ def noise_inputs():
             0.0,
             1.0,
             "Experimental. Largest noise level, 0 to 1, of pictures with a mask: position and background are "
-            "learned at the highest levels. No other trainer has it.",
+            "learned at the highest levels.",
         ),
     ]
 
@@ -156,7 +156,7 @@ def token_inputs():
             LOSS,
             "attention_mask",
             "Hide what is ignored from attention: other tokens do not look at image tokens without weight. FLUX.1 "
-            "and Stable Diffusion 3. No other trainer has it.",
+            "and Stable Diffusion 3.",
         ),
         switch(
             LOSS,

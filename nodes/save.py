@@ -1,18 +1,22 @@
 """The node that writes masks and captions back to files."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..masklora.data.corrections import find_picture, replace_captions, replace_masks
 from ..masklora.data.save_targets import FOLDER_LAYOUTS, LAYOUTS, WITHOUT_MASK, SaveSettings
 from ..masklora.data.saving import save_masks
 from ..masklora.errors import ConfigError
+from ..masklora.findings import note, warning
 from ..masklora.host.edits import versions
 from ..masklora.host.outputs import allow_writing, save_folder
 from ..masklora.host.progress import NodeProgress
+from ..masklora.host.telling import tell
 from .dataset import picture_arrays
 from .types import MASK_CATEGORY, MLT_DATASET, advanced, choice, switch
 
 D = SaveSettings()
+# How the lines of a report begin, or what they hold, that must not be overlooked.
+NOTICES, NO_MASK = "Note: ", " pictures have no mask, "
 
 
 class SaveMasks(io.ComfyNode):
@@ -133,7 +137,11 @@ class SaveMasks(io.ComfyNode):
             notes.append(f"Note: the layout {settings.layout} writes beside the pictures; destination is not used.")
         saved = _save(dataset, settings, destination, picture)
         text = "\n".join([saved.text, *notes])
-        return io.NodeOutput(saved.dataset, text, ui=ui.PreviewText(text))
+        return io.NodeOutput(saved.dataset, text, ui=tell(map(_levelled, text.splitlines())))
+
+
+def _levelled(line):
+    return warning(line) if line.startswith(NOTICES) or NO_MASK in line else note(line)
 
 
 def _given(values):

@@ -7,21 +7,28 @@ from pathlib import Path
 
 import folder_paths
 from comfy.model_management import InterruptProcessingException
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
+from ..masklora.beforehand import check_numbers
 from ..masklora.config import (
     CHECKPOINTING,
+    EXISTING_RUNS,
     AdapterSettings,
     ExportSettings,
     LossSettings,
     OptimizerSettings,
     TrainSettings,
 )
+from ..masklora.exported import Written
+from ..masklora.findings import Finding, note, warning
 from ..masklora.history import stopped_runs
-from ..masklora.host.exporting import LoraTensors, apply_lora, export_once
+from ..masklora.host.exporting import TRAIN, LoraTensors, apply_lora, export_once, given_state
 from ..masklora.host.outputs import lora_path, runs_folder
+from ..masklora.host.telling import tell
 from ..masklora.host.train_hooks import NodeHooks
 from ..masklora.host.training import Request, train_lora
+from ..masklora.retention import make_room
+from ..masklora.told import failure_told, read_told
 from .types import MLT_ADAPTER, MLT_CACHE, MLT_LOSS, MLT_OPTIMIZER, MLT_SAMPLES, TRAIN_CATEGORY, advanced
 
 _D = TrainSettings()
@@ -42,7 +49,7 @@ class TrainLoRA(io.ComfyNode):
                 "leaves a checkpoint, and queueing the same graph again goes on from there."
             ),
             is_output_node=True,
-            inputs=[*_sockets(), *_widgets(), *advanced([*_advanced(), _samples()])],
+            inputs=[*_sockets(), *_widgets(), *advanced([*_advanced(), _samples(), *_existing()])],
             outputs=[
                 io.Custom("LORA_MODEL").Output(
                     "lora", tooltip="The LoRA's tensors, for Export Masked LoRA or core's Save LoRA."
@@ -57,13 +64,15 @@ class TrainLoRA(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, name="", **_values):
-        """Changes when a run was stopped, so that queueing the same graph goes on instead of giving the cached LoRA."""
-        return stopped_runs(runs_folder(), name if isinstance(name, str) else "")
+        """Changes when a run was stopped, to go on, and when a file that was given out is gone or another's."""
+        name = name if isinstance(name, str) else ""
+        return [*stopped_runs(runs_folder(), name), given_state(TRAIN, name)]
 
     @classmethod
     def execute(cls, model, cache, **values) -> io.NodeOutput:
         """Train, resume or load; then write the file once."""
         sockets = {k: values.pop(k, None) for k in ("loss", "adapter", "optimizer", "samples")}
+        check_numbers(values)
         rate = values.pop("learning_rate")
         settings = TrainSettings(**values)
         destination = lora_path(settings.name)
@@ -71,7 +80,7 @@ class TrainLoRA(io.ComfyNode):
         optimizer = sockets["optimizer"] or OptimizerSettings()
         if rate > 0:
             optimizer = dataclasses.replace(optimizer, learning_rate=rate)
-        lines: list[str] = []
+        told: list[Finding] = []
         request = Request(
             model=model,
             cache=cache,
@@ -81,31 +90,35 @@ class TrainLoRA(io.ComfyNode):
             train=settings,
             start_from=_start_file(adapter),
             samples=sockets["samples"],
+            destination=destination,
         )
         hooks = NodeHooks(settings.steps, node_id=cls.hidden.unique_id, graph=_graph(cls.hidden))
         with hooks:
-            trained = train_lora(request, runs=runs_folder(), hooks=hooks, report=lambda t: _tell(hooks, lines, t))
+            trained = train_lora(request, runs=runs_folder(), hooks=hooks, report=lambda one: _tell(hooks, told, one))
             if not trained.result.steps:
                 # A file would teach nothing, and core's Plot Loss Graph fails on no numbers.
                 hooks.on_message("Stopped before the first step: there is no LoRA. Queue the graph to begin.")
                 raise InterruptProcessingException
             lora = LoraTensors(trained)
-            path = export_once(lora, destination, ExportSettings())
-        result = trained.result
-        lines += [*hooks.messages, _summary(trained), f"Wrote {path}", f"Run folder: {result.folder}"]
+            result = trained.result
+            with failure_told(result.folder):
+                written = export_once(lora, destination, ExportSettings())
+            hooks.on_written(read_told(result.folder))
+        room = make_room(runs_folder(), keep=settings.keep_finished_runs, spare=result.folder)
+        lines = [*told, *hooks.messages, *room, _summary(trained), f"Run folder: {result.folder}", *_file(written)]
         return io.NodeOutput(
             lora,
             apply_lora(model, lora),
             {"loss": list(result.losses)},
             result.steps,
-            str(path),
-            ui=ui.PreviewText("\n".join(lines)),
+            str(written.path),
+            ui=tell(lines),
         )
 
 
-def _tell(hooks: NodeHooks, lines: list[str], text: str) -> None:
-    lines.append(text)
-    hooks.on_plan(text)
+def _tell(hooks: NodeHooks, told: list[Finding], finding: Finding) -> None:
+    told.append(finding)
+    hooks.on_plan(finding.text)
 
 
 def _graph(hidden) -> dict:
@@ -115,6 +128,14 @@ def _graph(hidden) -> dict:
     nodes = (hidden.prompt or {}).items()
     prompt = {name: {k: v for k, v in node.items() if k != "is_changed"} for name, node in nodes}
     return {"prompt": prompt, "workflow": page.get("workflow"), "node": hidden.unique_id}
+
+
+def _file(written: Written) -> list[Finding]:
+    """Which file is this run's LoRA: the last line is that file and nothing else."""
+    line = note(f"{'Wrote' if written.new else 'It is already there:'} {written.path}")
+    if written.taken is None:
+        return [line]
+    return [warning(f"name: {written.taken} is another file and stays; this LoRA is {written.path.name}."), line]
 
 
 def _start_file(adapter: AdapterSettings) -> Path | None:
@@ -146,6 +167,27 @@ def _sockets() -> list:
 def _samples():
     # Last, because saved workflows know the others by their place.
     return MLT_SAMPLES.Input("samples", tooltip="From Sample Pictures: prompts that are drawn during the training.")
+
+
+def _existing() -> list:
+    # After the socket, for the same reason.
+    return [
+        io.Combo.Input(
+            "if_a_run_exists",
+            options=list(EXISTING_RUNS),
+            default=_D.if_a_run_exists,
+            tooltip="Go on: load it if it is finished, resume it, or make it longer. Start anew: train from step 0 at "
+            "every queue; the run that is there stays.",
+        ),
+        io.Int.Input(
+            "keep_finished_runs",
+            default=_D.keep_finished_runs,
+            min=0,
+            max=1000,
+            tooltip="How many finished runs keep the optimizer's state, newest first, 0 to 1000. Of older ones "
+            "weights, curves and pictures stay.",
+        ),
+    ]
 
 
 def _widgets() -> list:

@@ -114,6 +114,22 @@ def comfy_server(comfy_host, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def newest_server(comfy_host, tmp_path_factory):
+    """A real ComfyUI that shows the newest web frontend instead of its own."""
+    from devtools.comfy import ComfyServer
+    from devtools.console import DevError
+    from devtools.frontend import VERSION, newest_frontend
+
+    try:
+        frontend = newest_frontend(comfy_host.python)
+    except DevError as error:
+        pytest.skip(f"the web frontend {VERSION} cannot be had: {error}")
+    base = tmp_path_factory.mktemp("newest")
+    with ComfyServer(comfy_host, base, arguments=["--front-end-root", str(frontend)]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def demo_server(comfy_server):
     """`comfy_server` with the demo's checkpoint and pictures in its folders."""
     from devtools.demo import offer_demo_inputs

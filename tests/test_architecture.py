@@ -23,7 +23,8 @@ UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
 UNSAFE_KEYWORDS = {"shell": True, "trust_remote_code": True, "allow_pickle": True, "weights_only": False}
 
-RANKS = {"errors": 0, "losses": 1, "prior": 1, "masks": 1, "flow": 1, "tokens": 1, "files": 1, "findings": 0}
+RANKS = {"errors": 0, "findings": 0}
+RANKS |= dict.fromkeys(("losses", "prior", "masks", "flow", "tokens", "files", "documents"), 1)
 RANKS |= dict.fromkeys(("config", "presets", "adapters", "data", "archs"), 2)
 TRAINER_RANK, HOST_RANK, NODES_RANK = 3, 4, 5
 

@@ -19,6 +19,8 @@ from devtools.demo import (
 
 ROOT = Path(__file__).resolve().parents[1]
 
+EXAMPLES = sorted([*(ROOT / "workflows").glob("*.json"), *(ROOT / "demo" / "workflows").glob("*.json")])
+
 BUILD_A_GRAPH = """
 () => {
   const { graph } = window.app;
@@ -69,7 +71,7 @@ def test_a_graph_is_converted_as_the_page_converts_it(page):
     assert to_api(workflow, page.server.object_info()) == expected
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "workflows").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_is_converted_as_the_page_converts_it(page, path):
     page.load_workflow(path)
     assert to_api(json.loads(path.read_text(encoding="utf-8")), page.server.object_info()) == bare(page.api_prompt())

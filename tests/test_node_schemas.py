@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,6 +67,12 @@ def test_every_node_has_a_name_and_a_description(schemas):
     assert [i for i, schema in schemas.items() if not (schema.display_name and schema.description)] == []
 
 
+def test_no_text_boasts_of_what_others_lack(schemas):
+    every = ((i, one) for i, schema in schemas.items() for one in (*schema.inputs, *schema.outputs))
+    texts = [f"{i}.{one.id}: {one.tooltip}" for i, one in every]
+    assert [text for text in texts if re.search(r"\bno other\b|\bonly trainer\b", text, re.IGNORECASE)] == []
+
+
 def test_a_node_shows_at_most_eight_inputs(schemas):
     shown = {i: sum(not one.advanced for one in schema.inputs) for i, schema in schemas.items()}
     assert {node_id: count for node_id, count in shown.items() if count > MOST_VISIBLE} == {}
@@ -95,7 +102,7 @@ def test_saved_workflows_keep_working_because_schemas_only_grow(schemas):
 
 
 def test_every_example_has_a_thumbnail_and_uses_nodes_that_exist(schemas):
-    for path in sorted((ROOT / "workflows").glob("*.json")):
+    for path in sorted([*(ROOT / "workflows").glob("*.json"), *(ROOT / "demo" / "workflows").glob("*.json")]):
         assert path.with_suffix(".jpg").is_file(), f"{path.name} has no thumbnail"
         graph = json.loads(path.read_text(encoding="utf-8"))
         ours = {node["type"] for node in graph["nodes"] if node["type"].startswith("MLT_")}

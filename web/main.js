@@ -5,7 +5,9 @@ import { fitHeight, hideAdvanced } from "./advanced.js";
 import { addNodeBrowser, INSPECT_NODE } from "./dataset/node_browser.js";
 import { openEditor } from "./mask_editor/editor.js";
 import { addStyles } from "./page/elements.js";
+import { addReport, restoreReport } from "./page/report.js";
 import { useTexts } from "./page/strings.js";
+import { followTheme } from "./page/theme.js";
 import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.js";
 import { sidebarTab } from "./runs/sidebar.js";
 import { RunStore } from "./runs/store.js";
@@ -13,8 +15,8 @@ import { RunStore } from "./runs/store.js";
 // By then a workflow that is being loaded has given its nodes their sizes.
 const SETTLED_MS = 150;
 const STYLES = [
-  "vendor/uplot/uPlot.min.css", "page/page.css", "runs/panel.css", "runs/gallery.css", "dataset/dataset.css",
-  "mask_editor/editor.css",
+  "vendor/uplot/uPlot.min.css", "page/page.css", "page/report.css", "runs/panel.css", "runs/gallery.css",
+  "dataset/dataset.css", "mask_editor/editor.css",
 ];
 
 let store = null;
@@ -36,6 +38,8 @@ const graphs = {
   open: ({ workflow, prompt }, name) =>
     workflow ? app.loadGraphData(workflow, true, true, name) : app.loadApiJson(prompt, name),
   queue: () => app.queuePrompt(0, 1),
+  // So that the lists of files hold what has just been put there.
+  refresh: () => app.refreshComboInNodes(),
 };
 
 app.registerExtension({
@@ -46,6 +50,7 @@ app.registerExtension({
     useTexts(await answer.json(), app.extensionManager.setting.get("Comfy.Locale") ?? navigator.language.split("-")[0]);
   },
   setup() {
+    followTheme();
     // ComfyUI hears Ctrl+Z before any dialog does, unless it believes that its own mask editor is open.
     const isEditing = app.constructor.maskeditor_is_opended;
     app.constructor.maskeditor_is_opended = () => Boolean(isEditing?.()) || document.querySelector("dialog.mlt[open]") !== null;
@@ -55,6 +60,7 @@ app.registerExtension({
     if (!node.comfyClass?.startsWith("MLT_")) return;
     if (node.comfyClass === NODE) addNodePanel(node, runs());
     if (node.comfyClass === INSPECT_NODE) addNodeBrowser(node, api, editMask);
+    addReport(node);
     if (!hideAdvanced(node)) return;
     fitHeight(node);
     // A node of a saved workflow is given a size afterwards, for everything that it could show.
@@ -62,5 +68,6 @@ app.registerExtension({
   },
   loadedGraphNode(node) {
     if (node.comfyClass === NODE) makeRoom(node);
+    if (node.comfyClass?.startsWith("MLT_")) restoreReport(node);
   },
 });

@@ -125,11 +125,24 @@ def from_file(tensors: Mapping[str, Tensor], *, aliases: Mapping[str, str], file
             )
         if "down" not in parts or "up" not in parts:
             raise AdapterError(f"{file}: {stem} lacks its down or up factor. The file is damaged; choose another.")
-        down, up = parts["down"].float(), parts["up"].float()
-        alpha = float(parts["alpha"]) if "alpha" in parts else float(down.shape[0])
-        dora = parts["dora"].float() if "dora" in parts else None
-        out[aliases[stem]] = Factors(down, up, alpha, dora)
+        out[aliases[stem]] = _factors(parts, f"{file}: {stem}")
     return out
+
+
+def _factors(parts: Mapping[str, Tensor], name: str) -> Factors:
+    down, up = parts["down"].float(), parts["up"].float()
+    alpha = parts.get("alpha", torch.tensor(float(down.shape[0]))).float()
+    if alpha.numel() != 1:
+        raise AdapterError(
+            f"{name} has an alpha of {alpha.numel()} values, expected one. The file is damaged; choose another."
+        )
+    for tensor in (down, up, alpha, *([parts["dora"]] if "dora" in parts else [])):
+        if not bool(torch.isfinite(tensor).all()):
+            raise AdapterError(
+                f"{name} holds numbers that are not finite (NaN or infinite), so every step would fail. "
+                "Choose another LoRA file."
+            )
+    return Factors(down, up, float(alpha), parts["dora"].float() if "dora" in parts else None)
 
 
 def stem_aliases(paths: list[str], *, diffusers: Mapping[str, str] | None = None) -> dict[str, str]:

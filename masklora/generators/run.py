@@ -14,6 +14,8 @@ from ..data.keys import digest
 from ..data.mask_bytes import pack_mask
 from ..data.preview import overlay
 from ..errors import MaskError
+from ..findings import Finding as Said
+from ..findings import note, warning
 from .finding import COMBINES, NOTHING_FOUND, Finding, Maker, Picture, combine_masks
 
 NAMES_SHOWN = 8
@@ -54,6 +56,9 @@ class _Outcome:
     kind: str
     line: str
 
+    def said(self) -> Said:
+        return note(self.line) if self.kind in ("made", "kept") else warning(self.line)
+
 
 def check_generate(settings: GenerateSettings) -> GenerateSettings:
     """`settings` if they are usable, else a `ConfigError` that names the widget."""
@@ -64,11 +69,12 @@ def check_generate(settings: GenerateSettings) -> GenerateSettings:
 
 def generate(
     dataset: Dataset, make: Maker, settings: GenerateSettings, *, label: str, watch: Watch | None = None
-) -> tuple[Dataset, list[str]]:
-    """The data set with generated masks, kept packed in memory, and one line of findings per picture.
+) -> tuple[Dataset, list[Said]]:
+    """The data set with generated masks, kept packed in memory, and a line on each picture.
 
-    Pictures are decoded one at a time. The masks that are there, files and alpha included, are read with
-    their transforms, which the new masks then have behind them: another Transform Masks may follow.
+    The line is a warning where nothing was found. Pictures are decoded one at a time. The masks that are there, files
+    and alpha included, are read with their transforms, which the new masks then have behind them: another Transform
+    Masks may follow.
 
     Args:
         dataset: What gets masks; not changed.
@@ -93,7 +99,7 @@ def generate(
         outcomes.append(_signed(outcome, f"{label} ({settings.combine})"))
     _raise_if_missed(outcomes, dataset, settings, label)
     watch.progress(len(dataset), len(dataset), f"{label}: done")
-    return _result(dataset, outcomes, settings, label), [outcome.line for outcome in outcomes]
+    return _result(dataset, outcomes, settings, label), [outcome.said() for outcome in outcomes]
 
 
 def _one(sample: Sample, make: Maker, settings: GenerateSettings, watch: Watch, *, place: tuple[int, int]) -> _Outcome:

@@ -10,15 +10,17 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from server import PromptServer
 
-from ..history import run_id, run_name, thin
+from ..history import run_id, thin, told_facts
 from ..job import TrainJob
 from ..objective_view import Seen
 from ..samples import SampleFolder
+from ..told import Told, reason_of
 from .memory import memory_use
 
 EVENT = "masked_lora.progress"
@@ -32,9 +34,12 @@ MEMORY_INTERVAL = 1.0
 class LiveRun:
     """One run while it is trained."""
 
-    def __init__(self, folder: Path, job: TrainJob, *, node_id: str | None, step: int, total: int) -> None:
+    def __init__(
+        self, folder: Path, job: TrainJob, *, node_id: str | None, step: int, total: int, told: Told | None = None
+    ) -> None:
         """The run in `folder`, which trains `job` by node `node_id`, at `step` of `total`."""
-        self.id, self.name, self.node_id = run_id(folder), run_name(folder), node_id
+        self.id, self.node_id, self._folder = run_id(folder), node_id, folder
+        self.told = told or Told()
         self.preview, self.device = job.preview, job.device
         self.can_sample = job.sampler is not None
         self._samples = SampleFolder(folder)
@@ -91,7 +96,7 @@ class LiveRun:
 
     @property
     def state(self) -> str:
-        """`running`, `paused` or `stopping`, then how it ended: `finished`, `stopped` or `open`."""
+        """`running`, `paused` or `stopping`, then how it ended: `finished`, `stopped`, `failed` or `open`."""
         if self._end is not None:
             return self._end
         return "stopping" if self._stop.is_set() else "paused" if self._pause.is_set() else "running"
@@ -100,7 +105,6 @@ class LiveRun:
         """What a page shows beside the chart."""
         return {
             "id": self.id,
-            "name": self.name,
             "node": self.node_id,
             "state": self.state,
             "step": self.step,
@@ -112,6 +116,7 @@ class LiveRun:
             "message": self.message,
             "drawing": self._drawing,
             "names": self.names,
+            **told_facts(self._folder, self.told),
         }
 
     def memory(self) -> dict[str, Any] | None:
@@ -157,9 +162,10 @@ class LiveRun:
         if client is not None:
             PromptServer.instance.send_sync(EVENT, {"run": self.facts(), "after": after, "rows": rows}, client)
 
-    def end(self, state: str) -> None:
-        """Tell how the run ended."""
+    def end(self, state: str, *, failed: str = "") -> None:
+        """Tell how the run ended, and why where it `failed`."""
         self._end, self.names, self._drawing = state, (), None
+        self.told = replace(self.told, failed=failed)
         self.tell(last=True)
 
 
@@ -170,9 +176,14 @@ LIVE: dict[str, LiveRun] = {}
 def listed(run: LiveRun) -> Iterator[LiveRun]:
     """`run` takes wishes while the context lasts; at its end the page hears how the run ended."""
     LIVE[run.id] = run
+    failed = ""
     try:
         yield run
+    except Exception as error:
+        failed = reason_of(error)
+        raise
     finally:
         LIVE.pop(run.id, None)
         stopped = "stopped" if run.should_stop() else "open"
-        run.end("finished" if run.step >= run.total else stopped)
+        ended = "finished" if run.step >= run.total else stopped
+        run.end("failed" if failed else ended, failed=failed)

@@ -94,6 +94,17 @@ class TrainableModel:
             notes.append("The MODEL carries sampling patches that act outside the network: trained without them.")
         return notes
 
+    def size_fault(self, width: int, height: int) -> str | None:
+        """Why pictures of this size cannot be taken, None where they can: some models know a square of places only."""
+        places = getattr(self.network, "pos_embed_max_size", None)
+        if not isinstance(places, int):
+            return None
+        cell = self.family.latent_stride * self.family.patch
+        if max(-(-width // cell), -(-height // cell)) <= places:
+            return None
+        known = places * cell
+        return f"{width}×{height} is too large for this {self.family.title} model, which knows {known} px a side"
+
     def use_zero_terminal_snr(self) -> None:
         """Train on the schedule whose last step is pure noise (v models; has no meaning for flow models).
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import folder_paths
 
 from ..errors import PathError
+from ..names import name_fault
 from .paths import allow, allowed_roots, own_folder
 
 
@@ -19,16 +20,32 @@ def lora_path(name: str) -> Path:
     """The file for a LoRA called `name`, which may hold folders.
 
     Raises:
-        PathError: The name is empty or leads out of `output/loras`.
+        PathError: The name is empty, leads out of `output/loras`, or is none that every system takes.
     """
     folder = (Path(folder_paths.get_output_directory()) / "loras").resolve()
     plain = name.strip().removesuffix(".safetensors").replace("\\", "/")
     # Decided on the text: resolving a Windows share would already ask another machine.
     leads_away = not plain or plain.startswith("/") or plain.endswith("/") or ":" in plain or "\0" in plain
-    target = folder if leads_away else (folder / f"{plain}.safetensors").resolve()
+    fault = None if leads_away else name_fault(plain, folder=folder)
+    if fault:
+        raise PathError(f"name: {fault}")
+    target = folder if leads_away else _resolved(folder / f"{plain}.safetensors", name)
     if leads_away or not target.is_relative_to(folder):
         raise PathError(f"name: {name!r} does not lie inside output/loras. Use a plain file name such as my-lora.")
     return target
+
+
+def _resolved(path: Path, name: str) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise PathError(f"name: {name[:60]!r} is no usable file name ({error}). Choose another.") from error
+
+
+def shown_path(path: Path) -> str:
+    """A written file as people are told of it: below ComfyUI's folder where it lies there, with `/`."""
+    output = Path(folder_paths.get_output_directory()).resolve()
+    return path.relative_to(output.parent).as_posix() if path.is_relative_to(output) else str(path)
 
 
 def save_folder(text: str, *, widget: str = "destination") -> Path:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from server import PromptServer
 
+from ..documents import strict_json
 from ..errors import MaskLoraError
 
 PREFIX = "/masked_lora"
@@ -130,7 +131,7 @@ def _answering(handler: Handler) -> Handler:
         except MaskLoraError as error:
             return web.json_response({"error": str(error)}, status=422, headers=HEADERS)
         if not isinstance(content, web.StreamResponse):
-            return web.json_response(content, headers=HEADERS)
+            return web.json_response(content, headers=HEADERS, dumps=strict_json)
         for name, value in HEADERS.items():
             content.headers.setdefault(name, value)
         return content

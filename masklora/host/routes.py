@@ -1,6 +1,7 @@
-"""Everything that the page may ask of the pack, by module: runs, data sets, masks."""
+"""Everything that the page may ask of the pack, by module: runs, data sets, masks, the demo."""
 
 from .dataset_routes import DATASET_GETS, DATASET_POSTS
+from .demo_routes import DEMO_GETS, DEMO_POSTS
 from .mask_routes import MASK_GETS, MASK_POSTS
 from .requests import add_routes, has_routes
 from .run_routes import RUN_GETS, RUN_POSTS
@@ -9,4 +10,4 @@ from .run_routes import RUN_GETS, RUN_POSTS
 def register() -> None:
     """Add the routes to ComfyUI's server, once; without a server nothing happens."""
     if not has_routes():
-        add_routes(RUN_GETS | DATASET_GETS | MASK_GETS, RUN_POSTS | DATASET_POSTS | MASK_POSTS)
+        add_routes(RUN_GETS | DATASET_GETS | MASK_GETS | DEMO_GETS, RUN_POSTS | DATASET_POSTS | MASK_POSTS | DEMO_POSTS)

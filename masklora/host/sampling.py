@@ -21,7 +21,7 @@ from torch import Tensor
 from ..adapters import AdapterSet
 from ..chance import own_global_random
 from ..config import check_choice
-from ..errors import FamilyError
+from ..errors import ConfigError, FamilyError
 from ..job import Hooks
 from ..samples import SampleFolder, SampleSettings, check_samples
 from .borrowed import silent_progress, unload
@@ -84,6 +84,7 @@ class PictureSampler:
 
         Raises:
             FamilyError: The VAE is not the model's.
+            ConfigError: The model cannot draw pictures of this size.
         """
         family, vae = trainable.family, request.vae
         fits = (vae.latent_channels, vae.spacial_compression_decode())
@@ -93,6 +94,9 @@ class PictureSampler:
                 f"{family.latent_channels} channels and stride {family.latent_stride}. Connect the VAE that belongs "
                 "to the MODEL to Sample Pictures."
             )
+        fault = trainable.size_fault(request.settings.width, request.settings.height)
+        if fault:
+            raise ConfigError(f"samples: {fault}. Lower width and height in Sample Pictures.")
         self.trainable, self.adapters, self.request = trainable, adapters, request
         self.hooks, self.plan = hooks, plan
         self.folder: SampleFolder | None = None

@@ -13,12 +13,15 @@ import comfy.model_management
 import comfy.utils
 from server import PromptServer
 
+from ..findings import Finding, note
 from ..history import curve_row
 from ..job import Hooks, TrainJob
 from ..metrics import StepReport
 from ..objective_view import Seen
 from ..run_graph import keep_graph
+from ..told import Told, read_told
 from .live import LiveRun, listed
+from .signals import OrderlyEnd
 
 _STATUS_SECONDS = 0.5
 _LOG_SECONDS = 10.0
@@ -37,15 +40,17 @@ class NodeHooks(Hooks):
         self._said = self._logged = 0.0
         self._live: LiveRun | None = None
         self._listing = contextlib.ExitStack()
-        self.messages: list[str] = []
+        self._end = OrderlyEnd()
+        self.messages: list[Finding] = []
 
     def __enter__(self) -> NodeHooks:
         """The hooks themselves."""
+        self._listing.enter_context(self._end.awaited())
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, *exc: Any) -> None:
         """Take no more wishes, and tell the page how the run ended."""
-        self._listing.close()
+        self._listing.__exit__(*exc)
 
     def on_job(self, job: TrainJob) -> None:
         """Remember where it computes and how its latents look."""
@@ -55,9 +60,9 @@ class NodeHooks(Hooks):
         """List the run, so that a person can stop, save or pause it, and keep its graph."""
         assert self._job is not None
         keep_graph(folder, self._graph)
-        run = LiveRun(folder, self._job, node_id=self._node_id, step=step, total=total)
+        run = LiveRun(folder, self._job, node_id=self._node_id, step=step, total=total, told=read_told(folder))
         # What was told before there was a run.
-        run.message = self.messages[-1] if self.messages else ""
+        run.message = self.messages[-1].text if self.messages else ""
         self._live = self._listing.enter_context(listed(run))
         run.tell()
 
@@ -93,7 +98,9 @@ class NodeHooks(Hooks):
         self.say(f"step {step} · {news}")
 
     def check_cancel(self) -> None:
-        """Raise ComfyUI's interrupt if a person pressed cancel."""
+        """Raise ComfyUI's interrupt if a person pressed cancel, or if ComfyUI ends."""
+        if self._end.wished:
+            raise comfy.model_management.InterruptProcessingException
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     def on_step(self, report: StepReport) -> None:
@@ -120,14 +127,21 @@ class NodeHooks(Hooks):
         """Log where the checkpoint lies."""
         logger.info("masked lora: checkpoint of step %d in %s", step, folder)
 
-    def on_message(self, text: str) -> None:
+    def on_message(self, told: str | Finding) -> None:
         """Log and show a message; each is kept once in `messages`, for the end."""
-        logger.warning("masked lora: %s", text)
-        if text not in self.messages:
-            self.messages.append(text)
+        finding = note(told) if isinstance(told, str) else told
+        logger.warning("masked lora: %s", finding.text)
+        if finding not in self.messages:
+            self.messages.append(finding)
         if self._live is not None:
-            self._live.note(text)
-        self.say(text)
+            self._live.note(finding.text)
+        self.say(finding.text)
+
+    def on_written(self, told: Told) -> None:
+        """Show which LoRA file is this run's."""
+        if self._live is not None:
+            self._live.told = told
+            self._live.tell()
 
     def on_plan(self, text: str) -> None:
         """Log and show the memory plan."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from ..adapters import AdapterSet, Factors, from_file, to_comfyui
 from ..archs import Resolved, check_tokens, resolve
+from ..beforehand import Room, check_numbers, check_takes_files, room_notes, trigger_notes, warmup_notes
 from ..config import (
+    EXISTING_RUNS,
     AdapterSettings,
     LossSettings,
     MaskTransform,
@@ -27,14 +30,20 @@ from ..config import (
 )
 from ..data.cache import Cache
 from ..data.keys import digest
+from ..earlier import difference_note, find_source, go_on_from, length_bound, source_notes
 from ..errors import AdapterError, ConfigError, FamilyError
-from ..export import LoraRecord, ModelLabels, tag_frequency
+from ..export import LoraRecord, ModelLabels, free_name, tag_frequency
+from ..files import clear_leftovers
+from ..findings import Finding, note, warning
 from ..flow import Schedule, timestep_weights
+from ..identity import lasting
 from ..job import Hooks, TrainJob, TrainResult
 from ..run import Run, fingerprint
 from ..run_record import keep_record
+from ..samples import SampleFolder
 from ..tokens import parse_routes, resolve_routes
-from ..trainer import train
+from ..told import failure_told, keep_told, read_told
+from ..trainer import planned_steps, train
 from .encode import TEXT_MASK, patcher_identity
 from .memory import MemoryPlan, plan_memory
 from .model import NO_TEXT_MASK, TrainableModel
@@ -44,6 +53,10 @@ from .sampling import PictureSampler, SampleRequest
 
 # Part of every run's identity: raise it when equal settings would no longer give equal results.
 FORMAT = 2
+_OTHER_PICTURES = (
+    "samples: this run is finished. It has no sample pictures, or they were drawn with other prompts or settings and "
+    "stay as they are. Set if_a_run_exists to start anew to draw these, or sample with model_with_lora."
+)
 # Six sizes of 256 features each, which SDXL appends to the pooled text.
 _SIZE_FEATURES = 6 * 256
 
@@ -60,6 +73,7 @@ class Request:
     train: TrainSettings
     start_from: Path | None = None
     samples: SampleRequest | None = None
+    destination: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -83,39 +97,23 @@ class TrainedLora:
     plan: MemoryPlan
 
 
-def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[str], None]) -> TrainedLora:
+def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[Finding], None]) -> TrainedLora:
     """The LoRA that `request` describes: trained, resumed, or loaded if the same request was finished before.
 
     Args:
         request: See `Request`.
         runs: Folder of the runs.
         hooks: For progress, cancel and stop.
-        report: Receives lines for people: the plan, what is resumed.
+        report: Receives what a person should know before the first step; the list of runs shows it too.
 
     Raises:
         FamilyError: The model cannot be trained, or the cache's VAE or CLIP does not fit it.
         ConfigError: A setting is out of range.
         AdapterError: No layer matches, or `start_from` belongs to another model.
-        RunError: The run folder cannot be used; NonFiniteLossError if the loss is no number.
+        RunError: The run folder cannot be used, there is no room; NonFiniteLossError if the loss is no number.
     """
     started = time.time()
-    trainable = TrainableModel(request.model, guidance=request.train.guidance)
-    check_tokens(trainable.family, request.loss)
-    check_cache_fits(request.cache, trainable)
-    settings = resolve(
-        trainable.family,
-        loss=request.loss,
-        adapter=request.adapter,
-        optimizer=request.optimizer,
-        train=request.train,
-    )
-    _check_ranges(settings.train)
-    _check_noise(settings.loss, trainable.schedule)
-    _check_tokens(settings.loss, trainable, request.cache)
-    if settings.loss.zero_terminal_snr:
-        trainable.use_zero_terminal_snr()
-    for line in [*trainable.incoming_notes(), *cache_notes(settings.loss, request.cache)]:
-        report(line)
+    trainable, settings = _checked(request)
     adapters = trainable.make_adapters(settings.adapter, seed=settings.train.seed)
     names = layer_names(
         trainable.model,
@@ -125,19 +123,25 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     if request.start_from is not None:
         adapters.load(read_lora(request.start_from, names=names))
     plan = _plan(trainable, adapters, settings, request.cache)
-    report(plan.to_text())
     sampler = request.samples and PictureSampler(trainable, adapters, request.samples, hooks=hooks, plan=plan)
     job = _job(trainable, adapters, settings, request.cache)
     job.sampler = sampler
-    identity = _identity(request, settings, trainable)
+    notes = _notes(trainable, settings, request, job)
     record = _record(trainable, settings, request, started=started)
-    with Run.open(runs, settings.train.name, fingerprint(identity), settings=identity) as run:
+    with _opened(request, settings, trainable, runs) as run, failure_told(run.folder):
         keep_record(run.folder, record, scalings={n: adapters.scaling(n) for n in adapters.targets}, kohya=names.kohya)
         steps = run.checkpoints()
         if not steps or not run.finished_at(steps[-1]):
+            notes += _before_training(request, settings, run, job)
+            _tell(run.folder, settings.train.name, notes, report)
+            report(note(plan.to_text()))
             trainable.load(activation_bytes=plan.activations + plan.adapters)
+        else:
+            _tell(run.folder, settings.train.name, notes, report)
         with trainable.session(adapters, checkpointing=settings.train.checkpointing):
             result = train(job, run=run, hooks=hooks)
+    if result.loaded and request.samples and not SampleFolder(result.folder).shows(request.samples.settings):
+        hooks.on_message(_OTHER_PICTURES)
     factors = adapters.factors(result.adapter)
     return TrainedLora(
         factors=factors,
@@ -147,6 +151,92 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
         result=result,
         plan=plan,
     )
+
+
+def _checked(request: Request) -> tuple[TrainableModel, Resolved]:
+    """The model and the settings with the family's defaults, if they go together."""
+    given = (request.loss, request.adapter, request.optimizer, request.train)
+    for settings in (*given, *([request.samples.settings] if request.samples else [])):
+        check_numbers({type(settings).__name__: settings})
+    trainable = TrainableModel(request.model, guidance=request.train.guidance)
+    check_tokens(trainable.family, request.loss)
+    check_cache_fits(request.cache, trainable)
+    resolved = resolve(
+        trainable.family,
+        loss=request.loss,
+        adapter=request.adapter,
+        optimizer=request.optimizer,
+        train=request.train,
+    )
+    _check_ranges(resolved.train)
+    _check_noise(resolved.loss, trainable.schedule)
+    _check_tokens(resolved.loss, trainable, request.cache)
+    for bucket in {entry.bucket for entry in request.cache.entries}:
+        fault = trainable.size_fault(*bucket)
+        if fault:
+            raise ConfigError(f"resolution: a training picture of {fault}. Lower resolution in Cache Dataset.")
+    if resolved.loss.zero_terminal_snr:
+        trainable.use_zero_terminal_snr()
+    return trainable, resolved
+
+
+def _opened(request: Request, settings: Resolved, trainable: TrainableModel, runs: Path) -> Run:
+    identity = _identity(request, settings, trainable)
+    anew = settings.train.if_a_run_exists == EXISTING_RUNS[1]
+    return Run.open(runs, settings.train.name, fingerprint(identity), settings=identity, anew=anew)
+
+
+def _notes(trainable: TrainableModel, settings: Resolved, request: Request, job: TrainJob) -> list[Finding]:
+    """What a person should know before the first step, and later of the run."""
+    triggers = [s["settings"]["caption"]["trigger"] for s in request.cache.sources if not s["regularisation"]]
+    return [
+        # What was left out of the pictures comes with the cache.
+        *getattr(request.cache, "findings", ()),
+        *map(note, trainable.incoming_notes()),
+        *map(note, cache_notes(settings.loss, request.cache)),
+        *trigger_notes(request.cache.entries, triggers),
+        *warmup_notes(settings.optimizer, planned_steps(job)),
+    ]
+
+
+def _before_training(request: Request, settings: Resolved, run: Run, job: TrainJob) -> list[Finding]:
+    """What must be known of the places that are written to, and of runs that are there, before the first step."""
+    found = []
+    lora = request.destination or run.folder / "lora.safetensors"
+    if request.destination is not None:
+        check_takes_files(request.destination)
+        clear_leftovers(request.destination.parent)
+        if os.path.lexists(request.destination):
+            name, free = request.destination.name, free_name(request.destination).name
+            found.append(warning(f"name: {name} is there already and stays. This LoRA will be written as {free}."))
+    found += room_notes(_room(job, settings), lora=lora, run=run.folder / "x")
+    if settings.train.if_a_run_exists == EXISTING_RUNS[0] and not run.checkpoints():
+        found += _go_on(settings, run, planned_steps(job))
+    return found
+
+
+def _go_on(settings: Resolved, run: Run, total: int) -> list[Finding]:
+    """Go on from a run that differs in its length only, or say which run of this name differs in what."""
+    root, bound = run.folder.parent, length_bound(settings.loss, settings.optimizer)
+    source = find_source(root, run.identity, total=total, exact=not bound)
+    checkpoint = source and go_on_from(run, source)
+    if source and checkpoint:
+        return source_notes(source, checkpoint, total=total, bound=bound, optim=settings.optimizer)
+    return difference_note(root, settings.train.name, run.identity, but=run.folder)
+
+
+def _room(job: TrainJob, settings: Resolved) -> Room:
+    numbers = sum(p.numel() for p in job.params.values())
+    # 16 bits in the file; 32 in a checkpoint, with the optimizer's two moments, and the average where there is one.
+    parts = 2 + (settings.optimizer.optimizer != "lion") + (settings.optimizer.ema_decay > 0)
+    return Room(lora=2 * numbers, checkpoint=4 * numbers * parts, kept=settings.train.keep_last)
+
+
+def _tell(folder: Path, name: str, notes: list[Finding], report: Callable[[Finding], None]) -> None:
+    for finding in notes:
+        report(finding)
+    names = [one for one in read_told(folder).names if one != name]
+    keep_told(folder, notes=tuple(notes), failed="", names=(*names, name))
 
 
 def check_cache_fits(cache: Cache, trainable: TrainableModel) -> None:
@@ -248,10 +338,6 @@ def _plan(trainable: TrainableModel, adapters: AdapterSet, settings: Resolved, c
 
 
 def _identity(request: Request, settings: Resolved, trainable: TrainableModel) -> dict[str, Any]:
-    train_settings = dataclasses.asdict(settings.train)
-    # These change what is kept, not what is learned.
-    for name in ("name", "save_every", "keep_last", "checkpointing"):
-        train_settings.pop(name)
     start = request.start_from
     return {
         "format": FORMAT,
@@ -260,10 +346,10 @@ def _identity(request: Request, settings: Resolved, trainable: TrainableModel) -
         "dtype": str(trainable.dtype),
         "sampling": _sampling_identity(trainable.schedule),
         "cache": request.cache.fingerprint,
-        "loss": dataclasses.asdict(settings.loss),
-        "adapter": dataclasses.asdict(settings.adapter),
-        "optimizer": dataclasses.asdict(settings.optimizer),
-        "train": train_settings,
+        "loss": lasting(settings.loss),
+        "adapter": lasting(settings.adapter),
+        "optimizer": lasting(settings.optimizer),
+        "train": lasting(settings.train),
         "names": _split_names(request.cache) if settings.train.validate_every > 0 else None,
         "start_from": [start.name, start.stat().st_size, start.stat().st_mtime_ns] if start else None,
     }

@@ -146,7 +146,7 @@ def outcomes(dataset, make, settings, sizes):
             assert tells_what_to_do(str(error))
         else:
             assert checked(given.samples[0], size=sizes[sample.name]).any()
-            assert lines[0].startswith(f"{sample.name}: ")
+            assert lines[0].text.startswith(f"{sample.name}: ")
             made += 1
     return made
 
@@ -309,7 +309,7 @@ def test_a_picture_of_48_megapixels_gets_a_mask(huge, models, name):
     make = PLAIN[name]() if name in PLAIN else WITH_MODELS[name](models)
     made, lines = generate(huge, make, GenerateSettings(), label="Masks")
     mask = checked(made.samples[0], size=(8000, 6000))
-    assert "covers" in lines[0]
+    assert "covers" in lines[0].text
     found, disc = mask[5::10, 5::10] > 0.5, truth(600, 800)
     assert (found & disc).sum() / (found | disc).sum() > 0.95
 

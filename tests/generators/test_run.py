@@ -51,8 +51,8 @@ def test_masks_that_are_there_are_kept_unless_asked_otherwise(mixed):
     assert np.array_equal(masks["a.png"], LEFT)
     assert np.array_equal(masks["b.png"], LEFT.T)
     assert np.array_equal(masks["c.png"], LEFT.T)
-    assert lines[0] == "a.png: left half; covers 50.0%"
-    assert lines[1] == "b.png: kept the mask that was there"
+    assert lines[0].text == "a.png: left half; covers 50.0%"
+    assert lines[1].text == "b.png: kept the mask that was there"
     assert made.report.missing == ()
     assert made.report.notes[-1] == "Left: masks: 2 made (fill missing only), 2 kept."
 
@@ -108,7 +108,8 @@ def test_nothing_found_becomes_the_mask_that_was_asked_for(mixed, how, value):
     mask = masks_of(made)["a.png"]
     assert mask is not None
     assert (mask == value).all()
-    assert lines[0] == f"a.png: nothing found (0 cats); {how} mask"
+    assert lines[0].text == f"a.png: nothing found (0 cats); {how} mask"
+    assert [line.level for line in lines[:2]] == ["warning", "note"]
     assert f"2 {how} because nothing was found" in made.report.notes[-1]
 
 
@@ -117,7 +118,7 @@ def test_what_is_not_found_can_leave_the_mask_that_is_there_as_it_was(mixed, how
     settings = GenerateSettings(combine=how, nothing_found=nothing_found)
     made, lines = generate(mixed, nothing, settings, label="Hands")
     assert np.array_equal(masks_of(made)["b.png"], LEFT.T)
-    assert lines[1] == f"b.png: nothing found (0 cats); {nothing_found} mask ({how}), covers 50.0%"
+    assert lines[1].text == f"b.png: nothing found (0 cats); {nothing_found} mask ({how}), covers 50.0%"
 
 
 def test_nothing_found_can_leave_the_picture_out(mixed):

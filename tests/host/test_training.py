@@ -160,7 +160,8 @@ def test_finished_run_is_loaded_and_a_changed_one_is_trained(caches, tmp_path):
     assert all(torch.equal(first.tensors[k], again.tensors[k]) for k in first.tensors)
     assert other.result.folder != first.result.folder
     path = export_once(LoraTensors(first), tmp_path / "out" / "probe.safetensors", ExportSettings())
-    assert export_once(LoraTensors(again), tmp_path / "out" / "probe.safetensors", ExportSettings()) == path
+    found = export_once(LoraTensors(again), tmp_path / "out" / "probe.safetensors", ExportSettings())
+    assert (found.path, found.new, path.new) == (path.path, False, True)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from devtools.demo import PICTURES
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+WORKFLOWS = sorted((ROOT / "demo" / "workflows").glob("*.json"))
 VUE_NODES = "Comfy.VueNodes.Enabled"
 VIEWS = ("Mask", "Cut-out", "Latent grid", "Infill", "Crop box", "Picture", "Overlay")
 # What is drawn of the curves, as a text: empty where there is nothing.
@@ -24,7 +24,7 @@ CHART = """() => {
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height)
     return data.some((value, i) => i % 4 === 3 && value > 0) ? canvas.toDataURL() : ""
 }"""
-BOTH = "masked_lora_from_mask_folder"
+BOTH = "Demo - 2 Masks from a folder"
 
 
 def cases():

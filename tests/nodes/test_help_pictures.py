@@ -28,11 +28,11 @@ SHEETS = {
 # Page: example workflow, node types that the picture shows.
 GRAPHS = {
     "MLT_TextMasks": (
-        "masked_lora_from_text",
+        "Demo - 6 Masks from words",
         ["MLT_LoadDataset", "CheckpointLoaderSimple", "MLT_TextMasks", "MLT_InspectDataset"],
     ),
     "MLT_SubjectMasks": (
-        "masked_lora_from_background_removal",
+        "Demo - 5 Masks of the subject",
         ["MLT_LoadDataset", "LoadBackgroundRemovalModel", "MLT_SubjectMasks", "MLT_InspectDataset"],
     ),
 }
@@ -89,7 +89,7 @@ def test_take_the_sheet_of_replaced_backgrounds(demo_server, comfy_client, graph
 @pytest.mark.parametrize("node_id", GRAPHS)
 def test_take_the_graph_of_a_generator_that_needs_a_model(demo_server, small_models, page, node_id):
     workflow, types = GRAPHS[node_id]
-    page.load_workflow(ROOT / "workflows" / f"{workflow}.json")
+    page.load_workflow(ROOT / "demo" / "workflows" / f"{workflow}.json")
     # Without what comes after the inspection, running takes a moment.
     page.evaluate(
         """types => {

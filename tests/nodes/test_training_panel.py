@@ -75,6 +75,26 @@ def test_a_broken_connection_leaves_no_gap_in_the_curves(panel, comfy_server, tr
     assert panel.page.problems == []
 
 
+def test_numbers_follow_the_training_of_a_node_that_was_hidden_when_its_chart_was_made(
+    panel, comfy_server, train_graph, request
+):
+    """As templates open: so small that the canvas shows no panels."""
+    name = "far-" + ("new" if "2.0" in request.node.name else "classic")
+    panel.page.evaluate(
+        "async graph => { await window.app.loadApiJson(graph, 'training') }", train_graph(name=name, steps=3000)
+    )
+    panel.page.evaluate("() => { window.app.canvas.ds.scale = 0.2; window.app.canvas.setDirty(true, true) }")
+    prompt_id = panel.start()
+    panel.at_step(6)
+    panel.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    panel.at_step(9)
+    assert panel.page.evaluate("() => document.querySelector('.mlt-panel .mlt-legend').dataset.hovered") == ""
+    assert "at step" not in panel.tab.locator(f"{PANEL} .mlt-legend").first.text_content()
+    panel.button("Stop and save").click()
+    comfy_server.wait(prompt_id, timeout=120)
+    assert panel.page.problems == []
+
+
 # Who listens asks for the list of runs when the queue has changed.
 QUEUE_CHANGED = """() => window.app.api.dispatchEvent(
     new CustomEvent("status", { detail: { exec_info: { queue_remaining: 0 } } })

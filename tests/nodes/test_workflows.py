@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+WORKFLOWS = sorted((ROOT / "demo" / "workflows").glob("*.json"))
 # The number of steps after which the thumbnails are taken anew.
 UPDATE = "MASKLORA_UPDATE_THUMBNAILS"
 ONLY_ON_THE_PAGE = {"MarkdownNote", "Note"}
@@ -41,7 +41,8 @@ def thumbnail(page, path):
 
 def test_there_are_the_examples_that_the_readme_names():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert {path.stem for path in WORKFLOWS} == set(re.findall(r"`(masked_lora_(?:from|of|without)_\w+)`", readme))
+    assert {path.stem for path in WORKFLOWS} == set(re.findall(r"`(Demo - [^`]+)`", readme))
+    assert {path.stem for path in (ROOT / "workflows").glob("*.json")} == set(re.findall(r"`(1 Start [^`]+)`", readme))
 
 
 @each

@@ -144,3 +144,18 @@ test("a bypassed transform does nothing, and one whose widget is fed is not gues
   const [alone] = graphOf([{ id: 1, inputs: [{ name: "dataset" }] }]);
   assert.equal(transformOf(alone), null);
 });
+
+test("a node that tells its links itself is asked, and its slots are not read", () => {
+  const slot = (name) => Object.defineProperty({ name }, "link", { get: () => assert.fail("deprecated") });
+  const origin = { id: 2, type: "MLT_LoadDataset", inputs: [] };
+  const graph = { getNodeById: (id) => (id === 2 ? origin : null) };
+  const node = {
+    graph,
+    inputs: [slot("dataset"), slot("resolution")],
+    getInputLink: (at) => (at === 0 ? { origin_id: 2 } : null),
+    isInputConnected: (at) => at === 0,
+  };
+  assert.equal(feeder(node, "dataset"), origin);
+  assert.equal(feeder(node, "resolution"), null);
+  assert.equal(transformOf(node), null);
+});

@@ -5,21 +5,41 @@ const TRANSFORM = "MLT_TransformMasks";
 const BYPASSED = 4;
 const FAR = 50;
 
+// Pages of before have a link on the slot only.
+function linkId(node, slot) {
+  return node.inputs[slot].link ?? null;
+}
+
+/** The link into an input of a node, null without one. */
+function linkInto(node, slot) {
+  if (slot < 0 || !node.graph) return null;
+  if (typeof node.getInputLink === "function") return node.getInputLink(slot) ?? null;
+  return linkId(node, slot) === null ? null : (node.graph.getLink?.(linkId(node, slot)) ?? null);
+}
+
+function isConnected(node, slot) {
+  if (slot < 0) return false;
+  return typeof node.isInputConnected === "function" ? node.isInputConnected(slot) : linkId(node, slot) !== null;
+}
+
+function slotOf(node, name) {
+  return node.inputs?.findIndex((one) => one.name === name) ?? -1;
+}
+
 /** Whether a widget's value comes from another node. */
 export function isFed(node, name) {
-  const input = node.inputs?.find((one) => one.name === name);
-  return input?.link !== null && input?.link !== undefined;
+  return isConnected(node, slotOf(node, name));
 }
 
 /** The node that feeds input `name`, reroutes passed over; null without one. */
 export function feeder(node, name) {
-  let input = node.inputs?.find((one) => one.name === name);
+  let slot = slotOf(node, name);
   for (let i = 0; i < FAR; i += 1) {
-    const link = input?.link === null || input?.link === undefined ? null : node.graph?.getLink?.(input.link);
+    const link = linkInto(node, slot);
     const origin = link ? node.graph.getNodeById(link.origin_id) : null;
     if (!origin) return null;
     if (origin.type !== "Reroute") return origin;
-    [node, input] = [origin, origin.inputs[0]];
+    [node, slot] = [origin, 0];
   }
   return null;
 }
@@ -30,7 +50,7 @@ export function transformOf(node) {
   if (origin?.type !== TRANSFORM) return null;
   // Two in a row are refused, so that behind a bypassed one there is at most one that acts.
   if (origin.mode === BYPASSED) return feeder(origin, "dataset")?.type === TRANSFORM ? transformOf(origin) : { ...OFF };
-  const linked = origin.inputs?.some((input) => input.widget && input.link !== null && input.link !== undefined);
+  const linked = origin.inputs?.some((input, slot) => input.widget && isConnected(origin, slot));
   if (linked) return null;
   const values = {};
   for (const name of FIELDS) {

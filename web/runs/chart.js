@@ -83,7 +83,9 @@ export class Chart {
         // The canvas zooms the whole panel, of which uPlot knows nothing.
         move: (plot, left, top) => {
           const { width, height } = plot.over.getBoundingClientRect();
-          return [(left * plot.over.offsetWidth) / (width || 1), (top * plot.over.offsetHeight) / (height || 1)];
+          // Before the first move, and where the node is hidden: below zero, which is nowhere, has to stay so.
+          if (left < 0 || top < 0 || !width || !height) return [left, top];
+          return [(left * plot.over.offsetWidth) / width, (top * plot.over.offsetHeight) / height];
         },
       },
       hooks: {

@@ -3,7 +3,7 @@ import { runOf } from "./describe.js";
 import { chain, isInGraph } from "../page/nodes.js";
 import { RunPanel } from "./panel.js";
 
-const HEIGHT = 380;
+const HEIGHT = 470;
 const WIDTH = 420;
 export const NODE = "MLT_TrainLoRA";
 

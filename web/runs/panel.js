@@ -1,6 +1,7 @@
 // One run: its state, its curves, and the buttons that act on it.
 import { Chart, colourOf } from "./chart.js";
 import { Current } from "./current.js";
+import { Ending } from "./ending.js";
 import { isLive, memory, number, progress } from "./describe.js";
 import { Gallery } from "./gallery.js";
 import { button, keepKeys, make, say } from "../page/elements.js";
@@ -34,6 +35,7 @@ export class RunPanel {
     });
     this.current = new Current(store, roomy);
     this.gallery = new Gallery(store, roomy);
+    this.ending = new Ending(roomy);
     this.element = this.build();
     keepKeys(this.element);
     for (const { element } of [this.current, this.gallery]) element.addEventListener("toggle", () => this.onroom?.());
@@ -108,6 +110,7 @@ export class RunPanel {
       this.note,
       this.current.element,
       this.gallery.element,
+      this.ending.element,
     );
   }
 
@@ -198,6 +201,7 @@ export class RunPanel {
     say(this.reading, this.hovered === null ? "" : text("runs.hovered", { step: this.hovered }));
     this.current.update(run);
     this.gallery.update(run);
+    this.ending.update(run);
     this.drawChart(run, rows, curves.filter((key) => this.shown.has(key)));
   }
 

@@ -1,7 +1,8 @@
 // The sidebar tab: every run, and the panel of the one that is chosen.
 import { isLive, progress } from "./describe.js";
 import { RunActions } from "./actions.js";
-import { keepKeys, make } from "../page/elements.js";
+import { Demos } from "./demos.js";
+import { keepKeys, make, say } from "../page/elements.js";
 import { RunPanel } from "./panel.js";
 import { text } from "../page/strings.js";
 
@@ -13,10 +14,11 @@ export class RunList {
     this.empty = make("p", { className: "mlt-note" }, text("runs.noRuns"));
     this.panel = new RunPanel(store, () => this.run(), { roomy: true });
     this.actions = new RunActions(store, page);
+    this.demos = new Demos(store, page);
     this.element = make(
       "div",
       { className: "mlt mlt-sidebar" },
-      this.list, this.empty, this.actions.element, this.panel.element,
+      this.list, this.empty, this.actions.element, this.panel.element, this.demos.element,
     );
     keepKeys(this.list);
     keepKeys(this.actions.element);
@@ -59,13 +61,14 @@ export class RunList {
         this.update();
         this.panel.update();
       });
-      item = make("li", {}, open);
+      item = make("li", {}, open, make("div", { className: "mlt-note mlt-outcome" }));
       this.items.set(run.id, item);
     }
     const words = `${run.name} · ${text(`runs.state.${run.state}`)} · ${progress(run)}`;
     const open = item.firstChild;
     if (open.textContent !== words) open.textContent = words;
     open.setAttribute("aria-pressed", String(current));
+    say(item.lastChild, run.written || run.failed || "");
     return item;
   }
 }

@@ -1,0 +1,130 @@
+"""An orderly end of ComfyUI, by Ctrl-C, a terminate signal or an exit, leaves a checkpoint as an interrupt does.
+
+Python hands signals to the main thread, which runs ComfyUI's server, while the queue's own thread trains. So the
+handler only notes the wish; the training writes its checkpoint and ends; then what would have happened without us
+happens: the handler that was there before is called. It is put in for the length of a training and taken out after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from server import PromptServer
+
+# How long a process waits for its checkpoint before it ends all the same.
+MOST_SECONDS = 7.0
+_PATIENCE = 2.0
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP") if hasattr(signal, name)
+)
+
+logger = logging.getLogger(__name__)
+
+
+class OrderlyEnd:
+    """Whether this process is about to end, and what it waits for before it does."""
+
+    def __init__(self) -> None:
+        """Nothing is about to end."""
+        self._wished, self._saved = threading.Event(), threading.Event()
+        self._trainer = threading.current_thread()
+        self._before: dict[int, Any] = {}
+        self._signal: int | None = None
+
+    @property
+    def wished(self) -> bool:
+        """Whether the training shall write its checkpoint and end."""
+        return self._wished.is_set()
+
+    @contextlib.contextmanager
+    def awaited(self) -> Iterator[OrderlyEnd]:
+        """While this lasts, the process ends only when it is left, or after `MOST_SECONDS`."""
+        _on_main_thread(self._install)
+        atexit.register(self._wait)
+        try:
+            yield self
+        finally:
+            self._saved.set()
+            atexit.unregister(self._wait)
+            if not self.wished:
+                _on_main_thread(self._restore)
+            elif self._trainer is threading.main_thread():
+                self._go_on()
+
+    def _install(self) -> None:
+        for number in SIGNALS:
+            before = signal.getsignal(number)
+            # What is ignored stays ignored, as hang-ups are under nohup; None is a handler that Python did not set.
+            if before is not None and before is not signal.SIG_IGN:
+                self._before[number] = before
+                signal.signal(number, self._heard)
+
+    def _restore(self) -> None:
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._heard:
+                signal.signal(number, before)
+        self._before = {}
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        first = not self.wished
+        self._signal = number
+        self._wished.set()
+        if not first or self._saved.is_set():
+            # Asked twice, a person does not want to wait.
+            self._go_on()
+        elif self._trainer is not threading.main_thread():
+            threading.Thread(target=self._end, daemon=True, name="masked-lora-end").start()
+
+    def _end(self) -> None:
+        logger.warning("masked lora: ComfyUI ends; writing a checkpoint first, for %g seconds at most.", MOST_SECONDS)
+        self._saved.wait(MOST_SECONDS)
+        _on_main_thread(self._go_on, wait=False)
+
+    def _wait(self) -> None:
+        """An exit that no signal asked for."""
+        self._wished.set()
+        if self._trainer is not threading.current_thread():
+            self._saved.wait(MOST_SECONDS)
+
+    def _go_on(self) -> None:
+        """What the signal would have done without us."""
+        number = self._signal
+        before = self._before.get(number, signal.SIG_DFL) if number is not None else None
+        self._restore()
+        if number is None:
+            return
+        if callable(before):
+            before(number, None)
+        else:
+            signal.raise_signal(number)
+
+
+def _on_main_thread(act: Callable[[], None], *, wait: bool = True) -> None:
+    """Do `act` on the main thread, which alone may set handlers; nothing where it runs no server of ComfyUI's."""
+    if threading.current_thread() is threading.main_thread():
+        act()
+        return
+    loop: asyncio.AbstractEventLoop | None = getattr(getattr(PromptServer, "instance", None), "loop", None)
+    if loop is None or not loop.is_running():
+        return
+    done = threading.Event()
+
+    def there() -> None:
+        try:
+            if threading.current_thread() is threading.main_thread():
+                act()
+        finally:
+            done.set()
+
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(there)
+        if wait:
+            done.wait(_PATIENCE)
