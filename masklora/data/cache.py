@@ -7,6 +7,7 @@ found by content-hash keys (`keys`), wherever they are kept (`store`).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from .dataset import Dataset
 from .keys import Memo, digest, text_key
 from .mask_bytes import decode_mask
 from .plan import Entry, Progress, check_settings, plan_entries
-from .store import DiskStore, MemoryStore, Store
+from .store import DiskStore, MemoryStore, Store, Tensors, Values
 from .subjects import parse_subjects
 
 
@@ -43,6 +44,8 @@ class Cache:
         sources: One JSON-able dict per data set: pictures, settings and mask transforms, for metadata.
         identities: Of the VAE and the text encoder, the latter None without one.
         multiple: What bucket sides divide by.
+        mend: Makes anew what was deleted or damaged since, and tells what it did; None where that cannot be done.
+        mended: What was made anew, for people.
     """
 
     entries: tuple[Entry, ...]
@@ -57,6 +60,8 @@ class Cache:
     sources: tuple[dict[str, Any], ...] = ()
     identities: tuple[str, str | None] = ("", None)
     multiple: int = 1
+    mend: Callable[[], str] | None = field(default=None, repr=False)
+    mended: list[str] = field(default_factory=list)
 
     def plan(
         self, dataset: Dataset, check_cancel: Cancel = lambda: None, *, memo: Memo | None = None
@@ -95,7 +100,7 @@ class Cache:
             CacheError: The entry is gone or damaged.
         """
         key = entry.latent_keys[variant] if infill == ORIGINAL else entry.infill_keys[variant][infill]
-        return self.store.read("latent", key)[0]["latent"]
+        return self._read("latent", key)[0]["latent"]
 
     def mask(self, entry: Entry, variant: int = 0) -> torch.Tensor:
         """The mask of a variant at the pixels of the training picture: float32 (1, H, W) in 0..1.
@@ -105,8 +110,33 @@ class Cache:
         Raises:
             CacheError: The entry is gone or damaged.
         """
-        tensors, values = self.store.read("mask", entry.mask_keys[variant])
+        tensors, values = self._read("mask", entry.mask_keys[variant])
         return decode_mask(tensors["data"], values)
+
+    def ensure(self, check_cancel: Cancel = lambda: None) -> None:
+        """Nothing if every entry is there; else the missing ones are made anew.
+
+        Raises:
+            CacheError: They cannot be, because the pictures have changed too.
+        """
+        for number, (kind, key) in enumerate(sorted(keys_of(self.entries, self.empty_key))):
+            if number % 256 == 0:
+                check_cancel()
+            if not self.store.has(kind, key):
+                self._mend(f"the cache entry {kind} {key} is gone")
+                return
+
+    def _read(self, kind: str, key: str) -> tuple[Tensors, Values]:
+        try:
+            return self.store.read(kind, key)
+        except CacheError as error:
+            self._mend(str(error))
+        return self.store.read(kind, key)
+
+    def _mend(self, fault: str) -> None:
+        if self.mend is None:
+            raise CacheError(f"{fault}. Queue the graph again; what is missing is made anew.")
+        self.mended.append(self.mend())
 
     def mask_image(self, entry: Entry, variant: int = 0) -> np.ndarray:
         """The mask as a grey picture: uint8 (H, W), white = learn."""
@@ -118,7 +148,7 @@ class Cache:
         Raises:
             CacheError: The entry is gone or damaged.
         """
-        tensors, values = self.store.read("text", key)
+        tensors, values = self._read("text", key)
         return {**tensors, **values}
 
     def empty_text(self) -> dict[str, Any]:
@@ -200,10 +230,7 @@ def build_cache(
     if text is not None:
         builder.texts(entries, text)
         empty = text_key("", encoder=text.identity)
-    keep = {("latent", k) for e in entries for k in e.latent_keys}
-    keep |= {("latent", k) for e in entries for keys in e.infill_keys for k in keys}
-    keep |= {("mask", k) for e in entries for k in e.mask_keys}
-    keep |= {("text", k) for e in entries for k in (*e.text_keys, *e.plain_keys)} | {("text", empty or "")}
+    keep = keys_of(entries, empty)
     store.clean_up(limit=settings.max_gigabytes * 1e9, keep=keep)
     return Cache(
         entries=tuple(entries),
@@ -218,7 +245,62 @@ def build_cache(
         sources=_sources(dataset),
         identities=(encoder.identity, None if text is None else text.identity),
         multiple=multiple or encoder.stride,
+        mend=Mender(dataset, tuple(entries), builder=builder, text=text, multiple=multiple or encoder.stride),
     )
+
+
+def keys_of(entries: Iterable[Entry], empty: str | None) -> set[tuple[str, str]]:
+    """Kind and key of everything that a cache of these entries reads; `empty` is the key of the empty caption."""
+    entries = tuple(entries)
+    keys = {("latent", k) for e in entries for k in e.latent_keys}
+    keys |= {("latent", k) for e in entries for infills in e.infill_keys for k in infills}
+    keys |= {("mask", k) for e in entries for k in e.mask_keys}
+    texts = {("text", k) for e in entries for k in (*e.text_keys, *e.plain_keys) if k}
+    return keys | texts | ({("text", empty)} if empty else set())
+
+
+@dataclass
+class Mender:
+    """Makes a cache's missing and damaged entries anew, from the very pictures, VAE and CLIP it was built with."""
+
+    dataset: Dataset
+    entries: tuple[Entry, ...]
+    builder: Builder
+    text: TextEncoder | None
+    multiple: int
+
+    def __call__(self) -> str:
+        """What was made.
+
+        Raises:
+            CacheError: A picture, mask or caption has changed since, so that what is missing is not to be had.
+        """
+        builder, before = self.builder, dict(self.builder.built)
+        entries = plan_entries(
+            self.dataset,
+            builder.settings,
+            memo=builder.store.load_memo(),
+            encoder=builder.encoder.identity,
+            text=None if self.text is None else self.text.identity,
+            multiple=self.multiple,
+            progress=lambda done, total, what: None,
+            check_cancel=builder.check_cancel,
+        )
+        for old, new in zip(self.entries, entries, strict=True):
+            if keys_of([old], None) != keys_of([new], None):
+                raise CacheError(
+                    f"{old.name} has changed since it was cached, and what was cached is gone or damaged. Queue the "
+                    "graph again: the cache is then built from what is there now."
+                )
+        empty = None if self.text is None else text_key("", encoder=self.text.identity)
+        for kind, key in sorted(keys_of(entries, empty)):
+            builder.check_cancel()
+            builder.store.is_whole(kind, key)
+        builder.pictures(entries)
+        if self.text is not None:
+            builder.texts(entries, self.text)
+        made = ", ".join(f"{builder.built[kind] - count} {kind}" for kind, count in before.items())
+        return f"The cache was damaged or deleted; made anew: {made}."
 
 
 def _sources(dataset: Dataset) -> tuple[dict[str, Any], ...]:

@@ -15,7 +15,8 @@ from ..errors import ConfigError, DataError, MaskError
 from ..masks import transform_mask
 from .geometry import ASPECT_TOLERANCE, Geometry, apply_mask
 from .mask_bytes import PackedMask
-from .reading import ImageData, read_image, read_mask
+from .mask_values import MaskValues, understand
+from .reading import ImageData, read_image, read_mask_values
 from .report import MatchReport, merge_reports
 from .subjects import MaskPart
 
@@ -30,7 +31,8 @@ class Sample:
     `repeats` is the product. `made_by` tells which generators made the mask, for the metadata.
 
     Where a picture has masks of several subjects, each sample of it shows one `subject`, or `TOGETHER` all of
-    them, as the union of the files in `parts`; `share` is its part of the picture's repeats.
+    them, as the union of the files in `parts`; `share` is its part of the picture's repeats. `reading` is that of
+    the picture's `Header`.
     """
 
     key: str
@@ -49,6 +51,7 @@ class Sample:
     subject: str = ""
     parts: tuple[MaskPart, ...] = ()
     share: float = 1.0
+    reading: str = ""
 
     @property
     def repeats(self) -> float:
@@ -80,6 +83,25 @@ class LoadedSample:
     mask: np.ndarray
     has_mask: bool
     shown: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ExaminedMask:
+    """A mask as `load_mask` gives it, with what was made of its files.
+
+    Attributes:
+        mask: float32 (H, W) in 0..1; None where there is none.
+        peak: Largest weight before the transforms.
+        mark: Stands for how its files were read; empty where that is as every version of the pack read them.
+        read: Keys of `mask_values.READ`, of each file that was not read as stored.
+        doubts: Keys of `mask_values.DOUBTS`, of each file that may mean something else.
+    """
+
+    mask: np.ndarray | None
+    peak: float = 0.0
+    mark: str = ""
+    read: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,12 +171,12 @@ def load_sample(sample: Sample) -> LoadedSample:
     else:
         data = _read(sample)
         rgb, alpha = data.rgb, data.alpha
-    mask = _mask_of(sample, alpha)
+    mask = _mask_of(sample, alpha, [])
     if mask is None:
         white = np.ones(rgb.shape[:2], np.float32)
         return LoadedSample(rgb, white, False, white)
     lighter = sample.mask is None and any(part.weight < 1 for part in sample.parts)
-    return LoadedSample(rgb, mask, True, _union(sample, weighed=False) if lighter else mask)
+    return LoadedSample(rgb, mask, True, _union(sample, [], weighed=False) if lighter else mask)
 
 
 def load_mask(sample: Sample) -> np.ndarray | None:
@@ -166,8 +188,25 @@ def load_mask(sample: Sample) -> np.ndarray | None:
     Raises:
         DataError, MaskError: as `load_sample`.
     """
+    return examine_mask(sample).mask
+
+
+def examine_mask(sample: Sample) -> ExaminedMask:
+    """`load_mask` with what was made of the files.
+
+    Raises:
+        DataError, MaskError: as `load_sample`.
+    """
     alpha = _read(sample).alpha if sample.alpha and sample.image is None else None
-    return _mask_of(sample, alpha)
+    seen: list[MaskValues] = []
+    mask = _mask_of(sample, alpha, seen)
+    return ExaminedMask(
+        mask,
+        peak=max((float(values.weights.max(initial=0)) for values in seen), default=0.0),
+        mark=", ".join(values.mark for values in seen) if any(values.mark for values in seen) else "",
+        read=tuple(values.read for values in seen if values.read),
+        doubts=tuple(values.doubt for values in seen if values.doubt),
+    )
 
 
 def fit_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -215,20 +254,21 @@ def _read(sample: Sample) -> ImageData:
         return read_image(path)
 
 
-def _mask_of(sample: Sample, alpha: np.ndarray | None) -> np.ndarray | None:
+def _mask_of(sample: Sample, alpha: np.ndarray | None, seen: list[MaskValues]) -> np.ndarray | None:
+    """The mask after the pixel transforms; what was made of its files is put into `seen`."""
     if sample.mask is None and sample.parts:
-        return _union(sample, weighed=True)
-    return _transformed(sample, _raw_mask(sample, alpha))
+        return _union(sample, seen, weighed=True)
+    return _transformed(sample, _raw_mask(sample, alpha, seen))
 
 
-def _union(sample: Sample, *, weighed: bool) -> np.ndarray:
+def _union(sample: Sample, seen: list[MaskValues], *, weighed: bool) -> np.ndarray:
     """The largest of the parts' masks at each pixel: each transformed, as in its subject's own sample.
 
     Transformed first, because the union of inverted masks is not the inverted union.
     """
     united: np.ndarray | None = None
     for part in sample.parts:
-        raw = _read_mask(sample, part.path)
+        raw = _read_mask(sample, part.path, seen)
         mask = transform_mask(raw, sample.transform, scale=raw.shape[1] / sample.size[0])
         mask = mask * np.float32(part.weight) if weighed else mask
         if united is not None and mask.shape != united.shape:
@@ -238,20 +278,32 @@ def _union(sample: Sample, *, weighed: bool) -> np.ndarray:
     return united
 
 
-def _read_mask(sample: Sample, path: Path) -> np.ndarray:
+def _read_mask(sample: Sample, path: Path, seen: list[MaskValues]) -> np.ndarray:
     label = f"{sample.name} (mask {path.name})"
     with naming(path, label, MaskError):
-        mask = read_mask(path, sample.settings.mask_channel)
+        values = read_mask_values(path, sample.settings.mask_channel)
+    mask = values.weights
     check_aspect(label, (mask.shape[1], mask.shape[0]), sample.size)
+    seen.append(values)
     return mask
 
 
-def _raw_mask(sample: Sample, alpha: np.ndarray | None) -> np.ndarray | None:
+def _raw_mask(sample: Sample, alpha: np.ndarray | None, seen: list[MaskValues]) -> np.ndarray | None:
     if sample.mask is not None:
-        return sample.mask.unpack() if isinstance(sample.mask, PackedMask) else sample.mask
-    if sample.mask_path is not None:
-        return _read_mask(sample, sample.mask_path)
-    return alpha if sample.alpha else None
+        seen.append(MaskValues(sample.mask.unpack() if isinstance(sample.mask, PackedMask) else sample.mask))
+    elif sample.mask_path is not None:
+        return _read_mask(sample, sample.mask_path, seen)
+    elif alpha is None or not sample.alpha:
+        return None
+    else:
+        seen.append(_alpha_values(alpha))
+    return seen[-1].weights
+
+
+def _alpha_values(alpha: np.ndarray) -> MaskValues:
+    """A picture's alpha as a mask: one of 0 and 1 is in the wrong scale, as a file's values may be."""
+    steps = np.rint(alpha * 255).astype(np.uint8)
+    return understand(steps[..., None], None, 255, "luminance") if steps.max(initial=0) == 1 else MaskValues(alpha)
 
 
 def _transformed(sample: Sample, mask: np.ndarray | None) -> np.ndarray | None:

@@ -105,22 +105,24 @@ def text_key(text: str, *, encoder: str) -> str:
 
 
 class Memo:
-    """What is already known of files and masks: digests by (path, size, mtime_ns), facts by mask identity.
+    """What is already known of files and masks: digests by (path, size, times), facts by mask identity.
 
     A file written within the last two seconds is not remembered: a second write in the same tick of the
-    file system's clock would go unseen.
+    file system's clock would go unseen. What was changed by another hand than ours is not believed: latents would be
+    taken for another picture's.
     """
 
-    def __init__(self, values: dict[str, Any] | None = None) -> None:
-        """A memo from `to_dict`'s values; anything of another shape is dropped."""
+    def __init__(self, values: Any = None) -> None:
+        """A memo from `merged_into`'s values; anything of another shape, or without their seal, is dropped."""
         values = values if isinstance(values, dict) else {}
         files, masks = values.get("files"), values.get("masks")
-        self._files: dict[str, list[Any]] = dict(files) if isinstance(files, dict) else {}
-        self._masks: dict[str, dict[str, Any]] = dict(masks) if isinstance(masks, dict) else {}
+        whole = isinstance(files, dict) and isinstance(masks, dict) and values.get("seal") == _seal(files, masks)
+        self._files: dict[str, list[Any]] = dict(files) if whole else {}
+        self._masks: dict[str, dict[str, Any]] = dict(masks) if whole else {}
         self._fresh: dict[str, dict[str, Any]] = {"files": {}, "masks": {}}
 
     def file(self, path: Path) -> str:
-        """Digest of the file's bytes, read only if its size or time changed.
+        """Digest of the file's bytes, read only if its size or one of its times changed.
 
         Raises:
             DataError: The file cannot be read.
@@ -129,22 +131,23 @@ class Memo:
             stat = path.stat()
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}). Was it moved or deleted?") from error
-        known = self._files.get(str(path))
-        if isinstance(known, list) and known[:2] == [stat.st_size, stat.st_mtime_ns]:
-            return known[2]
+        # The time of the last change of any kind too: the other one can be set back by whoever copies files.
+        state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        name = str(path)
+        known = self._files.get(name)
+        if known is not None and known[:-1] == state:
+            return known[-1]
         value = file_digest(path)
         if time.time() - stat.st_mtime > RACY_SECONDS:
-            record = [stat.st_size, stat.st_mtime_ns, value]
-            self._files[str(path)] = self._fresh["files"][str(path)] = record
+            self._files[name] = self._fresh["files"][name] = [*state, value]
         return value
 
     def facts(self, identity: str) -> dict[str, Any] | None:
-        """What was noted for a mask: "has" (bool) and "box" (see `mask_box`, or None); None if unknown."""
-        found = self._masks.get(identity)
-        return found if isinstance(found, dict) and "has" in found else None
+        """What was noted under this identity; None if nothing was."""
+        return self._masks.get(identity)
 
     def note(self, identity: str, **values: Any) -> dict[str, Any]:
-        """Remember values for a mask identity and return all that is known of it."""
+        """Remember values for an identity and return all that is known of it."""
         merged = {**self._masks.get(identity, {}), **values}
         self._masks[identity] = self._fresh["masks"][identity] = merged
         return merged
@@ -156,7 +159,10 @@ class Memo:
 
     def merged_into(self, other: Memo) -> dict[str, Any]:
         """JSON-ready values of `other`, another process's newer memo, with what was learnt here added."""
-        return {
-            "files": {**other._files, **self._fresh["files"]},
-            "masks": {**other._masks, **self._fresh["masks"]},
-        }
+        files = {**other._files, **self._fresh["files"]}
+        masks = {**other._masks, **self._fresh["masks"]}
+        return {"files": files, "masks": masks, "seal": _seal(files, masks)}
+
+
+def _seal(files: dict[str, Any], masks: dict[str, Any]) -> str:
+    return digest("memo", 2, files, masks)

@@ -169,6 +169,7 @@ def _sample(item: Item, settings: DatasetSettings) -> Sample:
         subject=item.subject,
         parts=item.parts,
         share=item.share,
+        reading=header.reading,
     )
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 
@@ -19,13 +20,16 @@ from ..errors import ConfigError, DataError
 from .buckets import assign
 from .captions import caption_variants, split_captions, without_trigger
 from .crops import BOXED, plan_crop
-from .dataset import Dataset, Sample, load_mask, source_path
+from .dataset import Dataset, ExaminedMask, Sample, examine_mask, source_path
 from .geometry import Geometry, mask_box
 from .infill import DonorRing, Infill, donor_ring, plan_infills
 from .keys import Memo, array_digest, digest, infill_key, latent_key, mask_identity, mask_key, shrunk_key, text_key
 from .mask_bytes import PackedMask
 
 Progress = Callable[[int, int, str], None]
+# Raise it when what is noted of a mask changes its meaning.
+FACTS = 1
+_NOTED = ("has", "box", "mark", "mean", "peak", "raw_peak", "border", "middle", "read", "doubts")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,28 @@ class Variant:
 
     geometry: Geometry
     shrink: Shrink | None
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """What a mask weighs before the geometry, transforms applied, and what was made of its files.
+
+    Attributes:
+        mean: Of its weights, in 0..1.
+        peak: The largest of them.
+        raw_peak: The largest before the transforms.
+        border: Mean weight of the outermost of 8×8 fields.
+        middle: Mean weight of the other fields.
+        read, doubts: As in `ExaminedMask`.
+    """
+
+    mean: float
+    peak: float
+    raw_peak: float
+    border: float
+    middle: float
+    read: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +95,7 @@ class Entry:
             of its own.
         plain_keys: Key of each of these, empty where there is none.
         picture: Digest of the picture, which several entries may show.
+        facts: Of its mask before the geometry; None without one.
     """
 
     index: int
@@ -90,6 +117,7 @@ class Entry:
     plain_captions: tuple[str | None, ...] = ()
     plain_keys: tuple[str, ...] = ()
     picture: str = ""
+    facts: MaskFacts | None = None
 
     @property
     def variants(self) -> int:
@@ -109,11 +137,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What a sample is before geometry: digest of its picture, identity and bounding box of its mask."""
+    """What a sample is before geometry: digest of its picture, identity, bounding box and weights of its mask."""
 
     image: str
     identity: str | None
     box: tuple[float, float, float, float] | None
+    mask: MaskFacts | None = None
 
 
 def check_settings(settings: CacheSettings) -> None:
@@ -267,6 +296,7 @@ def _plan(
         plain_captions=plain,
         plain_keys=() if text is None else tuple("" if c is None else text_key(c, encoder=text) for c in plain),
         picture=own.image,
+        facts=own.mask,
     )
 
 
@@ -280,20 +310,40 @@ def _facts_of(sample: Sample, *, memo: Memo, boxed: bool) -> _Facts:
     source, channel = _mask_source(sample, image, memo)
     if source is None:
         return _Facts(image, None, None)
-    identity = mask_identity(source, channel=channel, transform=sample.transform)
-    # Transforms count in pixels of the picture, so the box hangs on its size as well.
-    noted = digest(identity, sample.size)
-    known = memo.facts(noted)
-    if known is None and not source.startswith("alpha") and not boxed:
-        return _Facts(image, identity, None)
-    if known is None:
-        mask = load_mask(sample)
-        box = None if mask is None else mask_box(mask, least=_least(sample))
-        known = memo.note(noted, has=mask is not None, box=box)
+    # Transforms count in pixels of the picture, so what they leave hangs on its size as well.
+    about = digest("mask facts", FACTS, source, channel, dataclasses.asdict(sample.transform), sample.size)
+    known = memo.facts(about)
+    if known is None or not set(_NOTED) <= set(known):
+        known = memo.note(about, **_examined(sample, examine_mask(sample)))
     if not known["has"]:
         return _Facts(image, None, None)
-    box = known.get("box") if boxed else None
-    return _Facts(image, identity, (box[0], box[1], box[2], box[3]) if box else None)
+    mark = known["mark"]
+    identity = mask_identity(f"{source} as {mark}" if mark else source, channel=channel, transform=sample.transform)
+    box = known["box"] if boxed else None
+    weights = (known[name] for name in ("mean", "peak", "raw_peak", "border", "middle"))
+    facts = MaskFacts(*weights, tuple(known["read"]), tuple(known["doubts"]))
+    return _Facts(image, identity, (box[0], box[1], box[2], box[3]) if box else None, facts)
+
+
+def _examined(sample: Sample, found: ExaminedMask) -> dict[str, object]:
+    """What the memo keeps of a mask: `_NOTED`."""
+    mask = found.mask
+    if mask is None:
+        return dict.fromkeys(_NOTED) | {"has": False}
+    fields = cv2.resize(mask, (8, 8), interpolation=cv2.INTER_AREA)
+    inner = fields[1:-1, 1:-1]
+    return {
+        "has": True,
+        "box": mask_box(mask, least=_least(sample)),
+        "mark": found.mark,
+        "mean": float(mask.mean(dtype=np.float64)),
+        "peak": float(mask.max(initial=0)),
+        "raw_peak": found.peak,
+        "border": float((fields.sum() - inner.sum()) / (fields.size - inner.size)),
+        "middle": float(inner.mean()),
+        "read": list(found.read),
+        "doubts": list(found.doubts),
+    }
 
 
 def _least(sample: Sample) -> float:
@@ -304,7 +354,8 @@ def _least(sample: Sample) -> float:
 def _image_digest(sample: Sample, memo: Memo) -> str:
     if sample.image is not None:
         return array_digest(sample.image)
-    return memo.file(source_path(sample))
+    stored = memo.file(source_path(sample))
+    return digest("read", sample.reading, stored) if sample.reading else stored
 
 
 def _mask_source(sample: Sample, image: str, memo: Memo) -> tuple[str | None, str]:

@@ -1,10 +1,11 @@
-"""Pictures and masks from files: orientation, bit depth, palettes and alpha resolved, limits enforced.
+"""Pictures and masks from files: orientation, bit depth, colours, palettes and alpha resolved, limits enforced.
 
 Pillow identifies and decodes; every fault of a file comes out as an error that names it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
 import threading
@@ -13,21 +14,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..config import MASK_CHANNELS, check_choice
-from ..errors import DataError, MaskError
+from ..errors import DataError, MaskError, MaskLoraError
+from .colour_profiles import array_to_srgb, profile_mark, to_srgb
+from .mask_values import MaskValues, understand, unit
 
 MAX_PIXELS = 100_000_000
 ORIENTATION_TAG = 0x0112
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_METADATA = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}
 ALPHA_MODES = {"RGBA", "RGBa", "LA", "La", "PA"}
-# What Pillow's readers raise on damaged files.
-_BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, MemoryError, struct.error)
+_WIDTH_TAG, _HEIGHT_TAG = 256, 257
 WIDE_GREY_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
@@ -41,22 +44,33 @@ class ImageData:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself before decoding: (width, height) after EXIF orientation, alpha or not."""
+    """What a file says of itself before decoding.
+
+    Attributes:
+        size: (width, height) after EXIF orientation.
+        alpha: Whether it has an alpha band or a transparent colour.
+        reading: Stands for what is done to the stored numbers that other versions of the pack did not do: colours
+            brought to sRGB, a TIFF's orientation undone once, a 16-bit key colour. Usually empty.
+    """
 
     size: tuple[int, int]
     alpha: bool
+    reading: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Bands:
     """Decoded bands (H, W, 1..4), upright, grey or RGB with an optional alpha last; full scale means 1.
 
-    `orientation` is that of the file, EXIF 1..8.
+    `orientation` is that of the file, EXIF 1..8; `profile` the colour profile of the colours, None for sRGB;
+    `reading` as in `Header`, for the bands as numbers (a mask's are no colours).
     """
 
     values: np.ndarray
     scale: int
     orientation: int = 1
+    profile: bytes | None = None
+    reading: str = ""
 
     @property
     def alpha(self) -> np.ndarray | None:
@@ -78,10 +92,13 @@ def read_header(path: Path) -> Header:
         DataError: the file is missing, empty, no picture, of 0 px or of 100 Mpx and more.
     """
     with _opened(path) as image:
-        width, height = image.size
-        if _orientation(path, image) >= 5:
+        width, height = _stored_size(image)
+        orientation = _orientation(path, image)
+        if orientation >= 5:
             width, height = height, width
-        return Header((width, height), image.mode in ALPHA_MODES or "transparency" in image.info)
+        alpha = image.mode in ALPHA_MODES or "transparency" in image.info
+        marks = (profile_mark(image.info.get("icc_profile"), image.mode), _reading(image, orientation))
+        return Header((width, height), alpha, " ".join(mark for mark in marks if mark))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -94,8 +111,9 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_image(path: Path) -> ImageData:
-    """The picture as upright RGB and its alpha.
+    """The picture as upright RGB, in sRGB, and its alpha.
 
+    Colours of an embedded profile are brought to sRGB, as viewers show them.
     Colours under a transparent alpha are kept as they are: filling them is a choice made elsewhere.
     Animations give their first frame.
 
@@ -109,20 +127,30 @@ def read_image(path: Path) -> ImageData:
     bands = read_bands(path)
     alpha = None
     if bands.alpha is not None and bool((bands.alpha < bands.scale).any()):
-        alpha = _unit(bands.alpha, bands.scale)
+        alpha = unit(bands.alpha, bands.scale)
     colours = bands.colours
     if bands.scale != 255:
         colours = ((colours.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    if colours.shape[2] == 1:
+    if bands.profile is not None:
+        colours = array_to_srgb(colours, bands.profile)
+    elif colours.shape[2] == 1:
         colours = np.repeat(colours, 3, axis=2)
     return ImageData(np.ascontiguousarray(colours), alpha)
 
 
 def read_mask(path: Path, channel: str = "luminance") -> np.ndarray:
-    """A mask file as weights: float32 (H, W) in 0..1, where 1 (white) means learn.
+    """A mask file as weights: float32 (H, W) in 0..1, where 1 (white) means learn; see `read_mask_values`."""
+    return read_mask_values(path, channel).weights
+
+
+def read_mask_values(path: Path, channel: str = "luminance") -> MaskValues:
+    """A mask file as weights, upright, with what was made of its numbers; see `mask_values.understand`.
 
     Sixteen-bit values are divided by 65535, so no weight is clipped. Luminance uses Rec. 601 weights and is
-    exact for grey values; the file's own alpha matters only with `channel="alpha"`.
+    exact for grey values.
+
+    Returns:
+        `stored` is the `reading` of `Header`, as far as it concerns a mask.
 
     Raises:
         MaskError: `channel` is "alpha" and the file has none, or the file cannot be read.
@@ -135,25 +163,13 @@ def read_mask(path: Path, channel: str = "luminance") -> np.ndarray:
         raise
     except DataError as error:
         raise MaskError(f"mask {error}") from error
-    if channel == "alpha":
-        if bands.alpha is None:
-            raise MaskError(
-                f"mask {path.name}: mask_channel is alpha, but the file has no alpha channel. "
-                "Choose luminance, or save the mask with alpha."
-            )
-        return _unit(bands.alpha, bands.scale)
-    colours = bands.colours
-    if colours.shape[2] == 1:
-        return _unit(colours[..., 0], bands.scale)
-    if channel == "luminance":
-        # Integer weights that sum to 1000 keep greys exact: white must be 1, not 0.9999999.
-        mixed = np.zeros(colours.shape[:2], np.uint32)
-        for band, weight in enumerate((299, 587, 114)):
-            mixed += colours[..., band] * np.uint32(weight)
-        return _unit(mixed, 1000 * bands.scale)
-    if channel == "rgb average":
-        return _unit(colours.sum(axis=2, dtype=np.uint32), 3 * bands.scale)
-    return _unit(colours[..., ("red", "green", "blue").index(channel)], bands.scale)
+    if channel == "alpha" and bands.alpha is None:
+        raise MaskError(
+            f"mask {path.name}: mask_channel is alpha, but the file has no alpha channel. "
+            "Choose luminance, or save the mask with alpha."
+        )
+    values = understand(bands.colours, bands.alpha, bands.scale, channel)
+    return dataclasses.replace(values, stored=bands.reading)
 
 
 def read_grey_png(data: bytes, size: tuple[int, int]) -> np.ndarray | None:
@@ -164,7 +180,8 @@ def read_grey_png(data: bytes, size: tuple[int, int]) -> np.ndarray | None:
             if image.mode != "L" or image.size != size or image.info.get("transparency") is not None:
                 return None
             return np.array(image)
-    except (*_BROKEN, Image.DecompressionBombError):
+    except Exception:
+        # Whatever a decoder makes of bytes that are no such picture.
         return None
 
 
@@ -200,7 +217,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with _WHOLE_PICTURES, warnings.catch_warnings():
             # Pillow only warns between its limit and twice that; ours below is an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            # By its path a file is mapped into memory, and Pillow then mixes up the sides of some turned TIFFs.
+            with path.open("rb") as file, Image.open(file) as image:
                 _check_pixels(path, image.size)
                 yield image
     except FileNotFoundError:
@@ -209,7 +227,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path.name}: {_unidentified(path)}") from None
     except Image.DecompressionBombError:
         raise DataError(_too_large(path, "far more than 100")) from None
-    except _BROKEN as error:
+    except MaskLoraError:
+        raise
+    except Exception as error:
+        # Decoders and the plugins of other packages raise what they like on damaged files.
         raise DataError(
             f"{path.name}: expected a complete picture, but it is truncated or unreadable ({error}). "
             "Save it again or remove it."
@@ -274,27 +295,63 @@ def read_bands(path: Path) -> Bands:
         DataError: as `read_image`.
     """
     with _opened(path) as image:
+        reading = _reading(image, _orientation(path, image))
+        if image.format == "TIFF":
+            # Pillow turns a TIFF's pixels as it loads them, and takes the tag away; no other format's.
+            image.load()
         orientation = _orientation(path, image)
-        wide = _is_wide_colour_png(image)
+        wide, key = _is_wide_colour_png(image), image.info.get("transparency")
         bands = _bands_of(path, image)
     if wide:
-        bands = _wide_colour_png(path) or bands
-    return Bands(_upright(bands.values, orientation), bands.scale, orientation)
+        bands = _wide_colour_png(path, key, bands.profile) or bands
+    return dataclasses.replace(
+        bands, values=_upright(bands.values, orientation), orientation=orientation, reading=reading
+    )
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) before orientation; Pillow gives a TIFF's after it."""
+    tags = getattr(image, "tag_v2", None)
+    if image.format == "TIFF" and tags is not None and tags.get(_WIDTH_TAG) and tags.get(_HEIGHT_TAG):
+        return int(tags[_WIDTH_TAG]), int(tags[_HEIGHT_TAG])
+    return image.size
+
+
+def _reading(image: Image.Image, orientation: int) -> str:
+    """The part of `Header.reading` that concerns numbers of any meaning."""
+    if image.format == "TIFF" and orientation > 1:
+        return f"tiff {orientation}"
+    key = image.info.get("transparency")
+    return "key colour" if key is not None and (_is_wide_colour_png(image) or image.mode in WIDE_GREY_MODES) else ""
 
 
 def _bands_of(path: Path, image: Image.Image) -> Bands:
+    profile = image.info.get("icc_profile")
+    profile = profile if profile_mark(profile, image.mode) else None
     if image.mode in WIDE_GREY_MODES:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise DataError(f"{path.name}: 32-bit integer pictures are not supported. Save it as 8 or 16 bit.")
-        return Bands(values.astype(np.uint16)[..., None], 65535)
+        grey = values.astype(np.uint16)[..., None]
+        return Bands(_with_key(grey, image.info.get("transparency")), 65535, profile=profile)
     if image.mode == "F":
         values = np.asarray(image)
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
             raise DataError(f"{path.name}: expected floating-point values in 0..1. Save it as 8 or 16 bit.")
-        return Bands(np.rint(values * 65535).astype(np.uint16)[..., None], 65535)
+        return Bands(np.rint(values * 65535).astype(np.uint16)[..., None], 65535, profile=profile)
+    if image.mode == "CMYK" and profile is not None:
+        # Inks become colours only through their profile, so the other way round is too late.
+        return Bands(np.asarray(to_srgb(image, profile)), 255)
     values = np.asarray(image.convert(_target_mode(image)))
-    return Bands(values[..., None] if values.ndim == 2 else values, 255)
+    return Bands(values[..., None] if values.ndim == 2 else values, 255, profile=profile)
+
+
+def _with_key(values: np.ndarray, key: Any) -> np.ndarray:
+    """16-bit bands (H, W, 1 or 3); where there is a transparent colour `key`, with an alpha band that is 0 on it."""
+    if key is None:
+        return values
+    hit = (values == np.array(key, np.uint16).reshape(-1)).all(axis=2, keepdims=True)
+    return np.concatenate([values, np.where(hit, 0, 65535).astype(np.uint16)], axis=2)
 
 
 def _target_mode(image: Image.Image) -> str:
@@ -305,18 +362,18 @@ def _target_mode(image: Image.Image) -> str:
 
 
 def _is_wide_colour_png(image: Image.Image) -> bool:
-    if image.format != "PNG" or image.mode in WIDE_GREY_MODES or "transparency" in image.info or not image.tile:
+    if image.format != "PNG" or image.mode in WIDE_GREY_MODES or not image.tile:
         return False
     return str(image.tile[0][3]).endswith(";16B")
 
 
-def _wide_colour_png(path: Path) -> Bands | None:
+def _wide_colour_png(path: Path, key: Any, profile: bytes | None) -> Bands | None:
     """All 16 bits of a colour or alpha PNG, of which Pillow keeps the upper eight; None if OpenCV cannot."""
     values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 3:
         return None
-    order = [2, 1, 0, 3][: values.shape[2]]
-    return Bands(values[..., order], 65535)
+    order = [2, 1, 0, 3][: values.shape[2] if key is None else 3]
+    return Bands(_with_key(values[..., order], key), 65535, profile=profile)
 
 
 def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
@@ -341,6 +398,3 @@ def as_stored(values: np.ndarray, orientation: int) -> np.ndarray:
         values = values[:, ::-1]
     return values.swapaxes(0, 1) if orientation >= 5 else values
 
-
-def _unit(values: np.ndarray, scale: int) -> np.ndarray:
-    return values.astype(np.float32) / np.float32(scale)

@@ -30,6 +30,9 @@ from .keys import Memo
 KINDS = ("latent", "mask", "text")
 FORMAT = "masked-lora cache 1"
 GRACE_SECONDS = 3600.0
+# For so long entries that another data set may need are safe from any size limit: a workflow of a stranger, or a
+# small number in a widget, must not cost others the hours that encoding took.
+KEPT_SECONDS = 7 * 24 * 3600.0
 TOUCH_SECONDS = 600.0
 _MAX_HEADER = 1 << 22
 _FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
@@ -64,6 +67,10 @@ class Store(Protocol):
         """Keep the memo for later builds."""
         ...
 
+    def is_whole(self, kind: str, key: str) -> bool:
+        """Whether the entry is there and every byte of it is as it was written; a damaged one goes."""
+        ...
+
     def clean_up(self, *, limit: float, keep: set[tuple[str, str]]) -> int:
         """Remove old entries until the store holds at most `limit` bytes; how many went."""
         ...
@@ -89,7 +96,7 @@ class MemoryStore:
             CacheError: There is no such entry.
         """
         if (kind, key) not in self._entries:
-            raise CacheError(f"The cache in memory has no {kind} {key}. Run the cache node again.")
+            raise CacheError(f"The cache in memory has no {kind} {key}. Change a widget of Cache Dataset, queue again.")
         tensors, values = self._entries[kind, key]
         return _ordinary(tensors), dict(values)
 
@@ -104,6 +111,10 @@ class MemoryStore:
     def save_memo(self, memo: Memo) -> None:
         """Keep the memo while the store lives."""
         self._memo = memo
+
+    def is_whole(self, kind: str, key: str) -> bool:
+        """Whether the entry is there."""
+        return self.has(kind, key)
 
     def clean_up(self, *, limit: float, keep: set[tuple[str, str]]) -> int:
         """Nothing to remove: a store in memory holds one run's entries only."""
@@ -170,15 +181,23 @@ class DiskStore:
                 raise ValueError("its checksum does not match")
         except FileNotFoundError:
             raise CacheError(
-                f"{path}: the cache entry is gone; another run may have cleaned the folder. Run the cache node again."
+                f"{path}: the cache entry is gone. Queue the graph again; what is missing is made anew."
             ) from None
         except (OSError, ValueError, SafetensorError) as error:
             self._discard(path, str(error))
             raise CacheError(
-                f"{path}: the cache entry is damaged ({error}) and was removed. Run the cache node again."
+                f"{path}: the cache entry is damaged ({error}) and was removed. Queue the graph again; it is made anew."
             ) from error
         _touch(path)
         return tensors, json.loads(about["values"])
+
+    def is_whole(self, kind: str, key: str) -> bool:
+        """Whether the entry is there and its checksum holds; a damaged one is removed, with a note."""
+        try:
+            self.read(kind, key)
+        except CacheError:
+            return False
+        return True
 
     def write(self, kind: str, key: str, tensors: Tensors, values: Values | None = None) -> None:
         """Put an entry; what was there under its key is replaced in one step.
@@ -203,7 +222,7 @@ class DiskStore:
         """The memo in the folder; an empty one if there is none or it is damaged."""
         try:
             return Memo(json.loads((self.folder / "memo.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return Memo()
 
     def save_memo(self, memo: Memo) -> None:
@@ -215,7 +234,7 @@ class DiskStore:
     def clean_up(self, *, limit: float, keep: set[tuple[str, str]]) -> int:
         """Remove the entries used longest ago until the folder holds at most `limit` bytes.
 
-        Entries in `keep` stay, and those used within the last hour, which another run may need. Temporary
+        Entries in `keep` stay, and those used within the last week, which another data set may need. Temporary
         files that a killed process left are removed too.
 
         Returns:
@@ -233,7 +252,7 @@ class DiskStore:
                 except OSError:
                     continue
                 total += stat.st_size
-                if (kind, path.stem) not in keep and now - stat.st_mtime > GRACE_SECONDS:
+                if (kind, path.stem) not in keep and now - stat.st_mtime > KEPT_SECONDS:
                     old.append((stat.st_mtime, stat.st_size, path))
         for _, size, path in sorted(old):
             if total <= limit:
@@ -247,7 +266,8 @@ class DiskStore:
         if total > limit:
             self._note(
                 f"{self.folder} holds {total / 1e9:.2f} GB, more than the limit of {limit / 1e9:.2f} GB, "
-                "because runs of the last hour need it. Raise the limit or lower the resolution."
+                "because data sets of the last week need it. Raise max_gigabytes, or delete the folder while nothing "
+                "trains: what is needed is made anew."
             )
         return removed
 

@@ -1,5 +1,6 @@
 """The cache: every edit makes exactly the affected entries stale, and nothing damaged is ever used."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,11 +17,14 @@ import torch
 from PIL import Image
 
 from harness.caching import SETTINGS, Bench, Letters, Pooling, blob, picture, save
+from harness.file_reads import opened_files, opened_in
 from masklora.config import CaptionSettings, DatasetSettings, MaskTransform
 from masklora.data.cache import build_cache
 from masklora.data.dataset import Dataset, Sample, merge
 from masklora.data.mask_bytes import decode_mask, encode_mask
 from masklora.errors import CacheError, ConfigError, DataError, FamilyError
+
+DAY = 24 * 3600
 
 
 @pytest.fixture
@@ -364,25 +368,62 @@ def test_damaged_or_foreign_files_are_made_anew_with_a_note(bench, kind, damage)
     assert bench.build() == (0, 0, 0)
 
 
-def test_changed_bytes_inside_an_entry_are_refused_and_then_made_anew(bench):
-    bench.build()
-    victim = files(bench.store, "latent")[0]
-    data = bytearray(victim.read_bytes())
+def damage(path):
+    data = bytearray(path.read_bytes())
     data[-3] ^= 1
-    victim.write_bytes(data)
-    entry = next(e for e in bench.cache.entries if e.latent_keys[0] == victim.stem)
-    with pytest.raises(CacheError, match=r"damaged.*Run the cache node again"):
-        bench.cache.latent(entry)
-    assert bench.build() == (1, 0, 0)
-    assert torch.isfinite(bench.cache.latent(entry)).all()
+    path.write_bytes(data)
 
 
-def test_an_entry_that_vanished_says_what_to_do(bench):
+def everything(cache):
+    """All that a cache reads, by kind and place."""
+    found = {("text", key): cache.text(key)["cond"] for e in cache.entries for key in e.text_keys}
+    for entry in cache.entries:
+        for variant in range(entry.variants):
+            found["latent", entry.name, variant] = cache.latent(entry, variant)
+            found["mask", entry.name, variant] = cache.mask(entry, variant)
+    return found | {"empty": cache.empty_text()["cond"]}
+
+
+LOSSES = {
+    "one byte of each latent": lambda store: [damage(path) for path in files(store, "latent")],
+    "one byte of a mask": lambda store: damage(files(store, "mask")[0]),
+    "a text cut short": lambda store: (path := files(store, "text")[2]).write_bytes(path.read_bytes()[:-9]),
+    "all latents gone": lambda store: shutil.rmtree(store / "latent"),
+    "all gone": lambda store: shutil.rmtree(store),
+    "emptied files": lambda store: [path.write_bytes(b"") for path in files(store, "mask")],
+}
+
+
+@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
+def test_what_is_lost_while_it_is_used_is_made_anew_in_one_try(bench, lose):
     bench.build()
-    entry = bench.cache.entries[0]
+    before = everything(bench.cache)
+    lose(bench.store)
+    after = everything(bench.cache)
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    (told,) = bench.cache.mended
+    assert "damaged or deleted" in told
+    assert bench.build() == (0, 0, 0)
+
+
+def test_what_is_gone_is_made_anew_before_it_is_missed(bench):
+    bench.build()
+    bench.cache.ensure()
+    assert bench.cache.mended == []
+    shutil.rmtree(bench.store / "text")
+    bench.cache.ensure()
+    assert bench.cache.mended == ["The cache was damaged or deleted; made anew: 0 latent, 0 mask, 7 text."]
+    assert len(files(bench.store, "text")) == 7
+
+
+@pytest.mark.parametrize("edit", [edit_image, lambda bench: (bench.folder / "b_mask.png").unlink()])
+def test_what_is_lost_of_a_picture_that_has_changed_is_an_error_that_names_it(bench, edit):
+    bench.build()
+    edit(bench)
     shutil.rmtree(bench.store / "latent")
-    with pytest.raises(CacheError, match="Run the cache node again"):
-        bench.cache.latent(entry)
+    with pytest.raises((CacheError, DataError), match=r"a\.png has changed|b_mask\.png") as caught:
+        bench.cache.latent(bench.cache.entries[4])
+    assert "Queue the graph again" in str(caught.value) or "moved or deleted" in str(caught.value)
 
 
 WORKER = """
@@ -419,11 +460,49 @@ def test_two_processes_may_fill_and_read_one_folder_at_once(bench):
     assert not list(bench.store.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1, 2]", '{"files": 3}', '{"files": {"x": 1}, "masks": {"y": 2}}'])
-def test_a_damaged_memo_costs_only_time(bench, text):
+def one_digest_for_all(memo):
+    digest = next(iter(memo["files"].values()))[-1]
+    return {**memo, "files": {path: [*state[:-1], digest] for path, state in memo["files"].items()}}
+
+
+MEMOS = {
+    "empty": lambda memo: "",
+    "cut": lambda memo: json.dumps(memo)[:-20],
+    "a list": lambda memo: "[1, 2]",
+    "a number": lambda memo: '{"files": 3}',
+    "of other shapes": lambda memo: '{"files": {"x": 1}, "masks": {"y": 2}}',
+    "two values": lambda memo: json.dumps({**memo, "files": {p: s[:2] for p, s in memo["files"].items()}}),
+    "of the version before": lambda memo: json.dumps(
+        {"files": {p: [*s[:2], s[-1]] for p, s in memo["files"].items()}, "masks": {"x": {"has": True, "box": None}}}
+    ),
+    "one digest for all": lambda memo: json.dumps(one_digest_for_all(memo)),
+    "nested": lambda memo: "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("change", MEMOS.values(), ids=MEMOS)
+def test_a_damaged_memo_costs_only_time(bench, change):
     bench.build()
-    (bench.store / "memo.json").write_text(text, encoding="utf-8")
+    memo = bench.store / "memo.json"
+    before = bench.cache.fingerprint
+    memo.write_text(change(json.loads(memo.read_text(encoding="utf-8"))), encoding="utf-8")
     assert bench.build() == (0, 0, 0)
+    assert bench.cache.fingerprint == before
+
+
+@pytest.mark.parametrize("name", ["a_mask.bmp", "f.bmp"])
+def test_a_file_of_the_same_size_and_time_is_still_seen_to_be_another(bench, name):
+    channels = 1 if "mask" in name else 3
+    (bench.folder / name.replace("bmp", "png")).unlink()
+    path = bench.folder / name
+    save(picture(50, channels=channels).squeeze(), path)
+    bench.build()
+    bench.build()
+    stamp, size = path.stat().st_mtime_ns, path.stat().st_size
+    save(picture(51, channels=channels).squeeze(), path)
+    os.utime(path, ns=(stamp, stamp))
+    assert (path.stat().st_mtime_ns, path.stat().st_size) == (stamp, size)
+    assert sum(bench.build()) > 0
 
 
 def test_a_file_overwritten_within_the_clocks_tick_is_still_seen(bench):
@@ -441,12 +520,14 @@ def test_a_file_overwritten_within_the_clocks_tick_is_still_seen(bench):
 
 def test_unchanged_files_are_not_read_again(bench):
     bench.build()
-    path = bench.folder / "a.png"
-    stat = path.stat()
-    data = path.read_bytes()
-    path.write_bytes(data[:-1] + b"x")
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert bench.build() == (0, 0, 0)
+    dataset = bench.data()
+    with opened_files() as names:
+        assert bench.build(dataset=dataset) == (0, 0, 0)
+    assert opened_in(names, bench.folder) == []
+    (bench.folder / "a.png").touch()
+    with opened_files() as names:
+        assert bench.build(dataset=dataset) == (0, 0, 0)
+    assert set(opened_in(names, bench.folder)) == {"a.png"}
 
 
 class Stop(BaseException):
@@ -527,11 +608,12 @@ def test_peak_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
 def test_old_entries_go_first_and_those_of_the_run_never(bench):
     bench.build()
     mine = {path.name for kind in ("latent", "mask", "text") for path in files(bench.store, kind)}
+    long_ago = time.time() - 9 * DAY
     for path in files(bench.store, "latent"):
-        os.utime(path, (time.time() - 9000, time.time() - 9000))
+        os.utime(path, (long_ago, long_ago))
     bench.build(vae="another")
     for age, path in enumerate(p for p in files(bench.store, "latent") if p.name not in mine):
-        os.utime(path, (time.time() - 8000 + age, time.time() - 8000 + age))
+        os.utime(path, (long_ago + DAY + age, long_ago + DAY + age))
     total = sum(path.stat().st_size for kind in ("latent", "mask", "text") for path in files(bench.store, kind))
     one = files(bench.store, "latent")[0].stat().st_size
     others = sorted((p for p in files(bench.store, "latent") if p.name not in mine), key=lambda p: p.stat().st_mtime)
@@ -541,8 +623,10 @@ def test_old_entries_go_first_and_those_of_the_run_never(bench):
     assert mine <= {path.name for kind in ("latent", "mask", "text") for path in files(bench.store, kind)}
 
 
-def test_entries_that_another_run_used_within_the_hour_stay_and_a_note_says_so(bench):
+def test_entries_that_another_data_set_used_within_the_week_stay_and_a_note_says_so(bench):
     bench.build(vae="another")
+    for path in files(bench.store, "latent"):
+        os.utime(path, (time.time() - 6 * DAY, time.time() - 6 * DAY))
     count = len(files(bench.store, "latent"))
     bench.build(replace(SETTINGS, max_gigabytes=0.0))
     assert len(files(bench.store, "latent")) == count + 6
@@ -553,7 +637,7 @@ def test_replaced_backgrounds_of_the_run_stay_however_old_they_are(bench):
     settings = replace(SETTINGS, infill="flat colour", infill_variants=2, max_gigabytes=0.0)
     bench.build(settings)
     for path in files(bench.store, "latent"):
-        os.utime(path, (time.time() - 9000, time.time() - 9000))
+        os.utime(path, (time.time() - 9 * DAY, time.time() - 9 * DAY))
     assert bench.build(settings)[0] == 0
     assert bench.build(settings)[0] == 0
 

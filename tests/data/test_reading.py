@@ -297,3 +297,148 @@ def test_float_pictures_outside_the_unit_range_are_refused(tmp_path):
     Image.fromarray(np.array([[0, 300]], np.float32)).save(tmp_path / "f.tif")
     with pytest.raises(DataError, match=r"f\.tif.*0\.\.1"):
         read_image(tmp_path / "f.tif")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "I;16"])
+@pytest.mark.parametrize("orientation", ORIENTED)
+def test_a_tiff_is_turned_once(tmp_path, orientation, mode):
+    stored = coordinates(7, 4)
+    array = stored[..., 0].astype(np.uint16) * 257 if mode == "I;16" else stored
+    image = Image.fromarray(array) if mode == "I;16" else Image.fromarray(array).convert(mode)
+    expected = ORIENTED[orientation](np.asarray(image.convert("RGB")) if mode != "I;16" else stored[..., [0, 0, 0]])
+    path = tmp_path / "turned.tif"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif)
+    header = read_header(path)
+    assert header.size == (expected.shape[1], expected.shape[0])
+    assert header.reading == (f"tiff {orientation}" if orientation > 1 else "")
+    np.testing.assert_array_equal(read_image(path).rgb, expected)
+    np.testing.assert_allclose(read_mask(path, "red"), expected[..., 0] / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("colour_type", [0, 2], ids=["grey", "colours"])
+def test_a_transparent_colour_gives_alpha_in_every_depth(tmp_path, colour_type, depth):
+    bands, top = (1, 3)[colour_type > 0], 2**depth - 1
+    # In sixteen bits the second colour differs from the key in its lower byte only.
+    values = [[top // 3] * bands, [top // 3 + 1] * bands, [top] * bands]
+    letter = "H" if depth == 16 else "B"
+    row = struct.pack(f">{3 * bands}{letter}", *(number for value in values for number in value))
+    key = struct.pack(f">{bands}H", *values[0])
+    (tmp_path / "key.png").write_bytes(png((3, 1), colour_type, depth, [row], before=[(b"tRNS", key)]))
+    assert read_header(tmp_path / "key.png").alpha
+    data = read_image(tmp_path / "key.png")
+    np.testing.assert_array_equal(data.alpha, [[0, 1, 1]])
+    np.testing.assert_array_equal(data.rgb[0, 2], [255] * 3)
+    np.testing.assert_array_equal(read_mask(tmp_path / "key.png", "alpha"), [[0, 1, 1]])
+
+
+def wide_gamut(primaries, gamma):
+    """A matrix profile as Display P3 and Adobe RGB have them, made by the colour engine from primaries."""
+    curve = struct.pack(">4sIIH", b"curv", 0, 1, round(gamma * 256)) + b"\0\0"
+    white = np.array([0.9505, 1.0, 1.0891])
+    xyz = np.array([[x / y, 1, (1 - x - y) / y] for x, y in primaries]).T
+    columns = xyz * np.linalg.solve(xyz, white)
+    bradford = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+    pcs = np.array([0.9642, 1.0, 0.8249])
+    adapt = np.linalg.inv(bradford) @ np.diag((bradford @ pcs) / (bradford @ white)) @ bradford
+    columns = adapt @ columns
+
+    def fixed(values):
+        return struct.pack(">4sI3i", b"XYZ ", 0, *(round(v * 65536) for v in values))
+
+    text = b"a profile\0"
+    tags = {b"wtpt": fixed(pcs), b"rXYZ": fixed(columns[:, 0]), b"gXYZ": fixed(columns[:, 1])}
+    tags |= {b"bXYZ": fixed(columns[:, 2]), b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
+    tags |= {b"desc": struct.pack(">4sII", b"desc", 0, len(text)) + text + b"\0" * 80, b"cprt": b"text\0\0\0\0none\0"}
+    place, table, data = 128 + 4 + 12 * len(tags), b"", b""
+    for name, content in tags.items():
+        content += b"\0" * (-len(content) % 4)
+        table += struct.pack(">4sII", name, place + len(data), len(content))
+        data += content
+    size = place + len(data)
+    head = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02100000, b"mntr", b"RGB ", b"XYZ ")
+    head = head.ljust(36, b"\0") + b"acsp"
+    head = head.ljust(68, b"\0") + struct.pack(">3i", *(round(v * 65536) for v in pcs))
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + data
+
+
+P3 = wide_gamut([(0.68, 0.32), (0.265, 0.69), (0.15, 0.06)], 2.2)
+ADOBE = wide_gamut([(0.64, 0.33), (0.21, 0.71), (0.15, 0.06)], 2.2)
+
+
+def shown(colour, primaries):
+    """What sRGB shows of a colour with gamma 2.2 in other primaries, from the definition of both spaces."""
+
+    def matrix(points):
+        xyz = np.array([[x / y, 1, (1 - x - y) / y] for x, y in points]).T
+        return xyz * np.linalg.solve(xyz, [0.9505, 1.0, 1.0891])
+
+    linear = (np.array(colour) / 255) ** 2.2
+    srgb = np.linalg.solve(matrix([(0.64, 0.33), (0.3, 0.6), (0.15, 0.06)]), matrix(primaries) @ linear).clip(0, 1)
+    return 255 * np.where(srgb <= 0.0031308, 12.92 * srgb, 1.055 * srgb ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize(
+    ("profile", "primaries"),
+    [
+        (P3, [(0.68, 0.32), (0.265, 0.69), (0.15, 0.06)]),
+        (ADOBE, [(0.64, 0.33), (0.21, 0.71), (0.15, 0.06)]),
+    ],
+    ids=["Display P3", "Adobe RGB"],
+)
+def test_pictures_with_a_colour_profile_are_read_as_viewers_show_them(tmp_path, extension, profile, primaries):
+    path = tmp_path / f"wide.{extension}"
+    for colour in ((210, 60, 50), (60, 170, 60), (128, 128, 128)):
+        options = {"lossless": True} if extension == "webp" else {"quality": 100} if extension == "jpg" else {}
+        Image.new("RGB", (16, 16), colour).save(path, icc_profile=profile, **options)
+        assert read_header(path).reading.startswith("profile ")
+        np.testing.assert_allclose(read_image(path).rgb[8, 8], shown(colour, primaries), atol=4)
+
+
+def test_a_profile_leaves_alpha_masks_and_srgb_as_they_are(tmp_path):
+    from PIL import ImageCms
+
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    array = np.random.default_rng(1).integers(0, 256, (9, 11, 4), dtype=np.uint8)
+    Image.fromarray(array).save(tmp_path / "a.png", icc_profile=P3)
+    np.testing.assert_allclose(read_image(tmp_path / "a.png").alpha, array[..., 3] / 255, atol=1e-6)
+    np.testing.assert_allclose(read_mask(tmp_path / "a.png", "green"), array[..., 1] / 255, atol=1e-6)
+    Image.fromarray(array[..., :3]).save(tmp_path / "s.png", icc_profile=srgb)
+    assert read_header(tmp_path / "s.png").reading == ""
+    np.testing.assert_array_equal(read_image(tmp_path / "s.png").rgb, array[..., :3])
+    Image.fromarray(array[..., :3]).save(tmp_path / "b.png", icc_profile=b"no profile at all")
+    np.testing.assert_array_equal(read_image(tmp_path / "b.png").rgb, array[..., :3])
+
+
+@pytest.mark.parametrize("mode", ["P", "RGBA", "16 bit"])
+def test_profiles_reach_palettes_alpha_and_sixteen_bits(tmp_path, mode):
+    path, colour = tmp_path / "wide.png", (210, 60, 50)
+    if mode == "16 bit":
+        row = struct.pack(">9H", *(257 * v for v in colour * 3))
+        profile = (b"iCCP", b"wide\0\0" + zlib.compress(P3))
+        path.write_bytes(png((3, 2), 2, 16, [row, row], before=[profile]))
+    else:
+        image = Image.new("RGB", (3, 2), colour)
+        (image.quantize(4) if mode == "P" else image.convert("RGBA")).save(path, icc_profile=P3)
+    wanted = shown(colour, [(0.68, 0.32), (0.265, 0.69), (0.15, 0.06)])
+    np.testing.assert_allclose(read_image(path).rgb[1, 1], wanted, atol=4)
+
+
+def test_damage_that_a_decoder_reports_in_its_own_way_is_an_error_with_the_name(tmp_path):
+    if ".avif" not in Image.registered_extensions():
+        pytest.skip("this Pillow reads no AVIF")
+    path, rng = tmp_path / "a.avif", np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    content = path.read_bytes()
+    for _ in range(80):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(content), 12):
+            damaged[int(place)] = int(rng.integers(256))
+        path.write_bytes(damaged[: rng.integers(40, len(content) + 1)])
+        try:
+            read_image(path)
+        except DataError as error:
+            assert "a.avif" in str(error)
