@@ -18,11 +18,15 @@ COLOURED = 24
 _GREY_MODES = frozenset({"1", "L", "La", "LA", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 
 
-def in_colours(files: Iterable[Path]) -> list[bool]:
+def in_colours(files: Iterable[Path], *, cutouts: bool) -> list[bool]:
     """For each file whether it is a picture in colours, such as a photograph, rather than a mask.
 
-    Grey files, cut-outs whose alpha is their mask, and flat colours on black or white (a key colour, the colours of
-    classes) may be masks. A file that cannot be read is judged by nobody here: its error comes when it is loaded.
+    Grey files, and flat colours on black or white (a key colour, the colours of classes), may be masks. A file that
+    cannot be read is judged by nobody here: its error comes when it is loaded.
+
+    Args:
+        files: are opened, and decoded where their first bytes do not tell.
+        cutouts: whether pictures with transparent parts count; beside a whole picture they are its mask.
     """
     judged = []
     looked = 0
@@ -30,7 +34,7 @@ def in_colours(files: Iterable[Path]) -> list[bool]:
         if _is_grey_png(path):
             judged.append(False)
             continue
-        judged.append(_looks_coloured(path, always=looked < ALWAYS_LOOKED_AT))
+        judged.append(_looks_coloured(path, always=looked < ALWAYS_LOOKED_AT, cutouts=cutouts))
         looked += 1
     return judged
 
@@ -45,7 +49,7 @@ def _is_grey_png(path: Path) -> bool:
     return starts.startswith(b"\x89PNG") and starts[25:26] in (b"\0", b"\4")
 
 
-def _looks_coloured(path: Path, *, always: bool) -> bool:
+def _looks_coloured(path: Path, *, always: bool, cutouts: bool) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -56,19 +60,19 @@ def _looks_coloured(path: Path, *, always: bool) -> bool:
                 if not always and path.stat().st_size < RICH * pixels and image.format != "JPEG":
                     return False
                 image.draft("RGB", (SIDE, SIDE))
-                return _are_coloured(image)
+                return _are_coloured(image, cutouts=cutouts)
     # Of damaged files Pillow's readers raise anything; loading tells what it is.
     except Exception:
         return False
 
 
-def _are_coloured(image: Image.Image) -> bool:
+def _are_coloured(image: Image.Image, *, cutouts: bool) -> bool:
     lossy = image.format in ("JPEG", "WEBP", "AVIF", "HEIF", "JXL")
     # Never blended: between two flat colours there would be others.
     sample = image.convert("RGBA").resize((SIDE, SIDE), Image.Resampling.NEAREST)
     values = np.asarray(sample)
     alpha, rgb = values[..., 3], values[..., :3].reshape(-1, 3)
-    if alpha.min() < 255:
+    if alpha.min() < 255 and not cutouts:
         return False
     chroma = rgb.max(axis=1).astype(int) - rgb.min(axis=1)
     coloured = chroma > COLOURED

@@ -175,7 +175,7 @@ class _Sorting:
 
     def _take_lone(self, files: list[File], folder: str = "") -> None:
         """Masks without a picture are left out, where others are the pictures; what looks like a picture is one."""
-        judged = self._are_pictures(files, asked=bool(self.pictures))
+        judged = self._are_pictures(files, asked=bool(self.pictures), cutouts=True)
         alone = not self.pictures
         taken = []
         for file, like_picture in zip(files, judged, strict=True):
@@ -198,14 +198,15 @@ class _Sorting:
                 f"{more}"
             )
 
-    def _are_pictures(self, files: list[File], *, asked: bool) -> list[bool]:
+    def _are_pictures(self, files: list[File], *, asked: bool, cutouts: bool = False) -> list[bool]:
         """For each file whether it has a caption of its own, or colours; looked at only where that is asked."""
-        if not asked:
-            return [False] * len(files)
-        captions = [(file.place, file.stem.casefold()) in self.captioned for file in files]
-        silent = [file.path for file, own in zip(files, captions, strict=True) if not own]
-        colours = iter(in_colours(silent) if self.by_colour else [False] * len(silent))
-        return [own or next(colours) for own in captions]
+        told = [asked and file.extension != MASK_EXTENSION for file in files]
+        captions = [
+            ask and (file.place, file.stem.casefold()) in self.captioned for file, ask in zip(files, told, strict=True)
+        ]
+        open_ = [ask and self.by_colour and not own for ask, own in zip(told, captions, strict=True)]
+        colours = iter(in_colours((f.path for f, ask in zip(files, open_, strict=True) if ask), cutouts=cutouts))
+        return [next(colours) if ask else own for ask, own in zip(open_, captions, strict=True)]
 
 
 def _beside(file: File, index: PictureIndex) -> tuple[MaskFile, bool] | None:
