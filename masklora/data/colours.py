@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -31,22 +32,27 @@ def in_colours(files: Iterable[Path], *, cutouts: bool) -> list[bool]:
     judged = []
     looked = 0
     for path in files:
-        if _is_grey_png(path):
-            judged.append(False)
-            continue
-        judged.append(_looks_coloured(path, always=looked < ALWAYS_LOOKED_AT, cutouts=cutouts))
-        looked += 1
+        told = _told_by_png(path, always=looked < ALWAYS_LOOKED_AT)
+        if told is None:
+            told = _looks_coloured(path, always=looked < ALWAYS_LOOKED_AT, cutouts=cutouts)
+            looked += 1
+        judged.append(told)
     return judged
 
 
-def _is_grey_png(path: Path) -> bool:
-    """Whether a PNG says in its first bytes that it has no colours, which most masks do."""
+def _told_by_png(path: Path, *, always: bool) -> bool | None:
+    """What a PNG's first bytes tell: that it has no colours, or too few bytes for a photograph; None if neither."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             starts = file.read(26)
+            size = 0 if always else os.fstat(file.fileno()).st_size
     except OSError:
         return False
-    return starts.startswith(b"\x89PNG") and starts[25:26] in (b"\0", b"\4")
+    if not starts.startswith(b"\x89PNG") or len(starts) < 26:
+        return None
+    pixels = int.from_bytes(starts[16:20], "big") * int.from_bytes(starts[20:24], "big")
+    grey = starts[25:26] in (b"\0", b"\4")
+    return False if grey or (not always and size < RICH * pixels) else None
 
 
 def _looks_coloured(path: Path, *, always: bool, cutouts: bool) -> bool:
@@ -86,13 +92,8 @@ def _are_flat(rgb: np.ndarray, coloured: np.ndarray, *, lossy: bool) -> bool:
     ground = (rgb.max(axis=1) <= 24) | (rgb.min(axis=1) >= 231)
     if ground.mean() < 0.01:
         return False
-    shift = 6 if lossy else 3
+    # Lossy files blur flat colours, so these are told apart less finely, and fewer of them are believed.
+    shift, most = (6, 4) if lossy else (3, 12)
     bins = (rgb[coloured] >> shift).astype(np.int64) @ np.array([1, 256, 65536])
-    _, counts = np.unique(bins, return_counts=True)
-    counts = np.sort(counts)[::-1]
-    return bool(counts[:12].sum() >= 0.95 * counts.sum()) if not lossy else _few(counts)
-
-
-def _few(counts: Sequence[int]) -> bool:
-    total = sum(counts)
-    return sum(counts[:4]) >= 0.95 * total
+    counts = np.sort(np.unique(bins, return_counts=True)[1])[::-1]
+    return bool(counts[:most].sum() >= 0.95 * counts.sum())

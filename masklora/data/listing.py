@@ -84,7 +84,7 @@ def match(
         tree.images,
         tree.others,
         source=settings.mask_source,
-        captioned=caption_names(tree.others, lists),
+        captioned=lambda: caption_names(tree.others, lists),
         by_colour=settings.mask_channel in ("luminance", "rgb average"),
         named=rules,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import MaskError
@@ -11,8 +11,6 @@ from ..findings import printable
 from .mask_names import mask_bases
 from .subjects import MaskPart, split_stem
 from .tree import File, nfc
-
-Key = tuple[str, str]
 
 
 class Match(NamedTuple):
@@ -32,28 +30,70 @@ class MaskFile(NamedTuple):
 
 
 class PictureIndex:
-    """Pictures by folder and stem, and by folder and name, in the spelling of the file system or in any case."""
+    """Pictures by folder and stem, and by folder and name, in the spelling of the file system or in any case.
+
+    What is not asked for is not built: most names fit by their stem.
+    """
 
     def __init__(self, pictures: Iterable[File]) -> None:
-        self._exact: tuple[dict[Key, list[File]], dict[Key, list[File]]] = ({}, {})
-        self._folded: tuple[dict[Key, set[Key]], dict[Key, set[Key]]] = ({}, {})
-        for picture in pictures:
-            for kind, key in enumerate((picture.key, (picture.place, nfc(picture.name)))):
-                self._exact[kind].setdefault(key, []).append(picture)
-                self._folded[kind].setdefault(_folded(key), set()).add(key)
+        self._pictures = list(pictures)
 
     def find(self, place: str, base: str) -> Match:
         """The pictures in `place` whose stem or name is `base`; none where several fit in another case only."""
-        key = (place, base)
-        for kind in (0, 1):
-            if key in self._exact[kind]:
-                return Match(tuple(self._exact[kind][key]), kind)
-        folded = _folded(key)
-        for kind in (0, 1):
-            keys = self._folded[kind].get(folded, ())
-            if len(keys) == 1:
-                return Match(tuple(self._exact[kind][next(iter(keys))]), kind + 2)
+        key = _key(place, base)
+        for how, index in ((0, self._stems), (1, self._names)):
+            if key in index:
+                return Match(_several(index[key]), how)
+        folded = key.casefold()
+        for how, keys, index in ((2, self._folded_stems, self._stems), (3, self._folded_names, self._names)):
+            found = keys.get(folded)
+            if found is not None:
+                return Match(_several(index[found]), how)
         return Match()
+
+    @functools.cached_property
+    def _stems(self) -> dict[str, File | list[File]]:
+        return _indexed((_key(picture.place, picture.stem), picture) for picture in self._pictures)
+
+    @functools.cached_property
+    def _names(self) -> dict[str, File | list[File]]:
+        return _indexed((_key(picture.place, nfc(picture.name)), picture) for picture in self._pictures)
+
+    @functools.cached_property
+    def _folded_stems(self) -> dict[str, str | None]:
+        return _folded(self._stems)
+
+    @functools.cached_property
+    def _folded_names(self) -> dict[str, str | None]:
+        return _folded(self._names)
+
+
+def _key(place: str, base: str) -> str:
+    # A text and no tuple: tens of thousands of tuples keep the garbage collector busy.
+    return f"{place}\0{base}"
+
+
+def _indexed(pairs: Iterable[tuple[str, File]]) -> dict[str, File | list[File]]:
+    index: dict[str, File | list[File]] = {}
+    for key, picture in pairs:
+        before = index.get(key)
+        if before is None:
+            index[key] = picture
+        else:
+            index[key] = [*_several(before), picture]
+    return index
+
+
+def _several(found: File | list[File]) -> tuple[File, ...]:
+    return (found,) if isinstance(found, File) else tuple(found)
+
+
+def _folded(index: Iterable[str]) -> dict[str, str | None]:
+    """Each key by itself in one case; None where several differ in their case only."""
+    folded: dict[str, str | None] = {}
+    for key in index:
+        folded[key.casefold()] = None if key.casefold() in folded else key
+    return folded
 
 
 def fit(file: File, levels: Sequence[Collection[str]], index: PictureIndex, named: Collection[str]) -> MaskFile | None:
@@ -112,9 +152,5 @@ def assign(masks: Iterable[MaskFile], kind: str) -> dict[str, tuple[MaskPart, ..
             names = ", ".join(mask.file.label for mask in found)
             raise MaskError(f"{relative}: expected one {kind} mask, got {len(found)}: {names}. Keep one.")
         ordered = sorted(found, key=lambda mask: int(mask.number or 0))
-        chosen[relative] = tuple(MaskPart(mask.number, Path(mask.file.path)) for mask in ordered)
+        chosen[relative] = tuple(MaskPart(mask.number, mask.file.path) for mask in ordered)
     return chosen
-
-
-def _folded(key: Key) -> Key:
-    return key[0].casefold(), key[1].casefold()

@@ -6,7 +6,8 @@ about.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import functools
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -54,7 +55,7 @@ def roles_of(
     others: Iterable[File],
     *,
     source: str,
-    captioned: Collection[tuple[str, str]],
+    captioned: Callable[[], Collection[tuple[str, str]]],
     by_colour: bool,
     named: Collection[str],
 ) -> Roles:
@@ -64,7 +65,7 @@ def roles_of(
         images: the picture files, in natural order.
         others: the other files, among which those with the extension `.mask` are masks.
         source: the mask source that was chosen.
-        captioned: folder and stem (case folded) of every file that has a caption of its own.
+        captioned: gives folder and stem (case folded) of every file that has a caption of its own; asked if needed.
         by_colour: whether colours speak against a mask, which they do not where one channel of it was chosen.
         named: the subjects that a person has named.
 
@@ -99,8 +100,8 @@ def _zone_of(place: str) -> Zone | None:
 class _Sorting:
     """The sorting of one folder's files."""
 
-    def __init__(self, source: str, captioned: Collection[tuple[str, str]], by_colour: bool) -> None:
-        self.source, self.captioned, self.by_colour = source, captioned, by_colour
+    def __init__(self, source: str, captioned: Callable[[], Collection[tuple[str, str]]], by_colour: bool) -> None:
+        self.source, self.captioned, self.by_colour = source, functools.cache(captioned), by_colour
         self.pictures: dict[str, File] = {}
         self.roles = Roles()
         self.asked: list[tuple[File, File]] = []
@@ -202,7 +203,8 @@ class _Sorting:
         """For each file whether it has a caption of its own, or colours; looked at only where that is asked."""
         told = [asked and file.extension != MASK_EXTENSION for file in files]
         captions = [
-            ask and (file.place, file.stem.casefold()) in self.captioned for file, ask in zip(files, told, strict=True)
+            ask and (file.place, file.stem.casefold()) in self.captioned()
+            for file, ask in zip(files, told, strict=True)
         ]
         open_ = [ask and self.by_colour and not own for ask, own in zip(told, captions, strict=True)]
         colours = iter(in_colours((f.path for f, ask in zip(files, open_, strict=True) if ask), cutouts=cutouts))
