@@ -12,7 +12,7 @@ from PIL import Image
 
 SIDE = 64
 # Files that are decoded whatever they weigh. Beyond them only those that hold a photograph's wealth of bytes are.
-ALWAYS_LOOKED_AT = 256
+ALWAYS_LOOKED_AT = 128
 RICH = 0.25
 MOST_PIXELS = 100_000_000
 COLOURED = 24
@@ -75,7 +75,7 @@ def _looks_coloured(path: Path, *, always: bool, cutouts: bool) -> bool:
 def _are_coloured(image: Image.Image, *, cutouts: bool) -> bool:
     lossy = image.format in ("JPEG", "WEBP", "AVIF", "HEIF", "JXL")
     # Never blended: between two flat colours there would be others.
-    sample = image.convert("RGBA").resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    sample = image.resize((SIDE, SIDE), Image.Resampling.NEAREST).convert("RGBA")
     values = np.asarray(sample)
     alpha, rgb = values[..., 3], values[..., :3].reshape(-1, 3)
     if alpha.min() < 255 and not cutouts:

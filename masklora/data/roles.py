@@ -243,7 +243,7 @@ def _levels(zone: Zone, place: str, places: dict[tuple[str, str], set[str]]) -> 
     beside = sorted(places.get((zone.parent.casefold(), inner.casefold()), ()))
     base = folder_base(zone.name)
     if base:
-        own = join(join(zone.parent, base), inner).casefold()
+        own = "/".join(part for part in (zone.parent, base, inner) if part).casefold()
         return [[place for place in beside if place.casefold() == own]]
     return [[join(zone.parent, inner) if inner else zone.parent], beside]
 
