@@ -159,7 +159,8 @@ def find_captions(
 
     Args:
         others: files in the folder of the pictures that are no pictures.
-        near: files in a folder of masks, which hold captions of subjects only and come first for those.
+        near: files in folders of masks, as if they lay beside the pictures; they hold captions of subjects only, and
+            come first for those.
         lists: from `read_lists`.
         index: the pictures.
         settings: the extension, and how lines are read.
@@ -168,10 +169,10 @@ def find_captions(
     order = [extension, *(TEXT_EXTENSIONS if extension == DEFAULT_EXTENSION else ())]
     captions = Captions(settings)
     ranks: dict[str, tuple[int, int]] = {}
-    for file in near:
-        if file.extension == extension:
-            _subject_caption(file, index, captions)
+    used = {file.path for file in near if file.extension == extension and _subject_caption(file, index, captions)}
     for file in others:
+        if file.path in used:
+            continue
         if file.extension not in TEXT_EXTENSIONS:
             continue
         match = index.find(file.place, file.stem)

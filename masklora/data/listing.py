@@ -5,7 +5,7 @@ Masks are matched by name only; alpha, which needs the picture itself, is decide
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,15 +16,15 @@ from .caption_files import Captions, caption_names, check_found, find_captions, 
 from .captions import caption_extension, check_captions
 from .folder_names import tidied, turned
 from .leftovers import shown
-from .mask_names import is_mask_folder
+from .mask_names import has_mask_word, is_mask_folder
 from .mask_search import Masks, find_masks
 from .matching import PictureIndex
 from .passed_over import passed_over
 from .repeats import FolderRule, repeat_findings, rule_of
 from .report import MatchReport
-from .roles import BESIDE, roles_of
+from .roles import BESIDE, roles_of, zone_of
 from .subjects import TOGETHER, Found, MaskPart, check_known, make_views, parse_subjects, subject_notes
-from .tree import Allowed, File, Tree, readable_extensions, walk
+from .tree import Allowed, File, Tree, join, readable_extensions, walk
 
 Cancel = Callable[[], None]
 
@@ -95,7 +95,8 @@ def match(
     names = list(dict.fromkeys(name for subjects in masks.subjects.values() for name in subjects))
     if settings.mask_source in ("auto", "folder") or names:
         check_known(rules, names)
-    captions = find_captions(tree.others, masks.others, lists, index, settings.caption)
+    near = [*masks.others, *(_captions_near(tree.others) if names else ())]
+    captions = find_captions(tree.others, near, lists, index, settings.caption)
     items = _items(roles.pictures, masks, captions, settings, check_cancel)
     check_found(captions, roles.pictures[0].relative)
     left = [*tree.left, *roles.left, *masks.left, *captions.left, *passed_over(tree)]
@@ -162,6 +163,15 @@ def find_mask_folder(settings: DatasetSettings, folder: Path, allowed: Allowed) 
             f"own, or name them <picture>_mask.png and choose sidecar."
         )
     return mask_folder
+
+
+def _captions_near(others: Iterable[File]) -> Iterator[File]:
+    """Files in folders named for masks, as if they lay in the folder that holds these."""
+    for file in others:
+        zone = zone_of(file.place) if has_mask_word(file.place) else None
+        if zone is not None:
+            inner = file.place.removeprefix(join(zone.parent, zone.name)).removeprefix("/")
+            yield file._replace(place=join(zone.parent, inner) if inner else zone.parent)
 
 
 def _items(

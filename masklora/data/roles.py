@@ -81,7 +81,7 @@ def roles_of(
     outside: list[File] = []
     for file in (*images, *masks):
         if file.place not in zones:
-            zones[file.place] = _zone_of(file.place)
+            zones[file.place] = zone_of(file.place)
         zone = zones[file.place]
         inside.setdefault(zone, []).append(file) if zone is not None else outside.append(file)
     sorting.sort_beside(outside)
@@ -89,7 +89,8 @@ def roles_of(
     return sorting.result(images)
 
 
-def _zone_of(place: str) -> Zone | None:
+def zone_of(place: str) -> Zone | None:
+    """The outermost folder named for masks that a folder is, or lies in."""
     parts = place.split("/")
     for number, part in enumerate(parts):
         if part and is_mask_folder(part):

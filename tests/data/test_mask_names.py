@@ -51,8 +51,8 @@ def masks(folder, **values):
         "A_LABEL.png",
         "a.jpg_mask.png",
         "a.jpg.mask.png",
-        "a＿mask.png",
-        "a – mask.png",
+        "a\uff3fmask.png",
+        "a \u2013 mask.png",
         "aMask.png",
         "a mask (3).png",
         "masks/a.png",
@@ -121,7 +121,9 @@ def test_numbered_masks_of_one_picture_count_together_and_are_told(tmp_path):
     assert any("a.jpg (2)" in line and "as one" in line for line in loaded(tmp_path).report.warnings)
 
 
-@pytest.mark.parametrize("names", [("a_mask.png", "a_mask_1.png"), ("a_mask_1.png", "a-mask-1.png"), ("a.mask", "a_mask.png")])
+@pytest.mark.parametrize(
+    "names", [("a_mask.png", "a_mask_1.png"), ("a_mask_1.png", "a-mask-1.png"), ("a.mask", "a_mask.png")]
+)
 def test_masks_that_are_not_parts_of_one_are_an_error_that_names_them(tmp_path, names):
     photo(tmp_path / "a.jpg")
     for name in names:
@@ -206,7 +208,12 @@ def test_an_opaque_alpha_is_told_as_no_mask(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "subject"),
-    [("photo.v2.png", "v2"), ("photo.2024.05.01.png", "2024.05.01"), ("photo.bak.png", "bak"), ("photo.final.png", "final")],
+    [
+        ("photo.v2.png", "v2"),
+        ("photo.2024.05.01.png", "2024.05.01"),
+        ("photo.bak.png", "bak"),
+        ("photo.final.png", "final"),
+    ],
 )
 def test_the_mask_of_another_version_is_never_that_of_a_subject_unasked(tmp_path, name, subject):
     for stem in ("photo", "other"):
@@ -266,3 +273,17 @@ def test_pictures_alone_that_are_named_like_masks_are_pictures(tmp_path):
     picture(tmp_path / "mask_01.png")
     picture(tmp_path / "mask_02.png")
     assert len(loaded(tmp_path).samples) == 2
+
+
+def test_a_folder_named_for_masks_holds_those_of_subjects_and_their_captions(tmp_path):
+    photo(tmp_path / "sub" / "group.jpg")
+    for name in ("anna", "ben"):
+        grey(tmp_path / "sub" / "masks" / f"group.{name}.png", HALF)
+        (tmp_path / "sub" / "masks" / f"group.{name}.txt").write_text(f"a photo of {name}", encoding="utf-8")
+    dataset = loaded(tmp_path)
+    assert {s.subject: s.caption for s in dataset.samples} == {
+        "anna": "a photo of anna",
+        "ben": "a photo of ben",
+        "together": "a photo of anna, a photo of ben",
+    }
+    assert dataset.report.left == ()
