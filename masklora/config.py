@@ -25,9 +25,18 @@ FILLS = ("keep", "grey", "mean colour", "blur", "noise", "inpaint")
 CROPS = ("centre", "mask-centred", "random", "around mask", "masked crop")
 INFILLS = ("mixed", "flat colour", "blur", "other picture", "inpaint")
 REDUCTIONS = ("area", "any", "all", "nearest", "bilinear antialiased")
-ELEMENTWISE = ("mse", "l1", "smooth_l1", "huber", "huber (kohya)", "pseudo_huber (ai-toolkit)", "log_cosh")
+ELEMENTWISE = (
+    "mse",
+    "l1",
+    "smooth_l1",
+    "huber",
+    "huber (kohya)",
+    "pseudo_huber (ai-toolkit)",
+    "log_cosh",
+    "smooth_l1 (kohya)",
+)
 NORMALIZE = ("area", "none", "batch", "batch_mean")
-TIMESTEP_SAMPLING = ("default", "uniform", "logit-normal", "sigmoid", "shifted")
+TIMESTEP_SAMPLING = ("default", "uniform", "logit-normal", "sigmoid", "shifted", "shifted by resolution")
 TIMESTEP_WEIGHTS = (
     "none",
     "min-snr",

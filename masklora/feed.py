@@ -13,6 +13,7 @@ from torch import Tensor
 from .config import LossSettings
 from .data.batches import EMPTY_CAPTION, ORIGINAL, Draw, EntryLike
 from .masks import mask_cells
+from .presets import IGNORES_UNMASKED
 from .tokens import count_mask_tokens
 
 MASK_MEMO_BYTES = 256 * 2**20
@@ -30,6 +31,11 @@ class TrainEntry(EntryLike, Protocol):
     @property
     def multiplier(self) -> float:
         """Loss multiplier of the data set."""
+        ...
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the picture has a mask at all."""
         ...
 
     @property
@@ -133,6 +139,8 @@ class Feed:
         latents = [self.cache.latent(entry, draw.variant, draw.infill) for entry, draw in pairs]
         # Of shape (1, [F,] h, w), with a row more for each of `_extra`.
         reduced = [self._reduced(draw.entry, draw.variant, grid) for draw in draws]
+        if self.loss.preset in IGNORES_UNMASKED and any(entry.has_mask for entry in entries):
+            reduced = [rows if e.has_mask else torch.zeros_like(rows) for e, rows in zip(entries, reduced, strict=True)]
         masks = [rows[:1] for rows in reduced]
         texts = [self._text(entry, draw.caption) for entry, draw in pairs]
         geometries = [entry.geometries[draw.variant] for entry, draw in pairs]

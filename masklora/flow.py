@@ -6,6 +6,7 @@ for ε and v models it is the position in the model's table of alphas_cumprod.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
@@ -51,11 +52,13 @@ def sample_timesteps(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
     masked: Tensor | None = None,
+    cells: int = 0,
 ) -> Tensor:
     """Noise levels u (n,) in [timestep_min, timestep_max], float32 on `device`.
 
     `uniform`; `logit-normal` sigmoid(N(mean, std)); `sigmoid` the same with mean 0; `shifted` logit-normal,
-    then shifted. A timestep shift above 0 shifts any of them; `shifted` falls back to the model's own.
+    then shifted, and `shifted by resolution` likewise by `resolution_shift`. A timestep shift above 0 shifts any of
+    them; `shifted` falls back to the model's own.
     The range cuts the distribution off, it does not squeeze it: drawn by inverse CDF, so one random
     number per sample whatever the settings.
 
@@ -66,14 +69,16 @@ def sample_timesteps(
         generator: the run's own, on `device`.
         device: where to draw.
         masked: (n,) bool, samples that `masked_timestep_max` holds; None for none.
+        cells: of a latent of the batch, frames not counted; for `shifted by resolution`.
 
     Raises:
         ConfigError: unknown sampling.
     """
     kind = schedule.sampling if settings.timestep_sampling == "default" else settings.timestep_sampling
-    if kind not in ("uniform", "logit-normal", "sigmoid", "shifted"):
+    if kind not in ("uniform", "logit-normal", "sigmoid", "shifted", "shifted by resolution"):
         raise ConfigError(f"timestep sampling: unknown choice {kind!r}. Choose one that the widget lists.")
-    shift = settings.timestep_shift or (schedule.shift if kind == "shifted" else 1.0)
+    own = {"shifted": schedule.shift, "shifted by resolution": resolution_shift(cells)}
+    shift = settings.timestep_shift or own.get(kind, 1.0)
     normal = None
     if kind != "uniform":
         normal = NormalDist(0.0 if kind == "sigmoid" else settings.timestep_mean, settings.timestep_std)
@@ -89,6 +94,18 @@ def sample_timesteps(
     if normal is not None:
         u = torch.sigmoid(normal.mean + normal.stdev * torch.special.ndtri(u.clamp(_EDGE, 1 - _EDGE)))
     return shift_timesteps(u, shift=shift).clamp(min=settings.timestep_min).clamp(max=most)
+
+
+def resolution_shift(cells: int) -> float:
+    """The shift s of Flux' own sampler for latents of so many cells: exp(mu), mu linear in the image tokens.
+
+    Four cells are a token; mu is 0.5 at 256 tokens and 1.15 at 4096, so that a cell of 8 pixels gives 1.88 at 512²,
+    2.33 at 768², 3.16 at 1024² and 7.5 at 1536².
+
+    Source: Black Forest Labs' flux, sampling.py, `get_schedule`; diffusers, `calculate_shift`.
+    """
+    tokens = cells / 4
+    return math.exp(0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256))
 
 
 def shift_timesteps(u: Tensor, *, shift: float) -> Tensor:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SIGMA_MIN = 1e-3
 DEBIASED_SNR_MAX = 1000.0
-USUAL_PARAM = {"huber (kohya)": 0.1, "pseudo_huber (ai-toolkit)": 0.01}
+USUAL_PARAM = {"huber (kohya)": 0.1, "smooth_l1 (kohya)": 0.1, "pseudo_huber (ai-toolkit)": 0.01}
 
 
 def masked_objective(
@@ -154,9 +154,9 @@ def elementwise_loss(pred: Tensor, target: Tensor, *, kind: str = "mse", param: 
     Args:
         pred: (B, C, [F,] H, W), any float dtype.
         target: same shape as `pred`.
-        kind: `mse`, `l1`, `smooth_l1`, `huber` (torch's four), `huber (kohya)` 2c(√(d²+c²)−c),
-            `pseudo_huber (ai-toolkit)` √(d²+c²)−c, or `log_cosh` log cosh d.
-        param: β of smooth_l1, δ of huber, c of the other two; unused by the rest. 0: the usual one
+        kind: `mse`, `l1`, `smooth_l1`, `huber` (torch's four), `huber (kohya)` 2c(√(d²+c²)−c), `smooth_l1 (kohya)`
+            2(√(d²+c²)−c), `pseudo_huber (ai-toolkit)` √(d²+c²)−c, or `log_cosh` log cosh d.
+        param: β of smooth_l1, δ of huber, c of the trainers' curves; unused by the rest. 0: the usual one
             (torch 1, kohya 0.1, ai-toolkit 0.01).
 
     Raises:
@@ -175,6 +175,8 @@ def elementwise_loss(pred: Tensor, target: Tensor, *, kind: str = "mse", param: 
     d = pred - target
     if kind == "huber (kohya)":
         return 2 * param * (torch.sqrt(d * d + param * param) - param)
+    if kind == "smooth_l1 (kohya)":
+        return 2 * (torch.sqrt(d * d + param * param) - param)
     if kind == "pseudo_huber (ai-toolkit)":
         return torch.sqrt(d * d + param * param) - param
     if kind == "log_cosh":

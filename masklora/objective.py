@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .config import LossSettings
 from .feed import Feed, MicroBatch
+from .first_look import SAMPLES, FirstLook
 from .flow import Schedule, add_noise, make_noise, sample_timesteps, target, timestep_weights
 from .job import TrainJob
 from .losses import masked_objective, preservation_term
@@ -57,6 +58,7 @@ class Objective:
         self.job = job
         self.planner = TokenPlanner(job.tokens, feed=feed, tell=tell)
         self.seen: Seen | None = None
+        self.first_look = FirstLook(tell)
         table = job.schedule.alphas_cumprod
         self.schedule: Schedule = dataclasses.replace(
             job.schedule, alphas_cumprod=None if table is None else table.to(job.device)
@@ -97,7 +99,13 @@ class Objective:
         noise = make_noise(x, generator=generator, offset=loss.noise_offset, multires=loss.multires_noise)
         masked = (batch.masks < 1).flatten(1).any(dim=1) if loss.masked_timestep_max < 1 else None
         u = sample_timesteps(
-            x.shape[0], loss, schedule=schedule, generator=generator, device=self.job.device, masked=masked
+            x.shape[0],
+            loss,
+            schedule=schedule,
+            generator=generator,
+            device=self.job.device,
+            masked=masked,
+            cells=x.shape[-2] * x.shape[-1],
         )
         w = cell_weights(
             batch.masks,
@@ -127,8 +135,11 @@ class Objective:
             v = prior_weights(batch.masks, noised.w, loss, bicubic=batch.bicubic)
             v = self.planner.passing(v, noised.tokens)
             prior = Prior(self._base(noised, batch.conditioning), v, factor)
+        prediction = self._predict(noised, batch.conditioning)
+        if number < SAMPLES and noised.tokens is None:
+            self.first_look.observe(prediction, noised.target)
         value, seen = masked_objective(
-            self._predict(noised, batch.conditioning),
+            prediction,
             noised.target,
             noised.w,
             loss,

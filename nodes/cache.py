@@ -4,11 +4,12 @@ from comfy_api.latest import io
 
 from ..masklora.config import CROPS, INFILLS, CacheSettings
 from ..masklora.data.cache import build_cache
-from ..masklora.data.weight_check import require_weight
+from ..masklora.findings import note, warning
 from ..masklora.host import paths
 from ..masklora.host.edits import EDITS
 from ..masklora.host.encode import ClipTextEncoder, VaeEncoder
 from ..masklora.host.progress import NodeProgress
+from ..masklora.host.telling import tell
 from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, advanced, choice, number
 
 D = CacheSettings()
@@ -204,9 +205,9 @@ class CacheDataset(io.ComfyNode):
             progress=progress,
             check_cancel=progress.check_cancel,
         )
-        require_weight(cache)
-        report = cache.summary()
+        found = list(cache.findings)
         if clip is None:
-            report += "\nNo CLIP is connected: the cache holds no captions, and training will ask for them."
+            found.append(warning("No CLIP is connected: the cache holds no captions, and training will ask for them."))
+        report = "\n".join([*(finding.text for finding in found), cache.summary()])
         progress.status(report)
-        return io.NodeOutput(cache, report)
+        return io.NodeOutput(cache, report, ui=tell([*found, *map(note, cache.summary().splitlines())], text=report))

@@ -58,15 +58,41 @@ def test_epochs_come_in_another_order():
     assert [plan.epoch_of(n) for n in (0, 11, 12, 23, 24)] == [0, 0, 1, 1, 2]
 
 
-def test_a_short_bucket_fills_up_from_itself_with_other_pictures_first():
-    plan = BatchPlan([ToyEntry(str(i)) for i in range(5)], 3, 0)
+@pytest.mark.parametrize("batch_size", [3, 8])
+@pytest.mark.parametrize("repeats", [[1.0], [1, 3.5, 2.25, 0.1], [10, 1]], ids=["once", "fractions", "ten and one"])
+def test_repeats_are_kept_over_a_thousand_epochs_at_any_batch_size(batch_size, repeats):
+    # Twelve pictures, some of which have their bucket to themselves.
+    entries = [
+        ToyEntry(str(i), bucket=(512, 512) if i > 4 else (64 * i + 64, 512), weight=repeats[i % len(repeats)])
+        for i in range(12)
+    ]
+    plan = BatchPlan(entries, batch_size, 7)
+    epochs = 1000
+    batches = sum(plan.epoch_length(e) for e in range(epochs))
+    seen = counts(plan.batch(n) for n in range(batches))
+    for i, entry in enumerate(entries):
+        assert seen[i] / epochs == pytest.approx(entry.weight, rel=0.01, abs=batch_size / epochs)
+    assert plan.steps_for(epochs) == pytest.approx(batches, abs=len(entries))
+
+
+def test_small_buckets_are_spread_over_the_epochs():
+    entries = [ToyEntry(str(i), bucket=(64 * i + 64, 512)) for i in range(40)]
+    plan = BatchPlan(entries, 4, 0)
+    lengths = [plan.epoch_length(e) for e in range(40)]
+    assert sum(lengths) == 40 * 40 // 4
+    assert max(lengths) < 20 and min(lengths) > 2
+
+
+def test_a_bucket_that_fills_its_batches_is_never_left_over():
+    plan = BatchPlan([ToyEntry(str(i)) for i in range(6)], 3, 0)
     for epoch in range(10):
-        for batch in epoch_of(plan, epoch):
-            assert len({index for index, _, _, _ in batch}) == 3
+        assert counts(epoch_of(plan, epoch)) == dict.fromkeys(range(6), 1)
 
 
-def test_a_single_picture_fills_a_whole_batch():
-    assert [index for index, _, _, _ in BatchPlan([ToyEntry("one")], 4, 0).batch(0)] == [0, 0, 0, 0]
+def test_a_single_picture_fills_a_whole_batch_as_often_as_it_is_due():
+    plan = BatchPlan([ToyEntry("one")], 4, 0)
+    assert [index for index, _, _, _ in plan.batch(0)] == [0, 0, 0, 0]
+    assert [sum(plan.epoch_length(e) for e in range(4 * k, 4 * k + 4)) for k in range(5)] == [1] * 5
 
 
 def test_pictures_of_no_weight_never_appear():

@@ -14,6 +14,7 @@ from masklora.flow import (
     add_noise,
     make_noise,
     rescale_zero_terminal_snr,
+    resolution_shift,
     sample_timesteps,
     shift_timesteps,
     sigma_of,
@@ -319,3 +320,26 @@ def test_masked_samples_are_drawn_from_their_own_range_and_the_others_as_before(
     # The range cuts the distribution off: what lies below the cap keeps its proportions.
     below = before[before <= 0.6]
     assert after[masked].median().item() == pytest.approx(below.median().item(), abs=0.03)
+
+
+@pytest.mark.parametrize(("side", "shift"), [(512, 1.88), (768, 2.33), (1024, 3.16), (1536, 7.5)])
+def test_the_shift_by_resolution_is_that_of_flux_s_own_sampler(side, shift):
+    cells = (side // 8) ** 2
+    assert resolution_shift(cells) == pytest.approx(shift, rel=0.01)
+    by_size = LossSettings(timestep_sampling="shifted by resolution")
+    by_hand = LossSettings(timestep_sampling="shifted", timestep_shift=resolution_shift(cells))
+    drawn = [
+        sample_timesteps(500, settings, schedule=FLUX, generator=torch.Generator().manual_seed(3), cells=cells)
+        for settings in (by_size, by_hand)
+    ]
+    assert torch.equal(*drawn)
+
+
+def test_a_shift_that_was_set_comes_before_that_of_the_resolution():
+    settings = LossSettings(timestep_sampling="shifted by resolution", timestep_shift=1.0)
+    plain = LossSettings(timestep_sampling="logit-normal")
+    drawn = [
+        sample_timesteps(200, one, schedule=FLUX, generator=torch.Generator().manual_seed(3), cells=16384)
+        for one in (settings, plain)
+    ]
+    assert torch.equal(*drawn)

@@ -281,6 +281,7 @@ CURVES = {
     "smooth_l1": lambda d, c: 0.5 * d * d / c if abs(d) < c else abs(d) - 0.5 * c,
     "huber": lambda d, c: 0.5 * d * d if abs(d) <= c else c * (abs(d) - 0.5 * c),
     "huber (kohya)": lambda d, c: 2 * c * (math.sqrt(d * d + c * c) - c),
+    "smooth_l1 (kohya)": lambda d, c: 2 * (math.sqrt(d * d + c * c) - c),
     "pseudo_huber (ai-toolkit)": lambda d, c: math.sqrt(d * d + c * c) - c,
     "log_cosh": lambda d, c: math.log(math.cosh(d)),
 }

@@ -210,6 +210,71 @@ def test_blissful_area_scale(batch, name, beta):
     compare(apply_preset(name, LossSettings(area_beta=1 - beta)), formula, batch, multiplier=False)
 
 
+@pytest.mark.parametrize("options", [{"gamma": 2.0}, {"floor": 0.2}, {"latent_blur": 5}, {"weight_threshold": 0.1}])
+@pytest.mark.parametrize("name", ["blissful", "blissful per sample"])
+def test_blissful_s_area_scale_is_offered_only_where_it_is_theirs(name, options):
+    """DustyL/blissful-tuner: mask_loss.py: the factor is the mean of the raw mask, whatever the options make of it."""
+    base = LossSettings(area_beta=0.0, prior_weight=PRESET_DECIDES, **options)
+    assert apply_preset(name, base).area_beta == 1
+    assert overruled_options(name, base) == ("area_beta",)
+    batch = 3
+
+    def formula(pixels, squared, omega, c):
+        _, mask = blissful_weights(
+            pixels,
+            options.get("gamma", 1),
+            options.get("floor", 0),
+            options.get("latent_blur"),
+            options.get("weight_threshold"),
+        )
+        weighted = squared * omega.view(-1, 1, 1, 1) * mask
+        if name == "blissful":
+            return weighted.sum() / (mask.sum() * squared.shape[1])
+        return (weighted.sum(dim=(1, 2, 3)) / (mask.sum(dim=(1, 2, 3)) * squared.shape[1])).mean()
+
+    compare(apply_preset(name, base), formula, batch, multiplier=False)
+
+
+@pytest.mark.parametrize("name", ["blissful threshold", "blissful per sample threshold"])
+def test_a_threshold_leaves_no_area_scale(name):
+    assert apply_preset(name, LossSettings(area_beta=0.5)).area_beta == 1
+
+
+def huber_of_kohya(d, c, kind):
+    """kohya-ss/sd-scripts: library/train_util.py, conditional_loss; its huber_schedule constant."""
+    root = torch.sqrt(d * d + c * c) - c
+    return 2 * c * root if kind == "huber (kohya)" else 2 * root
+
+
+@pytest.mark.parametrize("c", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("kind", ["huber (kohya)", "smooth_l1 (kohya)"])
+@pytest.mark.parametrize("name", ["kohya", "SimpleTuner mask"])
+def test_the_curves_of_kohya_and_simpletuner_are_theirs(name, kind, c):
+    settings = apply_preset(name, LossSettings(elementwise=kind, elementwise_param=c))
+
+    def formula(pixels, squared, omega, multiplier):
+        return scaled_mean(huber_of_kohya(squared.sqrt(), c or 0.1, kind) * block_mean(pixels), omega, multiplier)
+
+    compare(settings, formula, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "curve"),
+    [
+        ("kohya", "smooth_l1"),
+        ("kohya", "huber"),
+        ("SimpleTuner mask", "smooth_l1"),
+        ("SimpleTuner segmentation", "pseudo_huber (ai-toolkit)"),
+        ("ai-toolkit", "huber (kohya)"),
+        ("ai-toolkit inverted mask prior", "log_cosh"),
+    ],
+)
+def test_a_curve_that_a_trainer_does_not_have_is_not_left_under_its_name(name, curve):
+    base = LossSettings(elementwise=curve, elementwise_param=0.3, prior_weight=PRESET_DECIDES)
+    assert (apply_preset(name, base).elementwise, apply_preset(name, base).elementwise_param) == ("mse", 0.0)
+    assert overruled_options(name, base) == ("elementwise", "elementwise_param")
+
+
 @pytest.mark.parametrize("unmasked_weight", [0.1, 0.35])
 @pytest.mark.parametrize("normalised", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])

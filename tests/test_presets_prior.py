@@ -19,7 +19,7 @@ from harness.parity import (
     scaled_mean,
     triangle_filter,
 )
-from harness.toy import ToyNet, toy_job
+from harness.toy import ToyEntry, ToyNet, toy_job
 from masklora.config import LossSettings, check_loss
 from masklora.data.batches import Draw
 from masklora.errors import ConfigError
@@ -380,3 +380,33 @@ def test_an_unknown_prior_reduction_or_warmup_names_its_widget():
         check_loss(LossSettings(prior_reduction="nearest"))
     with pytest.raises(ConfigError, match="prior_warmup"):
         check_loss(LossSettings(prior_warmup=1.5))
+
+
+@pytest.mark.parametrize(
+    ("preset", "masked", "seen"),
+    [
+        ("ai-toolkit", (True, False), (True, False)),
+        ("ai-toolkit inverted mask prior", (False, True), (False, True)),
+        ("ai-toolkit", (False, False), (True, True)),
+        ("masked lora", (True, False), (True, True)),
+        ("kohya", (False, True), (True, True)),
+    ],
+)
+def test_ai_toolkit_ignores_a_picture_without_a_mask_beside_masked_ones(preset, masked, seen):
+    """ostris/ai-toolkit: toolkit/data_transfer_object/data_loader.py:404-412: a zero mask where others have one."""
+    settings = apply_preset(preset)
+    entries = [ToyEntry(str(i), has_mask=has) for i, has in enumerate(masked)]
+    job = toy_job(entries=entries, loss=settings)
+    feed = Feed(
+        job.cache,
+        settings,
+        collate=job.collate,
+        grid_of=job.grid_of,
+        latent_in=job.latent_in,
+        regularisation_weight=1.0,
+        device=job.device,
+    )
+    batch = feed.make([Draw(0, 0, 0, -1), Draw(1, 0, 0, -1)])
+    assert tuple(bool(mask.any()) for mask in batch.masks) == seen
+    if batch.bicubic is not None:
+        assert tuple(bool(mask.any()) for mask in batch.bicubic) == seen

@@ -1,11 +1,16 @@
 """Which samples, variants and captions every micro-batch holds, as a pure function of seed and number.
 
 Because nothing is carried from one batch to the next, a resumed run needs to know only its step.
+
+The pictures of a bucket form one endless row, epoch after epoch in another order, which is cut into batches. What an
+epoch leaves over begins a batch of the next one, so that every picture is shown as often as its repeats say, whatever
+the batch size and however small its bucket is.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,7 +23,9 @@ from ..errors import ConfigError
 EMPTY_CAPTION = -1
 ORIGINAL = -1
 
-_EPOCH, _PHASE, _FILL, _DRAW = range(4)
+_EPOCH, _PHASE, _START, _DRAW = range(4)
+# Epochs whose orders are remembered: a lone picture of few repeats collects a batch over many.
+_ORDERS = 64
 
 
 class EntryLike(Protocol):
@@ -134,7 +141,7 @@ def split_entries(entries: Sequence[EntryLike], *, share: float, seed: int) -> t
 
 
 class BatchPlan:
-    """The micro-batches of a run: every one from one bucket, every epoch true to the repeats.
+    """The micro-batches of a run: every one full and from one bucket, true to the repeats in the long run.
 
     Batch `n` depends on the entries, the batch size, the seed and n, on nothing else.
     """
@@ -175,7 +182,10 @@ class BatchPlan:
         self._members = [
             np.array([k for k, b in enumerate(self._bucket_of) if b == bucket]) for bucket in self._buckets
         ]
+        self._until = lru_cache(maxsize=_ORDERS)(self._count_until)
+        self._before = [self._waiting(number, members) for number, members in enumerate(self._members)]
         self._starts = [0]
+        self._orders = lru_cache(maxsize=_ORDERS)(self._make_orders)
         self._batches = lru_cache(maxsize=2)(self._make_epoch)
 
     def batch(self, number: int) -> list[Draw]:
@@ -190,14 +200,13 @@ class BatchPlan:
         return self._locate(number)[0]
 
     def epoch_length(self, epoch: int) -> int:
-        """Number of micro-batches in an epoch; differs between epochs only if a weight is a fraction."""
-        counts = self._counts(epoch)
-        return sum(math.ceil(int(counts[m].sum()) / self.batch_size) for m in self._members)
+        """Number of micro-batches that are full in an epoch, which may be none; it differs by what was left over."""
+        return sum(len(self._numbers(bucket, epoch)) for bucket in range(len(self._members)))
 
     def steps_for(self, epochs: int, *, accumulation: int = 1) -> int:
-        """Optimizer steps that see every picture `epochs` times; the last step may reach beyond."""
-        total = sum(self.epoch_length(epoch) for epoch in range(epochs))
-        return max(1, math.ceil(total / accumulation))
+        """Optimizer steps in which as many samples are shown as in so many epochs; the last may reach beyond."""
+        shown = sum(self._shown(members, epochs) for members in self._members)
+        return max(1, math.ceil(shown / (self.batch_size * accumulation)))
 
     def _draw(self, entry: int, random: np.random.Generator) -> Draw:
         one = self.entries[entry]
@@ -219,34 +228,65 @@ class BatchPlan:
         return epoch, self._starts[epoch]
 
     def _counts(self, epoch: int) -> np.ndarray:
-        # A fraction f shows up in floor((e+1)f + phase) - floor(ef + phase) of the epochs: the right
-        # share in the long run, spread evenly, without remembering what came before.
+        """How often an epoch shows each entry.
+
+        A fraction f shows up in floor((e+1)f + phase) - floor(ef + phase) of the epochs: the right share in the long
+        run, spread evenly, without remembering what came before.
+        """
+        return self._until(epoch + 1) - self._until(epoch)
+
+    def _count_until(self, epoch: int) -> np.ndarray:
+        """How often each entry is shown before an epoch, counted from the first."""
         whole = np.floor(self._weights)
         part = self._weights - whole
-        extra = np.floor((epoch + 1) * part + self._phase) - np.floor(epoch * part + self._phase)
-        counts = (whole + extra).astype(np.int64)
-        if not counts.any():
-            counts[int(np.argmax(self._weights))] = 1
-        return counts
+        return (epoch * whole + np.floor(epoch * part + self._phase)).astype(np.int64)
+
+    def _shown(self, members: np.ndarray, epoch: int) -> int:
+        """Length of a bucket's row before an epoch; negative before the first."""
+        return int(self._until(epoch)[members].sum())
+
+    def _waiting(self, number: int, members: np.ndarray) -> int:
+        """How many pictures of a bucket wait for a batch before the first epoch.
+
+        By chance where epochs do not end with a batch: small buckets would else all come up in the same epochs.
+        """
+        whole = bool((self._weights[members] % 1 == 0).all())
+        if whole and self._shown(members, 1) % self.batch_size == 0:
+            return 0
+        return int(self._generator(_START, number).integers(self.batch_size))
+
+    def _numbers(self, bucket: int, epoch: int) -> range:
+        """Which batches of a bucket, counted through, become full in an epoch."""
+        members, before = self._members[bucket], self._before[bucket]
+        ends = (self._shown(members, one) + before for one in (epoch, epoch + 1))
+        return range(*(end // self.batch_size for end in ends))
+
+    def _make_orders(self, epoch: int) -> tuple[list[list[int]], np.ndarray]:
+        """The epoch's part of each bucket's row, and the order in which the epoch's batches come."""
+        counts = self._counts(epoch)
+        # Before the first epoch there are others, of which only what waits is taken.
+        random = self._generator(_EPOCH, epoch % 2**63)
+        orders = [random.permutation(np.repeat(members, counts[members])).tolist() for members in self._members]
+        return orders, random.permutation(self.epoch_length(epoch))
 
     def _make_epoch(self, epoch: int) -> list[list[int]]:
-        counts = self._counts(epoch)
-        random = self._generator(_EPOCH, epoch)
         batches: list[list[int]] = []
-        for number, members in enumerate(self._members):
-            order = random.permutation(np.repeat(members, counts[members])).tolist()
-            short = -len(order) % self.batch_size
-            order += self._fill(members, order, short, self._generator(_FILL, epoch, number))
-            batches += [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
-        return [batches[i] for i in random.permutation(len(batches))]
+        for bucket in range(len(self._members)):
+            numbers = self._numbers(bucket, epoch)
+            if numbers:
+                first = numbers.start * self.batch_size - self._before[bucket]
+                row = self._row(bucket, epoch, first, len(numbers) * self.batch_size)
+                batches += [row[i : i + self.batch_size] for i in range(0, len(row), self.batch_size)]
+        return [batches[i] for i in self._orders(epoch)[1]]
 
-    def _fill(self, members: np.ndarray, order: list[int], short: int, random: np.random.Generator) -> list[int]:
-        if short == 0:
-            return []
-        started = set(order[len(order) - (self.batch_size - short) :])
-        fresh = [int(k) for k in random.permutation(members) if int(k) not in started]
-        pool = fresh or [int(k) for k in members]
-        return [pool[i % len(pool)] for i in range(short)]
+    def _row(self, bucket: int, epoch: int, first: int, count: int) -> list[int]:
+        """`count` entries of a bucket's row from place `first` on, which end in `epoch`."""
+        members, start = self._members[bucket], epoch
+        while self._shown(members, start) > first:
+            start -= 1
+        parts = (self._orders(one)[0][bucket] for one in range(start, epoch + 1))
+        skip = first - self._shown(members, start)
+        return list(itertools.islice(itertools.chain.from_iterable(parts), skip, skip + count))
 
     def _generator(self, purpose: int, *numbers: int) -> np.random.Generator:
         return np.random.default_rng([self.seed & 0xFFFFFFFFFFFFFFFF, purpose, *numbers])

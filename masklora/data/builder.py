@@ -64,15 +64,15 @@ class _Job:
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """A job's pictures uint8 (H, W, 3) and packed masks at the training size, by key."""
+    """A job's pictures uint8 (H, W, 3) and masks float32 (H, W) at the training size, by key."""
 
     entry: Entry
     pictures: list[tuple[str, np.ndarray]]
-    masks: list[tuple[str, tuple[torch.Tensor, dict[str, Any]]]]
+    masks: list[tuple[str, np.ndarray]]
 
 
 class Builder:
-    """Makes what a store lacks, and counts it in `built`."""
+    """Makes what a store lacks, counts it in `built`, and notes the mean weight of the masks that it made."""
 
     def __init__(
         self,
@@ -88,6 +88,7 @@ class Builder:
         self.dataset, self.settings, self.encoder, self.store = dataset, settings, encoder, store
         self.progress, self.check_cancel = progress, check_cancel
         self.built = {"latent": 0, "mask": 0, "text": 0}
+        self.weights: dict[str, float] = {}
 
     def pictures(self, entries: list[Entry]) -> None:
         """Make the missing latents and masks, bucket by bucket, a few pictures in memory at a time."""
@@ -96,8 +97,10 @@ class Builder:
         for done, prepared in enumerate(_ahead(self._prepare, jobs)):
             self.check_cancel()
             self.progress(done, len(jobs), f"encoding {prepared.entry.name}")
-            for key, (data, values) in prepared.masks:
+            for key, mask in prepared.masks:
+                data, values = encode_mask(mask)
                 self.store.write("mask", key, {"data": data}, values)
+                self.weights[key] = float(mask.mean(dtype=np.float64))
                 self.built["mask"] += 1
             for key, picture in prepared.pictures:
                 if batch and (len(batch) == self.settings.batch_size or batch[0][2].shape != picture.shape):
@@ -200,7 +203,7 @@ class Builder:
         masks = []
         for variant in job.masks:
             mask = shrink_mask(mask_of(entry.geometries[variant]), entry.shrinks[variant])
-            masks.append((entry.mask_keys[variant], encode_mask(mask)))
+            masks.append((entry.mask_keys[variant], mask))
         return _Prepared(entry, pictures, masks)
 
     def _encode(self, batch: list[tuple[str, str, np.ndarray]]) -> None:

@@ -17,12 +17,14 @@ import torch
 
 from ..config import CacheSettings
 from ..errors import CacheError, ConfigError
+from ..findings import Finding
 from .batches import ORIGINAL
 from .builder import Builder, Cancel, Encoder, TextEncoder
 from .crops import MASKED, saving_note
 from .dataset import Dataset
 from .keys import Memo, digest, text_key
 from .mask_bytes import decode_mask
+from .mask_sense import mask_findings, require_weight
 from .plan import Entry, Progress, check_settings, plan_entries
 from .store import DiskStore, MemoryStore, Store, Tensors, Values
 from .subjects import parse_subjects
@@ -39,7 +41,9 @@ class Cache:
         stride: Pixels per latent cell.
         fingerprint: Changes with any key, weight or caption; what a run's identity is made of.
         empty_key: Key of the empty caption, None without a text encoder.
-        notes: What a person should know: entries rebuilt, size over the limit.
+        notes: What a person should know of the store: entries rebuilt, size over the limit.
+        findings: What a person should know of the pictures and masks, as they are at the training size.
+        weights: Mean weight at the training size by the mask's key, of pictures with a mask.
         built: How many entries of each kind were made by this build.
         sources: One JSON-able dict per data set: pictures, settings and mask transforms, for metadata.
         identities: Of the VAE and the text encoder, the latter None without one.
@@ -56,6 +60,8 @@ class Cache:
     fingerprint: str = ""
     empty_key: str | None = None
     notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    weights: dict[str, float] = field(default_factory=dict, repr=False)
     built: dict[str, int] = field(default_factory=dict)
     sources: tuple[dict[str, Any], ...] = ()
     identities: tuple[str, str | None] = ("", None)
@@ -76,17 +82,19 @@ class Cache:
         Raises:
             DataError: A picture or mask cannot be used.
         """
-        encoder, text = self.identities
         return plan_entries(
             dataset,
             self.settings,
             memo=self.store.load_memo() if memo is None else memo,
-            encoder=encoder,
-            text=text,
+            identities=self.identities,
             multiple=self.multiple,
             progress=lambda done, total, what: None,
             check_cancel=check_cancel,
+            is_cached=self._is_latent,
         )
+
+    def _is_latent(self, key: str) -> bool:
+        return self.store.has("latent", key)
 
     def latent(self, entry: Entry, variant: int = 0, infill: int = ORIGINAL) -> torch.Tensor:
         """The latent of a variant: float32 (C, h, w) in the VAE's own space.
@@ -137,6 +145,10 @@ class Cache:
         if self.mend is None:
             raise CacheError(f"{fault}. Queue the graph again; what is missing is made anew.")
         self.mended.append(self.mend())
+
+    def first_variant(self, entry: Entry) -> tuple[np.ndarray, np.ndarray]:
+        """Latent (C, h, w) and mask (H, W) of an entry's first variant, float32."""
+        return self.latent(entry).numpy(), self.mask(entry)[0].numpy()
 
     def mask_image(self, entry: Entry, variant: int = 0) -> np.ndarray:
         """The mask as a grey picture: uint8 (H, W), white = learn."""
@@ -205,34 +217,41 @@ def build_cache(
     Raises:
         ConfigError: A setting is out of range or does not fit the VAE.
         DataError: A picture or mask cannot be used.
+        MaskError: No picture has anything to learn at the training size.
         CacheError: The folder cannot be written or the disk is full.
         FamilyError: The VAE gives latents of another shape than it says, or values that are not finite.
     """
     check_settings(settings)
     store = _open_store(settings, folder)
     memo = store.load_memo()
+    identities = encoder.identity, None if text is None else text.identity
     try:
         entries = plan_entries(
             dataset,
             settings,
             memo=memo,
-            encoder=encoder.identity,
-            text=None if text is None else text.identity,
+            identities=identities,
             multiple=multiple or encoder.stride,
             progress=progress,
             check_cancel=check_cancel,
+            is_cached=lambda key: store.has("latent", key),
         )
     finally:
         store.save_memo(memo)
+    # Before anything is encoded, as far as it can be known.
+    require_weight(entries, {})
     builder = Builder(dataset, settings, encoder=encoder, store=store, progress=progress, check_cancel=check_cancel)
     builder.pictures(entries)
+    weights = _mask_weights(entries, store, memo, made=builder.weights, check_cancel=check_cancel)
+    store.save_memo(memo)
+    require_weight(entries, weights)
     empty = None
     if text is not None:
         builder.texts(entries, text)
         empty = text_key("", encoder=text.identity)
     keep = keys_of(entries, empty)
     store.clean_up(limit=settings.max_gigabytes * 1e9, keep=keep)
-    return Cache(
+    cache = Cache(
         entries=tuple(entries),
         settings=settings,
         channels=encoder.channels,
@@ -241,12 +260,33 @@ def build_cache(
         fingerprint=_fingerprint(entries, empty),
         empty_key=empty,
         notes=tuple(store.notes),
+        weights=weights,
         built=builder.built,
         sources=_sources(dataset),
-        identities=(encoder.identity, None if text is None else text.identity),
+        identities=identities,
         multiple=multiple or encoder.stride,
         mend=Mender(dataset, tuple(entries), builder=builder, text=text, multiple=multiple or encoder.stride),
     )
+    cache.findings = tuple(mask_findings(entries, weights, cache.first_variant))
+    return cache
+
+
+def _mask_weights(
+    entries: list[Entry], store: Store, memo: Memo, *, made: dict[str, float], check_cancel: Cancel
+) -> dict[str, float]:
+    """Mean weight of each mask at the training size by its key: as it was made, noted, or read."""
+    weights: dict[str, float] = {}
+    for key in {key for entry in entries if entry.has_mask for key in entry.mask_keys}:
+        about = digest("mask weight", key)
+        known = memo.facts(about)
+        if key in made or known is None:
+            check_cancel()
+            if key not in made:
+                tensors, values = store.read("mask", key)
+                made[key] = float(decode_mask(tensors["data"], values).double().mean())
+            known = memo.note(about, mean=made[key])
+        weights[key] = known["mean"]
+    return weights
 
 
 def keys_of(entries: Iterable[Entry], empty: str | None) -> set[tuple[str, str]]:
@@ -280,11 +320,11 @@ class Mender:
             self.dataset,
             builder.settings,
             memo=builder.store.load_memo(),
-            encoder=builder.encoder.identity,
-            text=None if self.text is None else self.text.identity,
+            identities=(builder.encoder.identity, None if self.text is None else self.text.identity),
             multiple=self.multiple,
             progress=lambda done, total, what: None,
             check_cancel=builder.check_cancel,
+            is_cached={key for kind, key in keys_of(self.entries, None) if kind == "latent"}.__contains__,
         )
         for old, new in zip(self.entries, entries, strict=True):
             if keys_of([old], None) != keys_of([new], None):

@@ -9,10 +9,8 @@ Source: C. Ma et al., "MagicTailor", 2024 (always erased backgrounds hurt); our 
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -20,10 +18,9 @@ import numpy as np
 from ..config import INFILLS
 from ..errors import MaskError
 from ..masks import grow_mask
-from .dataset import LoadedSample, Sample
+from .dataset import LoadedSample
+from .donors import Donors, chance
 from .geometry import apply_image, apply_mask, plan_geometry
-from .keys import digest
-from .subjects import TOGETHER
 
 MIXED, FLAT, BLUR, OTHER, INPAINT = INFILLS
 KINDS = (FLAT, OTHER, BLUR, INPAINT)
@@ -47,95 +44,72 @@ class Infill:
     donor: int | None = None
 
 
-class DonorRing:
-    """Samples on a ring of hashes, so that adding or removing one changes few pictures' donors, not all."""
-
-    def __init__(
-        self, keys: Sequence[str], *, pictures: Sequence[Any] | None = None, silent: Collection[int] = ()
-    ) -> None:
-        """The ring of samples by their unique keys, in the data set's order.
-
-        Args:
-            keys: Of the samples.
-            pictures: What is equal for samples that show the same picture; each is one of its own by default.
-            silent: Samples that lend nothing.
-        """
-        self._places = sorted((_chance("donor", key), i) for i, key in enumerate(keys) if i not in silent)
-        self._pictures = range(len(keys)) if pictures is None else pictures
-        self._shown: dict[Any, set[int]] = {}
-        for index, picture in enumerate(self._pictures):
-            self._shown.setdefault(picture, set()).add(index)
-
-    def alike(self, index: int) -> set[int]:
-        """The samples that show the same picture as one does, itself among them."""
-        return self._shown[self._pictures[index]]
-
-    def draw(self, place: int, taken: Collection[int]) -> int | None:
-        """The first sample at or after a place of the ring that is not taken; None if all are."""
-        start = bisect.bisect_left(self._places, (place, -1))
-        for step in range(len(self._places)):
-            found = self._places[(start + step) % len(self._places)][1]
-            if found not in taken:
-                return found
-        return None
-
-
-def donor_ring(samples: Sequence[Sample]) -> DonorRing:
-    """The ring of a data set's samples; a picture of several subjects lends its background without any of them.
-
-    Where there is no sample of all its subjects, nothing tells them all from the background, and it lends nothing.
-    """
-    pictures = [id(sample.image) if sample.image_path is None else sample.image_path for sample in samples]
-    subjects: dict[Any, set[str]] = {}
-    for picture, sample in zip(pictures, samples, strict=True):
-        subjects.setdefault(picture, set()).add(sample.subject)
-    silent = {
-        i
-        for i, (picture, sample) in enumerate(zip(pictures, samples, strict=True))
-        if sample.subject not in ("", TOGETHER) and len(subjects[picture] - {""}) > 1
-    }
-    return DonorRing([sample.key for sample in samples], pictures=pictures, silent=silent)
-
-
-def plan_infills(
-    index: int, key: str, *, kind: str, count: int, seed: int, ring: DonorRing
-) -> tuple[Infill, ...]:
-    """The infills of one sample, decided by seed and key so that an entry is made alike every time.
+def infill_kinds(key: str, *, kind: str, count: int, seed: int) -> list[str]:
+    """The kinds of a sample's infills, in order.
 
     Args:
-        index: Position of the sample in its data set; it is never its own donor.
         key: The sample's unique key.
         kind: "mixed" takes the kinds in turn, a flat colour first, because it alone tells nothing of the set's
             backgrounds, then the others in an order of the sample's own; else one kind for all.
         count: How many.
         seed: Of the cache.
-        ring: All samples. Where there is no other picture, a flat colour stands in for one.
-
-    Returns:
-        At most `count` infills, no two alike: there is but one blur and one inpainting of a picture, and each
-        other picture lends its background once.
     """
-    random = np.random.default_rng(_chance("infill", seed, key))
+    random = np.random.default_rng(chance("infill", seed, key))
     others = [KINDS[1:][i] for i in random.permutation(len(KINDS) - 1)]
     order = [FLAT, *others] if kind == MIXED else [kind]
+    return [order[number % len(order)] for number in range(count)]
+
+
+def plan_set(
+    keys: Sequence[str], counts: Sequence[int], *, kind: str, seed: int, donors: Donors, as_before: bool = False
+) -> list[tuple[Infill, ...]]:
+    """The infills of all samples of a data set.
+
+    Args:
+        keys: The samples' unique keys.
+        counts: How many each gets at most; 0 for one without a mask.
+        kind: As for `infill_kinds`.
+        seed: Of the cache.
+        donors: Of the same samples.
+        as_before: Lend as earlier versions of the pack did; see `Donors.lend_as_before`.
+    """
+    kinds = [infill_kinds(key, kind=kind, count=count, seed=seed) for key, count in zip(keys, counts, strict=True)]
+    wanted = [those.count(OTHER) for those in kinds]
+    if as_before:
+        places = [
+            [chance("infill", seed, key, number) for number, one in enumerate(those) if one == OTHER]
+            for key, those in zip(keys, kinds, strict=True)
+        ]
+        lent = donors.lend_as_before(wanted, places)
+    else:
+        lent = donors.lend(wanted, seed=seed)
+    return [plan_infills(*one[:2], seed=seed, lent=one[2]) for one in zip(keys, kinds, lent, strict=True)]
+
+
+def plan_infills(key: str, kinds: Sequence[str], *, seed: int, lent: Sequence[int]) -> tuple[Infill, ...]:
+    """The infills of one sample, decided by seed and key so that an entry is made alike every time.
+
+    Args:
+        key: The sample's unique key.
+        kinds: From `infill_kinds`.
+        seed: Of the cache.
+        lent: The samples that lend it their backgrounds, see `donors`. Where none does, a flat colour stands in.
+
+    Returns:
+        At most one for each kind, no two alike: there is but one blur and one inpainting of a picture, and each
+        other picture lends its background once.
+    """
     found: dict[Infill, None] = {}
-    own = ring.alike(index)
-    taken = set(own)
-    for number in range(count):
-        chosen, place = order[number % len(order)], _chance("infill", seed, key, number)
-        donor = ring.draw(place, taken) if chosen == OTHER else None
+    donors = iter(lent)
+    for number, chosen in enumerate(kinds):
+        donor = next(donors, None) if chosen == OTHER else None
         if donor is not None:
-            taken |= ring.alike(donor)
             found[Infill(OTHER, donor=donor)] = None
-        elif chosen == FLAT or (chosen == OTHER and taken == own):
-            found[Infill(FLAT, place)] = None
+        elif chosen == FLAT or (chosen == OTHER and not lent):
+            found[Infill(FLAT, chance("infill", seed, key, number))] = None
         elif chosen != OTHER:
             found[Infill(chosen)] = None
     return tuple(found)
-
-
-def _chance(*parts: Any) -> int:
-    return int(digest(*parts)[:13], 16)
 
 
 def apply_infill(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -21,8 +21,9 @@ from .buckets import assign
 from .captions import caption_variants, split_captions, without_trigger
 from .crops import BOXED, plan_crop
 from .dataset import Dataset, ExaminedMask, Sample, examine_mask, source_path
+from .donors import Donors
 from .geometry import Geometry, mask_box
-from .infill import DonorRing, Infill, donor_ring, plan_infills
+from .infill import OTHER, Infill, plan_set
 from .keys import Memo, array_digest, digest, infill_key, latent_key, mask_identity, mask_key, shrunk_key, text_key
 from .mask_bytes import PackedMask
 
@@ -56,8 +57,9 @@ class MaskFacts:
         mean: Of its weights, in 0..1.
         peak: The largest of them.
         raw_peak: The largest before the transforms.
-        border: Mean weight of the outermost of 8×8 fields.
-        middle: Mean weight of the other fields.
+        border: Median over the four sides of the mean weight along the side, an eighth of the picture wide; a
+            subject that one side cuts does not count, as it does not for a person's eye.
+        middle: Mean weight inside of these.
         read, doubts: As in `ExaminedMask`.
     """
 
@@ -177,11 +179,11 @@ def plan_entries(
     settings: CacheSettings,
     *,
     memo: Memo,
-    encoder: str,
-    text: str | None,
+    identities: tuple[str, str | None],
     multiple: int,
     progress: Progress,
     check_cancel: Callable[[], None],
+    is_cached: Callable[[str], bool] = lambda key: False,
 ) -> list[Entry]:
     """One entry per sample, in the data set's order.
 
@@ -189,11 +191,11 @@ def plan_entries(
         dataset: The samples.
         settings: Geometry and variants.
         memo: Digests and mask facts of earlier builds; what is new is noted in it.
-        encoder: Identity of the VAE.
-        text: Identity of the text encoder, None without one.
+        identities: Of the VAE and of the text encoder, None without one.
         multiple: What bucket sides must divide by.
         progress: Called with (done, total, text).
         check_cancel: Called per sample; raises to cancel.
+        is_cached: Whether the latent of a key is there already.
 
     Raises:
         DataError: There are no samples, or a picture cannot be read or is too small.
@@ -209,26 +211,68 @@ def plan_entries(
         check_cancel()
         progress(index, len(samples), f"looking at {sample.name}")
         facts.append(_facts_of(sample, memo=memo, boxed=boxed))
-    ring = donor_ring(samples)
     triggers = {s.settings.caption.trigger.strip() for s in samples if not s.settings.regularisation}
-    entries = []
+    plain = [
+        _plan(i, sample, bucket, settings=settings, facts=facts, identities=identities, triggers=triggers)
+        for i, (sample, bucket) in enumerate(zip(samples, buckets, strict=True))
+    ]
+    return _uniquely_named(_with_infills(plain, samples, settings, facts, encoder=identities[0], is_cached=is_cached))
+
+
+def _uniquely_named(entries: list[Entry]) -> list[Entry]:
     names: Counter[str] = Counter()
-    for index, (sample, bucket) in enumerate(zip(samples, buckets, strict=True)):
-        entry = _plan(
-            index,
-            sample,
-            bucket,
-            settings=settings,
-            facts=facts,
-            ring=ring,
-            identities=(encoder, text),
-            triggers=triggers,
-        )
-        names[sample.name] += 1
-        if names[sample.name] > 1:
-            entry = dataclasses.replace(entry, name=f"{sample.name} ({names[sample.name]})")
-        entries.append(entry)
-    return entries
+    out = []
+    for entry in entries:
+        names[entry.name] += 1
+        count = names[entry.name]
+        out.append(entry if count == 1 else dataclasses.replace(entry, name=f"{entry.name} ({count})"))
+    return out
+
+
+def _with_infills(
+    entries: list[Entry],
+    samples: Sequence[Sample],
+    settings: CacheSettings,
+    facts: list[_Facts],
+    *,
+    encoder: str,
+    is_cached: Callable[[str], bool],
+) -> list[Entry]:
+    """The entries with their replaced backgrounds."""
+    donors, keys = Donors.of(samples), [sample.key for sample in samples]
+    counts = [settings.infill_variants if entry.has_mask else 0 for entry in entries]
+
+    def planned(*, as_before: bool) -> list[Entry]:
+        found = plan_set(keys, counts, kind=settings.infill, seed=settings.seed, donors=donors, as_before=as_before)
+        return [
+            _with_keys(entry, infills, settings, facts, encoder=encoder) if infills else entry
+            for entry, infills in zip(entries, found, strict=True)
+        ]
+
+    # What an earlier version has cached is used on, so that its runs go on, although it lent unevenly.
+    before = planned(as_before=True)
+    lent = [
+        keys[number]
+        for entry in before
+        for keys in entry.infill_keys
+        for number, infill in enumerate(entry.infills)
+        if infill.kind == OTHER
+    ]
+    return before if lent and all(map(is_cached, lent)) else planned(as_before=False)
+
+
+def _with_keys(
+    entry: Entry, infills: tuple[Infill, ...], settings: CacheSettings, facts: list[_Facts], *, encoder: str
+) -> Entry:
+    own = facts[entry.index]
+    donors = [None if i.donor is None else (facts[i.donor].image, facts[i.donor].identity) for i in infills]
+    bare = [
+        latent_key(own.image, geometry, resize=settings.resize, fill="keep", fill_mask=own.identity, encoder=encoder)
+        for geometry in entry.geometries
+    ]
+    pairs = list(zip(infills, donors, strict=True))
+    keys = tuple(tuple(infill_key(key, i, mask=own.identity, donor=d) for i, d in pairs) for key in bare)
+    return dataclasses.replace(entry, infills=infills, infill_keys=keys)
 
 
 def _plan(
@@ -238,45 +282,26 @@ def _plan(
     *,
     settings: CacheSettings,
     facts: list[_Facts],
-    ring: DonorRing,
     identities: tuple[str, str | None],
     triggers: Collection[str],
 ) -> Entry:
+    """One entry, without replaced backgrounds."""
     own, (encoder, text) = facts[index], identities
     variants = _variants(sample, bucket, settings, box=own.box, masked=own.identity is not None)
     captions, options = _captions(sample, settings), sample.settings
     plain = tuple(without_trigger(caption, options.caption, others=triggers) for caption in captions)
-    infills: tuple[Infill, ...] = ()
-    if own.identity is not None and settings.infill_variants:
-        infills = plan_infills(
-            index,
-            sample.key,
-            kind=settings.infill,
-            count=settings.infill_variants,
-            seed=settings.seed,
-            ring=ring,
-        )
-    donors = [None if i.donor is None else (facts[i.donor].image, facts[i.donor].identity) for i in infills]
-
-    def bare(variant: Variant, fill: str) -> str:
-        return latent_key(
-            own.image,
-            variant.geometry,
-            resize=settings.resize,
-            fill=fill,
-            fill_mask=own.identity,
-            encoder=encoder,
-        )
-
+    geometries = tuple(variant.geometry for variant in variants)
+    fill, hard = options.fill, is_hard(sample)
     return Entry(
         index=index,
         name=sample.name,
-        bucket=variants[0].geometry.size,
-        geometries=tuple(variant.geometry for variant in variants),
-        latent_keys=tuple(bare(variant, options.fill) for variant in variants),
-        mask_keys=tuple(
-            shrunk_key(mask_key(own.identity, v.geometry, hard=is_hard(sample)), v.shrink) for v in variants
+        bucket=geometries[0].size,
+        geometries=geometries,
+        latent_keys=tuple(
+            latent_key(own.image, g, resize=settings.resize, fill=fill, fill_mask=own.identity, encoder=encoder)
+            for g in geometries
         ),
+        mask_keys=tuple(shrunk_key(mask_key(own.identity, v.geometry, hard=hard), v.shrink) for v in variants),
         captions=captions,
         text_keys=() if text is None else tuple(text_key(c, encoder=text) for c in captions),
         weight=sample.repeats,
@@ -285,14 +310,7 @@ def _plan(
         caption_dropout=options.caption.dropout,
         has_mask=own.identity is not None,
         shrinks=tuple(variant.shrink for variant in variants),
-        infills=infills,
-        infill_keys=tuple(
-            tuple(
-                infill_key(bare(variant, "keep"), infill, mask=own.identity, donor=donor)
-                for infill, donor in zip(infills, donors, strict=True)
-            )
-            for variant in variants
-        ),
+        infill_keys=((),) * len(variants),
         plain_captions=plain,
         plain_keys=() if text is None else tuple("" if c is None else text_key(c, encoder=text) for c in plain),
         picture=own.image,
@@ -331,7 +349,7 @@ def _examined(sample: Sample, found: ExaminedMask) -> dict[str, object]:
     if mask is None:
         return dict.fromkeys(_NOTED) | {"has": False}
     fields = cv2.resize(mask, (8, 8), interpolation=cv2.INTER_AREA)
-    inner = fields[1:-1, 1:-1]
+    sides = [fields[0], fields[-1], fields[:, 0], fields[:, -1]]
     return {
         "has": True,
         "box": mask_box(mask, least=_least(sample)),
@@ -339,8 +357,8 @@ def _examined(sample: Sample, found: ExaminedMask) -> dict[str, object]:
         "mean": float(mask.mean(dtype=np.float64)),
         "peak": float(mask.max(initial=0)),
         "raw_peak": found.peak,
-        "border": float((fields.sum() - inner.sum()) / (fields.size - inner.size)),
-        "middle": float(inner.mean()),
+        "border": float(np.median([side.mean() for side in sides])),
+        "middle": float(fields[1:-1, 1:-1].mean()),
         "read": list(found.read),
         "doubts": list(found.doubts),
     }

@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..config import CacheSettings, check_choice
 from .dataset import Dataset, Sample, fit_mask, load_sample
-from .infill import apply_infill, donor_ring, plan_infills
+from .donors import Donors
+from .infill import apply_infill, plan_set
 from .preview import OPACITY, TINT, contact_sheet, cutout, latent_grid, overlay
 from .report import PictureStats
 
@@ -79,7 +80,11 @@ def infill_sheet(
     Raises:
         DataError, MaskError: A picture or mask cannot be read.
     """
-    ring = donor_ring(dataset.samples)
+    samples = dataset.samples
+    counts = [settings.infill_variants if _may_have_mask(sample) else 0 for sample in samples]
+    planned = plan_set(
+        [sample.key for sample in samples], counts, kind=settings.infill, seed=settings.seed, donors=Donors.of(samples)
+    )
     empty = np.full((side + BAR, side, 3), BAR_COLOUR, np.uint8)
     tiles = []
     for index, sample in enumerate(dataset.samples[:limit]):
@@ -88,21 +93,17 @@ def infill_sheet(
         size = shrunk(sample.size, side)
         rgb = cv2.resize(loaded.rgb, size, interpolation=cv2.INTER_AREA)
         row = [_labelled(rgb, sample.name.rsplit("/", 1)[-1], side)]
-        infills = plan_infills(
-            index,
-            sample.key,
-            kind=settings.infill,
-            count=settings.infill_variants if loaded.has_mask else 0,
-            seed=settings.seed,
-            ring=ring,
-        )
-        for infill in infills:
+        for infill in planned[index] if loaded.has_mask else ():
             lender = None if infill.donor is None else dataset.samples[infill.donor]
             donor = None if lender is None else load_sample(lender)
             shown = apply_infill(rgb, fit_mask(loaded.shown, size), infill, donor=donor)
             row.append(_labelled(shown, infill.kind if lender is None else f"{infill.kind}: {lender.name}", side))
         tiles += row + [empty] * (1 + settings.infill_variants - len(row))
     return contact_sheet(tiles, columns=1 + settings.infill_variants, side=side + BAR)
+
+
+def _may_have_mask(sample: Sample) -> bool:
+    return sample.mask is not None or sample.mask_path is not None or bool(sample.parts) or sample.alpha
 
 
 def draw_view(

@@ -217,7 +217,7 @@ def test_turns_flips_shrinks_and_backgrounds_all_have_the_size_of_the_crop(tmp_p
 
 
 def test_a_black_mask_keeps_the_whole_bucket(tmp_path):
-    bench = bench_of(tmp_path, [BOXES["middle"]])
+    bench = bench_of(tmp_path, [BOXES["middle"], BOXES["middle"]])
     save(np.zeros((200, 256), np.uint8), bench.folder / "0_mask.png")
     bench.build(CROPPED)
     assert bench.cache.entries[0].bucket == (256, 192)

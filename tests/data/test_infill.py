@@ -9,13 +9,18 @@ import pytest
 from harness.caching import SETTINGS, Bench, blob, picture, save
 from masklora.config import INFILLS
 from masklora.data.dataset import Dataset, LoadedSample
-from masklora.data.infill import KINDS, DonorRing, Infill, apply_infill, donor_background, plan_infills, soft_edge
+from masklora.data.donors import Donors
+from masklora.data.infill import KINDS, OTHER, Infill, apply_infill, donor_background, plan_set, soft_edge
 from masklora.data.inspection import inspect
 from masklora.data.mask_bytes import pack_mask
 from masklora.errors import ConfigError, MaskError
 
 MIXED = replace(SETTINGS, infill_variants=3)
-RING = DonorRing([f"{i}.png" for i in range(20)])
+NAMES = [f"{i}.png" for i in range(20)]
+
+
+def planned(keys, kind="mixed", count=3, seed=0, **options):
+    return plan_set(keys, [count] * len(keys), kind=kind, seed=seed, donors=Donors(keys), **options)
 
 
 def scene(size=96):
@@ -135,11 +140,11 @@ def test_a_mask_of_another_size_or_a_missing_donor_is_an_error():
 
 
 def test_infills_follow_seed_and_key_and_are_never_alike():
-    one = plan_infills(3, "3.png", kind="mixed", count=3, seed=0, ring=RING)
-    assert one == plan_infills(3, "3.png", kind="mixed", count=3, seed=0, ring=RING)
-    assert len({infill.kind for infill in one}) == 3
-    assert plan_infills(3, "3.png", kind="mixed", count=3, seed=1, ring=RING) != one
-    many = [plan_infills(i, f"{i}.png", kind="mixed", count=8, seed=0, ring=RING) for i in range(20)]
+    one = planned(NAMES)
+    assert one == planned(NAMES)
+    assert all(len({infill.kind for infill in infills}) == 3 for infills in one)
+    assert planned(NAMES, seed=1) != one
+    many = planned(NAMES, count=8)
     for index, infills in enumerate(many):
         assert len(set(infills)) == len(infills)
         assert index not in {infill.donor for infill in infills}
@@ -149,32 +154,55 @@ def test_infills_follow_seed_and_key_and_are_never_alike():
 
 @pytest.mark.parametrize("kind", INFILLS)
 def test_each_kind_can_be_asked_for_alone(kind):
-    infills = plan_infills(0, "0.png", kind=kind, count=3, seed=0, ring=RING)
+    infills = planned(NAMES, kind)[0]
     assert len(infills) == (1 if kind in ("blur", "inpaint") else 3)
     assert kind == "mixed" or {infill.kind for infill in infills} == {kind}
 
 
 def test_a_single_picture_has_no_other_and_gets_flat_colours():
-    infills = plan_infills(0, "a", kind="other picture", count=3, seed=0, ring=DonorRing(["a"]))
-    assert [infill.kind for infill in infills] == ["flat colour"] * 3
+    assert [infill.kind for infill in planned(["a"], "other picture")[0]] == ["flat colour"] * 3
 
 
 def test_every_other_picture_lends_its_background_before_one_is_missed():
-    ring = DonorRing("abcd")
-    for index, key in enumerate("abcd"):
-        infills = plan_infills(index, key, kind="other picture", count=5, seed=0, ring=ring)
+    for index, infills in enumerate(planned("abcd", "other picture", 5)):
         assert sorted(infill.donor for infill in infills) == [i for i in range(4) if i != index]
 
 
-def test_a_new_picture_changes_few_donors():
-    keys = [f"{i}.png" for i in range(200)]
-    before, after = DonorRing(keys), DonorRing([*keys, "new.png"])
+HUNDREDS = [f"{i}.png" for i in range(200)]
 
-    def donors(ring):
-        return [plan_infills(i, key, kind="other picture", count=1, seed=0, ring=ring) for i, key in enumerate(keys)]
 
-    changed = sum(one != other for one, other in zip(donors(before), donors(after), strict=True))
-    assert changed <= 20
+def top_tenth(seeds, *, keys=HUNDREDS, **options):
+    """The share of all lendings that the busiest tenth of the pictures lends, over some seeds together."""
+    lent = Counter()
+    for seed in seeds:
+        lent.update(i.donor for infills in planned(keys, seed=seed, **options) for i in infills if i.kind == OTHER)
+    return sum(sorted(lent.values())[-len(keys) // 10 :]) / lent.total(), [lent[i] for i in range(len(keys))]
+
+
+def test_backgrounds_are_lent_evenly_over_the_seeds():
+    share, lent = top_tenth(range(1000, 1030))
+    assert share <= 0.12
+    assert min(lent) >= 12 and max(lent) <= 28
+    before, _ = top_tenth(range(1000, 1030), as_before=True)
+    assert before > 0.25
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_backgrounds_are_lent_evenly_in_each_cache(count):
+    share, lent = top_tenth([11], kind="other picture", count=count)
+    assert share == pytest.approx(0.1, abs=0.004)
+    assert max(lent) - min(lent) <= 2
+
+
+def test_another_seed_gives_other_lenders():
+    one, two = (planned(HUNDREDS, "other picture", 1, seed) for seed in (0, 1))
+    assert sum(a == b for a, b in zip(one, two, strict=True)) < 10
+
+
+@pytest.mark.parametrize(("kind", "count"), [("other picture", 1), ("mixed", 3)])
+def test_a_new_picture_changes_few_donors(kind, count):
+    before, after = planned(HUNDREDS, kind, count), planned([*HUNDREDS, "new.png"], kind, count)
+    assert sum(one != other for one, other in zip(before, after[:-1], strict=True)) <= 30
 
 
 @pytest.fixture

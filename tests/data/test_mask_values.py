@@ -97,14 +97,14 @@ def test_soft_masks_keep_their_shades(tmp_path, array):
 def classes(*values):
     out = np.zeros((H, W), np.uint8)
     for i, value in enumerate(values):
-        out[4 : 30, 4 + 12 * i : 14 + 12 * i] = value
+        out[4:30, 4 + 12 * i : 14 + 12 * i] = value
     return out
 
 
 def map_of(*colours):
     out = np.zeros((H, W, 3), np.uint8)
     for i, colour in enumerate(colours):
-        out[4 : 30, 4 + 12 * i : 14 + 12 * i] = colour
+        out[4:30, 4 + 12 * i : 14 + 12 * i] = colour
     return out
 
 

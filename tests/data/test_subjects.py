@@ -14,7 +14,8 @@ from masklora.config import MaskTransform
 from masklora.data.batches import BatchPlan, split_entries
 from masklora.data.corrections import find_picture, replace_masks
 from masklora.data.dataset import load_mask, load_sample, merge
-from masklora.data.infill import donor_background, donor_ring, plan_infills
+from masklora.data.donors import Donors
+from masklora.data.infill import donor_background, plan_set
 from masklora.data.inspection import inspect
 from masklora.data.loading import load_dataset
 from masklora.data.save_targets import LAYOUTS, SaveSettings
@@ -442,15 +443,18 @@ def test_a_single_picture_of_two_subjects_has_nothing_to_hold_out(tmp_path, grou
     assert split_entries(bench.cache.entries, share=0.5, seed=0) == ([0, 1, 2], [])
 
 
+def lent_to(samples, *, count):
+    keys = [sample.key for sample in samples]
+    return plan_set(keys, [count] * len(keys), kind="other picture", seed=0, donors=Donors.of(samples))
+
+
 def test_no_subject_gets_the_background_of_its_own_picture_and_lenders_lend_without_subjects(tmp_path):
     bench = subjects_bench(tmp_path)
     save(noise(5), bench.folder / "i.png")
     for name in ("anna", "ben"):
         save(half(10, 20), bench.folder / "masks" / f"i.{name}.png")
     samples = loaded(bench.folder).samples
-    ring = donor_ring(samples)
-    for index, sample in enumerate(samples):
-        infills = plan_infills(index, sample.key, kind="other picture", count=9, seed=0, ring=ring)
+    for sample, infills in zip(samples, lent_to(samples, count=9), strict=True):
         lenders = sorted(samples[infill.donor].name for infill in infills)
         whole = {"g.png": "g.png [together]", "h.png": "h.png", "i.png": "i.png [together]"}
         assert lenders == sorted(name for shown, name in whole.items() if shown != sample.picture)
@@ -489,7 +493,7 @@ def test_a_lent_background_shows_no_subject_of_less_weight(tmp_path):
 
 def test_a_picture_of_several_subjects_that_are_never_together_lends_no_background(tmp_path):
     samples = red_and_blue(tmp_path, together=0.0).dataset.samples
-    infills = plan_infills(2, samples[2].key, kind="other picture", count=3, seed=0, ring=donor_ring(samples))
+    infills = lent_to(samples, count=3)[2]
     assert {infill.kind for infill in infills} == {"flat colour"}
 
 

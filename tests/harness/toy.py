@@ -30,6 +30,7 @@ class ToyEntry:
     infill_keys: tuple = ()
     geometries: tuple = ("upright", "flipped")
     picture: str = ""
+    has_mask: bool = True
 
 
 class ToyCache:
