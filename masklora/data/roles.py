@@ -157,7 +157,9 @@ class _Sorting:
 
     def _take(self, masks: list[tuple[MaskFile, bool]], into: list[MaskFile]) -> None:
         """Each mask into its list, to the pictures, or left out, as the source and the file itself say."""
-        judged = self._are_pictures([mask.file for mask, sure in masks], asked=self.source != "sidecar")
+        # A subject's mask may have the subject's caption beside it.
+        captions = [not mask.subject for mask, _ in masks]
+        judged = self._are_pictures([mask.file for mask, _ in masks], captions, asked=self.source != "sidecar")
         taken = []
         for (mask, sure), like_picture in zip(masks, judged, strict=True):
             if like_picture and sure and self.source == "auto":
@@ -177,7 +179,7 @@ class _Sorting:
 
     def _take_lone(self, files: list[File], folder: str = "") -> None:
         """Masks without a picture are left out, where others are the pictures; what looks like a picture is one."""
-        judged = self._are_pictures(files, asked=bool(self.pictures), cutouts=True)
+        judged = self._are_pictures(files, [True] * len(files), asked=bool(self.pictures), cutouts=True)
         alone = not self.pictures
         taken = []
         for file, like_picture in zip(files, judged, strict=True):
@@ -200,16 +202,20 @@ class _Sorting:
                 f"{more}"
             )
 
-    def _are_pictures(self, files: list[File], *, asked: bool, cutouts: bool = False) -> list[bool]:
-        """For each file whether it has a caption of its own, or colours; looked at only where that is asked."""
-        told = [asked and file.extension != MASK_EXTENSION for file in files]
-        captions = [
-            ask and (file.place, file.stem.casefold()) in self.captioned()
-            for file, ask in zip(files, told, strict=True)
-        ]
-        open_ = [ask and self.by_colour and not own for ask, own in zip(told, captions, strict=True)]
-        colours = iter(in_colours((f.path for f, ask in zip(files, open_, strict=True) if ask), cutouts=cutouts))
-        return [next(colours) if ask else own for ask, own in zip(open_, captions, strict=True)]
+    def _are_pictures(
+        self, files: list[File], captions: list[bool], *, asked: bool, cutouts: bool = False
+    ) -> list[bool]:
+        """For each file whether it has a caption of its own, where that counts, or colours; looked at only if asked."""
+        judged = []
+        silent = []
+        for file, counts in zip(files, captions, strict=True):
+            ask = asked and file.extension != MASK_EXTENSION
+            judged.append(ask and counts and (file.place, file.stem.casefold()) in self.captioned())
+            if ask and self.by_colour and not judged[-1]:
+                silent.append(len(judged) - 1)
+        for at, coloured in zip(silent, in_colours((files[at].path for at in silent), cutouts=cutouts), strict=True):
+            judged[at] = coloured
+        return judged
 
 
 def _beside(file: File, index: PictureIndex) -> tuple[MaskFile, bool] | None:
