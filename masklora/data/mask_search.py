@@ -107,18 +107,20 @@ def _without_doubtful(found: list[MaskFile], named: Collection[str], masks: Mask
         told = [f"{mask.file.label} (for {mask.pictures[0].label})" for mask in doubtful]
         name = doubtful[0].subject
         masks.orphaned += [mask.file.label for mask in doubtful]
+        names = {mask.file.relative for mask in doubtful}
+        found = [mask for mask in found if mask.file.relative not in names]
         masks.warnings.append(
             f"{len(told)} masks look like those of other versions of a picture, and are not used: {shown(told)}. If "
             f"{name} is the name of a subject, write {name}: 1 into subjects."
         )
-    single = [m for m in found if counts[m.subject] == 1 and not named and m not in doubtful]
+    single = [m for m in found if counts[m.subject] == 1 and not named]
     if single:
         told = [f"{mask.subject} ({mask.file.label})" for mask in single]
         masks.warnings.append(
             f"{len(told)} subjects have one mask in the whole set: {shown(told)}. Each is taken for a subject of its "
             "picture; if it is the mask of a picture that is gone, remove it."
         )
-    return [mask for mask in found if mask not in doubtful]
+    return found
 
 
 def _several(own: dict[str, tuple[MaskPart, ...]]) -> list[str]:
