@@ -24,7 +24,7 @@ from ..data.browsing import VIEWS, crop_corners, draw_infill, draw_thumbnail, le
 from ..data.dataset import load_sample
 from ..data.inspection import findings
 from ..data.preview import OPACITY, TINT
-from .opened import OpenedDataset, opened_of, picture_of
+from .opened import OpenedDataset, check_inside, opened_of, picture_of
 from .requests import Handler, RefusedError, path_number, query_number, read_json
 
 SIDES = (96, 512)
@@ -158,6 +158,8 @@ async def get_infill(request: web.Request) -> Any:
         raise RefusedError(404, "There is no such background. Connect the cache to Inspect Dataset to see them.")
     samples, entry, resize = opened.dataset().samples, entries[index], opened.settings.resize
     infill = entry.infills[number]
+    if infill.donor is not None:
+        check_inside(opened.source(infill.donor))
     data = await _decoded(
         request, lambda: _jpeg(draw_infill(samples, index, entry.geometry, infill, resize=resize), 90)
     )

@@ -27,9 +27,9 @@ from ..data.inspection import inspect
 from ..data.keys import digest
 from ..data.measuring import Plan, check_same, measure_again, plan_with_cache, plan_without_cache
 from ..data.report import MatchReport
-from ..errors import MaskLoraError, RunError
+from ..errors import MaskLoraError, PathError, RunError
 from ..files import write_text_atomically
-from .paths import own_folder
+from .paths import allow, own_folder
 from .requests import RefusedError, path_id, path_number
 
 MOST_OPENED = 16
@@ -280,8 +280,27 @@ def opened_of(request: web.Request) -> OpenedDataset:
 
 
 def picture_of(request: web.Request, opened: OpenedDataset) -> int:
-    """The picture's index in the path; raises `RefusedError` 400 for no number, 404 beyond the last one."""
+    """The picture's index in the path.
+
+    Raises:
+        RefusedError: 400 for no number, 404 beyond the last one, 403 as `check_inside`.
+    """
     index = path_number(request, "picture")
     if index >= len(opened):
         raise RefusedError(404, f"There is no picture {index}; the data set has {len(opened)}.")
+    check_inside(opened.source(index))
     return index
+
+
+def check_inside(sample: Sample) -> None:
+    """Nothing if the sample's files still lie where they may be read: since it was loaded, one may have become a link.
+
+    Raises:
+        RefusedError: 403 for one that leads elsewhere.
+    """
+    for path in (sample.image_path, sample.mask_path, *(part.path for part in sample.parts)):
+        try:
+            if path is not None:
+                allow(path)
+        except PathError as error:
+            raise RefusedError(403, f"{sample.name}: {path.name} leads out of the allowed folders by now.") from error

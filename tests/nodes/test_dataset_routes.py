@@ -197,3 +197,20 @@ def test_a_picture_that_is_gone_is_named(routes, opened):
     (folder / "cat 1.png").unlink()
     status, _, body = routes.ask("GET", f"/{dataset}/pictures/0/image")
     assert status == 422 and "cat 1.png" in json.loads(body)["error"]
+
+
+@pytest.mark.parametrize("name", ["cat 2.png", "cat 1_mask.png"])
+def test_a_file_that_became_a_link_to_elsewhere_is_not_served(routes, opened, tmp_path, name):
+    dataset, folder = opened
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (96, 64), (7, 99, 200)).save(secret)
+    (folder / name).unlink()
+    try:
+        (folder / name).symlink_to(secret)
+    except OSError:
+        pytest.skip("this system makes no links")
+    index = 0 if "mask" in name else 1
+    for path in ("image", "learned", "thumbnail?side=133"):
+        status, _, body = routes.ask("GET", f"/{dataset}/pictures/{index}/{path}")
+        assert (status, b"leads out of the allowed folders" in body) == (403, True), path
+    assert routes.ask("GET", f"/{dataset}/pictures/{1 - index}/image")[0] == 200
