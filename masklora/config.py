@@ -16,6 +16,7 @@ from .tokens import parse_routes
 
 T = TypeVar("T")
 
+CAPTION_LINES = ("auto", "captions", "tags", "text")
 CAPTION_POLICIES = ("empty caption", "use trigger word", "error")
 MASK_SOURCES = ("auto", "folder", "sidecar", "alpha", "none")
 MASK_CHANNELS = ("luminance", "red", "green", "blue", "rgb average", "alpha")
@@ -130,6 +131,7 @@ class CaptionSettings:
     keep_first: int = 1
     dropout: float = 0.0
     missing: str = "empty caption"
+    lines: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ class DatasetSettings:
     caption: CaptionSettings = field(default_factory=CaptionSettings)
     together: float = 0.5
     subjects: str = ""
+    folder_repeats: bool = True
 
 
 @dataclass(frozen=True)

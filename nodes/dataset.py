@@ -6,15 +6,19 @@ from comfy_api.latest import io
 
 from ..masklora.config import MASK_CHANNELS, MASK_SOURCES
 from ..masklora.data.dataset import fit_mask, load_sample, merge
+from ..masklora.data.folder_names import tidy
 from ..masklora.data.loading import from_images, load_dataset
+from ..masklora.findings import note
 from ..masklora.host import paths
 from ..masklora.host.progress import NodeProgress
+from ..masklora.host.telling import tell
 from .dataset_widgets import (
     CAPTION,
     SET,
     caption_inputs,
     counting_inputs,
     dataset_settings,
+    folder_inputs,
     regularisation_input,
     subject_inputs,
     trigger_input,
@@ -40,21 +44,13 @@ class LoadDataset(io.ComfyNode):
             search_aliases=["training images", "image folder", "masks", "captions"],
             inputs=[*cls._visible(), *advanced(cls._advanced())],
             outputs=[
-                MLT_DATASET.Output(
-                    "dataset", tooltip="The pictures with masks, captions and how they count."
-                ),
-                io.Image.Output(
-                    "images", is_output_list=True, tooltip="The first pictures, each 1×H×W×3 in 0 to 1."
-                ),
-                io.Mask.Output(
-                    "masks", is_output_list=True, tooltip="Their masks, each 1×H×W in 0 to 1; 1 = learn."
-                ),
+                MLT_DATASET.Output("dataset", tooltip="The pictures with masks, captions and how they count."),
+                io.Image.Output("images", is_output_list=True, tooltip="The first pictures, each 1×H×W×3 in 0 to 1."),
+                io.Mask.Output("masks", is_output_list=True, tooltip="Their masks, each 1×H×W in 0 to 1; 1 = learn."),
                 io.String.Output(
                     "captions", is_output_list=True, tooltip="Their captions as read; empty if there is none."
                 ),
-                io.String.Output(
-                    "report", tooltip="What was matched, what is missing, and notes. Plain text."
-                ),
+                io.String.Output("report", tooltip="What was matched, what is missing, and notes. Plain text."),
             ],
         )
 
@@ -72,8 +68,9 @@ class LoadDataset(io.ComfyNode):
                 "mask_source",
                 MASK_SOURCES,
                 SET.mask_source,
-                "Where masks are: a mask folder, files beside the pictures (<name>_mask.png), the pictures' "
-                "own alpha, none, or auto: the first of these that exists, picture by picture.",
+                "Where masks are: a mask folder, files beside the pictures (<name>_mask.png and other usual "
+                "names, or a folder masks), the pictures' own alpha, none, or auto: the first of these that "
+                "exists, picture by picture.",
             ),
             io.String.Input(
                 "mask_folder",
@@ -89,9 +86,7 @@ class LoadDataset(io.ComfyNode):
     @staticmethod
     def _advanced():
         return [
-            io.Boolean.Input(
-                "subfolders", default=SET.subfolders, tooltip="Also take the pictures in subfolders."
-            ),
+            io.Boolean.Input("subfolders", default=SET.subfolders, tooltip="Also take the pictures in subfolders."),
             choice(
                 "mask_channel",
                 MASK_CHANNELS,
@@ -102,7 +97,8 @@ class LoadDataset(io.ComfyNode):
             io.String.Input(
                 "caption_extension",
                 default=CAPTION.extension,
-                tooltip="Extension of the caption files, which have the pictures' names. UTF-8.",
+                tooltip="Extension of the caption files, which have the pictures' names. UTF-8. With .txt, "
+                "those of other usual extensions and metadata.jsonl are read where a picture has none.",
             ),
             *caption_inputs(),
             io.Int.Input(
@@ -118,17 +114,17 @@ class LoadDataset(io.ComfyNode):
                 min=0.0,
                 max=1000.0,
                 step=0.5,
-                tooltip="How much memory at most the lists take, in gigabytes; the first picture always "
-                "fits.",
+                tooltip="How much memory at most the lists take, in gigabytes; the first picture always fits.",
             ),
             *subject_inputs(),
+            *folder_inputs(),
         ]
 
     @classmethod
     def fingerprint_inputs(cls, **widgets):
         """Changes with every file in the folders, so that an edited picture is noticed."""
-        folder = str(widgets.get("folder") or "")
-        masks = str(widgets.get("mask_folder") or "").strip()
+        folder = tidy(str(widgets.get("folder") or ""))
+        masks = tidy(str(widgets.get("mask_folder") or ""))
         subfolders = bool(widgets.get("subfolders", SET.subfolders))
         places = [folder, masks, f"{folder}/{masks}"] if masks else [folder]
         return [paths.fingerprint(place, subfolders=subfolders) for place in places if place.strip()]
@@ -141,17 +137,17 @@ class LoadDataset(io.ComfyNode):
             if getattr(settings, name).strip():
                 paths.allow(getattr(settings, name), widget=name)
         progress = NodeProgress()
-        dataset = load_dataset(
-            settings, allowed=paths.allow, progress=progress, check_cancel=progress.check_cancel
-        )
+        dataset = load_dataset(settings, allowed=paths.allow, progress=progress, check_cancel=progress.check_cancel)
         count = widgets.get("preview_images", PREVIEW_IMAGES)
         limit = widgets.get("preview_gigabytes", PREVIEW_GIGABYTES) * 1e9
         images, masks, captions = _preview_lists(dataset, count, limit, progress)
-        report = dataset.report.to_text()
+        report, found = dataset.report.to_text(), list(dataset.report.findings())
         if len(images) < len(dataset):
-            report += f"\nNote: the lists hold the first {len(images)} of {len(dataset)} pictures."
-        progress.status(report.splitlines()[0])
-        return io.NodeOutput(dataset, images, masks, captions, report)
+            held = f"the lists hold the first {len(images)} of {len(dataset)} pictures."
+            report += f"\nNote: {held}"
+            found.append(note(held))
+        progress.status(found[0].text)
+        return io.NodeOutput(dataset, images, masks, captions, report, ui=tell(found, text=report))
 
 
 def _preview_lists(dataset, count, limit, progress):
@@ -190,8 +186,7 @@ class DatasetFromImages(io.ComfyNode):
                 io.Mask.Input(
                     "masks",
                     optional=True,
-                    tooltip="Masks in 0 to 1: none, one for all, or one per picture, at the picture's "
-                    "aspect.",
+                    tooltip="Masks in 0 to 1: none, one for all, or one per picture, at the picture's aspect.",
                 ),
                 io.String.Input(
                     "captions",
@@ -208,9 +203,7 @@ class DatasetFromImages(io.ComfyNode):
                 trigger_input(),
                 *counting_inputs()[1:],
                 *advanced([counting_inputs()[0], regularisation_input(), *caption_inputs()]),
-                *advanced(
-                    [io.String.Input("name", default="picture", tooltip="Begins the pictures' names.")]
-                ),
+                *advanced([io.String.Input("name", default="picture", tooltip="Begins the pictures' names.")]),
             ],
             outputs=[
                 MLT_DATASET.Output("dataset", tooltip="The pictures, kept in memory."),
@@ -231,7 +224,13 @@ class DatasetFromImages(io.ComfyNode):
             name=widgets.get("name", "picture"),
             invert_masks=widgets.get("invert_masks", False),
         )
-        return io.NodeOutput(dataset, dataset.report.to_text())
+        return _told(dataset)
+
+
+def _told(dataset):
+    """A data set and its report, which stands on the node too."""
+    report = dataset.report.to_text()
+    return io.NodeOutput(dataset, report, ui=tell(dataset.report.findings(), text=report))
 
 
 def picture_arrays(batches, *, frame_dims):
@@ -288,4 +287,4 @@ class MergeDatasets(io.ComfyNode):
         used = [i for i in range(1, MERGED + 1) if inputs.get(f"dataset_{i}") is not None]
         datasets = [inputs[f"dataset_{i}"] for i in used]
         merged = merge(datasets, [inputs.get(f"weight_{i}", 1.0) for i in used])
-        return io.NodeOutput(merged, merged.report.to_text())
+        return _told(merged)

@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..masklora.config import CAPTION_POLICIES, FILLS, MISSING_MASK, CaptionSettings, DatasetSettings
+from ..masklora.config import CAPTION_LINES, CAPTION_POLICIES, FILLS, MISSING_MASK, CaptionSettings, DatasetSettings
+from ..masklora.data.folder_names import tidied
 from .types import choice, number
 
 SET = DatasetSettings()
@@ -19,6 +20,7 @@ _CAPTION_WIDGETS = {
     "keep_first_tags": "keep_first",
     "caption_dropout": "dropout",
     "missing_captions": "missing",
+    "lines": "lines",
 }
 _SET_WIDGETS = (
     "folder",
@@ -33,6 +35,7 @@ _SET_WIDGETS = (
     "regularisation",
     "together",
     "subjects",
+    "folder_repeats",
 )
 
 
@@ -150,8 +153,27 @@ def subject_inputs():
     ]
 
 
+def folder_inputs():
+    """What the names of folders and the lines of caption files mean."""
+    return [
+        io.Boolean.Input(
+            "folder_repeats",
+            default=SET.folder_repeats,
+            tooltip="A folder named like 10_zib dog shows its pictures 10 times an epoch, times repeats, and "
+            "zib dog is the caption of those that have none.",
+        ),
+        choice(
+            "lines",
+            CAPTION_LINES,
+            CAPTION.lines,
+            "What several lines of a caption file are: captions of which each step draws one, tags, or one text. auto: "
+            "captions if the lines are sentences, else tags; the report tells.",
+        ),
+    ]
+
+
 def dataset_settings(widgets):
     """`DatasetSettings` from the widgets of a node; those that are absent keep their defaults."""
     caption = {field: widgets[name] for name, field in _CAPTION_WIDGETS.items() if name in widgets}
     fields = {name: widgets[name] for name in _SET_WIDGETS if name in widgets}
-    return DatasetSettings(**fields, caption=CaptionSettings(**caption))
+    return tidied(DatasetSettings(**fields, caption=CaptionSettings(**caption)))

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..config import MaskTransform
 from ..errors import ConfigError, DataError, MaskError
-from .captions import caption_of_text
+from .captions import as_loaded, caption_of_text
 from .dataset import Dataset, Sample
 from .loading import given_mask
 from .mask_bytes import pack_mask
@@ -111,7 +111,10 @@ def replace_captions(dataset: Dataset, captions: Sequence[str], *, picture: int 
     for index, text in zip(chosen, captions, strict=True):
         check_caption_text(samples[index], text)
         if text or samples[index].caption is not None:
-            samples[index] = replace(samples[index], caption=caption_of_text(text))
+            # Of a picture in memory a text is one caption, whatever its lines are.
+            in_memory, settings = samples[index].image is not None, samples[index].settings.caption
+            caption = caption_of_text(text) if in_memory else as_loaded(text, settings)
+            samples[index] = replace(samples[index], caption=caption)
     return Dataset(tuple(samples), dataset.report)
 
 

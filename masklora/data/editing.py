@@ -19,8 +19,10 @@ from .dataset import Dataset, Sample, check_aspect, fit_mask, naming, source_pat
 from .keys import file_digest
 from .listing import find_mask_folder
 from .mask_files import encode_png, quantise_mask, widened, write_whole
+from .mask_names import MASK_EXTENSION
 from .png_chunks import carry_over, signed
 from .reading import as_stored, read_bands, read_image, read_mask
+from .roles import zone_of
 from .save_targets import LAYOUTS, SaveSettings, plan_targets, sidecar_place
 from .subjects import TOGETHER
 from .tree import Allowed
@@ -214,6 +216,11 @@ def _refuse_without_file(sample: Sample) -> None:
             f"{sample.name}: its mask was made in this graph and has no file. Save it with Save Masks, and connect "
             "the dataset that Save Masks gives to Inspect Dataset."
         )
+    if sample.parts and not sample.subject:
+        names = ", ".join(part.path.name for part in sample.parts)
+        raise DataError(
+            f"{sample.name} has several numbered masks, which count together: {names}. Join them to edit that."
+        )
     if sample.subject == TOGETHER or sample.parts:
         raise DataError(
             f"{sample.name} shows all subjects of its picture at once; its mask is made from theirs. Edit the "
@@ -225,9 +232,10 @@ def _own_file(sample: Sample, path: Path, allowed: Allowed) -> MaskTarget:
     real = Path(allowed(path.parent)) / path.name
     if real.is_symlink():
         raise DataError(f"{sample.name}: {real} is a link, which is not replaced. Put the mask itself there.")
-    if path.suffix.lower() == ".png":
+    # A file with the extension .mask may be of any format, and beside it the picture may be a PNG of that name.
+    if path.suffix.lower() in (".png", MASK_EXTENSION):
         return MaskTarget(real)
-    if real.parent not in _places(sample, allowed):
+    if real.parent not in _places(sample, allowed) and not _is_below(sample, real.parent, allowed):
         raise DataError(
             f"{sample.name}: its mask {real} is found through a link and is no PNG. Save it as PNG, link to that, and "
             "load the dataset again."
@@ -242,6 +250,13 @@ def _places(sample: Sample, allowed: Allowed) -> list[Path]:
     if root is not None:
         places.append(Path(allowed((root / sample.picture).parent)))
     return places
+
+
+def _is_below(sample: Sample, place: Path, allowed: Allowed) -> bool:
+    """Whether a folder is one that is named for masks inside the folder of the pictures."""
+    folder = sample.settings.folder.strip()
+    root = Path(allowed(Path(folder))) if folder else None
+    return root is not None and place.is_relative_to(root) and zone_of(place.relative_to(root).as_posix()) is not None
 
 
 def _mask_folder(sample: Sample, allowed: Allowed) -> Path | None:

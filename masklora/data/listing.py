@@ -1,54 +1,49 @@
 """What lies in a folder: pictures in natural order, each with mask file and caption; nothing is decoded.
 
-Masks are matched by name only; alpha, which needs the picture itself, is decided in `dataset`.
+Masks are matched by name only; alpha, which needs the picture itself, is decided in `loading`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ..config import MASK_CHANNELS, MASK_SOURCES, MISSING_MASK, DatasetSettings, check_choice, check_range
-from ..errors import ConfigError, DataError, MaskError
-from .captions import caption_extension, check_captions, read_caption
+from ..errors import ConfigError, DataError, PathError
+from ..findings import Finding, printable
+from .caption_files import Captions, caption_names, check_found, find_captions, read_lists
+from .captions import caption_extension, check_captions
+from .folder_names import tidied, turned
+from .leftovers import shown
+from .mask_names import has_mask_word, is_mask_folder
+from .mask_search import Masks, find_masks
+from .matching import PictureIndex
+from .passed_over import passed_over
+from .repeats import FolderRule, repeat_findings, rule_of
 from .report import MatchReport
-from .subjects import TOGETHER, Found, MaskPart, check_known, make_views, parse_subjects, split_stem, subject_notes
-from .tree import IMAGE_EXTENSIONS, Allowed, File, Tree, join, natural_key, walk
+from .roles import BESIDE, roles_of, zone_of
+from .subjects import TOGETHER, Found, MaskPart, check_known, make_views, parse_subjects, subject_notes
+from .tree import Allowed, File, Tree, join, readable_extensions, walk
 
-# Suffix of the stem, and the extensions it is used with (all of them where empty).
-SIDECAR_SUFFIXES = (("-masklabel", (".png",)), ("_wmask", (".png",)), ("_mask", ()), (".mask", ()))
-MASK_FOLDER_NAMES = frozenset({"mask", "masks"})
+Cancel = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Item:
-    """One sample found: its mask file and caption file where they exist, and the caption's text.
+    """One sample found: its mask file, the caption's text, and what the name of its folder says.
 
     A picture with masks of several subjects gives several: see `Sample` for `subject`, `parts` and `share`.
     """
 
     image: Path
     mask: Path | None
-    caption: Path | None
     relative: str
     text: str | None
     subject: str = ""
     parts: tuple[MaskPart, ...] = ()
     share: float = 1.0
-
-
-@dataclass(frozen=True)
-class _FolderMasks:
-    """What a mask folder holds for the pictures, by their relative names.
-
-    `own` are masks of whole pictures, `subjects` those of subjects by name, `others` its caption files, and
-    `orphaned` the masks that fit no picture.
-    """
-
-    own: dict[str, Path]
-    subjects: dict[str, dict[str, Path]]
-    others: dict[str, Path]
-    orphaned: tuple[str, ...]
+    rule: FolderRule | None = None
 
 
 def scan(settings: DatasetSettings, *, allowed: Allowed) -> list[Item]:
@@ -64,36 +59,60 @@ def scan(settings: DatasetSettings, *, allowed: Allowed) -> list[Item]:
 
     Raises:
         DataError: the folder is missing or holds no picture, or a caption is not UTF-8.
-        MaskError: two mask files fit one picture, one fits two pictures, or a mask folder fits none.
+        MaskError: two mask files fit one picture, one fits two pictures, a mask folder or the masks beside the pictures
+            fit none where they were asked for, or a file may be a picture as well as a mask.
         PathError: a folder or linked file lies outside the allowed roots.
         ConfigError: a setting is unknown or missing.
     """
     return match(settings, allowed=allowed)[0]
 
 
-def match(settings: DatasetSettings, *, allowed: Allowed) -> tuple[list[Item], MatchReport]:
-    """`scan`'s items with the report of which masks matched, are missing, or belong to no picture."""
+def match(
+    settings: DatasetSettings, *, allowed: Allowed, check_cancel: Cancel | None = None
+) -> tuple[list[Item], MatchReport]:
+    """`scan`'s items with the report of what matched, is missing, belongs to no picture, or was passed over."""
     check_settings(settings)
+    settings = tidied(settings)
     folder = _existing_folder(settings.folder, "folder", allowed)
     mask_folder = find_mask_folder(settings, folder, allowed)
     # Masks stay masks when the source is switched to alpha or none and the widget is left filled.
-    unused = folder / settings.mask_folder.strip() if settings.mask_folder.strip() else None
+    unused = folder / settings.mask_folder if settings.mask_folder else None
     tree = walk(folder, settings.subfolders, allowed, skip=mask_folder or unused)
-    pictures, sidecars = _split_sidecars(tree.images)
-    if not pictures:
+    lists = read_lists(tree.others, settings.caption, check_cancel=check_cancel)
+    rules = parse_subjects(settings.subjects)
+    roles = roles_of(
+        tree.images,
+        tree.others,
+        source=settings.mask_source,
+        captioned=lambda: caption_names(tree.others, lists),
+        by_colour=settings.mask_channel in ("luminance", "rgb average"),
+        named=rules,
+    )
+    if not roles.pictures:
         raise DataError(f"{folder}: {_no_pictures(tree, settings)}")
-    chosen: dict[str, Path] = {}
-    found = _FolderMasks({}, {}, {}, ())
-    if settings.mask_source in ("auto", "sidecar"):
-        chosen.update(_assign(pictures, sidecars, "sidecar"))
-    if mask_folder is not None and settings.mask_source in ("auto", "folder"):
-        found = _match_folder(pictures, mask_folder, folder, settings, allowed)
-        chosen.update(found.own)
-    names = list(dict.fromkeys(name for subjects in found.subjects.values() for name in subjects))
-    if settings.mask_source in ("auto", "folder"):
-        check_known(parse_subjects(settings.subjects), names)
-    items = _items(pictures, chosen, tree.others, found, settings)
-    return items, _report(items, pictures, found, settings)
+    index = PictureIndex(roles.pictures)
+    masks = find_masks(roles, index, settings, (folder, mask_folder), allowed)
+    names = list(dict.fromkeys(name for subjects in masks.subjects.values() for name in subjects))
+    if settings.mask_source in ("auto", "folder") or names:
+        check_known(rules, names)
+    near = [*masks.others, *(_captions_near(tree.others) if names else ())]
+    captions = find_captions(tree.others, near, lists, index, settings.caption)
+    items = _items(roles.pictures, masks, captions, settings, check_cancel)
+    check_found(captions, roles.pictures[0].relative)
+    left = [*tree.left, *roles.left, *masks.left, *captions.left, *passed_over(tree)]
+    told = [*_repeat_findings(items, roles.pictures, settings), *captions.findings()]
+    report = _report(items, masks, settings)
+    return items, replace(
+        report,
+        left=tuple(left),
+        notes=(*report.notes, *(one.text for one in told if one.level == "note")),
+        warnings=(
+            *roles.warnings,
+            *masks.warnings,
+            *_beside_the_folder(settings, folder, items, allowed),
+            *(one.text for one in told if one.level == "warning"),
+        ),
+    )
 
 
 def check_settings(settings: DatasetSettings) -> DatasetSettings:
@@ -112,7 +131,14 @@ def check_settings(settings: DatasetSettings) -> DatasetSettings:
 def _existing_folder(text: str, widget: str, allowed: Allowed) -> Path:
     if not text.strip():
         raise ConfigError(f"{widget}: expected a folder, got nothing. Choose the folder of the pictures.")
-    folder = Path(allowed(Path(text)))
+
+    def exists(text: str) -> bool:
+        try:
+            return Path(allowed(Path(text))).exists()
+        except (PathError, OSError):
+            return False
+
+    folder = Path(allowed(Path(turned(text, exists))))
     if not folder.exists():
         raise DataError(f"{widget}: {folder} does not exist. Check the name, or create it and put pictures in it.")
     if not folder.is_dir():
@@ -126,10 +152,10 @@ def find_mask_folder(settings: DatasetSettings, folder: Path, allowed: Allowed) 
     Raises:
         ConfigError, DataError, PathError: It is missing, not allowed, or the picture folder itself.
     """
-    text = settings.mask_folder.strip()
+    text = tidied(settings).mask_folder
     if not text or settings.mask_source not in ("auto", "folder"):
         return None
-    inside = folder / text
+    inside = folder / turned(text, lambda text: (folder / text).is_dir())
     mask_folder = _existing_folder(str(inside if inside.is_dir() else text), "mask_folder", allowed)
     if mask_folder.resolve() == folder.resolve():
         raise ConfigError(
@@ -139,128 +165,40 @@ def find_mask_folder(settings: DatasetSettings, folder: Path, allowed: Allowed) 
     return mask_folder
 
 
-def _split_sidecars(images: tuple[File, ...]) -> tuple[list[File], dict[tuple[str, str], list[File]]]:
-    """Pictures, and mask files by the (folder, stem) of the picture that they lie beside."""
-    known = {file.key for file in images}
-    pictures: list[File] = []
-    sidecars: dict[tuple[str, str], list[File]] = {}
-    for file in images:
-        base = _sidecar_base(file)
-        if base is not None and (file.folder, base) in known:
-            sidecars.setdefault((file.folder, base), []).append(file)
-        else:
-            pictures.append(file)
-    return pictures, sidecars
-
-
-def sidecar_base(stem: str, extension: str) -> str | None:
-    """The picture's stem if a file of this stem and extension (lower case) is named like a sidecar, else None."""
-    for suffix, extensions in SIDECAR_SUFFIXES:
-        if stem.lower().endswith(suffix) and (not extensions or extension in extensions):
-            return stem[: -len(suffix)] or None
-    return None
-
-
-def _sidecar_base(file: File) -> str | None:
-    return sidecar_base(file.stem, file.extension)
-
-
-def _assign(pictures: list[File], masks: dict[tuple[str, str], list[File]], kind: str) -> dict[str, Path]:
-    """Mask path by the picture's relative name; anything but one to one is an error."""
-    chosen: dict[str, Path] = {}
-    owner: dict[tuple[str, str], File] = {}
-    for picture in pictures:
-        found = masks.get(picture.key)
-        if not found:
-            continue
-        if len(found) > 1:
-            names = ", ".join(file.relative for file in found)
-            raise MaskError(f"{picture.relative}: expected one {kind} mask, got {len(found)}: {names}. Keep one.")
-        if picture.key in owner:
-            raise MaskError(
-                f"{found[0].relative}: this mask fits both {owner[picture.key].relative} and "
-                f"{picture.relative}. Give the pictures different names."
-            )
-        owner[picture.key] = picture
-        chosen[picture.relative] = found[0].path
-    return chosen
-
-
-def _match_folder(
-    pictures: list[File], mask_folder: Path, folder: Path, settings: DatasetSettings, allowed: Allowed
-) -> _FolderMasks:
-    """Masks of a mask folder by relative path and stem: a whole picture's has its stem, a subject's `<stem>.<name>`."""
-    tree = walk(mask_folder, settings.subfolders, allowed, skip=folder)
-    own: dict[tuple[str, str], list[File]] = {}
-    named: dict[str, dict[tuple[str, str], list[File]]] = {}
-    known = {picture.key for picture in pictures}
-    orphaned = []
-    for file in tree.images:
-        split = split_stem(file.stem, lambda stem, folder=file.folder: (folder, stem) in known)
-        if file.key in known:
-            own.setdefault(file.key, []).append(file)
-        elif split is not None:
-            named.setdefault(split[1], {}).setdefault((file.folder, split[0]), []).append(file)
-        else:
-            orphaned.append(file.relative)
-    chosen = _assign(pictures, own, "mask-folder")
-    subjects = _assign_subjects(pictures, named, chosen)
-    if not chosen and not subjects and (settings.mask_source == "folder" or tree.images):
-        first = tree.images[0].relative if tree.images else "no picture file at all"
-        raise MaskError(
-            f"{mask_folder}: no mask fits any picture. The first picture is {pictures[0].relative}, the mask "
-            f"folder "
-            f"begins with {first}. A mask has the picture's name (any extension) in the same subfolder."
-        )
-    return _FolderMasks(chosen, subjects, tree.others, tuple(orphaned))
-
-
-def _assign_subjects(
-    pictures: list[File], named: dict[str, dict[tuple[str, str], list[File]]], own: dict[str, Path]
-) -> dict[str, dict[str, Path]]:
-    """Mask paths by the picture's relative name and the subject's, subjects in natural order."""
-    owners: dict[tuple[str, str], list[File]] = {}
-    for picture in pictures:
-        owners.setdefault(picture.key, []).append(picture)
-    subjects: dict[str, dict[str, Path]] = {}
-    for name in sorted(named, key=natural_key):
-        fitting = [picture for key in named[name] for picture in owners[key]]
-        for relative, path in _assign(fitting, named[name], name).items():
-            if relative in own:
-                raise MaskError(
-                    f"{relative}: it has a mask of its own, {own[relative].name}, and one of the subject {name}, "
-                    f"{path.name}. Keep either: a mask of the whole picture, or one of each subject; the mask of all "
-                    "subjects together is made from theirs."
-                )
-            if name == TOGETHER:
-                raise MaskError(
-                    f"{relative}: a subject cannot be called {name} ({path.name}): so the sample is called that shows "
-                    "all subjects, whose mask is made from theirs. Rename the subject, or take the file away."
-                )
-            subjects.setdefault(relative, {})[name] = path
-    return subjects
+def _captions_near(others: Iterable[File]) -> Iterator[File]:
+    """Files in folders named for masks, as if they lay in the folder that holds these."""
+    for file in others:
+        zone = zone_of(file.place) if has_mask_word(file.place) else None
+        if zone is not None:
+            inner = file.place.removeprefix(join(zone.parent, zone.name)).removeprefix("/")
+            yield file._replace(place=join(zone.parent, inner) if inner else zone.parent)
 
 
 def _items(
-    pictures: list[File],
-    masks: dict[str, Path],
-    others: dict[str, Path],
-    found: _FolderMasks,
-    settings: DatasetSettings,
+    pictures: list[File], masks: Masks, captions: Captions, settings: DatasetSettings, check_cancel: Cancel | None
 ) -> list[Item]:
-    extension = caption_extension(settings.caption).lower()
     rules = parse_subjects(settings.subjects)
+    root = Path(settings.folder).name
+    by_place: dict[str, FolderRule | None] = {}
     items = []
     for picture in pictures:
-        caption = others.get(join(picture.folder, f"{picture.stem}{extension}"))
-        text = read_caption(caption) if caption is not None else None
-        subjects = []
-        for name, mask in found.subjects.get(picture.relative, {}).items():
-            beside = join(picture.folder, f"{picture.stem}.{name}{extension}")
-            own = found.others.get(beside, others.get(beside))
-            subjects.append(Found(name, mask, None if own is None else read_caption(own)))
+        if check_cancel is not None:
+            check_cancel()
+        relative = picture.relative
+        if picture.place not in by_place:
+            by_place[picture.place] = rule_of(picture.place, root) if settings.folder_repeats else None
+        rule = by_place[picture.place]
+        text = captions.of_picture(relative)
+        if text is None and rule is not None and rule.words:
+            text = rule.words
+        subjects = [
+            Found(name, mask, captions.of_subject(relative, name))
+            for name, mask in masks.subjects.get(relative, {}).items()
+        ]
         if not subjects:
-            items.append(Item(picture.path, masks.get(picture.relative), caption, picture.relative, text))
+            parts = masks.own.get(relative, ())
+            mask = parts[0].path if len(parts) == 1 else None
+            items.append(Item(picture.path, mask, relative, text, parts=parts if len(parts) > 1 else (), rule=rule))
             continue
         for view in make_views(subjects, rules, together=settings.together, caption=text):
             union = view.subject == TOGETHER
@@ -268,64 +206,73 @@ def _items(
                 Item(
                     picture.path,
                     None if union else view.parts[0].path,
-                    caption,
-                    f"{picture.relative} [{view.subject}]",
+                    f"{relative} [{view.subject}]",
                     view.caption,
                     subject=view.subject,
                     parts=view.parts if union else (),
                     share=view.share,
+                    rule=rule,
                 )
             )
     return items
 
 
-def _report(
-    items: list[Item], pictures: list[File], found: _FolderMasks, settings: DatasetSettings
-) -> MatchReport:
-    bare = tuple(item.relative for item in items if item.text is None)
+def _report(items: list[Item], masks: Masks, settings: DatasetSettings) -> MatchReport:
+    bare = tuple(printable(item.relative) for item in items if item.text is None)
     if bare and settings.caption.missing == "error":
         raise DataError(
             f"{bare[0]}: expected a caption {caption_extension(settings.caption)} beside it, found none "
             f"({len(bare)} of {len(items)} pictures lack one). Write it, or change what missing captions do."
         )
     report = MatchReport(
-        matched=tuple(item.relative for item in items if item.mask is not None or item.parts),
-        missing=tuple(item.relative for item in items if item.mask is None and not item.parts),
-        orphaned=found.orphaned,
+        matched=tuple(printable(item.relative) for item in items if item.mask is not None or item.parts),
+        missing=tuple(printable(item.relative) for item in items if item.mask is None and not item.parts),
+        orphaned=tuple(masks.orphaned),
         no_caption=bare,
     )
-    seen = {relative: list(subjects) for relative, subjects in found.subjects.items()}
-    return replace(report, notes=(*_notes(pictures), *subject_notes(seen), *_unused_subjects(settings)))
+    seen = {printable(relative): list(subjects) for relative, subjects in masks.subjects.items()}
+    return replace(report, notes=(*subject_notes(seen), *_unused_widgets(settings)))
 
 
-def _unused_subjects(settings: DatasetSettings) -> list[str]:
-    if not settings.subjects.strip() or settings.mask_source in ("auto", "folder"):
+def _repeat_findings(items: list[Item], pictures: list[File], settings: DatasetSettings) -> list[Finding]:
+    if not settings.folder_repeats:
         return []
-    return [
-        f"subjects is not used: mask_source is {settings.mask_source}, and only a mask folder has masks of subjects."
-    ]
+    first = {item.image: item.rule for item in items}
+    return repeat_findings(first.values(), (file.place for file in pictures))
 
 
-def _notes(pictures: list[File]) -> list[str]:
-    """What looks like a mask but is taken as a picture."""
-    notes = [
-        f"{file.relative} is named like a mask, but there is no picture {_sidecar_base(file)}.* beside it; "
-        "it is taken as a picture."
-        for file in pictures
-        if _sidecar_base(file) is not None
-    ]
-    folders = dict.fromkeys(file.folder for file in pictures)
-    notes += [
-        f"the files in {folder} are taken as pictures. If they are masks, name {folder} as mask_folder."
-        for folder in folders
-        if PurePosixPath(folder).name.lower() in MASK_FOLDER_NAMES
-    ]
+def _unused_widgets(settings: DatasetSettings) -> list[str]:
+    notes = []
+    if settings.subjects.strip() and settings.mask_source in ("sidecar", "alpha", "none"):
+        notes.append(
+            f"subjects is not used: mask_source is {settings.mask_source}, and only a mask folder has masks of "
+            "subjects."
+        )
+    if settings.mask_folder and settings.mask_source not in ("auto", "folder"):
+        notes.append(f"mask_folder is not used: mask_source is {settings.mask_source}.")
     return notes
 
 
+def _beside_the_folder(settings: DatasetSettings, folder: Path, items: list[Item], allowed: Allowed) -> list[str]:
+    """What lies beside the folder of the pictures and may be their masks, where none were found."""
+    if settings.mask_source not in BESIDE or any(item.mask is not None or item.parts for item in items):
+        return []
+    try:
+        parent = Path(allowed(folder.parent))
+        beside = [path.name for path in parent.iterdir() if is_mask_folder(path.name) and path.is_dir()]
+    except (PathError, OSError):
+        return []
+    beside = [name for name in sorted(beside) if parent / name != folder]
+    if not beside:
+        return []
+    return [f"{beside[0]} lies beside the folder {folder.name}. If it holds the masks, name it as mask_folder."]
+
+
 def _no_pictures(tree: Tree, settings: DatasetSettings) -> str:
-    kinds = ", ".join(sorted(extension[1:] for extension in IMAGE_EXTENSIONS))
+    kinds = ", ".join(sorted(extension[1:] for extension in readable_extensions()))
     if tree.images:
         return "only mask files lie here, no picture. Put the pictures beside them."
     where = "" if settings.subfolders else " itself (subfolders are off)"
-    return f"no picture in this folder{where}; expected {kinds} files. Put pictures in it."
+    there = [left.name for left in passed_over(tree)]
+    other = f" There are {shown(there)}." if there else ""
+    return f"no picture in this folder{where}; expected {kinds} files.{other} Put pictures in it."

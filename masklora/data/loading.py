@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from ..config import FILLS, CaptionSettings, DatasetSettings, check_choice, check_range
-from ..errors import DataError, MaskError
-from .dataset import Dataset, Sample, check_aspect, naming, source_path
-from .listing import Allowed, Item, check_settings, match
-from .reading import MAX_PIXELS, read_header, read_image
+from ..errors import ConfigError, DataError, MaskError
+from ..findings import printable
+from .captions import text_fault
+from .dataset import Dataset, Sample, check_aspect, naming
+from .folder_names import tidied
+from .leftovers import MASK
+from .listing import Item, check_settings, match
+from .reading import MAX_PIXELS, read_bands, read_header
+from .repeats import FolderRule
 from .report import MatchReport
+from .tree import Allowed
 
 Progress = Callable[[int, int, str], None]
 # Core's LoadImage gives this shape, all zero, for a picture without alpha.
@@ -28,8 +36,8 @@ def load_dataset(
 ) -> Dataset:
     """The data set of a folder; only headers are read, so ten thousand pictures take seconds.
 
-    An alpha band counts as a mask by its presence. Only where a missing mask has consequences ("skip image",
-    "error") are such pictures decoded, because an opaque alpha is no mask.
+    Pictures with an alpha band are decoded where that may be their mask, because an opaque alpha is none; what is
+    found is remembered for as long as the file stays the same.
 
     Args:
         settings: the folder and how its samples count.
@@ -39,27 +47,38 @@ def load_dataset(
 
     Raises:
         DataError: folder or picture unusable, no picture at all, or a caption that is missing or not UTF-8.
-        MaskError: masks ambiguous, of another aspect than their picture, or missing where that is an error.
+        MaskError: masks ambiguous, of another aspect than their picture, missing where that is an error, or none at
+            all from the source that was asked for.
         ConfigError: a setting is unknown or out of range.
     """
     check_settings(settings)
     _check_counting(settings)
-    items, report = match(settings, allowed=allowed)
+    settings = tidied(settings)
+    items, report = match(settings, allowed=allowed, check_cancel=check_cancel)
+    by_rule: dict[FolderRule | None, DatasetSettings] = {}
     samples: list[Sample] = []
     skipped: list[str] = []
     with_mask: list[str] = []
     for done, item in enumerate(items):
         if check_cancel is not None:
             check_cancel()
-        sample = _sample(item, settings)
-        if _has_mask(sample):
+        if item.rule not in by_rule:
+            times = 1 if item.rule is None else item.rule.repeats
+            by_rule[item.rule] = replace(settings, repeats=settings.repeats * times)
+        sample = _sample(item, by_rule[item.rule])
+        if sample.mask_path is not None or sample.parts or sample.alpha:
             with_mask.append(sample.name)
         elif _is_left_out(sample, settings):
             skipped.append(sample.name)
             continue
         samples.append(sample)
         if progress is not None:
-            progress(done + 1, len(items), item.relative)
+            progress(done + 1, len(items), sample.name)
+    if settings.mask_source == "alpha" and not with_mask:
+        raise MaskError(
+            f"mask_source is alpha, but no picture has transparent parts; the first is {printable(items[0].relative)}. "
+            f"{_other_masks(report)}"
+        )
     return Dataset(tuple(samples), _final_report(report, samples, with_mask, skipped))
 
 
@@ -92,6 +111,7 @@ def from_images(
     _check_counting(settings)
     if len(images) == 0:
         raise DataError("images: expected at least one picture, got none. Connect a list of images.")
+    _check_texts(name, captions)
     all_masks = _spread(masks, len(images), "masks")
     all_captions = _spread(captions, len(images), "captions")
     samples: list[Sample] = []
@@ -110,6 +130,14 @@ def from_images(
     return Dataset(tuple(samples), _final_report(MatchReport(no_caption=bare), samples, with_mask, skipped))
 
 
+def _check_texts(name: str, captions: Sequence[str]) -> None:
+    """Nothing if other nodes' texts can be trained on and told; else a `ConfigError` that names the input."""
+    for widget, text in (("name", name.replace("\0", "")), *(("captions", caption or "") for caption in captions)):
+        fault = text_fault(text)
+        if fault:
+            raise ConfigError(f"{widget}: {fault}")
+
+
 def _check_counting(settings: DatasetSettings) -> None:
     check_choice("fill", settings.fill, FILLS)
     check_range("repeats", settings.repeats, 1, 10_000)
@@ -117,19 +145,21 @@ def _check_counting(settings: DatasetSettings) -> None:
 
 
 def _sample(item: Item, settings: DatasetSettings) -> Sample:
-    with naming(item.image, item.relative):
+    name = printable(item.relative)
+    with naming(item.image, name):
         header = read_header(item.image)
-    alpha = item.mask is None and not item.parts and header.alpha and settings.mask_source in ("auto", "alpha")
+        bare = item.mask is None and not item.parts and settings.mask_source in ("auto", "alpha")
+        alpha = bare and header.alpha and _is_transparent(item.image)
     for path in [item.mask, *(part.path for part in item.parts)]:
         if path is None:
             continue
-        label = f"{item.relative} (mask {path.name})"
+        label = f"{name} (mask {path.name})"
         with naming(path, label, MaskError):
             mask_size = read_header(path).size
         check_aspect(label, mask_size, header.size)
     return Sample(
         key=item.relative,
-        name=item.relative,
+        name=name,
         size=header.size,
         image_path=item.image,
         mask_path=item.mask,
@@ -143,13 +173,23 @@ def _sample(item: Item, settings: DatasetSettings) -> Sample:
     )
 
 
-def _has_mask(sample: Sample) -> bool:
-    if sample.mask_path is not None or sample.parts:
-        return True
-    if not sample.alpha or sample.settings.missing_mask == "train whole image":
-        return sample.alpha
-    with naming(source_path(sample), sample.name):
-        return read_image(source_path(sample)).alpha is not None
+def _is_transparent(path: Path) -> bool:
+    """Whether a picture's alpha is below 1 anywhere."""
+    state = path.stat()
+    return _has_transparency(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=200_000)
+def _has_transparency(path: Path, size: int, changed: int) -> bool:
+    bands = read_bands(path)
+    return bands.alpha is not None and bool((bands.alpha < bands.scale).any())
+
+
+def _other_masks(report: MatchReport) -> str:
+    there = [left.name for left in report.left if left.kind == MASK]
+    if there:
+        return f"{there[0]} is named like a mask: choose mask_source sidecar to use it."
+    return "Save the pictures as PNG or WebP with transparency, or choose where else their masks are."
 
 
 def _is_left_out(sample: Sample, settings: DatasetSettings) -> bool:

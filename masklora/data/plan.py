@@ -18,7 +18,7 @@ import torch
 from ..config import CROPS, INFILLS, CacheSettings, check_choice, check_range
 from ..errors import ConfigError, DataError
 from .buckets import assign
-from .captions import caption_variants, without_trigger
+from .captions import caption_variants, split_captions, without_trigger
 from .crops import BOXED, plan_crop
 from .dataset import Dataset, ExaminedMask, Sample, examine_mask, source_path
 from .donors import Donors
@@ -419,4 +419,7 @@ def _variants(
 def _captions(sample: Sample, settings: CacheSettings) -> tuple[str, ...]:
     generator = torch.Generator().manual_seed(int(digest("caption", settings.seed, sample.name)[:15], 16))
     options = sample.settings.caption
-    return tuple(caption_variants(sample.caption, options, count=settings.variants, generator=generator))
+    # Another node's text is one caption, whatever its lines are.
+    texts = [sample.caption] if sample.image is not None else split_captions(sample.caption)
+    drawn = (caption_variants(text, options, count=settings.variants, generator=generator) for text in texts)
+    return tuple(dict.fromkeys(caption for captions in drawn for caption in captions))

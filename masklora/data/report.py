@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..errors import MaskError
+from ..findings import Finding, note, warning
+from .leftovers import Leftover, leftover_findings, shown
 
 LOW_COVERAGE = 0.02
 HIGH_COVERAGE = 0.98
-NAMES_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,11 @@ class PictureStats:
 
 @dataclass(frozen=True)
 class MatchReport:
-    """Names of pictures (and orphaned mask files) by finding; the decoded part is empty until inspected."""
+    """Names of pictures (and orphaned mask files) by finding; the decoded part is empty until inspected.
+
+    `warnings` are choices that were made for the person, and what else may spoil the LoRA; `left` are the files that
+    were not used.
+    """
 
     matched: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -51,6 +55,8 @@ class MatchReport:
     vanishing: tuple[str, ...] = ()
     odd_polarity: tuple[str, ...] = ()
     pictures: tuple[PictureStats, ...] = ()
+    warnings: tuple[str, ...] = ()
+    left: tuple[Leftover, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """Plain lists and numbers under the field names."""
@@ -61,48 +67,52 @@ class MatchReport:
         return json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
 
     def to_text(self, limit: int = 200) -> str:
-        """Lines for a person: counts, each warning with its remedy, then up to `limit` inspected pictures."""
-        total = len(self.matched) + len(self.missing)
-        lines = [f"{total} pictures: {len(self.matched)} with a mask, {len(self.missing)} without."]
-        lines += [_line(text, getattr(self, name)) for name, text in _FINDINGS if getattr(self, name)]
-        if self.no_caption and len(self.no_caption) == total:
-            lines.append(
-                "No picture has a caption: training sees empty texts. Write captions, or set a trigger word and "
-                "missing_captions to use trigger word."
-            )
-        lines += [f"Note: {note}" for note in self.notes]
+        """Lines for a person: `findings`, then up to `limit` inspected pictures."""
+        first, *findings = self.findings()
+        lines = [first.text]
+        lines += [one.text if one.level == "warning" else f"Note: {one.text}" for one in findings]
         lines += [_picture_line(stats) for stats in self.pictures[:limit]]
         if len(self.pictures) > limit:
             lines.append(f"… and {len(self.pictures) - limit} more pictures.")
         return "\n".join(lines)
 
-    def require_learnable(self) -> None:
-        """Nothing if some picture has weight to learn from.
-
-        Raises:
-            MaskError: every inspected mask is all black.
-        """
-        if self.pictures and len(self.all_black) == len(self.pictures):
-            raise MaskError(
-                f"All {len(self.pictures)} masks are black, beginning with {self.all_black[0]}: nothing "
-                f"would be "
-                "learned. White means learn; turn on invert in the mask transforms if yours mean the "
-                "opposite."
+    def findings(self) -> tuple[Finding, ...]:
+        """What a person should know, each with its remedy: how many pictures have a mask, then warnings, then notes."""
+        total = len(self.matched) + len(self.missing)
+        found = [note(f"{total} pictures: {len(self.matched)} with a mask, {len(self.missing)} without.")]
+        if self.matched and self.missing:
+            found.append(warning(_line("pictures have no mask, while others have one", self.missing)))
+        for name, text, grave in _FINDINGS:
+            if getattr(self, name):
+                line = _line(text, getattr(self, name))
+                found.append(warning(line) if grave else note(line))
+        if self.no_caption and len(self.no_caption) == total:
+            found.append(
+                warning(
+                    "No picture has a caption: training sees empty texts. Write captions, or set a trigger word and "
+                    "missing_captions to use trigger word."
+                )
             )
+        found += [warning(text) for text in self.warnings]
+        found += leftover_findings(self.left, captions_missing=bool(self.no_caption))
+        found += [note(text) for text in self.notes]
+        rest = dict.fromkeys(found[1:])
+        return (found[0], *sorted(rest, key=lambda one: one.level != "warning"))
 
 
 _FINDINGS = (
-    ("skipped", "left out, because they have no mask"),
-    ("orphaned", "mask files that fit no picture (same name in the same subfolder expected)"),
-    ("no_caption", "pictures without a caption"),
-    ("all_black", "masks are all black: these pictures teach nothing"),
-    ("all_white", "masks are all white: the whole picture is learned"),
-    ("low_coverage", f"masks cover less than {LOW_COVERAGE:.0%} of the picture"),
-    ("high_coverage", f"masks cover more than {HIGH_COVERAGE:.0%} of the picture"),
-    ("vanishing", "masks are too thin for the latent grid: no cell keeps half of their weight; grow them"),
+    ("skipped", "left out, because they have no mask", False),
+    ("orphaned", "mask files that fit no picture (same name in the same subfolder expected)", True),
+    ("no_caption", "pictures without a caption", True),
+    ("all_black", "masks are all black: these pictures teach nothing", True),
+    ("all_white", "masks are all white: the whole picture is learned", False),
+    ("low_coverage", f"masks cover less than {LOW_COVERAGE:.0%} of the picture", False),
+    ("high_coverage", f"masks cover more than {HIGH_COVERAGE:.0%} of the picture", False),
+    ("vanishing", "masks are too thin for the latent grid: no cell keeps half of their weight; grow them", True),
     (
         "odd_polarity",
         "masks look inverted beside the rest of the set (white border, black centre or the reverse)",
+        True,
     ),
 )
 
@@ -115,9 +125,7 @@ def merge_reports(reports: Iterable[MatchReport]) -> MatchReport:
 
 
 def _line(text: str, names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:NAMES_SHOWN])
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f"{len(names)} {text}: {shown}{more}."
+    return f"{len(names)} {text}: {shown(names)}."
 
 
 def _picture_line(stats: PictureStats) -> str:

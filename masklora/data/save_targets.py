@@ -14,9 +14,10 @@ from ..errors import ConfigError, DataError, PathError
 from .captions import caption_extension
 from .corrections import check_caption_text
 from .dataset import Dataset, Sample
-from .listing import sidecar_base
+from .leftovers import is_system
+from .mask_names import mask_bases
 from .subjects import TOGETHER
-from .tree import IMAGE_EXTENSIONS, SKIPPED_FOLDERS, Allowed
+from .tree import Allowed, readable_extensions
 
 LAYOUTS = ("mask folder", "alpha png", "-masklabel.png", "_mask.png")
 FOLDER_LAYOUTS = LAYOUTS[:2]
@@ -200,17 +201,17 @@ def _list(folder: Path) -> _Listing:
         return listing
     except OSError as error:
         raise DataError(f"{folder}: the folder cannot be read ({error.strerror}). Check its permissions.") from error
+    readable = readable_extensions()
     for name in names:
         stem, extension = os.path.splitext(_nfc(name))  # noqa: PTH122 (as the loader splits names)
         if name.startswith("."):
             continue
-        if extension.lower() not in IMAGE_EXTENSIONS:
+        if extension.lower() not in readable:
             listing.others.setdefault(f"{stem}{extension.lower()}", []).append(folder / name)
             continue
         listing.pictures.setdefault(stem, []).append(folder / name)
-        base = sidecar_base(stem, extension.lower())
-        if base is not None:
-            listing.sidecars.setdefault(base, []).append(folder / name)
+        for base in mask_bases(stem):
+            listing.sidecars.setdefault(base.stem, []).append(folder / name)
     return listing
 
 
@@ -262,7 +263,7 @@ def _inside(root: Path, sample: Sample, folders: _Folders) -> Path:
     stem = stem_of(sample)
     parts = stem.split("/")
     odd = set("\0") if os.name != "nt" else set('\0\\:*?"<>|')
-    if odd & set(stem) or any(not part or part.startswith(".") or part in SKIPPED_FOLDERS for part in parts):
+    if odd & set(stem) or any(not part or is_system(part) for part in parts):
         raise PathError(f"{sample.name}: this name cannot be a file inside {root}. Rename the picture.")
     folder = folders.real(root.joinpath(*parts[:-1]))
     if not folder.is_relative_to(root):
@@ -335,10 +336,10 @@ class _Refusals:
         for rival in rivals:
             yield f"{name}: {rival} would be taken for its mask or picture beside {target.mask.name}. Move it away."
         if self.layout == "alpha png":
-            base = sidecar_base(stem, ".png")
             known = self.folders.listing(target.mask.parent).pictures
-            if base is not None and ((target.mask.parent, base) in self.names or base in known):
-                yield f"{name}: {target.mask} would be taken for a mask of {base}. Rename the picture."
+            for base in (base.stem for base in mask_bases(stem)):
+                if (target.mask.parent, base) in self.names or base in known:
+                    yield f"{name}: {target.mask} would be taken for a mask of {base}. Rename the picture."
         elif target.sample.image_path is not None:
             yield from self._namesakes(target)
         if target.caption is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from ..config import DatasetSettings, MaskTransform
 from ..errors import DataError, MaskError, RunError
 from ..files import cannot_write
-from .captions import caption_of_text, read_caption
+from .captions import as_loaded, read_text
 from .dataset import Dataset, Sample, fit_mask, load_mask, load_sample
 from .mask_files import encode_png, quantise_mask, write_whole
 from .png_chunks import signed
@@ -230,7 +230,8 @@ def _holds(path: Path, content: _Content) -> bool:
 
 def _has_text(target: Target) -> bool:
     try:
-        return read_caption(target.caption) == caption_of_text(target.sample.caption)
+        settings = target.sample.settings.caption
+        return as_loaded(read_text(target.caption), settings) == as_loaded(target.sample.caption or "", settings)
     except DataError:
         return False
 
@@ -279,7 +280,7 @@ def _write(path: Path, data: bytes, settings: SaveSettings, versions: Versions |
 def _saved_sample(outcome: Outcome, settings: SaveSettings, root: Path | None, *, keep_key: bool) -> Sample:
     target = outcome.target
     sample = target.sample
-    caption = sample.caption if target.caption is None else caption_of_text(sample.caption or "")
+    caption = sample.caption if target.caption is None else as_loaded(sample.caption or "", sample.settings.caption)
     loading = _loading(sample.settings, settings, root)
     plain = replace(
         sample,
@@ -298,9 +299,7 @@ def _saved_sample(outcome: Outcome, settings: SaveSettings, root: Path | None, *
     return replace(plain, key=key, name=name, subject="", image=None, image_path=target.mask, alpha=outcome.has_mask)
 
 
-def _unions(
-    dataset: Dataset, settings: SaveSettings, root: Path | None, saved: dict[int, Sample]
-) -> dict[int, Sample]:
+def _unions(dataset: Dataset, settings: SaveSettings, root: Path | None, saved: dict[int, Sample]) -> dict[int, Sample]:
     """The unions that have no file, by index, joined from the files of their subjects where all were written."""
     files = {(s.picture_key, s.subject): s.mask_path for s in saved.values() if s.subject}
     joined = {}

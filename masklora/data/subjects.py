@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
+from .captions import text_fault
 
 # What the sample of all subjects is called, where one subject's is called by its name.
 TOGETHER = "together"
 NAMES_SHOWN = 8
+# What follows a dot in the names of versions, copies and dates, seldom in those of persons and things.
+_VERSION = re.compile(
+    r"v\.?\d.*|\d{3,}|\d+[-_. ]\d.*|\(\d+\)|"
+    r"(?:final|bak|backup|copy|kopie|copie|old|new|orig|original|edit|edited|tmp|temp|draft|wip|rev|version|ver)"
+    r"(?:[-_. ()]*\d*[-_. ()]*)?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,9 @@ def parse_subjects(text: str) -> dict[str, Rule]:
         ConfigError: A line of another form, a weight that is not above 0, or a name that occurs twice; gives
             the line.
     """
+    broken = text_fault(text)
+    if broken:
+        raise ConfigError(f"subjects: {broken}")
     rules: dict[str, Rule] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
@@ -95,6 +107,16 @@ def split_stem(stem: str, is_picture: Callable[[str], bool]) -> tuple[str, str] 
         base, dot, more = base.rpartition(".")
         name = f"{more}.{name}"
     return None
+
+
+def is_doubtful(name: str, pictures: int) -> bool:
+    """Whether a name that follows the picture's is rather that of a version, a copy or a date than of a subject.
+
+    Args:
+        name: the subject's.
+        pictures: in how many pictures it occurs; a small number in a single one says nothing.
+    """
+    return _VERSION.fullmatch(name) is not None or (pictures == 1 and name.isdigit())
 
 
 def check_known(rules: dict[str, Rule], found: Sequence[str]) -> None:
@@ -137,7 +159,7 @@ def make_views(
     if len(subjects) > 1:
         parts = tuple(MaskPart(s.name, s.mask, rule.weight / most) for s, rule in zip(subjects, told, strict=True))
         known = list(dict.fromkeys(text for text in texts if text))
-        joined = caption if caption is not None else ", ".join(known) if known else None
+        joined = caption if caption is not None else _joined(known) if known else None
         views.append(View(TOGETHER, parts, together, joined))
     return [view for view in views if view.share > 0]
 
@@ -159,6 +181,13 @@ def subject_notes(found: dict[str, list[str]]) -> list[str]:
         if lacking:
             notes.append(f"no mask of {name} in {', '.join(lacking[:NAMES_SHOWN])}{_more(lacking)}.")
     return notes
+
+
+def _joined(texts: list[str]) -> str:
+    """The captions of several subjects as one; where some have several to choose from, as many of the whole."""
+    choices = [text.split("\n") for text in texts]
+    most = max(len(choice) for choice in choices)
+    return "\n".join(", ".join(choice[i % len(choice)] for choice in choices) for i in range(most))
 
 
 def _fault(name: str, rest: list[str], rules: dict[str, Rule]) -> str:

@@ -1,27 +1,42 @@
-"""Everything in a folder of pictures, walked once: picture files in natural order, and the others by name."""
+"""Everything in a folder of pictures, walked once: picture files in natural order, other files, and what is no data."""
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from PIL import Image
 
 from ..errors import DataError
+from ..findings import printable
+from .leftovers import BROKEN, FOLDER, SYSTEM, Leftover, is_system
+from .mask_names import is_mask_folder
 
 IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
-SKIPPED_FOLDERS = frozenset({"__MACOSX", "$RECYCLE.BIN"})
+# Read as well where Pillow, or a plugin of it that is installed, knows them.
+MORE_EXTENSIONS = {".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf", ".jpc", ".j2c", ".jpe", ".tga"}
+MORE_EXTENSIONS |= {".icb", ".vda", ".vst", ".apng", ".avifs", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi", ".mpo"}
+# The plugins by the extensions that they read, and the function that makes them known to Pillow.
+_PLUGINS = {
+    ".heic": ("pillow_heif", "register_heif_opener"),
+    ".heif": ("pillow_heif", "register_heif_opener"),
+    ".hif": ("pillow_heif", "register_heif_opener"),
+    ".jxl": ("pillow_jxl", ""),
+}
 
 Allowed = Callable[[Path], Path]
 
 
-@dataclass(frozen=True)
-class File:
-    """A picture file by its folder (relative, posix), name there, stem (NFC) and extension (lower case).
+class File(NamedTuple):
+    """A file by its folder (relative, posix), name there, stem (NFC) and extension (lower case).
 
-    `path` may lie elsewhere under another name where the file is a link.
+    `path` may lie elsewhere under another name where the file is a link. `place` is the folder in one spelling (NFC).
     """
 
     path: Path
@@ -29,57 +44,103 @@ class File:
     name: str
     stem: str
     extension: str
+    place: str
 
     @property
     def relative(self) -> str:
-        """Folder and name."""
+        """Folder and name, as the file system has them."""
         return join(self.folder, self.name)
+
+    @property
+    def label(self) -> str:
+        """Folder and name, as they can be printed anywhere."""
+        return printable(self.relative)
 
     @property
     def key(self) -> tuple[str, str]:
         """Folder and stem, by which files belong together."""
-        return self.folder, self.stem
+        return self.place, self.stem
 
 
-@dataclass(frozen=True)
-class Tree:
-    """Everything one walk found: picture files in natural order, and other files by relative name."""
+class Tree(NamedTuple):
+    """Everything one walk found: picture files in natural order, other files, and what is no data of this set."""
 
     images: tuple[File, ...]
-    others: dict[str, Path]
+    others: tuple[File, ...]
+    left: tuple[Leftover, ...]
 
 
 def walk(root: Path, subfolders: bool, allowed: Allowed, *, skip: Path | None) -> Tree:
-    """What lies in `root`, hidden files and `skip` left out; a folder that is linked back to is walked once.
+    """What lies in `root`, `skip` left out; a folder that is linked back to is walked once.
+
+    Hidden files and those of systems are no data, and links that lead nowhere are none either: both are told. Without
+    subfolders, those that are named for masks are still looked at.
 
     Raises:
         DataError: A folder cannot be read.
         PathError: A folder or a linked file lies outside the allowed roots.
     """
     images: list[File] = []
-    others: dict[str, Path] = {}
+    others: list[File] = []
+    left: list[Leftover] = []
     skipped = skip.resolve() if skip is not None else None
     seen = {root.resolve()}
-    pending = [(root, "")]
+    pending = [(root, "", "")]
+    readable = readable_extensions()
     while pending:
-        folder, relative = pending.pop()
+        folder, relative, place = pending.pop()
         for entry in _entries(folder):
-            if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
+            if is_system(entry.name):
+                left.append(Leftover(SYSTEM, printable(join(relative, entry.name))))
                 continue
-            if entry.is_dir():
-                real = Path(entry.path).resolve() if subfolders else None
+            kind = _kind(entry)
+            if kind == "folder":
+                if not subfolders and not is_mask_folder(nfc(entry.name)):
+                    left.append(Leftover(FOLDER, printable(entry.name)))
+                    continue
+                real = Path(entry.path).resolve() if subfolders or not relative else None
                 if real is not None and real != skipped and real not in seen:
                     seen.add(real)
-                    pending.append((Path(allowed(Path(entry.path))), join(relative, entry.name)))
-            elif entry.is_file():
+                    below = join(relative, entry.name), join(place, nfc(entry.name))
+                    pending.append((Path(allowed(Path(entry.path))), *below))
+            elif kind == "file":
                 path = Path(allowed(Path(entry.path))) if entry.is_symlink() else Path(entry.path)
-                stem, extension = os.path.splitext(entry.name)  # noqa: PTH122 (ten thousand of them)
-                if extension.lower() in IMAGE_EXTENSIONS:
-                    images.append(File(path, relative, entry.name, nfc(stem), extension.lower()))
-                else:
-                    others[join(relative, f"{nfc(stem)}{extension.lower()}")] = path
+                stem, extension = os.path.splitext(nfc(entry.name))  # noqa: PTH122 (ten thousand of them)
+                file = File(path, relative, entry.name, stem, extension.lower(), place)
+                known = file.extension in readable or _with_plugin(file.extension)
+                (images if known else others).append(file)
+            else:
+                left.append(Leftover(BROKEN, printable(join(relative, entry.name))))
     images.sort(key=lambda file: natural_key(file.relative))
-    return Tree(tuple(images), others)
+    return Tree(tuple(images), tuple(others), tuple(sorted(left)))
+
+
+def readable_extensions() -> frozenset[str]:
+    """Extensions (lower case) of the kinds of pictures that people have and that Pillow reads here."""
+    return IMAGE_EXTENSIONS | (MORE_EXTENSIONS & Image.registered_extensions().keys())
+
+
+@functools.cache
+def _with_plugin(extension: str) -> bool:
+    """Whether a plugin that is installed, and was not known to Pillow yet, reads files of this extension."""
+    if extension not in _PLUGINS:
+        return False
+    module, opener = _PLUGINS[extension]
+    try:
+        plugin = importlib.import_module(module)
+        if opener:
+            getattr(plugin, opener)()
+    except (ImportError, AttributeError, OSError):
+        return False
+    return extension in Image.registered_extensions()
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """`folder`, `file`, or nothing for a link that leads nowhere or in a circle, and for pipes and the like."""
+    try:
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else ""
+    except OSError:
+        return ""
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import folder_paths
 
+from ..data.folder_names import tidy, turned
+from ..data.mask_names import is_mask_folder
 from ..errors import PathError
 
 OWN_FOLDER = "masked_lora"
@@ -49,10 +51,11 @@ def allowed_roots() -> list[Path]:
 
 
 def allow(path: Path | str, *, widget: str = "") -> Path:
-    """The real path, links and `..` resolved, if it may be read.
+    r"""The real path, links and `..` resolved, if it may be read.
 
     A relative path is looked for in the input folder, then in the `datasets` folders; what exists nowhere is
-    taken to be in the input folder.
+    taken to be in the input folder. Blanks and quotes around it count for nothing, and where only a path with `/` for
+    each `\` exists, that one is meant.
 
     Args:
         path: As a person or a workflow wrote it.
@@ -62,17 +65,23 @@ def allow(path: Path | str, *, widget: str = "") -> Path:
         PathError: The real path lies outside every allowed folder.
     """
     roots = allowed_roots()
+    path = tidy(path) if isinstance(path, str) else path
     try:
         # Resolving a share of another machine would already reach for the network.
         share = str(path).startswith(("//", "\\\\")) and not any(Path(path).is_relative_to(root) for root in roots)
-        real = None if share else _locate(Path(path))
+        located = None if share else _locate(Path(turned(str(path), lambda text: _locate(Path(text)).exists())))
+        real = None if located is None else located.resolve()
     except (OSError, RuntimeError, ValueError) as error:
         raise PathError(f"{_head(widget)}{str(path)!r} is no usable path ({error}). Check it.") from error
     if real is None or not any(real.is_relative_to(root) for root in roots):
         listed = ", ".join(str(root) for root in dict.fromkeys(roots))
+        what = "it into one of them, or add its folder"
+        if real is not None and located is not None and _lies_in(located, roots):
+            what = f"what it leads to, {real}, into one of them, or add {real if real.is_dir() else real.parent}"
+            listed += ". It is a link in one of them that leads out"
         raise PathError(
-            f"{_head(widget)}{path} lies outside the folders that may be read: {listed}. Move it into one of "
-            f"them, or add its folder to the file {config_path()}, for example: {EXAMPLE}"
+            f"{_head(widget)}{path} lies outside the folders that may be read: {listed}. Move {what} to the file "
+            f"{config_path()}, for example: {EXAMPLE}"
         )
     return real
 
@@ -89,17 +98,25 @@ def fingerprint(folder: Path, *, subfolders: bool, allowed: Callable[[Path], Pat
         try:
             real = allowed(current)
             entries = [] if real in seen else list(os.scandir(real))
-        except (OSError, PathError) as error:
+        except (OSError, ValueError, PathError) as error:
             lines.append(f"{current}|{type(error).__name__}")
             continue
         seen.add(real)
         for entry in entries:
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 lines.append(_file_state(entry))
-            elif subfolders:
+            elif subfolders or (current == folder and is_mask_folder(entry.name)):
                 pending.append(Path(entry.path))
     text = "\n".join(sorted(lines))
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link in a circle is no folder.
+        return False
 
 
 def _file_state(entry: os.DirEntry[str]) -> str:
@@ -111,11 +128,18 @@ def _file_state(entry: os.DirEntry[str]) -> str:
 
 
 def _locate(path: Path) -> Path:
+    """Where a path stands, its links not followed: a relative one in the first of our folders that has it."""
     if path.is_absolute():
-        return path.resolve()
+        return path
     bases = [folder_paths.get_input_directory(), *folder_paths.get_folder_paths("datasets")]
-    candidates = [(Path(base) / path).resolve() for base in bases]
-    return next((found for found in candidates if found.exists()), candidates[0])
+    candidates = [Path(base) / path for base in bases]
+    return next((found for found in candidates if found.resolve().exists()), candidates[0])
+
+
+def _lies_in(path: Path, roots: list[Path]) -> bool:
+    """Whether a path is inside a root before its own links are followed; `..` leads nowhere near."""
+    own = [Path(folder_paths.get_input_directory()), Path(folder_paths.get_output_directory()), *roots]
+    return ".." not in path.parts and any(path.is_relative_to(root) for root in own)
 
 
 def _added_folders() -> list[str]:

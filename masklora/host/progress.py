@@ -12,6 +12,8 @@ import server
 from comfy_execution.utils import get_executing_context
 from PIL import Image
 
+from ..findings import printable
+
 # A browser need not hear more often.
 INTERVAL = 0.1
 PREVIEW_INTERVAL = 0.5
@@ -52,7 +54,7 @@ class NodeProgress:
         """Show a line on the node; nothing without a browser that started this run."""
         prompts: Any = getattr(server.PromptServer, "instance", None)
         if self.node_id is not None and prompts is not None and prompts.client_id is not None:
-            prompts.send_progress_text(text, self.node_id, prompts.client_id)
+            prompts.send_progress_text(printable(text), self.node_id, prompts.client_id)
 
     def check_cancel(self) -> None:
         """Return, or raise ComfyUI's interrupt, which is no `Exception`, if a person pressed cancel."""

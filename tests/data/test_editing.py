@@ -26,7 +26,15 @@ OLD = RNG.integers(0, 256, SIZE[::-1]).astype(np.uint8)
 
 
 def loaded(folder, **values):
-    return load_dataset(folder_settings(folder, **values), allowed=anywhere)
+    """The data set of a folder; where the source asked for has no mask yet, as it was before the last one went."""
+    settings = folder_settings(folder, **values)
+    try:
+        return load_dataset(settings, allowed=anywhere)
+    except MaskError:
+        if settings.mask_source not in ("alpha", "sidecar"):
+            raise
+    dataset = load_dataset(replace(settings, mask_source="auto"), allowed=anywhere)
+    return replace(dataset, samples=tuple(replace(sample, settings=settings) for sample in dataset.samples))
 
 
 def photo(path, size=SIZE, **options):
@@ -137,7 +145,7 @@ def nothing_beside(folder):
 def a_mask_in_green(folder):
     photo(folder / "cat.png")
     mask_file(folder / "cat_mask.png", RNG.integers(0, 256, (*SIZE[::-1], 3)).astype(np.uint8))
-    return {"mask_channel": "green"}
+    return {"mask_channel": "green", "mask_source": "sidecar"}
 
 
 def a_mask_in_alpha(folder):
@@ -532,3 +540,34 @@ def test_where_the_former_version_cannot_be_kept_nothing_is_written(pictures, tm
     with pytest.raises(DataError, match="could not be written"):
         edit(sample, versions=Versions(tmp_path / "a file"))
     assert files_of(pictures) == before
+
+
+def test_a_file_with_the_extension_mask_is_edited_in_place_and_never_becomes_the_picture(tmp_path, versions):
+    picture_file = photo(tmp_path / "p" / "i.png")
+    mask_file(tmp_path / "p" / "x.png").rename(tmp_path / "p" / "i.mask")
+    before = picture_file.read_bytes()
+    (sample,) = loaded(tmp_path / "p").samples
+    edit(sample, versions=versions)
+    assert picture_file.read_bytes() == before
+    (sample,) = loaded(tmp_path / "p").samples
+    assert np.array_equal(load_sample(sample).mask, exact(PAINTED)) and sample.mask_path.name == "i.mask"
+
+
+@pytest.mark.parametrize("extension", [".png", ".bmp"])
+def test_a_mask_in_a_folder_named_for_masks_is_edited_where_it_lies(tmp_path, versions, extension):
+    photo(tmp_path / "p" / "sub" / "i.jpg")
+    mask_file(tmp_path / "p" / "sub" / "masks" / f"i{extension}")
+    (sample,) = loaded(tmp_path / "p").samples
+    edit(sample, versions=versions)
+    (sample,) = loaded(tmp_path / "p").samples
+    assert np.array_equal(load_sample(sample).mask, exact(PAINTED))
+    assert sorted(files_of(tmp_path / "p")) == ["sub/i.jpg", "sub/masks/i.png"]
+
+
+def test_numbered_masks_of_one_picture_are_no_mask_to_edit(tmp_path, versions):
+    photo(tmp_path / "p" / "i.jpg")
+    for number in (0, 1):
+        mask_file(tmp_path / "p" / f"i_mask_{number}.png")
+    (sample,) = loaded(tmp_path / "p").samples
+    with pytest.raises(DataError, match=r"several numbered masks.*i_mask_0\.png, i_mask_1\.png"):
+        mask_target(sample, allowed=anywhere)

@@ -11,7 +11,6 @@ from masklora.data.dataset import merge
 from masklora.data.inspection import findings, inspect, latent_cells
 from masklora.data.loading import from_images, load_dataset
 from masklora.data.report import MatchReport
-from masklora.errors import MaskError
 
 
 def disc(side=64, radius=0.35):
@@ -110,14 +109,6 @@ def test_pictures_of_one_name_in_two_data_sets_are_judged_apart():
     both = merge([black, from_images([np.zeros((64, 64, 3), np.float32)], [low])])
     report = inspect(both)
     assert report.all_black == names(1) and report.low_coverage == names(1)
-
-
-def test_nothing_to_learn_anywhere_is_an_error_with_the_remedy():
-    report = report_of([np.zeros((8, 8)), np.zeros((8, 8))])
-    with pytest.raises(MaskError, match=r"All 2 masks are black, beginning with picture-0001.*invert"):
-        report.require_learnable()
-    report_of([np.zeros((8, 8)), disc()]).require_learnable()
-    MatchReport().require_learnable()
 
 
 def test_text_counts_first_then_warns_then_lists():

@@ -4,11 +4,21 @@ import os
 import time
 import unicodedata
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from harness.folders import anywhere, folder_settings, picture
-from masklora.data.listing import match, natural_key, scan
+from masklora.data.listing import match, scan
+from masklora.data.tree import natural_key
 from masklora.errors import ConfigError, DataError, MaskError, PathError
+
+
+def coloured(path):
+    """A picture of many colours, as a photograph has them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+    return path
 
 
 def found(folder, **values):
@@ -59,13 +69,6 @@ def test_sidecars_of_every_name_are_found_and_never_pictures(tmp_path, sidecar):
         assert found(tmp_path, mask_source=source) == {"s/a.jpg": None}
 
 
-@pytest.mark.parametrize("name", ["a-masklabel.jpg", "a_wmask.webp"])
-def test_names_fixed_to_png_are_no_sidecars_with_another_extension(tmp_path, name):
-    picture(tmp_path / "a.png")
-    picture(tmp_path / name)
-    assert len(found(tmp_path)) == 2
-
-
 def test_a_sidecar_without_its_picture_is_a_picture_and_is_noted(tmp_path):
     picture(tmp_path / "portrait_mask.png")
     items, report = match(folder_settings(tmp_path), allowed=anywhere)
@@ -73,10 +76,19 @@ def test_a_sidecar_without_its_picture_is_a_picture_and_is_noted(tmp_path):
     assert "portrait_mask.png is named like a mask" in report.to_text()
 
 
-def test_a_sidecar_in_another_folder_is_a_picture(tmp_path):
+def test_a_mask_whose_picture_is_not_beside_it_is_left_out_and_named(tmp_path):
     picture(tmp_path / "a.png")
     picture(tmp_path / "other" / "a_mask.png")
-    assert found(tmp_path) == {"a.png": None, "other/a_mask.png": None}
+    items, report = match(folder_settings(tmp_path), allowed=anywhere)
+    assert [item.relative for item in items] == ["a.png"]
+    assert "masks of pictures that are not here, and are left out: other/a_mask.png." in report.to_text()
+
+
+def test_a_picture_in_colours_that_is_only_named_like_a_mask_is_a_picture_and_is_told(tmp_path):
+    picture(tmp_path / "a.png")
+    coloured(tmp_path / "other" / "carnival_mask.png")
+    items, report = match(folder_settings(tmp_path), allowed=anywhere)
+    assert len(items) == 2 and any("other/carnival_mask.png is named like a mask" in line for line in report.warnings)
 
 
 def test_two_sidecars_for_one_picture_are_an_error_that_names_them(tmp_path):
@@ -123,15 +135,15 @@ def test_a_mask_folder_inside_the_picture_folder_holds_no_pictures(tmp_path):
 def test_masks_stay_masks_when_the_source_is_switched(tmp_path):
     picture(tmp_path / "a.png")
     picture(tmp_path / "masks" / "a.png")
-    for source in ("alpha", "sidecar", "none"):
+    for source in ("alpha", "none"):
         assert found(tmp_path, mask_source=source, mask_folder="masks") == {"a.png": None}
         assert found(tmp_path, mask_source=source, mask_folder=str(tmp_path / "masks")) == {"a.png": None}
         assert found(tmp_path, mask_source=source, mask_folder="nowhere")["a.png"] is None
 
 
-def test_a_folder_that_is_named_like_masks_but_not_given_is_noted(tmp_path):
+def test_pictures_in_a_folder_that_is_named_like_masks_are_pictures_and_noted(tmp_path):
     picture(tmp_path / "a.png")
-    picture(tmp_path / "Masks" / "a.png")
+    coloured(tmp_path / "Masks" / "venice.png")
     items, report = match(folder_settings(tmp_path), allowed=anywhere)
     assert len(items) == 2 and "name Masks as mask_folder" in report.to_text()
 
@@ -165,10 +177,10 @@ def test_the_picture_folder_as_mask_folder_is_an_error(tmp_path):
 
 
 def test_masks_that_fit_no_picture_at_all_are_an_error_with_an_example(tmp_path):
-    for name in ("p/cat.jpg", "m/cat_alpha.png"):
+    for name in ("p/cat.jpg", "m/cat_cutout.png"):
         picture(tmp_path / name)
     for source in ("folder", "auto"):
-        with pytest.raises(MaskError, match=r"no mask fits.*cat\.jpg.*cat_alpha\.png"):
+        with pytest.raises(MaskError, match=r"no mask fits.*cat\.jpg.*cat_cutout\.png"):
             found(tmp_path / "p", mask_source=source, mask_folder=str(tmp_path / "m"))
 
 
@@ -228,7 +240,7 @@ def test_captions_are_read_with_the_extension_asked_for(tmp_path):
     picture(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("tags")
     (tmp_path / "a.caption").write_text("sentence")
-    for extension, text in ((".txt", "tags"), ("caption", "sentence"), (".none", None)):
+    for extension, text in ((".txt", "tags"), ("caption", "sentence")):
         items = scan(folder_settings(tmp_path, caption={"extension": extension}), allowed=anywhere)
         assert items[0].text == text
 

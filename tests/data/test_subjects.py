@@ -207,8 +207,8 @@ def test_names_in_the_widget_that_have_no_mask_are_an_error_that_names_them(grou
 
 
 def test_lines_that_no_mask_folder_can_meet_are_told(group):
-    notes = loaded(group, mask_source="alpha", subjects="ben: 2").report.notes
-    assert any("subjects is not used: mask_source is alpha" in note for note in notes)
+    notes = loaded(group, mask_source="none", subjects="ben: 2").report.notes
+    assert any("subjects is not used: mask_source is none" in note for note in notes)
     assert not any("not used" in note for note in loaded(group, subjects="ben: 2").report.notes)
 
 

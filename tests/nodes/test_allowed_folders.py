@@ -185,3 +185,61 @@ def test_folders_that_link_to_each_other_end(paths, input_folder):
     folder.mkdir()
     link(folder / "again", folder)
     assert paths.fingerprint(folder, subfolders=True)
+
+
+def test_a_link_in_the_input_folder_tells_where_it_leads_and_what_to_add(paths, input_folder, tmp_path):
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    link(input_folder / "nas_set", drive)
+    try:
+        with pytest.raises(PathError) as error:
+            paths.allow("nas_set", widget="folder")
+    finally:
+        (input_folder / "nas_set").unlink()
+    assert "folder: nas_set lies outside" in str(error.value) and "It is a link in one of them" in str(error.value)
+    assert f"add {drive}" in str(error.value) and str(paths.config_path()) in str(error.value)
+
+
+def test_no_other_path_tells_where_it_leads(paths, input_folder, tmp_path):
+    hidden = link(tmp_path / "elsewhere", tmp_path.parent)
+    for path in (hidden, input_folder / ".." / "elsewhere"):
+        with pytest.raises(PathError) as error:
+            paths.allow(path)
+        assert "It is a link" not in str(error.value)
+
+
+@pytest.mark.parametrize("form", ['"{}"', "'{}'", "  {}  "])
+def test_quotes_and_blanks_around_a_path_count_for_nothing(paths, input_folder, form):
+    (input_folder / "quoted set").mkdir(exist_ok=True)
+    assert paths.allow(form.format(input_folder / "quoted set")) == (input_folder / "quoted set").resolve()
+    assert paths.allow(form.format("quoted set")) == (input_folder / "quoted set").resolve()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there it is the usual sign")
+def test_backslashes_are_turned_and_never_lead_out(paths, input_folder, tmp_path):
+    (input_folder / "turned" / "set").mkdir(parents=True, exist_ok=True)
+    assert paths.allow("turned\\set") == (input_folder / "turned" / "set").resolve()
+    (input_folder.parent / "outside").mkdir(exist_ok=True)
+    for text in ("..\\outside", "turned\\..\\..\\outside", "\\\\server\\share", str(tmp_path).replace("/", "\\")):
+        with pytest.raises(PathError):
+            paths.allow(text)
+
+
+def test_links_in_a_circle_are_part_of_the_fingerprint(paths, input_folder):
+    folder = input_folder / "circles"
+    folder.mkdir(exist_ok=True)
+    before = paths.fingerprint(folder, subfolders=True)
+    loop = link(folder / "loop", folder / "loop")
+    try:
+        assert paths.fingerprint(folder, subfolders=True) != before
+        assert paths.fingerprint(folder, subfolders=False) != before
+    finally:
+        loop.unlink()
+
+
+def test_masks_below_are_watched_where_subfolders_are_off(paths, input_folder):
+    folder = input_folder / "watched"
+    (folder / "masks").mkdir(parents=True, exist_ok=True)
+    before = paths.fingerprint(folder, subfolders=False)
+    (folder / "masks" / "a.png").write_bytes(b"x")
+    assert paths.fingerprint(folder, subfolders=False) != before

@@ -1,0 +1,148 @@
+"""Files that lie in a folder and are not used: by kind, with what to do about them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ..findings import Finding, note, warning
+from .mask_names import has_mask_word
+
+NAMES_SHOWN = 8
+SYSTEM_FOLDERS = {"@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "@snapshot", "@sharebin", "@tmp"}
+SYSTEM_FOLDERS |= {"@__thumb", "@synoresource", "lost+found", "thumbnails", "thumbs", "__macosx", "$recycle.bin"}
+SYSTEM_FOLDERS |= {"recycler", "found.000", "__pycache__", "system volume information"}
+SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
+# What a person calls a picture, whether or not it can be read here.
+PICTURE_LIKE = {
+    ".heic",
+    ".heif",
+    ".hif",
+    ".jxl",
+    ".jp2",
+    ".j2k",
+    ".jpx",
+    ".jpf",
+    ".jpc",
+    ".j2c",
+    ".jpe",
+    ".tga",
+    ".icb",
+}
+PICTURE_LIKE |= {".vda", ".vst", ".apng", ".avifs", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi", ".mpo", ".dng"}
+PICTURE_LIKE |= {".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".psd", ".psb", ".xcf"}
+PICTURE_LIKE |= {".kra", ".svg", ".exr", ".hdr", ".ico", ".pcx"}
+VIDEOS = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
+CAPTION_LIKE = frozenset({".json", ".jsonl", ".csv", ".tsv", ".md", ".rtf", ".xml", ".yaml", ".yml", ".parquet"})
+
+PICTURE, VIDEO, BROKEN, MASK, LONE_MASK, CAPTION = "picture", "video", "broken", "mask", "lone mask", "caption"
+OTHER_CAPTION, LIST, FOLDER, SYSTEM, OTHER = "other caption", "list", "subfolder", "system", "other"
+
+_TOLD: dict[str, tuple[bool, str, str]] = {
+    PICTURE: (
+        True,
+        "look like pictures but cannot be read here, and are left out",
+        "Convert them to PNG or JPEG; for HEIC install pillow-heif, for JPEG XL pillow-jxl-plugin.",
+    ),
+    VIDEO: (True, "are videos, and are left out", "Save the pictures that you want as PNG or JPEG."),
+    BROKEN: (
+        True,
+        "are links that lead nowhere or in a circle, or no regular files, and are left out",
+        "Connect the drive that they lead to, or remove them.",
+    ),
+    MASK: (
+        True,
+        "are named like masks and are not used",
+        "Choose the mask_source that takes them, or move them away.",
+    ),
+    LONE_MASK: (
+        True,
+        "look like masks of pictures that are not here, and are left out",
+        "Add the picture, remove the mask, or rename the file if it is a picture of its own.",
+    ),
+    CAPTION: (
+        True,
+        "look like captions of pictures that are not here",
+        "A caption has the name of its picture: cat.txt for cat.jpg.",
+    ),
+    OTHER_CAPTION: (
+        False,
+        "look like captions of pictures that have one from another file, and are not used",
+        "Set caption_extension to theirs to use them.",
+    ),
+    LIST: (
+        True,
+        "may hold captions, but are not read",
+        "Captions are read from text files beside the pictures and from metadata.jsonl.",
+    ),
+    FOLDER: (False, "are subfolders, which are not looked at because subfolders is off", "Turn it on to take them."),
+    SYSTEM: (False, "belong to the operating system or a NAS or are hidden, and are left out", ""),
+    OTHER: (False, "are other files, which are passed over", ""),
+}
+
+
+class Leftover(NamedTuple):
+    """A file or folder that is not used: its kind, one of this module's, and its relative name."""
+
+    kind: str
+    name: str
+
+
+def is_system(name: str) -> bool:
+    """Whether a file or folder belongs to a system, a NAS or a browser of pictures, and not to the person."""
+    folded = name.casefold()
+    return folded.startswith(".") or folded in SYSTEM_FOLDERS or folded in SYSTEM_FILES
+
+
+def kind_of(name: str, extension: str, *, starts: bytes = b"") -> str:
+    """The kind of a file that nothing has used, by its extension (lower case) or, without one, by its first bytes."""
+    if extension in PICTURE_LIKE or (not extension and _is_picture(starts)):
+        return MASK if has_mask_word(name) else PICTURE
+    if extension in VIDEOS:
+        return VIDEO
+    return LIST if extension in CAPTION_LIKE else OTHER
+
+
+def leftover_findings(leftovers: Iterable[Leftover], *, captions_missing: bool) -> list[Finding]:
+    """One sentence for each kind: how many, of which extensions, the first by name, and what to do.
+
+    Args:
+        leftovers: what was not used.
+        captions_missing: whether pictures lack captions, which makes files that may hold them a matter of concern.
+    """
+    by_kind: dict[str, list[str]] = {}
+    for kind, name in leftovers:
+        by_kind.setdefault(kind, []).append(name)
+    found = []
+    for kind, (grave, text, remedy) in _TOLD.items():
+        names = by_kind.get(kind)
+        if not names:
+            continue
+        sentence = f"{len(names)} files{_extensions(names)} {text}: {shown(names)}.{f' {remedy}' if remedy else ''}"
+        if kind in (FOLDER, SYSTEM):
+            sentence = sentence.replace(" files", " files or folders" if kind == SYSTEM else "", 1)
+        worth = grave and (captions_missing or kind != LIST)
+        found.append(warning(sentence) if worth else note(sentence))
+    return found
+
+
+def shown(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"{', '.join(names[:NAMES_SHOWN])}{more}"
+
+
+def _extensions(names: list[str]) -> str:
+    counted = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in names)  # noqa: PTH122
+    if len(counted) == 1 and "no extension" in counted:
+        return ""
+    told = ", ".join(f"{count} {extension}" for extension, count in counted.most_common(6))
+    return f" ({told})"
+
+
+def _is_picture(starts: bytes) -> bool:
+    signatures = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cJXL", b"\xff\x0a")
+    return starts.startswith(signatures) or starts[8:12] == b"WEBP" or starts[4:8] == b"ftyp"

@@ -1,0 +1,75 @@
+"""Names of masks: which picture a file's name says that it is the mask of, and which folders are named for masks."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_WORDS = ("masklabel", "condlabel", "wmask", "masked", "mask", "alpha", "matte", "label")
+_WORD = "|".join(_WORDS)
+# Hyphens, full-width and non-breaking forms among them: names come from every keyboard and tool.
+_GAP = r"[-_.,+~ \u00a0\u2010-\u2015\u3000\uff0d\uff3f\uff0e]"
+_OPEN, _CLOSE = r"[(\[{\uff08\u3010]", r"[)\]}\uff09\u3011]"
+_NUMBER = rf"(?:{_GAP}*{_OPEN}?(?P<number>\d{{1,4}}){_CLOSE}?)?"
+_AFTER = re.compile(
+    rf"(?P<base>.+?){_GAP}*(?:{_GAP}(?:{_WORD})|{_OPEN}(?:{_WORD}){_CLOSE}){_NUMBER}",
+    re.IGNORECASE,
+)
+_BEFORE = re.compile(
+    rf"(?:{_OPEN}(?:{_WORD}){_CLOSE}{_GAP}*|(?:{_WORD}){_GAP}+)(?P<base>.+)",
+    re.IGNORECASE,
+)
+_GLUED = re.compile(rf"(?P<base>.+?)(?:masklabel|condlabel|masked|mask){_NUMBER}", re.IGNORECASE)
+_FOLDER = re.compile(
+    rf"(?:(?:images?|imgs?|pictures?|pics?|photos?|train(?:ing)?|png){_GAP}*)?"
+    rf"(?:{_WORD})s?"
+    rf"(?:{_GAP}*(?:images?|imgs?|pictures?|pics?|files?|folder|data|png|\d+))?",
+    re.IGNORECASE,
+)
+_FOLDER_OF = re.compile(rf"(?P<base>.+?){_GAP}+(?:{_WORD})s?", re.IGNORECASE)
+MASK_EXTENSION = ".mask"
+
+
+def has_mask_word(stem: str) -> bool:
+    """Whether a name holds a word for masks at all: a cheap question, put to every file."""
+    folded = stem.casefold()
+    return "mask" in folded or "label" in folded or "alpha" in folded or "matte" in folded
+
+
+class Base(NamedTuple):
+    """The picture's stem that a mask's name holds, the number of one of several masks, and whether that is sure.
+
+    Without a gap before the word (`catmask`), the name alone does not say it.
+    """
+
+    stem: str
+    number: str = ""
+    sure: bool = True
+
+
+def mask_bases(stem: str) -> list[Base]:
+    """What a mask's stem may call its picture, the longest first; empty where it is no name of a mask.
+
+    `cat_mask`, `cat-MASK`, `cat.alpha`, `cat (mask)`, `mask_cat` and `cat_mask_0` are names of masks of `cat`. Whether
+    there is such a picture is for the caller to see: `portrait_mask` alone is a picture.
+    """
+    if not has_mask_word(stem):
+        return []
+    found: dict[str, Base] = {}
+    for pattern, sure in ((_AFTER, True), (_BEFORE, True), (_GLUED, False)):
+        match = pattern.fullmatch(stem)
+        base = match["base"].strip() if match is not None else ""
+        if match is not None and base:
+            found.setdefault(base, Base(base, match.groupdict().get("number") or "", sure))
+    return sorted(found.values(), key=lambda base: -len(base.stem))
+
+
+def is_mask_folder(name: str) -> bool:
+    """Whether a folder of this name may hold masks: `masks`, `mask_images`, `Alpha`, `photos_mask`."""
+    return has_mask_word(name) and (_FOLDER.fullmatch(name) is not None or _FOLDER_OF.fullmatch(name) is not None)
+
+
+def folder_base(name: str) -> str:
+    """The one folder whose masks `photos_masks` holds; empty for `masks`, those of any folder beside it."""
+    match = None if _FOLDER.fullmatch(name) else _FOLDER_OF.fullmatch(name)
+    return match["base"] if match is not None else ""
