@@ -53,7 +53,10 @@ def make_parser():
     demo.add_argument("--checkpoint", metavar="NAME", help="a checkpoint of yours instead of the demo's")
     demo.set_defaults(run=demo_command)
     test = commands.add_parser(
-        "test", parents=[shared], help="run every test; other arguments go to pytest", add_help=False
+        "test",
+        parents=[shared],
+        help="run the tests, with --all the long ones too; other arguments go to pytest",
+        add_help=False,
     )
     test.set_defaults(run=test_command)
     run = commands.add_parser(

@@ -20,6 +20,10 @@ def run_tests(host, arguments):
     """Exit status of the whole: zero only if pytest and the web tests passed."""
     require(host, PACK_NEEDS + TESTS_NEED, file="tests/requirements.txt")
     environment = dict(os.environ, COMFYUI_PATH=str(host.comfyui), PYTHONUTF8="1")
+    if "--all" in arguments:
+        # What takes long, or tries a thousand cases where a usual run tries some.
+        arguments = [argument for argument in arguments if argument != "--all"]
+        environment["MASKLORA_ALL"] = environment["MASKLORA_EVERY_MODE"] = "1"
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         # One thread each for two workers: threads of two processes on two cores wait for one another.
         environment[name] = "1"

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..masklora.config import MASK_CHANNELS, MASK_SOURCES
+from ..masklora.config import MASK_CHANNELS, MASK_SOURCES, check_range
 from ..masklora.data.dataset import fit_mask, load_sample, merge
 from ..masklora.data.folder_names import tidy
 from ..masklora.data.loading import from_images, load_dataset
@@ -139,7 +139,7 @@ class LoadDataset(io.ComfyNode):
         progress = NodeProgress()
         dataset = load_dataset(settings, allowed=paths.allow, progress=progress, check_cancel=progress.check_cancel)
         count = widgets.get("preview_images", PREVIEW_IMAGES)
-        limit = widgets.get("preview_gigabytes", PREVIEW_GIGABYTES) * 1e9
+        limit = check_range("preview_gigabytes", widgets.get("preview_gigabytes", PREVIEW_GIGABYTES), 0, 1000) * 1e9
         images, masks, captions = _preview_lists(dataset, count, limit, progress)
         report, found = dataset.report.to_text(), list(dataset.report.findings())
         if len(images) < len(dataset):

@@ -17,7 +17,7 @@ import torch
 
 from ..config import CacheSettings
 from ..errors import CacheError, ConfigError
-from ..findings import Finding
+from ..findings import Finding, warnings_of
 from .batches import ORIGINAL
 from .builder import Builder, Cancel, Encoder, TextEncoder
 from .crops import MASKED, saving_note
@@ -267,7 +267,8 @@ def build_cache(
         multiple=multiple or encoder.stride,
         mend=Mender(dataset, tuple(entries), builder=builder, text=text, multiple=multiple or encoder.stride),
     )
-    cache.findings = tuple(mask_findings(entries, weights, cache.first_variant))
+    told = warnings_of(dataset.report.findings())
+    cache.findings = (*told, *mask_findings(entries, weights, cache.first_variant))
     return cache
 
 

@@ -166,8 +166,9 @@ def check_settings(settings: CacheSettings) -> None:
     check_range("crop_margin", settings.crop_margin, 0.0, 10.0)
     check_range("rotate", settings.rotate, 0.0, 180.0)
     check_range("mask_shrink", settings.mask_shrink, 0.01, 1.0)
-    if settings.crop == "around mask":
-        check_range("crop_margin_max", settings.crop_margin_max, settings.crop_margin, 10.0)
+    # Of use only where crop is around mask, but a value that is no number is a mistake anywhere.
+    least = settings.crop_margin if settings.crop == "around mask" else 0.0
+    check_range("crop_margin_max", settings.crop_margin_max, least, 10.0)
     if settings.bucket_step > settings.resolution:
         raise ConfigError(
             f"bucket step: expected at most the resolution {settings.resolution}, got {settings.bucket_step}."
