@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..config import ExportSettings
 from ..documents import strict_json
-from ..history import PastRun, find_run, read_curve, read_run, run_name
+from ..history import PastRun, find_run, read_curve, read_run
 from ..objective_view import draw_seen
 from ..run import trained_elsewhere
 from ..run_graph import read_graph
@@ -129,12 +129,13 @@ async def post_export(request: web.Request) -> Any:
 
 
 def _export(folder: Path, step: int | None) -> Path:
-    known = read_run(folder).checkpoints
+    run = read_run(folder)
+    known = run.checkpoints
     chosen = step if step is not None else known[-1] if known else None
     if step is not None and step not in known:
         raise RefusedError(404, f"There is no checkpoint of step {step}. It may have been dropped; reload the list.")
     tail = "" if chosen is None else f"-step{chosen:06d}"
-    return export_checkpoint(folder, chosen, lora_path(run_name(folder) + tail), ExportSettings())
+    return export_checkpoint(folder, chosen, lora_path(run.name + tail), ExportSettings())
 
 
 def _png(pixels: np.ndarray) -> bytes:
