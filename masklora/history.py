@@ -140,7 +140,7 @@ def told_facts(folder: Path, told: Told) -> dict[str, Any]:
         "written": told.written,
         "taken": told.taken,
         "failed": told.failed,
-        "notes": [dataclasses.asdict(one) for one in told.notes],
+        "notes": [dataclasses.asdict(one) for one in (*told.origin, *told.notes)],
     }
 
 
