@@ -26,9 +26,7 @@ MOST_SECONDS = 7.0
 _PATIENCE = 2.0
 # Close, log off and shut down, and the time that Windows gives, less a little.
 _CONSOLE_ENDS, _CONSOLE_SECONDS = (2, 5, 6), 4.5
-SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP") if hasattr(signal, name)
-)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP") if hasattr(signal, name))
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +98,8 @@ class OrderlyEnd:
             self._saved.wait(seconds)
 
     def _go_on(self) -> None:
-        """What the signal would have done without us."""
-        number = self._signal
+        """What the signal would have done without us, once."""
+        number, self._signal = self._signal, None
         before = self._before.get(number, signal.SIG_DFL) if number is not None else None
         self._restore()
         if number is None:
@@ -109,6 +107,8 @@ class OrderlyEnd:
         if callable(before):
             before(number, None)
         else:
+            # Another training may have put in its own handler meanwhile.
+            signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
 
