@@ -125,9 +125,10 @@ def source_notes(
         return [note(f"{begin} {source.step}.")]
     if not bound:
         return [note(f"{begin} {source.step}: the result is that of {total} steps from the start.")]
+    reckons = "reckons" if len(bound) == 1 else "reckon"
     text = (
-        f"{begin} {source.step}. {' and '.join(bound)} reckon with the length of a run, so the result is not that of "
-        f"{total} steps from the start"
+        f"{begin} {source.step}. {' and '.join(bound)} {reckons} with the length of a run, so the result is not "
+        f"that of {total} steps from the start"
     )
     if optim.schedule != "constant":
         there = learning_rate_factor(source.step, total=total, settings=optim)

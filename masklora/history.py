@@ -79,12 +79,16 @@ def run_name(folder: Path) -> str:
 
 def run_folders(root: Path) -> list[Path]:
     """The folders of runs in `root`, without links that lead elsewhere; empty when there is no `root`."""
+    return sorted(p for p in map(Path, folder_paths(root)) if (p / "settings.json").is_file())
+
+
+def folder_paths(root: Path) -> list[str]:
+    """The paths of all folders in `root`, without links that lead elsewhere, in no order."""
     try:
         with os.scandir(root) as entries:
-            found = [Path(entry.path) for entry in entries if entry.is_dir() and not _leads_away(entry)]
+            return [entry.path for entry in entries if entry.is_dir() and not _leads_away(entry)]
     except OSError:
         return []
-    return sorted(p for p in found if (p / "settings.json").is_file())
 
 
 def _leads_away(entry: os.DirEntry[str]) -> bool:
@@ -97,17 +101,6 @@ def _leads_away(entry: os.DirEntry[str]) -> bool:
 def find_run(root: Path, identifier: str) -> Path | None:
     """The folder in `root` whose `run_id` is `identifier`; None when there is none."""
     return next((folder for folder in run_folders(root) if run_id(folder) == identifier), None)
-
-
-def list_runs(root: Path) -> list[PastRun]:
-    """The runs in `root`, newest first; one whose files cannot be read is left out."""
-    found = []
-    for folder in run_folders(root):
-        try:
-            found.append(read_run(folder))
-        except OSError:
-            continue
-    return sorted(found, key=lambda run: run.started, reverse=True)
 
 
 def read_run(folder: Path) -> PastRun:
@@ -147,7 +140,7 @@ def told_facts(folder: Path, told: Told) -> dict[str, Any]:
         "written": told.written,
         "taken": told.taken,
         "failed": told.failed,
-        "notes": [dataclasses.asdict(one) for one in told.notes],
+        "notes": [dataclasses.asdict(one) for one in (*told.origin, *told.notes)],
     }
 
 

@@ -387,6 +387,20 @@ def checkpoint_steps(folder: Path) -> list[int]:
         return []
 
 
+def trained_elsewhere(folder: Path) -> bool:
+    """Whether somebody, perhaps another process, trains in `folder` now."""
+    # Looking must not make a lock where there is none.
+    if not (folder / "run.lock").exists():
+        return False
+    try:
+        with filelock.FileLock(str(folder / "run.lock"), timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+    except OSError:
+        return False
+
+
 def has_optimizer(folder: Path, step: int) -> bool:
     """Whether training can go on without a seam from the checkpoint of `step` of the run in `folder`."""
     return (folder / "checkpoints" / f"step-{step:06d}" / STATE).is_file()

@@ -29,6 +29,7 @@ class Told:
         written: The LoRA file of this run, as people are told of it; empty where none was written.
         taken: The wanted name where that was another file's, else None.
         names: Under which the run was asked for, the last one last.
+        origin: From which other run it went on, and what that means for it.
     """
 
     notes: tuple[Finding, ...] = ()
@@ -36,17 +37,19 @@ class Told:
     written: str = ""
     taken: str | None = None
     names: tuple[str, ...] = ()
+    origin: tuple[Finding, ...] = ()
 
 
 def read_told(folder: Path) -> Told:
     """What was told of the run in `folder`; what is not kept, or damaged, is empty."""
-    kinds = {"notes": list, "failed": str, "written": str, "taken": str, "names": list}
+    kinds = {"notes": list, "failed": str, "written": str, "taken": str, "names": list, "origin": list}
     found = read_document(folder / NAME, optional=kinds) or {}
     return Told(
         notes=tuple(_findings(found.get("notes") or [])),
         failed=found.get("failed") or "",
         written=found.get("written") or "",
         taken=found.get("taken"),
+        origin=tuple(_findings(found.get("origin") or [])),
         names=tuple(name for name in found.get("names") or [] if isinstance(name, str)),
     )
 

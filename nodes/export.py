@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..masklora.config import DTYPES, EXPORT_FORMATS, ExportSettings
+from ..masklora.errors import MaskLoraError
 from ..masklora.findings import warning
 from ..masklora.host.exporting import EXPORT, export_lora, given_state
 from ..masklora.host.outputs import lora_path
@@ -64,6 +65,16 @@ class ExportLoRA(io.ComfyNode):
     def fingerprint_inputs(cls, name="", **_values):
         """Changes when the file that was written is gone or another's."""
         return given_state(EXPORT, name if isinstance(name, str) else "")
+
+    @classmethod
+    def validate_inputs(cls, name=None):
+        """Whether the name can be written: told when the graph is queued, not after its training."""
+        try:
+            if isinstance(name, str):
+                lora_path(name)
+        except MaskLoraError as error:
+            return str(error)
+        return True
 
     @classmethod
     def execute(cls, lora, name, **values) -> io.NodeOutput:

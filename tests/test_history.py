@@ -5,7 +5,12 @@ import json
 import pytest
 
 from harness.toy import Recorder, toy_job, train_toy
-from masklora.history import find_run, list_runs, read_curve, read_run, run_folders, run_id, stopped_runs, thin
+from masklora.history import find_run, read_curve, read_run, run_folders, run_id, stopped_runs, thin
+from masklora.run_list import RunList
+
+
+def list_runs(root):
+    return [row.run for row in RunList().rows(root)]
 
 
 @pytest.fixture

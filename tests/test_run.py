@@ -316,3 +316,43 @@ def test_a_file_that_stays_in_use_is_an_error_and_another_error_is_one_at_once(m
         with pytest.raises(error):
             patiently(lambda error=error: refuse(error))
         assert len(asked) == tries
+
+
+def test_a_result_that_cannot_be_taken_back_is_a_clear_error(tmp_path):
+    with open_run(tmp_path) as run:
+        (run.folder / "result.json").mkdir()
+        with pytest.raises(RunError, match=r"result.json: could not be written"):
+            run.clear_result()
+
+
+@pytest.mark.parametrize("name", ["影" * 80, "😀" * 80, "CON", "x" * 300, "\udcff"])
+def test_any_name_gives_a_folder_that_any_disk_takes(tmp_path, name):
+    with open_run(tmp_path, name=name) as run:
+        assert len(run.folder.name.encode("utf-8", "surrogatepass")) < 200
+
+
+def test_a_run_is_found_again_whatever_it_is_called(tmp_path):
+    with open_run(tmp_path, name="anna") as run:
+        folder = run.folder
+    with open_run(tmp_path, name="bella") as run:
+        assert run.folder == folder
+    (folder / "settings.json").write_text("")
+    with open_run(tmp_path, name="clara") as run:
+        assert run.folder == folder
+
+
+def test_another_run_whose_fingerprint_begins_alike_is_another(tmp_path):
+    other = PRINT[:10] + "0" * 54
+    with open_run(tmp_path, name="anna") as one, open_run(tmp_path, name="bella", mark=other) as two:
+        assert one.folder != two.folder
+
+
+def test_starting_anew_takes_a_folder_of_its_own(tmp_path):
+    names = []
+    for _ in range(3):
+        with Run.open(tmp_path, "cat", PRINT, settings={}, anew=True) as run:
+            names.append(run.folder.name)
+            save(run, 10)
+    assert names == [f"cat-{PRINT[:10]}", f"cat~2-{PRINT[:10]}", f"cat~3-{PRINT[:10]}"]
+    with open_run(tmp_path) as run:
+        assert run.folder.name == names[-1]

@@ -18,9 +18,12 @@ from aiohttp import web
 from PIL import Image
 
 from ..config import ExportSettings
-from ..history import PastRun, find_run, list_runs, read_curve, read_run, run_name
+from ..documents import strict_json
+from ..history import PastRun, find_run, read_curve, read_run
 from ..objective_view import draw_seen
+from ..run import trained_elsewhere
 from ..run_graph import read_graph
+from ..run_list import RunList
 from ..run_record import export_checkpoint
 from ..samples import MOST_PROMPTS, SampleFolder, look_of
 from .live import ACTIONS, LIVE, LiveRun
@@ -37,11 +40,16 @@ RESTING = {
     "names": [],
 }
 
+LIST = RunList(RESTING)
+_RESTS = "This run is not being trained now. Queue its graph again to go on with it."
+_ELSEWHERE = "This run is being trained by another ComfyUI, or by another job. Its own page can act on it."
+
 
 async def get_runs(request: web.Request) -> Any:
     """All runs, newest first."""
-    found = await asyncio.to_thread(list_runs, runs_folder())
-    return {"runs": [_facts(run) for run in found]}
+    rows = await asyncio.to_thread(LIST.rows, runs_folder())
+    texts = (row.text if row.run.id not in LIVE else strict_json(_facts(row.run)) for row in rows)
+    return web.Response(text=f'{{"runs": [{", ".join(texts)}]}}', content_type="application/json")
 
 
 async def get_run(request: web.Request) -> Any:
@@ -60,8 +68,8 @@ async def post_action(request: web.Request) -> Any:
         raise RefusedError(404, f"There is no such action. Expected one of: {', '.join(ACTIONS)}.")
     live = LIVE.get(path_id(request, "run"))
     if live is None:
-        await _folder(request)
-        raise RefusedError(409, "This run is not being trained now. Queue its graph again to go on with it.")
+        elsewhere = await asyncio.to_thread(trained_elsewhere, await _folder(request))
+        raise RefusedError(409, _ELSEWHERE if elsewhere else _RESTS)
     if action == "sample" and not live.can_sample:
         raise RefusedError(
             409, "No sample pictures are asked for. Connect Sample Pictures to the training node's input samples."
@@ -121,12 +129,13 @@ async def post_export(request: web.Request) -> Any:
 
 
 def _export(folder: Path, step: int | None) -> Path:
-    known = read_run(folder).checkpoints
+    run = read_run(folder)
+    known = run.checkpoints
     chosen = step if step is not None else known[-1] if known else None
     if step is not None and step not in known:
         raise RefusedError(404, f"There is no checkpoint of step {step}. It may have been dropped; reload the list.")
     tail = "" if chosen is None else f"-step{chosen:06d}"
-    return export_checkpoint(folder, chosen, lora_path(run_name(folder) + tail), ExportSettings())
+    return export_checkpoint(folder, chosen, lora_path(run.name + tail), ExportSettings())
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import ctypes
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -22,9 +24,9 @@ from server import PromptServer
 # How long a process waits for its checkpoint before it ends all the same.
 MOST_SECONDS = 7.0
 _PATIENCE = 2.0
-SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP") if hasattr(signal, name)
-)
+# Close, log off and shut down, and the time that Windows gives, less a little.
+_CONSOLE_ENDS, _CONSOLE_SECONDS = (2, 5, 6), 4.5
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP") if hasattr(signal, name))
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,8 @@ class OrderlyEnd:
         _on_main_thread(self._install)
         atexit.register(self._wait)
         try:
-            yield self
+            with _console_closing(self._wait):
+                yield self
         finally:
             self._saved.set()
             atexit.unregister(self._wait)
@@ -88,15 +91,15 @@ class OrderlyEnd:
         self._saved.wait(MOST_SECONDS)
         _on_main_thread(self._go_on, wait=False)
 
-    def _wait(self) -> None:
+    def _wait(self, seconds: float = MOST_SECONDS) -> None:
         """An exit that no signal asked for."""
         self._wished.set()
         if self._trainer is not threading.current_thread():
-            self._saved.wait(MOST_SECONDS)
+            self._saved.wait(seconds)
 
     def _go_on(self) -> None:
-        """What the signal would have done without us."""
-        number = self._signal
+        """What the signal would have done without us, once."""
+        number, self._signal = self._signal, None
         before = self._before.get(number, signal.SIG_DFL) if number is not None else None
         self._restore()
         if number is None:
@@ -104,7 +107,33 @@ class OrderlyEnd:
         if callable(before):
             before(number, None)
         else:
+            # Another training may have put in its own handler meanwhile.
+            signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _console_closing(wait: Callable[[float], None]) -> Iterator[None]:
+    """On Windows, `wait` is called in a thread of its own when the console closes, or a person logs off.
+
+    The process ends as soon as that returns, and after five seconds in any case, without a look at Python's handlers.
+    """
+    if sys.platform != "win32":
+        yield
+        return
+    kernel = ctypes.windll.kernel32
+
+    @ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_uint)
+    def closing(event: int) -> int:
+        if event in _CONSOLE_ENDS:
+            wait(_CONSOLE_SECONDS)
+        return 0
+
+    kernel.SetConsoleCtrlHandler(closing, 1)
+    try:
+        yield
+    finally:
+        kernel.SetConsoleCtrlHandler(closing, 0)
 
 
 def _on_main_thread(act: Callable[[], None], *, wait: bool = True) -> None:

@@ -221,7 +221,9 @@ def _go_on(settings: Resolved, run: Run, total: int) -> list[Finding]:
     source = find_source(root, run.identity, total=total, exact=not bound)
     checkpoint = source and go_on_from(run, source)
     if source and checkpoint:
-        return source_notes(source, checkpoint, total=total, bound=bound, optim=settings.optimizer)
+        told = source_notes(source, checkpoint, total=total, bound=bound, optim=settings.optimizer)
+        keep_told(run.folder, origin=tuple(told))
+        return []
     return difference_note(root, settings.train.name, run.identity, but=run.folder)
 
 
@@ -233,9 +235,10 @@ def _room(job: TrainJob, settings: Resolved) -> Room:
 
 
 def _tell(folder: Path, name: str, notes: list[Finding], report: Callable[[Finding], None]) -> None:
-    for finding in notes:
+    before = read_told(folder)
+    for finding in (*before.origin, *notes):
         report(finding)
-    names = [one for one in read_told(folder).names if one != name]
+    names = [one for one in before.names if one != name]
     keep_told(folder, notes=tuple(notes), failed="", names=(*names, name))
 
 

@@ -52,7 +52,12 @@ def test_a_schedule_goes_on_and_says_what_becomes_of_the_rate(comfy_client, trai
     comfy_client.run(graph(4))
     run = comfy_client.run(graph(8))
     assert "resumed from step 4" in said(run)
-    assert "schedule cosine reckon" in said(run) and "was at 15% of its value there and goes on at 50%" in said(run)
+    assert "schedule cosine reckons" in said(run) and "was at 15% of its value there and goes on at 50%" in said(run)
+    # It is what it is for good.
+    again = graph(8)
+    again["4"]["inputs"]["keep_last"] = 9
+    loaded = said(comfy_client.run(again))
+    assert "Loaded the finished run" in loaded and "schedule cosine reckons" in loaded
 
 
 def test_a_run_that_differs_otherwise_is_told_with_its_differences(comfy_client, train_graph):

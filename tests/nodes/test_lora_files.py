@@ -8,6 +8,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load
 
+from devtools.comfy import ComfyError
 from harness.toy import same
 
 
@@ -181,3 +182,19 @@ def test_a_folder_that_takes_no_files_is_told_before_the_first_step(comfy_client
     (loras / "closed").chmod(0o500)
     run = comfy_client.run(train_graph(name="closed/x", steps=5000), check=False)
     assert "could not be written" in run.error
+
+
+@pytest.mark.parametrize("name", ["c" * 240, "what?", "../away"])
+def test_an_export_s_name_is_refused_when_the_graph_is_queued(comfy_client, train_graph, name):
+    prompt = {"1": train_graph()["1"]}
+    inputs = {"lora": ["1", 0], "name": name, "format": "comfyui", "dtype": "float32"}
+    prompt["2"] = {"class_type": "MLT_ExportLoRA", "inputs": inputs}
+    with pytest.raises(ComfyError, match="name: "):
+        comfy_client.submit(prompt)
+
+
+@pytest.mark.parametrize("widget", ["learning_rate", "guidance", "regularisation_weight", "validation_share"])
+def test_a_number_that_is_none_is_refused_by_its_widget(comfy_client, train_graph, widget):
+    # It passes ComfyUI's own look at the range.
+    run = comfy_client.run(train_graph(**{"name": "no number", "steps": 5000, widget: float("nan")}), check=False)
+    assert run.error.startswith(f"{widget}: expected a number, got nan")
