@@ -38,6 +38,7 @@ NAMESPACE = "masklora."
 FORMAT_VERSION = "1"
 MODELSPEC_VERSION = "1.0.1"
 LEGACY_HASH_START, LEGACY_HASH_LENGTH = 0x100000, 0x10000
+_MAGNITUDES = (".dora_scale", ".lora_magnitude_vector")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -243,7 +244,8 @@ def tag_frequency(captions: Iterable[tuple[str, str]], *, separator: str = ",") 
 def cast_tensors(tensors: Mapping[str, Tensor], *, dtype: str) -> dict[str, Tensor]:
     """Detached, contiguous, unshared CPU copies in the file's dtype.
 
-    Alphas (0-d) stay float32, so that no scale is rounded.
+    Alphas (0-d) and DoRA's magnitudes stay float32: a scale that is rounded is wrong for all of a layer, and a
+    magnitude carries the length of the whole weight, beside which the change is small.
 
     Args:
         tensors: of the LoRA, by their names in the file.
@@ -256,7 +258,7 @@ def cast_tensors(tensors: Mapping[str, Tensor], *, dtype: str) -> dict[str, Tens
     kind = _DTYPES[check_choice("dtype", dtype, DTYPES)]
     out: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        wanted = torch.float32 if tensor.ndim == 0 else kind
+        wanted = torch.float32 if tensor.ndim == 0 or name.endswith(_MAGNITUDES) else kind
         cast = tensor.detach().to("cpu", dtype=wanted, copy=True).contiguous()
         if not bool(torch.isfinite(cast).all()):
             finite = bool(torch.isfinite(tensor).all())

@@ -151,7 +151,9 @@ def _summary(trained) -> str:
         how += f", resumed from step {result.resumed_from}"
     names = ("loss", "inside", "outside", "prior", "drift", "preservation", "coverage")
     numbers = ", ".join(f"{name} {facts[name]:.4g}" for name in names if facts.get(name) is not None)
-    return f"{how}. {numbers}" if numbers else f"{how}."
+    lost = facts.get("zero_weight_samples")
+    empty = f" {lost:g} samples were shown without any weight and taught nothing." if lost else ""
+    return (f"{how}. {numbers}." if numbers else f"{how}.") + empty
 
 
 def _sockets() -> list:

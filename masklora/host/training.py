@@ -38,6 +38,7 @@ from ..findings import Finding, note, warning
 from ..flow import Schedule, timestep_weights
 from ..identity import lasting
 from ..job import Hooks, TrainJob, TrainResult
+from ..mask_check import weightless
 from ..run import Run, fingerprint
 from ..run_record import keep_record
 from ..samples import SampleFolder
@@ -127,6 +128,7 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     job = _job(trainable, adapters, settings, request.cache)
     job.sampler = sampler
     notes = _notes(trainable, settings, request, job)
+    notes += weightless(request.cache, settings.loss, grid_of=job.grid_of, check_cancel=hooks.check_cancel)
     record = _record(trainable, settings, request, started=started)
     with _opened(request, settings, trainable, runs) as run, failure_told(run.folder):
         keep_record(run.folder, record, scalings={n: adapters.scaling(n) for n in adapters.targets}, kohya=names.kohya)
@@ -135,11 +137,14 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
             notes += _before_training(request, settings, run, job)
             _tell(run.folder, settings.train.name, notes, report)
             report(note(plan.to_text()))
+            request.cache.ensure(hooks.check_cancel)
             trainable.load(activation_bytes=plan.activations + plan.adapters)
         else:
             _tell(run.folder, settings.train.name, notes, report)
         with trainable.session(adapters, checkpointing=settings.train.checkpointing):
             result = train(job, run=run, hooks=hooks)
+    while request.cache.mended:
+        hooks.on_message(request.cache.mended.pop())
     if result.loaded and request.samples and not SampleFolder(result.folder).shows(request.samples.settings):
         hooks.on_message(_OTHER_PICTURES)
     factors = adapters.factors(result.adapter)
@@ -191,7 +196,7 @@ def _notes(trainable: TrainableModel, settings: Resolved, request: Request, job:
     triggers = [s["settings"]["caption"]["trigger"] for s in request.cache.sources if not s["regularisation"]]
     return [
         # What was left out of the pictures comes with the cache.
-        *getattr(request.cache, "findings", ()),
+        *request.cache.findings,
         *map(note, trainable.incoming_notes()),
         *map(note, cache_notes(settings.loss, request.cache)),
         *trigger_notes(request.cache.entries, triggers),
