@@ -19,12 +19,12 @@ from .plan import Entry
 NAMES_SHOWN = 5
 # A variant that keeps less of its mask's weight than this is told.
 MOST = 0.5
-# Leaning of a single mask that counts, and of a whole set that is told; chosen on `tests/data/test_mask_sense.py`'s
-# first hundred sets, reported there on two hundred others.
-LEANS, LEANING = 0.3, -0.3
+# Leaning of a single mask that counts, and of a whole set that is told, or told where the kept parts are the less alike
+# too; chosen on the first hundred sets of `tests/data/test_mask_sense.py`, reported there on two hundred others.
+LEANS, LEANING, PERHAPS = 0.3, -0.3, -0.15
 MOSTLY = 0.7
-# How much less alike the kept parts may be than the others before they are taken for backgrounds.
-UNLIKE = 0.6
+# How much less alike the kept parts must be than the others to be taken for surroundings.
+UNLIKE = 1.5
 LOOKED_AT = 48
 
 Read = Callable[[Entry], tuple[np.ndarray, np.ndarray]]
@@ -142,18 +142,21 @@ def inverted(entries: Sequence[Entry], read: Read) -> list[Finding]:
     judged = [entry for entry in entries if not entry.regularisation and 0 < entry.facts.mean < 1]
     leans = {entry.name: leaning(entry) for entry in judged}
     clear = [lean for lean in leans.values() if abs(lean) >= LEANS]
-    if not clear or np.mean([lean <= -LEANS for lean in clear]) < MOSTLY or np.mean(list(leans.values())) > LEANING:
+    if not clear or np.mean([lean <= -LEANS for lean in clear]) < MOSTLY:
         return []
-    if len(judged) > 2 and likeness(judged, read) < UNLIKE:
+    mean = np.mean(list(leans.values()))
+    unlike = len(judged) > 2 and mean <= PERHAPS and likeness(judged, read) >= UNLIKE
+    if mean > (PERHAPS if unlike else LEANING):
         return []
     first, second = (sorted(leans, key=leans.__getitem__) * 2)[:2]
     which = first if first == second else f"{first} and {second}"
+    also = " What they keep also differs more from picture to picture than what they leave out." if unlike else ""
     return [
         warning(
-            f"The masks look inverted: they keep the borders of the pictures and leave out the middle, as in {which}. "
-            "White means learn. If the subject is black in yours, turn on invert in Transform Masks, or invert_masks "
-            "in Dataset From Images for masks from Load Image. What was painted in ComfyUI's mask editor is "
-            "transparent, which means left out: invert too. If the surroundings are what you train, all is well."
+            f"The masks look inverted: they keep the borders of the pictures and leave out the middle, as in {which}."
+            f"{also} White means learn. If the subject is black in yours, turn on invert in Transform Masks, or "
+            "invert_masks in Dataset From Images for masks from Load Image. What was painted in ComfyUI's mask editor "
+            "is transparent, which means left out: invert too. If the surroundings are what you train, all is well."
         )
     ]
 
