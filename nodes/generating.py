@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 from comfy_api.latest import io, ui
 
-from ..masklora.config import CacheSettings
 from ..masklora.data.dataset import Dataset, fit_mask, load_mask
-from ..masklora.data.inspection import mask_stats
+from ..masklora.data.inspection import inspect
 from ..masklora.data.loading import from_images
 from ..masklora.data.tiles import dataset_sheet
 from ..masklora.errors import ConfigError
@@ -175,5 +174,5 @@ def _tensor(sample):
 
 def _sheet(dataset, progress):
     shown = dataset.samples[:SHOWN]
-    stats = [mask_stats(sample, load_mask(sample), STRIDE, CacheSettings().resolution) for sample in shown]
+    stats = inspect(Dataset(shown), check_cancel=progress.check_cancel).pictures
     return dataset_sheet(shown, stats, check_cancel=progress.check_cancel)

@@ -16,11 +16,11 @@ HIGH_COVERAGE = 0.98
 
 @dataclass(frozen=True)
 class PictureStats:
-    """What one mask weighs: `coverage` is its mean in 0..1, `cells` the latent grid (width, height).
+    """What one mask weighs in the training picture: `coverage` is its mean in 0..1, `cells` the grid (width, height).
 
     `peak` is the largest weight of any cell, `active` the number of cells above zero, `contrast` the mean
-    weight of the inner cells minus that of the outermost ring, -1..1. `lowest` and `highest` are those of its pixels.
-    Without a mask all weights are 1.
+    weight of the inner cells minus that of the outermost ring, -1..1. `lowest` and `highest` are those of its pixels
+    before the crop, and `kept` is how much of its weight the crop leaves, 0..1. Without a mask all weights are 1.
     """
 
     name: str
@@ -32,6 +32,7 @@ class PictureStats:
     contrast: float
     lowest: float = 1.0
     highest: float = 1.0
+    kept: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class MatchReport:
     notes: tuple[str, ...] = ()
     all_black: tuple[str, ...] = ()
     all_white: tuple[str, ...] = ()
+    cut_away: tuple[str, ...] = ()
     low_coverage: tuple[str, ...] = ()
     high_coverage: tuple[str, ...] = ()
     vanishing: tuple[str, ...] = ()
@@ -57,6 +59,15 @@ class MatchReport:
     pictures: tuple[PictureStats, ...] = ()
     warnings: tuple[str, ...] = ()
     left: tuple[Leftover, ...] = ()
+
+    def with_findings(self, findings: Iterable[Finding]) -> MatchReport:
+        """This report with other findings about the same pictures."""
+        texts: dict[str, list[str]] = {"warning": [], "note": []}
+        for finding in findings:
+            texts[finding.level].append(finding.text)
+        return dataclasses.replace(
+            self, warnings=(*self.warnings, *texts["warning"]), notes=(*self.notes, *texts["note"])
+        )
 
     def to_dict(self) -> dict[str, object]:
         """Plain lists and numbers under the field names."""
@@ -106,6 +117,12 @@ _FINDINGS = (
     ("no_caption", "pictures without a caption", True),
     ("all_black", "masks are all black: these pictures teach nothing", True),
     ("all_white", "masks are all white: the whole picture is learned", False),
+    (
+        "cut_away",
+        "masks lose most or all of their weight to the crop, so these pictures teach little or nothing; set crop in "
+        "Cache Dataset to around mask, or turn on bucketing",
+        True,
+    ),
     ("low_coverage", f"masks cover less than {LOW_COVERAGE:.0%} of the picture", False),
     ("high_coverage", f"masks cover more than {HIGH_COVERAGE:.0%} of the picture", False),
     ("vanishing", "masks are too thin for the latent grid: no cell keeps half of their weight; grow them", True),
