@@ -11,7 +11,7 @@ from ..masklora.data.inspection import inspect
 from ..masklora.data.loading import from_images
 from ..masklora.data.tiles import dataset_sheet
 from ..masklora.errors import ConfigError
-from ..masklora.findings import note, warning, warnings_of
+from ..masklora.findings import counted, note, warning, warnings_of
 from ..masklora.generators.finding import COMBINES, NOTHING_FOUND, Maker
 from ..masklora.generators.run import GenerateSettings, Watch, generate
 from ..masklora.host.progress import NodeProgress
@@ -131,7 +131,7 @@ class Request:
             close()
         said = [_counted(dataset.report.notes[-1], lines), *lines[:LINES]]
         if len(lines) > LINES:
-            said.append(note(f"… and {len(lines) - LINES} more pictures."))
+            said.append(note(f"… and {counted(len(lines) - LINES, 'more [picture|pictures]')}."))
         text = "\n".join(one.text for one in said)
         progress.status(said[0].text)
         rgb = _sheet(dataset, progress)

@@ -80,8 +80,8 @@ class InspectDataset(io.ComfyNode):
                 io.Image.Output("sheet", tooltip="The sheet, 1×H×W×3 in 0 to 1."),
                 io.String.Output(
                     "report",
-                    tooltip="Coverage and latent cells per picture as it is trained, and warnings; with cache also what "
-                    "Cache Dataset found in its masks.",
+                    tooltip="Coverage and latent cells per picture as it is trained, and warnings; with cache also "
+                    "what Cache Dataset found in its masks.",
                 ),
             ],
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ..config import CacheSettings
 from ..errors import ConfigError, DataError
+from ..findings import counted
 from .browsing import Lens, plan_looks, stale_kinds
 from .cache import Cache
 from .dataset import Dataset, Sample, load_mask
@@ -42,8 +43,8 @@ def check_same(cache: Cache, dataset: Dataset) -> None:
     """Nothing if the cache was made from these pictures; else raises `ConfigError`."""
     if len(cache.entries) != len(dataset):
         raise ConfigError(
-            f"cache: it was made from {len(cache.entries)} pictures, but dataset has {len(dataset)}. Connect the same "
-            "dataset to Cache Dataset and to Inspect Dataset."
+            f"cache: it was made from {counted(len(cache.entries), '[picture|pictures]')}, but dataset has "
+            f"{len(dataset)}. Connect the same dataset to Cache Dataset and to Inspect Dataset."
         )
 
 
