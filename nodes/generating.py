@@ -23,7 +23,6 @@ D = GenerateSettings()
 SHOWN = 24
 MASKS_OF_A_DATASET = 16
 LINES = 200
-STRIDE = 8
 
 
 def generator_schema(node_id, display_name, description, *, visible, hidden=(), search_aliases=()):

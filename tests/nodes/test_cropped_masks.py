@@ -1,5 +1,6 @@
 """Inspect Dataset and its browser judge masks in the training picture, and tell what the cache found, once each."""
 
+import dataclasses
 import io
 import json
 from collections import Counter
@@ -8,17 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from masklora.config import MaskTransform
+
 SIZE = (64, 192)
 REPORT = "masked_lora_report"
-INVERTED = {
-    "invert": True,
-    "binarize": False,
-    "threshold": 0.5,
-    "fill_holes": False,
-    "min_area": 0,
-    "grow": 0,
-    "feather": 0.0,
-}
+INVERTED = dataclasses.asdict(MaskTransform(invert=True))
 
 
 def png(rows):
