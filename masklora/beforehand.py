@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from .config import OptimizerSettings
 from .errors import ConfigError, RunError
 from .files import cannot_write, drop, existing_parent, free_bytes, temporary_beside
-from .findings import Finding, warning
+from .findings import Finding, counted, warning
 
 _TOLD = 3
 
@@ -62,8 +62,9 @@ def warmup_notes(optim: OptimizerSettings, total: int) -> list[Finding]:
     share = total / optim.warmup_steps
     return [
         warning(
-            f"warmup_steps: {optim.warmup_steps} are more than the {total} steps of the run, so the learning rate "
-            f"rises to {share:.0%} of its value only. Lower warmup_steps in Optimizer, to a tenth of the steps or so."
+            f"warmup_steps: {optim.warmup_steps} are more than the {counted(total, '[step|steps]')} of the run, so "
+            f"the learning rate rises to {share:.0%} of its value only. Lower warmup_steps in Optimizer, to a tenth of "
+            "the steps or so."
         )
     ]
 
@@ -81,9 +82,9 @@ def trigger_notes(entries: Iterable[CaptionedEntry], triggers: Iterable[str]) ->
     named = ", ".join(bare[:_TOLD]) + (", …" if len(bare) > _TOLD else "")
     return [
         warning(
-            f"trigger_word: {len(bare)} of {len(trained)} pictures have a caption without it ({named}): the word will "
-            "not call for what they show. Write it into their captions, or set missing_captions in Load Dataset to "
-            "use trigger word."
+            f"trigger_word: of {counted(len(trained), '[picture|pictures]')}, {counted(len(bare), '[has|have]')} a "
+            f"caption without it ({named}): the word will not call for what such pictures show. Write it into their "
+            "captions, or set missing_captions in Load Dataset to use trigger word."
         )
     ]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..config import FILLS, CaptionSettings, DatasetSettings, check_choice, check_range
 from ..errors import ConfigError, DataError, MaskError
-from ..findings import printable
+from ..findings import counted, printable, worded
 from .captions import text_fault
 from .dataset import Dataset, Sample, check_aspect, naming
 from .folder_names import tidied
@@ -207,8 +207,8 @@ def _is_left_out(sample: Sample, settings: DatasetSettings) -> bool:
 def _final_report(report: MatchReport, samples: list[Sample], with_mask: list[str], skipped: list[str]) -> MatchReport:
     if not samples:
         raise MaskError(
-            f"All {len(skipped)} pictures were left out because they have no mask, beginning with "
-            f"{skipped[0]}. Check the mask source, or train whole images."
+            f"{worded(len(skipped), f'[The only picture was|All {len(skipped)} pictures were]')} left out for want "
+            f"of a mask, beginning with {skipped[0]}. Check the mask source, or train whole images."
         )
     matched = frozenset(with_mask)
     missing = tuple(sample.name for sample in samples if sample.name not in matched)
@@ -225,8 +225,9 @@ def _unused_trigger(caption: CaptionSettings, bare: tuple[str, ...]) -> list[str
     if not bare or not trigger or caption.missing != "empty caption":
         return []
     return [
-        f"the trigger word {trigger} is not put into the empty captions of {len(bare)} pictures without a caption "
-        "file. Set missing_captions to use trigger word if it should be."
+        f"the trigger word {trigger} is not put into the empty captions of "
+        f"{counted(len(bare), '[picture|pictures]')} without a caption file. "
+        "Set missing_captions to use trigger word if it should be."
     ]
 
 

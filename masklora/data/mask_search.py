@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..config import DatasetSettings
 from ..errors import MaskError
-from ..findings import printable
+from ..findings import counted, printable, worded
 from .leftovers import MASK, Leftover, shown
 from .mask_names import MASK_EXTENSION
 from .matching import MaskFile, PictureIndex, assign, fit
@@ -110,15 +110,16 @@ def _without_doubtful(found: list[MaskFile], named: Collection[str], masks: Mask
         names = {mask.file.relative for mask in doubtful}
         found = [mask for mask in found if mask.file.relative not in names]
         masks.warnings.append(
-            f"{len(told)} masks look like those of other versions of a picture, and are not used: {shown(told)}. If "
+            f"{counted(len(told), '[mask looks like that|masks look like those] of other versions of a picture, and')} "
+            f"{worded(len(told), '[is|are] not used')}: {shown(told)}. If "
             f"{name} is the name of a subject, write {name}: 1 into subjects."
         )
     single = [m for m in found if counts[m.subject] == 1 and not named]
     if single:
         told = [f"{mask.subject} ({mask.file.label})" for mask in single]
         masks.warnings.append(
-            f"{len(told)} subjects have one mask in the whole set: {shown(told)}. Each is taken for a subject of its "
-            "picture; if it is the mask of a picture that is gone, remove it."
+            f"{counted(len(told), '[subject has|subjects have] one mask in the whole set')}: {shown(told)}. Each is "
+            "taken for a subject of its picture; if it is the mask of a picture that is gone, remove it."
         )
     return found
 
@@ -128,8 +129,9 @@ def _several(own: dict[str, tuple[MaskPart, ...]]) -> list[str]:
     if not joined:
         return []
     return [
-        f"{len(joined)} pictures have several numbered masks, which count together as one: {shown(joined)}. To learn "
-        "each for itself, put them into a mask folder as <picture>.<subject>.png."
+        f"{counted(len(joined), '[picture has|pictures have] several numbered masks, which count together as one')}: "
+        f"{shown(joined)}. To learn each for itself, put them into a mask folder as "
+        "<picture>.<subject>.png."
     ]
 
 

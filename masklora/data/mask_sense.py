@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from ..errors import MaskError
-from ..findings import Finding, note, warning
+from ..findings import Finding, note, warning, worded
 from .mask_values import DIM, DOUBTS, READ
 from .plan import Entry
 
@@ -92,13 +92,17 @@ def lost_weight(entries: Sequence[Entry], weights: Mapping[str, float]) -> list[
             sliver.append(f"{entry.name} (keeps {least:.0%})")
     mend = "Set crop in Cache Dataset to around mask, or turn on bucketing."
     told = [
-        (black, "teach nothing: their masks are black everywhere", "Look at the files, or take the pictures out."),
-        (cut, "teach nothing: the crop cuts their whole mask away", mend),
-        (sometimes, "teach nothing in some of their crops, which leave nothing of the mask", mend),
-        (sliver, "lose most of their mask to the crop", mend),
+        (
+            black,
+            "[teaches nothing: its mask is|teach nothing: their masks are] black everywhere",
+            "Look at the files, or take the pictures out.",
+        ),
+        (cut, "[teaches nothing: the crop cuts its|teach nothing: the crop cuts their] whole mask away", mend),
+        (sometimes, "[teaches|teach] nothing in some of [its|their] crops, which leave nothing of the mask", mend),
+        (sliver, "[loses most of its|lose most of their] mask to the crop", mend),
     ]
     return [
-        warning(f"{count(names, len(entries))} {what}: {listed(names)}. {advice}")
+        warning(f"{count(names, len(entries))} {worded(len(names), what)}: {listed(names)}. {advice}")
         for names, what, advice in told
         if names
     ]
@@ -133,7 +137,8 @@ def doubtful(entries: Sequence[Entry]) -> list[Finding]:
         peak = max(entry.facts.raw_peak for entry in those)
         what = DOUBTS[kind].format(peak=peak, threshold=f"{peak / 2:.2g}")
         names = [entry.name for entry in those]
-        found.append(warning(f"Masks of {count(names, len(entries))} ({listed(names)}): {what}."))
+        whose = worded(len(names), "[The mask|Masks] of ") + count(names, len(entries)).replace("The", "the")
+        found.append(warning(f"{whose} ({listed(names)}): {what}."))
     return found
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..errors import MaskError
+from ..findings import counted, worded
 from .colours import in_colours
 from .leftovers import LONE_MASK, MASK, Leftover, shown
 from .mask_names import MASK_EXTENSION, folder_base, has_mask_word, is_mask_folder, mask_bases
@@ -19,6 +20,10 @@ from .matching import MaskFile, PictureIndex, fit
 from .tree import File, join
 
 # The choices under which files beside the pictures are masks.
+_MASK_LIKE = (
+    "[file is named like a mask, but has a caption of its own or is in colours, and is taken as a picture|"
+    "files are named like masks, but have a caption of their own or are in colours, and are taken as pictures]"
+)
 BESIDE = ("auto", "sidecar")
 
 
@@ -115,8 +120,8 @@ class _Sorting:
         if self.kept:
             told = [f"{file.label} (beside {picture.label})" for file, picture in self.kept]
             roles.warnings.append(
-                f"{len(told)} files are named like masks, but have a caption of their own or are in colours, and are "
-                f"taken as pictures: {shown(told)}. Choose mask_source sidecar if they are masks."
+                f"{counted(len(told), _MASK_LIKE)}: {shown(told)}. Choose mask_source sidecar if "
+                f"{worded(len(told), '[it is a mask|they are masks]')}."
             )
         roles.pictures = [file for file in images if file.relative in self.pictures]
         return roles

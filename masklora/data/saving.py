@@ -11,6 +11,7 @@ import numpy as np
 from ..config import DatasetSettings, MaskTransform
 from ..errors import DataError, MaskError, RunError
 from ..files import cannot_write
+from ..findings import counted, worded
 from .captions import as_loaded, read_text
 from .dataset import Dataset, Sample, fit_mask, load_mask, load_sample
 from .mask_files import encode_png, quantise_mask, write_whole
@@ -106,10 +107,12 @@ def save_masks(
             watch(done, len(targets), f"saving {target.sample.name}")
             outcomes.append(_save(target, settings, alike.get(target.index), watch, versions))
     except RunError as error:
-        raise RunError(f"{error} {len(outcomes)} of {len(targets)} pictures were saved before.") from error
+        saved = worded(len(outcomes), "[was|were] saved before.")
+        raise RunError(f"{error} {len(outcomes)} of {counted(len(targets), '[picture|pictures]')} {saved}") from error
     if all(outcome.mask == outcome.caption == "none" for outcome in outcomes):
         raise MaskError(
-            f"None of {len(outcomes)} pictures has a mask, beginning with {outcomes[0].target.sample.name}: there is "
+            f"None of {counted(len(outcomes), '[picture|pictures]')} has a mask, beginning with "
+            f"{outcomes[0].target.sample.name}: there is "
             "nothing to write. Make masks first, or set without_mask to white."
         )
     saved = {o.target.index: _saved_sample(o, settings, root, keep_key=picture is not None) for o in outcomes}
@@ -120,7 +123,8 @@ def save_masks(
     text = report_text(outcomes, settings, root=root, only=picture is not None, left_out=left)
     replaced = sum(outcome.replaced for outcome in outcomes)
     if replaced and versions is not None:
-        text += f"\n{replaced} files were replaced; what they held is kept in {versions.root}."
+        what = counted(replaced, "[file was replaced; what it|files were replaced; what they] held")
+        text += f"\n{what} is kept in {versions.root}."
     return Saved(_result(dataset, saved, outcomes), text)
 
 

@@ -1,6 +1,8 @@
 """What lies in a folder and is no data is left out and named; what can be used is used."""
 
+import dataclasses
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ from harness.caching import Bench, save
 from harness.caching import picture as noise
 from harness.folders import anywhere, folder_settings, grey, picture, with_alpha
 from masklora.data.dataset import load_mask, load_sample, merge
+from masklora.data.leftovers import _TOLD, Leftover, leftover_findings
 from masklora.data.listing import match
 from masklora.data.loading import load_dataset
 from masklora.data.report import MatchReport, merge_reports
@@ -117,7 +120,7 @@ def test_links_that_lead_nowhere_or_in_a_circle_are_named(tmp_path, name, subfol
     picture(tmp_path / "a.png")
     link(tmp_path / name, tmp_path / ("gone" if name.startswith("nowhere") else name))
     dataset = loaded(tmp_path, subfolders=subfolders)
-    assert len(dataset) == 1 and any(name in line and "lead nowhere" in line for line in warned(dataset))
+    assert len(dataset) == 1 and any(name in line and "leads nowhere" in line for line in warned(dataset))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
@@ -248,8 +251,8 @@ def test_masks_and_captions_that_lack_while_others_have_them_are_warned_of(tmp_p
     picture(tmp_path / "b.png")
     (tmp_path / "b.txt").write_text("x", encoding="utf-8")
     lines = warned(loaded(tmp_path))
-    assert any("1 pictures have no mask, while others have one: b.png" in line for line in lines)
-    assert any("1 pictures without a caption: a.png" in line for line in lines)
+    assert any("1 picture has no mask, while others have one: b.png" in line for line in lines)
+    assert any("1 picture without a caption: a.png" in line for line in lines)
 
 
 def test_a_folder_of_masks_beside_the_chosen_one_is_pointed_at(tmp_path):
@@ -276,3 +279,19 @@ def test_a_folder_in_order_warns_of_nothing(tmp_path):
         (tmp_path / f"{name}.txt").write_text("a cat", encoding="utf-8")
     items, report = match(folder_settings(tmp_path), allowed=anywhere)
     assert len(items) == 2 and [f.text for f in report.findings()] == ["2 pictures: 2 with a mask, 0 without."]
+
+
+ONE = re.compile(r"\b1 (\w+ )?(pictures|masks|files|captions|folders|subfolders|videos|links)\b|\[|\|")
+
+
+def test_of_a_single_file_or_picture_every_report_speaks_in_the_singular():
+    names = [field.name for field in dataclasses.fields(MatchReport) if field.name not in ("pictures", "left")]
+    told = [line for name in names for line in MatchReport(**{name: ("a.png",)}).findings()]
+    told += [line for kind in _TOLD for line in leftover_findings([Leftover(kind, "a.xyz")], captions_missing=True)]
+    assert len(told) > 20 and [line.text for line in told if ONE.search(line.text)] == []
+    several = [
+        line
+        for kind in _TOLD
+        for line in leftover_findings([Leftover(kind, "a"), Leftover(kind, "b")], captions_missing=True)
+    ]
+    assert [line.text for line in several if not line.text.startswith("2 ") or re.search(r"\[|\|", line.text)] == []

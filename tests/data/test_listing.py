@@ -81,7 +81,7 @@ def test_a_mask_whose_picture_is_not_beside_it_is_left_out_and_named(tmp_path):
     picture(tmp_path / "other" / "a_mask.png")
     items, report = match(folder_settings(tmp_path), allowed=anywhere)
     assert [item.relative for item in items] == ["a.png"]
-    assert "masks of pictures that are not here, and are left out: other/a_mask.png." in report.to_text()
+    assert "looks like a mask of a picture that is not here, and is left out: other/a_mask.png." in report.to_text()
 
 
 def test_a_picture_in_colours_that_is_only_named_like_a_mask_is_a_picture_and_is_told(tmp_path):

@@ -71,7 +71,7 @@ def test_source_none_needs_no_masks(tmp_path):
 
 def test_leaving_out_every_picture_is_an_error(tmp_path):
     picture(tmp_path / "a.png")
-    with pytest.raises(MaskError, match="All 1 pictures were left out"):
+    with pytest.raises(MaskError, match="The only picture was left out"):
         loaded(tmp_path, missing_mask="skip image")
 
 

@@ -66,7 +66,7 @@ def test_a_mask_that_the_crop_cuts_to_a_sliver_is_told_with_its_share(end, share
     whole = np.pad(np.ones((20, 20), np.float32), 22)
     data = from_images([banner, np.ones((64, 64, 3), np.float32)], [mask, whole])
     texts = told(cache_of(data, resolution=64, bucketing=False))
-    wanted = "1 of 2 pictures lose most of their mask to the crop: picture-0001 (keeps 10%)"
+    wanted = "1 of 2 pictures loses most of its mask to the crop: picture-0001 (keeps 10%)"
     assert [text.partition(". ")[0] for text in texts] == ([wanted] if share == "10%" else [])
 
 
@@ -88,7 +88,7 @@ def test_black_masks_among_others_are_told_and_all_black_ones_are_an_error_witho
     black = np.zeros((384, 128), np.float32)
     some = merge([data, from_images([np.zeros((384, 128, 3), np.float32)], [black], name="black")])
     texts = told(cache_of(some, resolution=128))
-    assert texts[0].startswith("1 of 7 pictures teach nothing: their masks are black everywhere: black-0001.")
+    assert texts[0].startswith("1 of 7 pictures teaches nothing: its mask is black everywhere: black-0001.")
     with pytest.raises(MaskError, match="Their files are black everywhere") as caught:
         cache_of(from_images([np.zeros((64, 64, 3), np.float32)] * 2, [np.zeros((64, 64), np.float32)]))
     assert "invert" not in str(caught.value)
