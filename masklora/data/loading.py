@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import FILLS, CaptionSettings, DatasetSettings, check_choice, check_range
+from ..config import FILLS, DatasetSettings, check_choice, check_range
 from ..errors import ConfigError, DataError, MaskError
 from ..findings import printable
 from .captions import text_fault
 from .dataset import Dataset, Sample, check_aspect, naming
 from .folder_names import tidied
-from .leftovers import MASK
+from .leftovers import MASK, shown
 from .listing import Item, check_settings, match
 from .reading import MAX_PIXELS, read_bands, read_header
 from .repeats import FolderRule
@@ -214,20 +214,13 @@ def _final_report(report: MatchReport, samples: list[Sample], with_mask: list[st
     missing = tuple(sample.name for sample in samples if sample.name not in matched)
     kept = frozenset(sample.name for sample in samples)
     bare = tuple(name for name in report.no_caption if name in kept)
-    notes = (*report.notes, *_unused_trigger(samples[0].settings.caption, bare))
-    return replace(
-        report, matched=tuple(with_mask), missing=missing, skipped=tuple(skipped), no_caption=bare, notes=notes
-    )
-
-
-def _unused_trigger(caption: CaptionSettings, bare: tuple[str, ...]) -> list[str]:
-    trigger = caption.trigger.strip()
-    if not bare or not trigger or caption.missing != "empty caption":
-        return []
-    return [
-        f"the trigger word {trigger} is not put into the empty captions of {len(bare)} pictures without a caption "
-        "file. Set missing_captions to use trigger word if it should be."
-    ]
+    caption = samples[0].settings.caption
+    report = replace(report, matched=tuple(with_mask), missing=missing, skipped=tuple(skipped))
+    if not bare or caption.missing != "use trigger word":
+        unused = (caption.trigger.strip(),) if bare and caption.trigger.strip() else ()
+        return replace(report, no_caption=bare, unused_triggers=unused)
+    told = f"the trigger word {caption.trigger.strip()} stands for {len(bare)} captions that lack: {shown(bare)}."
+    return replace(report, no_caption=(), notes=(*report.notes, told))
 
 
 def _spread(values: Sequence, count: int, what: str) -> list:

@@ -334,6 +334,10 @@ def _result(dataset: Dataset, saved: dict[int, Sample], outcomes: list[Outcome])
         matched=tuple(name for name, has_mask in pairs if has_mask),
         missing=tuple(name for name, has_mask in pairs if not has_mask),
         orphaned=(),
-        no_caption=tuple(sample.name for sample in samples if sample.caption is None),
+        no_caption=tuple(sample.name for sample in samples if _trains_without_words(sample)),
     )
     return Dataset(samples, report)
+
+
+def _trains_without_words(sample: Sample) -> bool:
+    return sample.caption is None and sample.settings.caption.missing != "use trigger word"

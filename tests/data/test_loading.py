@@ -139,7 +139,7 @@ def test_truncated_pictures_are_named_with_their_subfolder(tmp_path):
 def test_a_trigger_word_that_pictures_without_caption_will_not_see_is_told(tmp_path, missing, told):
     picture(tmp_path / "a.png")
     settings = DatasetSettings(folder=str(tmp_path), caption=CaptionSettings(trigger="zib", missing=missing))
-    assert ("trigger word zib" in load_dataset(settings, allowed=anywhere).report.to_text()) is told
+    assert ("without the trigger word zib" in load_dataset(settings, allowed=anywhere).report.to_text()) is told
 
 
 def test_keys_do_not_depend_on_where_the_folder_lies(tmp_path):
