@@ -14,7 +14,7 @@ from ..files import cannot_write
 from .captions import as_loaded, read_text
 from .dataset import Dataset, Sample, fit_mask, load_mask, load_sample
 from .mask_files import encode_png, quantise_mask, write_whole
-from .png_chunks import signed
+from .png_chunks import replaced_by, signed
 from .reading import read_image, read_mask
 from .replacing import refusal
 from .save_report import Outcome, report_text
@@ -263,7 +263,8 @@ def _save_mask(target: Target, settings: SaveSettings, versions: Versions | None
         return "none", _Facts(False, False)
     if settings.overwrite and target.mask.exists() and _holds(target.mask, content):
         return "same", content.facts
-    _write(target.mask, signed(encode_png(content.levels, rgb=content.rgb)), settings, versions)
+    png = signed(encode_png(content.levels, rgb=content.rgb), replaces=replaced_by(target.mask))
+    _write(target.mask, png, settings, versions)
     return "written", content.facts
 
 
