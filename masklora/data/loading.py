@@ -176,11 +176,11 @@ def _sample(item: Item, settings: DatasetSettings) -> Sample:
 def _is_transparent(path: Path) -> bool:
     """Whether a picture's alpha is below 1 anywhere."""
     state = path.stat()
-    return _has_transparency(path, state.st_size, state.st_mtime_ns)
+    return _has_transparency(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
 
 
 @functools.lru_cache(maxsize=200_000)
-def _has_transparency(path: Path, size: int, changed: int) -> bool:
+def _has_transparency(path: Path, *state: int) -> bool:
     bands = read_bands(path)
     return bands.alpha is not None and bool((bands.alpha < bands.scale).any())
 

@@ -1,5 +1,6 @@
 """Data sets from folders and from memory: mask sources, policies, aspects, merging, loading."""
 
+import os
 import time
 import warnings
 
@@ -140,6 +141,15 @@ def test_a_trigger_word_that_pictures_without_caption_will_not_see_is_told(tmp_p
     picture(tmp_path / "a.png")
     settings = DatasetSettings(folder=str(tmp_path), caption=CaptionSettings(trigger="zib", missing=missing))
     assert ("without the trigger word zib" in load_dataset(settings, allowed=anywhere).report.to_text()) is told
+
+
+def test_an_alpha_that_was_put_in_the_place_of_an_opaque_one_of_the_same_size_and_time_is_seen(tmp_path):
+    for value, masked in ((255, 0), (0, 1), (255, 0)):
+        pixels = np.full((8, 8, 4), 255, np.uint8)
+        pixels[3, 3, 3] = value
+        Image.fromarray(pixels).save(tmp_path / "a.tif")
+        os.utime(tmp_path / "a.tif", (1_700_000_000, 1_700_000_000))
+        assert len(loaded(tmp_path).report.matched) == masked
 
 
 def test_keys_do_not_depend_on_where_the_folder_lies(tmp_path):
