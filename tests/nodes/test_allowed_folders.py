@@ -140,7 +140,10 @@ def test_the_config_file_lies_where_the_user_data_routes_cannot_write(paths):
     assert not paths.config_path().resolve().is_relative_to(users.resolve())
 
 
-@pytest.mark.parametrize("edit", ["add", "delete", "rename", "resize", "touch", "in a subfolder", "put another in its place", "write other bytes"])
+@pytest.mark.parametrize(
+    "edit",
+    ["add", "delete", "rename", "resize", "touch", "in a subfolder", "put another in its place", "write other bytes"],
+)
 def test_a_fingerprint_changes_with_every_kind_of_edit(paths, input_folder, edit):
     if edit in ("put another in its place", "write other bytes") and os.name == "nt":
         pytest.skip("Windows tells no time of change and no number of a file where a folder is listed")
