@@ -166,6 +166,26 @@ def test_masks_in_a_scale_that_may_be_meant_are_told_with_what_to_choose(tmp_pat
     assert mended.weights[mended.entries[0].mask_key] == pytest.approx((mask > 0).mean(), abs=0.02)
 
 
+def test_one_pale_colour_of_a_palette_is_learned_as_white(tmp_path):
+    picture = Image.fromarray((disc(255) > 0).astype(np.uint8), "P")
+    picture.putpalette([0, 0, 0, 192, 128, 128])
+    cache = cache_of(folder_of(tmp_path, [np.asarray(picture.convert("RGB"))] * 2))
+    assert told(cache) == [] and "one colour on black" in told(cache, "note")[0]
+    assert cache.weights[cache.entries[0].mask_key] == pytest.approx((disc(255) > 0).mean(), abs=0.02)
+
+
+@pytest.mark.parametrize("kind", ["white on red", "white over a class", "grey against alpha"])
+def test_what_is_white_somewhere_is_still_asked_about(tmp_path, kind):
+    white = disc(255)
+    masks = {
+        "white on red": np.dstack([np.full_like(white, 255), white, white]),
+        "white over a class": np.dstack([white, white, np.maximum(white, 200)]),
+        "grey against alpha": np.dstack([white, white, white, 255 - white]),
+    }
+    (text,) = (line for line in told(cache_of(folder_of(tmp_path, [masks[kind]] * 2))) if "inverted" not in line)
+    assert "mask_channel" in text
+
+
 # ---------------------------------------------------------------- inverted sets
 
 
