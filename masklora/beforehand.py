@@ -70,13 +70,16 @@ def warmup_notes(optim: OptimizerSettings, total: int) -> list[Finding]:
 
 
 def trigger_notes(entries: Iterable[CaptionedEntry], triggers: Iterable[str]) -> list[Finding]:
-    """A warning on captions that hold none of the trigger words, where there are any words."""
+    """A warning on captions that hold none of the trigger words, where there are any words.
+
+    Pictures without a caption are told with their data set.
+    """
     words = [re.escape(word.strip()) for word in triggers if word.strip()]
     if not words:
         return []
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)", re.IGNORECASE)
     trained = [entry for entry in entries if not entry.regularisation]
-    bare = [entry.name for entry in trained if not all(map(pattern.search, entry.captions or [""]))]
+    bare = [entry.name for entry in trained if any(entry.captions) and not all(map(pattern.search, entry.captions))]
     if not bare:
         return []
     named = ", ".join(bare[:_TOLD]) + (", …" if len(bare) > _TOLD else "")
@@ -84,7 +87,7 @@ def trigger_notes(entries: Iterable[CaptionedEntry], triggers: Iterable[str]) ->
         warning(
             f"trigger_word: of {counted(len(trained), '[picture|pictures]')}, {counted(len(bare), '[has|have]')} a "
             f"caption without it ({named}): the word will not call for what such pictures show. Write it into their "
-            "captions, or set missing_captions in Load Dataset to use trigger word."
+            "captions."
         )
     ]
 

@@ -38,6 +38,7 @@ VIDEOS = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".m
 CAPTION_LIKE = frozenset({".json", ".jsonl", ".csv", ".tsv", ".md", ".rtf", ".xml", ".yaml", ".yml", ".parquet"})
 
 PICTURE, VIDEO, BROKEN, MASK, LONE_MASK, CAPTION = "picture", "video", "broken", "mask", "lone mask", "caption"
+ODD_MASK, DOUBLE = "odd mask", "double"
 OTHER_CAPTION, LIST, FOLDER, SYSTEM, OTHER = "other caption", "list", "subfolder", "system", "other"
 
 _TOLD: dict[str, tuple[bool, str, str]] = {
@@ -61,6 +62,19 @@ _TOLD: dict[str, tuple[bool, str, str]] = {
         True,
         "[looks like a mask of a picture that is|look like masks of pictures that are] not here, and [is|are] left out",
         "Add the picture, remove the mask, or rename the file if it is a picture of its own.",
+    ),
+    ODD_MASK: (
+        True,
+        "[looks like a mask of a picture that is|look like masks of pictures that are] here, but not by "
+        "[its whole name, and is|their whole names, and are] left out",
+        "To use one, name it <picture>_mask.png; if it is a picture of its own, write a caption for it or rename it.",
+    ),
+    DOUBLE: (
+        True,
+        "[is black and white and has the name of a picture|are black and white and have the names of pictures] in "
+        "colours, as masks have, and [is|are] left out",
+        "To use them, name their folder as mask_folder, or call each <picture>_mask.png; if they are pictures, give "
+        "them other names, or choose mask_source none.",
     ),
     CAPTION: (
         True,
@@ -128,7 +142,7 @@ def leftover_findings(leftovers: Iterable[Leftover], *, captions_missing: bool) 
         what = {FOLDER: "", SYSTEM: " [file or folder|files or folders]"}.get(kind, " [file|files]")
         told = f"{len(names)}{worded(len(names), what)}{_extensions(names)} {worded(len(names), text)}"
         sentence = f"{told}: {shown(names)}.{f' {remedy}' if remedy else ''}"
-        worth = grave and (captions_missing or kind != LIST)
+        worth = grave and (captions_missing or kind not in (LIST, CAPTION))
         found.append(warning(sentence) if worth else note(sentence))
     return found
 

@@ -12,7 +12,7 @@ from ..errors import MaskError
 from ..findings import counted, printable, worded
 from .leftovers import MASK, Leftover, shown
 from .mask_names import MASK_EXTENSION
-from .matching import MaskFile, PictureIndex, assign, fit
+from .matching import MaskFile, PictureIndex, assign, fit, split_replaced
 from .passed_over import passed_over
 from .roles import Roles
 from .subjects import TOGETHER, MaskPart, is_doubtful, parse_subjects
@@ -63,6 +63,7 @@ def find_masks(
         if not places[0][1] and (settings.mask_source == "folder" or files):
             raise MaskError(_none_fits(mask_folder, roles, files))
     for kind, found in places:
+        found = _without_replaced(found, masks)
         fresh = _for_pictures_without(_without_doubtful(found, named, masks), masks)
         own = assign((mask for mask in fresh if not mask.subject), kind)
         masks.subjects |= _assign_subjects([mask for mask in fresh if mask.subject], own)
@@ -97,6 +98,17 @@ def _for_pictures_without(found: list[MaskFile], masks: Masks) -> list[MaskFile]
         else:
             masks.left.append(Leftover(MASK, mask.file.label))
     return fresh
+
+
+def _without_replaced(found: list[MaskFile], masks: Masks) -> list[MaskFile]:
+    found, replaced = split_replaced(found)
+    if replaced:
+        told = [f"{old.label} (by {new.label})" for old, new in replaced]
+        masks.warnings.append(
+            f"{len(told)} masks were replaced when they were edited, and are not used: {shown(told)}. Remove these old "
+            "files; to have one back instead, remove the PNG."
+        )
+    return found
 
 
 def _without_doubtful(found: list[MaskFile], named: Collection[str], masks: Masks) -> list[MaskFile]:

@@ -129,9 +129,10 @@ def doubtful(entries: Sequence[Entry]) -> list[Finding]:
     for entry in entries:
         for kind in dict.fromkeys(entry.facts.read):
             read.setdefault(kind, []).append(entry.name)
-        # What the transforms have made white is no longer in doubt.
-        for kind in dict.fromkeys(entry.facts.doubts if entry.facts.peak < DIM else ()):
-            doubts.setdefault(kind, []).append(entry)
+        for kind in dict.fromkeys(entry.facts.doubts):
+            # What the transforms have made white is no longer in doubt.
+            if entry.facts.peak < DIM or kind in ("several colours", "grey and alpha"):
+                doubts.setdefault(kind, []).append(entry)
     found = [note(f"{count(names, len(entries))}: {READ[kind]}: {listed(names)}.") for kind, names in read.items()]
     for kind, those in doubts.items():
         peak = max(entry.facts.raw_peak for entry in those)

@@ -40,7 +40,7 @@ class MatchReport:
     """Names of pictures (and orphaned mask files) by finding; the decoded part is empty until inspected.
 
     `warnings` are choices that were made for the person, and what else may spoil the LoRA; `left` are the files that
-    were not used.
+    were not used. `unused_triggers` are trigger words that pictures without a caption do not get.
     """
 
     matched: tuple[str, ...] = ()
@@ -59,6 +59,7 @@ class MatchReport:
     pictures: tuple[PictureStats, ...] = ()
     warnings: tuple[str, ...] = ()
     left: tuple[Leftover, ...] = ()
+    unused_triggers: tuple[str, ...] = ()
 
     def with_findings(self, findings: Iterable[Finding]) -> MatchReport:
         """This report with other findings about the same pictures."""
@@ -98,24 +99,29 @@ class MatchReport:
             if getattr(self, name):
                 line = _line(text, getattr(self, name))
                 found.append(warning(line) if grave else note(line))
-        if self.no_caption and len(self.no_caption) == total:
-            found.append(
-                warning(
-                    "No picture has a caption: training sees empty texts. Write captions, or set a trigger word and "
-                    "missing_captions to use trigger word."
-                )
-            )
+        if self.no_caption:
+            found.append(warning(self._captions(total)))
         found += [warning(text) for text in self.warnings]
         found += leftover_findings(self.left, captions_missing=bool(self.no_caption))
         found += [note(text) for text in self.notes]
         rest = dict.fromkeys(found[1:])
         return (found[0], *sorted(rest, key=lambda one: one.level != "warning"))
 
+    def _captions(self, total: int) -> str:
+        if len(self.no_caption) == total:
+            head = "No picture has a caption: training sees empty texts"
+        else:
+            bare = _line("[picture|pictures] without a caption", self.no_caption)
+            head = f"{bare} Training sees empty texts there"
+        triggers = ", ".join(dict.fromkeys(self.unused_triggers))
+        without = f", without the trigger word {triggers} too" if triggers else ""
+        remedy = "set" if triggers else "set a trigger word and"
+        return f"{head}{without}. Write captions, or {remedy} missing_captions to use trigger word."
+
 
 _FINDINGS = (
     ("skipped", "left out, because [it has|they have] no mask", False),
     ("orphaned", "mask [file that fits|files that fit] no picture (same name in the same subfolder expected)", True),
-    ("no_caption", "[picture|pictures] without a caption", True),
     ("all_black", "[mask is all black: this picture teaches|masks are all black: these pictures teach] nothing", True),
     ("all_white", "[mask is|masks are] all white: the whole picture is learned", False),
     (

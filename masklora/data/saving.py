@@ -15,7 +15,7 @@ from ..findings import counted, worded
 from .captions import as_loaded, read_text
 from .dataset import Dataset, Sample, fit_mask, load_mask, load_sample
 from .mask_files import encode_png, quantise_mask, write_whole
-from .png_chunks import signed
+from .png_chunks import replaced_by, signed
 from .reading import read_image, read_mask
 from .replacing import refusal
 from .save_report import Outcome, report_text
@@ -267,7 +267,8 @@ def _save_mask(target: Target, settings: SaveSettings, versions: Versions | None
         return "none", _Facts(False, False)
     if settings.overwrite and target.mask.exists() and _holds(target.mask, content):
         return "same", content.facts
-    _write(target.mask, signed(encode_png(content.levels, rgb=content.rgb)), settings, versions)
+    png = signed(encode_png(content.levels, rgb=content.rgb), replaces=replaced_by(target.mask))
+    _write(target.mask, png, settings, versions)
     return "written", content.facts
 
 
@@ -338,6 +339,10 @@ def _result(dataset: Dataset, saved: dict[int, Sample], outcomes: list[Outcome])
         matched=tuple(name for name, has_mask in pairs if has_mask),
         missing=tuple(name for name, has_mask in pairs if not has_mask),
         orphaned=(),
-        no_caption=tuple(sample.name for sample in samples if sample.caption is None),
+        no_caption=tuple(sample.name for sample in samples if _trains_without_words(sample)),
     )
     return Dataset(samples, report)
+
+
+def _trains_without_words(sample: Sample) -> bool:
+    return sample.caption is None and sample.settings.caption.missing != "use trigger word"

@@ -255,6 +255,36 @@ def test_masks_and_captions_that_lack_while_others_have_them_are_warned_of(tmp_p
     assert any("1 picture without a caption: a.png" in line for line in lines)
 
 
+@pytest.mark.parametrize("trigger", ["", "zib"])
+def test_a_set_without_captions_is_warned_of_once(tmp_path, trigger):
+    for name in "abc":
+        picture(tmp_path / f"{name}.png")
+    (line,) = warned(loaded(tmp_path, caption={"trigger": trigger}))
+    assert line.startswith("No picture has a caption: training sees empty texts")
+    assert ("without the trigger word zib too" in line) == bool(trigger)
+    (tmp_path / "a.txt").write_text("x", encoding="utf-8")
+    (line,) = warned(loaded(tmp_path, caption={"trigger": trigger}))
+    assert line.startswith("2 pictures without a caption: b.png, c.png. Training sees empty texts for them")
+    assert ("set a trigger word" in line) != bool(trigger)
+
+
+def test_pictures_whose_caption_is_the_trigger_word_are_not_warned_of(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+    data = loaded(tmp_path, caption={"trigger": "zib", "missing": "use trigger word"})
+    assert warned(data) == []
+    assert noted(data)[1:] == ["the trigger word zib stands for 2 captions that lack: a.png, b.png."]
+
+
+def test_photographs_with_masks_and_captions_are_told_of_in_one_line(tmp_path):
+    for name in ("IMG_0001", "IMG_0002", "IMG_0003"):
+        save(noise(3), tmp_path / f"{name}.jpg")
+        grey(tmp_path / f"{name}_mask.png", np.pad(np.ones((40, 40)), ((12, 12), (20, 20))))
+        (tmp_path / f"{name}.txt").write_text("a photo of zib", encoding="utf-8")
+    findings = loaded(tmp_path).report.findings()
+    assert [finding.text for finding in findings] == ["3 pictures: 3 with a mask, 0 without."]
+
+
 def test_a_folder_of_masks_beside_the_chosen_one_is_pointed_at(tmp_path):
     picture(tmp_path / "photos" / "a.png")
     grey(tmp_path / "masks" / "a.png", np.eye(8))
