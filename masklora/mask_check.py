@@ -42,10 +42,11 @@ def weightless(
         check_cancel()
         grid = grid_of(entry.bucket)
         has = [_has_weight(cache, entry, variant, loss, grid) for variant in range(entry.variants)]
-        taught += any(has) and not entry.regularisation
-        if not any(has):
+        judged = [one for one in has if one is not None]
+        taught += any(judged) and not entry.regularisation
+        if judged and not any(judged):
             never.append(entry.name)
-        elif not all(has):
+        elif not all(judged):
             sometimes.append(entry.name)
     settings = _named(loss)
     if not taught and never:
@@ -66,19 +67,20 @@ def weightless(
 
 def _may_take_all(loss: LossSettings) -> bool:
     """Whether a mask with weight may end without; one that has none is told with the cache."""
-    if loss.floor > 0 and loss.ceiling > 0:
+    # The threshold cuts after the floor has lifted.
+    if loss.floor > 0 and loss.ceiling > 0 and loss.weight_threshold <= 0:
         return False
     takes = loss.mask_type == "hard" or loss.reduction in ("all", "nearest")
     return takes or loss.weight_threshold > 0 or loss.ceiling <= 0
 
 
-def _has_weight(cache: Cache, entry: Entry, variant: int, loss: LossSettings, grid: tuple[int, int]) -> bool:
+def _has_weight(cache: Cache, entry: Entry, variant: int, loss: LossSettings, grid: tuple[int, int]) -> bool | None:
+    """None for a mask that is empty as it is: it was told with the cache."""
     if not entry.has_mask and loss.ceiling > 0:
         return True
     mask = cache.mask(entry, variant)[None].to(torch.float32)
     if not bool(mask.any()):
-        # Told with the cache already.
-        return True
+        return None
     cells = mask_cells(mask, loss, grid=grid, kind=loss.reduction)
     plain = dataclasses.replace(loss, edge_jitter=0.0, noise_blur=0.0)
     return bool(latent_weights(cells, plain).any())

@@ -109,7 +109,11 @@ class Sampler(Protocol):
         ...
 
     def draw(self, step: int) -> None:
-        """Draw the pictures with the adapter as it is."""
+        """Draw the pictures of a step that are missing, with the adapter as it is."""
+        ...
+
+    def has(self, step: int) -> bool:
+        """Whether every picture of a step is there."""
         ...
 
 
@@ -127,6 +131,14 @@ class Sampling:
             return
         self._drawn = step
         self._guard(lambda sampler: sampler.start(folder, step=step))
+        if step and not self.sampler.has(step):
+            self._drawn = -1
+
+    def owed(self, step: int) -> bool:
+        """Whether the process before ended while it drew the pictures of the step from which the run goes on."""
+        if self.sampler is None or step == self._drawn:
+            return False
+        return self.sampler.every > 0 and step % self.sampler.every == 0
 
     def due(self, step: int, *, ended: bool = False) -> bool:
         """Whether to draw now: by the number of the step, at the end, or because a person wished it."""

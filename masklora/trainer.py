@@ -197,6 +197,8 @@ class _Session:
 
     def _loop(self) -> bool:
         settings, stopped = self.job.train, False
+        if self.sampling.owed(self.step):
+            self._draw_samples()
         while self.step < self.total and not stopped:
             self.hooks.check_cancel()
             self._wait_while_paused()
@@ -361,8 +363,10 @@ class _Session:
                 yield draws[start : start + size]
 
     def _sample(self, *, ended: bool = False) -> None:
-        if not self.sampling.due(self.step, ended=ended):
-            return
+        if self.sampling.due(self.step, ended=ended):
+            self._draw_samples()
+
+    def _draw_samples(self) -> None:
         self._flush()
         with self._wearing(self._result_weights()):
             self.sampling.draw(self.step)

@@ -152,7 +152,8 @@ def _summary(trained) -> str:
     names = ("loss", "inside", "outside", "prior", "drift", "preservation", "coverage")
     numbers = ", ".join(f"{name} {facts[name]:.4g}" for name in names if facts.get(name) is not None)
     lost = facts.get("zero_weight_samples")
-    empty = f" {lost:g} samples were shown without any weight and taught nothing." if lost else ""
+    shown = "sample was" if lost == 1 else "samples were"
+    empty = f" {lost:g} {shown} shown without any weight and taught nothing." if lost else ""
     return (f"{how}. {numbers}." if numbers else f"{how}.") + empty
 
 

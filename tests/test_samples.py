@@ -31,8 +31,8 @@ def test_whatever_changes_the_pictures_changes_their_look_and_how_often_they_are
 class Notes:
     """A sampler that notes what it was asked."""
 
-    def __init__(self, every=0, fail=None):
-        self.every, self.asked, self.fail = every, [], fail
+    def __init__(self, every=0, fail=None, there=True):
+        self.every, self.asked, self.fail, self.there = every, [], fail, there
 
     def start(self, folder, *, step):
         self.asked.append(("base", step))
@@ -41,6 +41,9 @@ class Notes:
         self.asked.append(step)
         if self.fail is not None:
             raise self.fail
+
+    def has(self, step):
+        return self.there
 
 
 def drawn(tmp_path, sampler, hooks=None, **options):
@@ -82,6 +85,16 @@ def test_what_fails_is_told_and_the_result_is_the_same(tmp_path):
 def test_a_cancel_is_no_failure(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         drawn(tmp_path, Notes(5, fail=KeyboardInterrupt()))
+
+
+@pytest.mark.parametrize(("every", "step", "later"), [(4, 4, [8, 10]), (5, 5, [10]), (0, 10, [])])
+@pytest.mark.parametrize("there", [False, True])
+def test_pictures_in_whose_midst_a_process_ended_are_drawn_when_the_run_goes_on(tmp_path, every, step, later, there):
+    with pytest.raises(KeyboardInterrupt):
+        drawn(tmp_path, Notes(every, fail=KeyboardInterrupt()))
+    again = Notes(every, there=there)
+    assert drawn(tmp_path, again).steps == 10
+    assert again.asked == [("base", step), *([] if there else [step]), *later]
 
 
 def test_the_job_s_first_sample_is_seen_in_every_step(tmp_path):

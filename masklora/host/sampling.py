@@ -110,15 +110,21 @@ class PictureSampler:
         """Draw those of the base model's pictures that the run's folder lacks."""
         self.folder = SampleFolder(folder)
         self.folder.begin(self.request.settings, step=step)
-        there = self.folder.pictures().get(0, [])
-        missing = [i for i in range(len(self.request.positive)) if i not in there]
         # Before the first step gradients and the optimizer's state are still to come.
         room = self.plan.activations + (0 if step else self.plan.adapters)
-        self._draw(0, missing, contextlib.nullcontext, room=room)
+        self._draw(0, self._missing(0), contextlib.nullcontext, room=room)
 
     def draw(self, step: int) -> None:
-        """Draw every prompt with the adapter as it is."""
-        self._draw(step, list(range(len(self.request.positive))), self._injected, room=self.plan.activations)
+        """Draw every prompt that has no picture of this step yet, with the adapter as it is."""
+        self._draw(step, self._missing(step), self._injected, room=self.plan.activations)
+
+    def has(self, step: int) -> bool:
+        """Whether every prompt has a picture of this step."""
+        return not self._missing(step)
+
+    def _missing(self, step: int) -> list[int]:
+        there = self.folder.pictures().get(step, []) if self.folder else []
+        return [i for i in range(len(self.request.positive)) if i not in there]
 
     def _draw(
         self, step: int, numbers: list[int], wearing: Callable[[], contextlib.AbstractContextManager], *, room: int

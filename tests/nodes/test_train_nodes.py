@@ -1,6 +1,7 @@
 """Training through nodes in a real ComfyUI, on the demo's own model and pictures."""
 
 import json
+import re
 
 import pytest
 from safetensors import safe_open
@@ -154,3 +155,20 @@ def test_cache_without_captions_is_refused_with_the_remedy(comfy_client, graph):
     prompt["3"]["inputs"].pop("clip")
     run = comfy_client.run(prompt, check=False)
     assert not run.succeeded and "Connect the CLIP" in run.error
+
+
+@pytest.mark.parametrize("black", [0, 1])
+def test_samples_without_any_weight_are_counted_in_the_summary(comfy_client, comfy_server, graph, folders, black):
+    folder = folders.make("one black", size=(128, 128))
+    for i in range(1, 4):
+        folders.mask(folder / f"cat {i}_mask.png", size=(128, 128), rows=0.0 if i <= black else 0.5)
+    prompt = graph(name=f"black {black}", steps=6)
+    prompt["2"]["inputs"]["folder"] = "one black"
+    told = text_of(comfy_client.run(prompt))
+    (run,) = (comfy_server.base / "user" / "masked_lora" / "runs").glob(f"black_{black}-*")
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    count = sum(row.get("zero_weight_samples") or 0 for row in rows)
+    found = re.findall(r"(\d+) samples? .*without any weight and taught nothing", told)
+    assert [int(number) for number in found] == ([count] if black else [])
+    # Three pictures, two a step: the black one is shown once an epoch of two steps.
+    assert count == (3 if black else 0)
