@@ -27,7 +27,7 @@ def test_what_was_passed_over_stands_on_the_node_without_its_report_wired(comfy_
     run = comfy_client.run(graph.nodes)
     warnings = told(run, load)
     assert any("IMG_1.HEIC" in line and "pillow-heif" in line for line in warnings)
-    assert any("whole.png" in line and "have no mask" in line for line in warnings)
+    assert any("whole.png" in line and "has no mask" in line for line in warnings)
     assert any("whole.png" in line and "without a caption" in line for line in warnings)
     assert told(run, load, "note")[0] == "4 pictures: 3 with a mask, 1 without."
     assert any("@eaDir" in line for line in told(run, load, "note"))

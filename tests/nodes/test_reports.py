@@ -14,7 +14,9 @@ TEXTS = "() => [...document.querySelectorAll('.mlt-report p')].map(p => [p.datas
 PROGRESS = """() => window.app.graph.nodes.find(n => n.type === "MLT_ColorMasks").widgets
     .filter(w => w.name === "$$node-text-preview").length"""
 LOOK = """() => {
-    const report = document.querySelector(".mlt-report"), pixel = document.createElement("canvas").getContext("2d")
+    // Not those of the nodes before and after it.
+    const report = [...document.querySelectorAll(".mlt-report")].find(one => one.textContent.includes("Colour masks"))
+    const pixel = document.createElement("canvas").getContext("2d")
     const colour = value => {
         pixel.fillStyle = value
         pixel.fillRect(0, 0, 1, 1)
@@ -99,7 +101,7 @@ def look_at(page):
 
 
 def of_node(page):
-    page.page.wait_for_selector(f"{REPORT} p")
+    page.page.locator(REPORT).filter(has_text="Colour masks").wait_for()
     # By then a job has told its end, and the newest frontend has taken the progress away.
     page.page.wait_for_timeout(1200)
     return [(level, words) for level, words in page.evaluate(TEXTS) if re.match(r"\d\d\.png: |Colour", words)]
@@ -139,7 +141,7 @@ def test_a_report_stays_on_its_node_and_in_no_workflow(reporting, graph_of, requ
 
     if folder := os.environ.get("MASKLORA_SHOTS"):
         tab.screenshot(path=f"{folder}/report {request.node.callspec.id}.png")
-    box = tab.locator(f"{REPORT} p").first.bounding_box()
+    box = tab.locator(REPORT).filter(has_text="Colour masks").locator("p").first.bounding_box()
     tab.mouse.move(box["x"] + 18, box["y"] + 8)
     tab.mouse.down()
     tab.mouse.move(box["x"] + box["width"] - 20, box["y"] + 8, steps=5)
@@ -148,8 +150,8 @@ def test_a_report_stays_on_its_node_and_in_no_workflow(reporting, graph_of, requ
     assert page.problems == []
 
 
-# Where it is kept has nothing to do with how a node is drawn.
-@pytest.mark.parametrize("reporting", [CASES[0], CASES[-1]], ids=[IDS[0], IDS[-1]], indirect=True)
+# Where it is kept has nothing to do with how a node is drawn, nor with the frontend.
+@pytest.mark.parametrize("reporting", CASES[:1], ids=IDS[:1], indirect=True)
 def test_a_report_comes_back_with_the_page_and_with_a_job_that_had_nothing_to_do(reporting, graph_of):
     page, tab = reporting, reporting.page
     prompt = graph_of("reports short", red=1, blue=1)
