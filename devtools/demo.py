@@ -9,6 +9,8 @@ import time
 import uuid
 from pathlib import Path
 
+from demo.placing import FOLDER, place_pictures
+
 from .comfy import ComfyServer, has_cuda
 from .console import DevError, result, say
 from .convert import to_api
@@ -18,7 +20,6 @@ from .recipe import ROOT, cache_root
 
 WORKFLOWS = ROOT / "demo" / "workflows"
 WORKFLOW = WORKFLOWS / "Demo - 1 Masks from transparency.json"
-PICTURES = "masked-lora-demo"
 CHECKPOINT = "masked-lora-demo.safetensors"
 LORA = "dev-demo.safetensors"
 SEEDS = 20
@@ -58,7 +59,7 @@ def offer_demo_inputs(host, base):
     models = base / "models" / "checkpoints"
     models.mkdir(parents=True, exist_ok=True)
     _link_or_copy(Path(plan["checkpoint"]), models / CHECKPOINT)
-    shutil.copytree(ROOT / "demo" / "pictures", base / "input" / PICTURES, dirs_exist_ok=True)
+    place_pictures(base / "input", anew=True)
     saved = base / "user" / "default" / "workflows"
     saved.mkdir(parents=True, exist_ok=True)
     for workflow in WORKFLOWS.glob("*.json"):
@@ -162,7 +163,7 @@ def _compare(watch, lora, plan, checkpoint):
         saved = [outputs[f"save {seed}"]["images"][0] for seed in range(len(prompts))]
         pictures[name] = [str(base / "output" / one["subfolder"] / one["filename"]) for one in saved]
     job = {
-        "training": str(base / "input" / PICTURES / "alpha"),
+        "training": str(base / "input" / FOLDER / "alpha"),
         "judged": checkpoint is None,
         "picture": str(lora.with_name(f"{lora.stem}-side-by-side.png")),
         **pictures,

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from .config import OptimizerSettings
 from .errors import ConfigError, RunError
 from .files import cannot_write, drop, existing_parent, free_bytes, temporary_beside
-from .findings import Finding, warning
+from .findings import Finding, counted, warning
 
 _TOLD = 3
 
@@ -62,28 +62,32 @@ def warmup_notes(optim: OptimizerSettings, total: int) -> list[Finding]:
     share = total / optim.warmup_steps
     return [
         warning(
-            f"warmup_steps: {optim.warmup_steps} are more than the {total} steps of the run, so the learning rate "
-            f"rises to {share:.0%} of its value only. Lower warmup_steps in Optimizer, to a tenth of the steps or so."
+            f"warmup_steps: {optim.warmup_steps} are more than the {counted(total, '[step|steps]')} of the run, so "
+            f"the learning rate rises to {share:.0%} of its value only. Lower warmup_steps in Optimizer, to a tenth of "
+            "the steps or so."
         )
     ]
 
 
 def trigger_notes(entries: Iterable[CaptionedEntry], triggers: Iterable[str]) -> list[Finding]:
-    """A warning on captions that hold none of the trigger words, where there are any words."""
+    """A warning on captions that hold none of the trigger words, where there are any words.
+
+    Pictures without a caption are told with their data set.
+    """
     words = [re.escape(word.strip()) for word in triggers if word.strip()]
     if not words:
         return []
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)", re.IGNORECASE)
     trained = [entry for entry in entries if not entry.regularisation]
-    bare = [entry.name for entry in trained if not all(map(pattern.search, entry.captions or [""]))]
+    bare = [entry.name for entry in trained if any(entry.captions) and not all(map(pattern.search, entry.captions))]
     if not bare:
         return []
     named = ", ".join(bare[:_TOLD]) + (", …" if len(bare) > _TOLD else "")
     return [
         warning(
-            f"trigger_word: {len(bare)} of {len(trained)} pictures have a caption without it ({named}): the word will "
-            "not call for what they show. Write it into their captions, or set missing_captions in Load Dataset to "
-            "use trigger word."
+            f"trigger_word: of {counted(len(trained), '[picture|pictures]')}, {counted(len(bare), '[has|have]')} a "
+            f"caption without it ({named}): the word will not call for what such pictures show. Write it into their "
+            "captions."
         )
     ]
 

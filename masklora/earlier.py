@@ -12,7 +12,7 @@ from typing import Any
 from .config import LossSettings, OptimizerSettings
 from .documents import read_document
 from .errors import RunError
-from .findings import Finding, note, warning
+from .findings import Finding, counted, note, warning
 from .history import run_folders, run_name, runs_called
 from .optim import learning_rate_factor
 from .run import Checkpoint, Run, checkpoint_steps, has_optimizer
@@ -124,11 +124,11 @@ def source_notes(
         # The trainer tells of the state.
         return [note(f"{begin} {source.step}.")]
     if not bound:
-        return [note(f"{begin} {source.step}: the result is that of {total} steps from the start.")]
+        return [note(f"{begin} {source.step}: the result is that of {counted(total, '[step|steps]')} from the start.")]
     reckons = "reckons" if len(bound) == 1 else "reckon"
     text = (
-        f"{begin} {source.step}. {' and '.join(bound)} {reckons} with the length of a run, so the result is not "
-        f"that of {total} steps from the start"
+        f"{begin} {source.step}. {' and '.join(bound)} {reckons} with the length of a run, so the result is not that "
+        f"of {counted(total, '[step|steps]')} from the start"
     )
     if optim.schedule != "constant":
         there = learning_rate_factor(source.step, total=total, settings=optim)
@@ -162,7 +162,7 @@ def difference_note(root: Path, name: str, identity: Mapping[str, Any], *, but: 
     more = f" and {len(found) - _MOST_DIFFERENCES} more" if len(found) > _MOST_DIFFERENCES else ""
     return [
         note(
-            f"A run of this name with {steps} steps exists and stays. It differs in: {shown}{more}. "
+            f"A run of this name with {counted(steps, '[step|steps]')} exists and stays. It differs in: {shown}{more}. "
             "So this one starts at step 0."
         )
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["note", "warning"]
+_FORMS = re.compile(r"\[([^|\]]*)\|([^\]]*)\]")
 _UNPRINTABLE = re.compile("[\ud800-\udfff\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -38,6 +39,19 @@ def warning(text: str) -> Finding:
 def warnings_of(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The warnings among `findings`, each once, in order: what later nodes repeat."""
     return tuple(dict.fromkeys(finding for finding in findings if finding.level == "warning"))
+
+
+def worded(number: int, text: str) -> str:
+    """`text` for `number` things: of every `[one|several]` in it the part that fits.
+
+    For our own words alone: names of files may hold brackets of their own.
+    """
+    return _FORMS.sub(lambda forms: forms[1] if number == 1 else forms[2], text)
+
+
+def counted(number: int, text: str) -> str:
+    """`number` and the text for it: "1 mask is black" of 1 and "[mask is|masks are] black"."""
+    return f"{number} {worded(number, text)}"
 
 
 def printable(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import filelock
 
 from .errors import RunError
-from .findings import Finding, note
+from .findings import Finding, counted, note
 from .history import run_folders
 from .run import Run, checkpoint_steps, read_result
 
@@ -34,11 +34,13 @@ def make_room(root: Path, *, keep: int, spare: Path | None = None) -> list[Findi
         room = sum(_shed(folder, steps[:-1] if whole else steps))
         freed, thinned = freed + room, thinned + (room > 0)
     sizes = [_size(folder) for folder, _ in ended]
-    text = f"{len(sizes)} runs take {_mib(sum(sizes))} on the disk, this one {_mib(_size(spare))}." if spare else ""
+    runs = counted(len(sizes), "[run takes|runs take]")
+    text = f"{runs} {_mib(sum(sizes))} on the disk, this one {_mib(_size(spare))}." if spare else ""
     if thinned:
         text += (
-            f" {_mib(freed)} of optimizer state of {thinned} finished runs made room: keep_finished_runs is {keep}. "
-            "Their LoRA files, weights, curves and pictures stay; going on with one starts with fresh state."
+            f" {_mib(freed)} of optimizer state of {counted(thinned, 'finished [run|runs]')} made room: "
+            f"keep_finished_runs is {keep}. Their LoRA files, weights, curves and pictures stay; going on with one "
+            "starts with fresh state."
         )
     return [note(text.strip())] if text else []
 

@@ -21,7 +21,7 @@ from .data.batches import BatchPlan, Draw, split_entries
 from .errors import NonFiniteLossError, RunError
 from .feed import Feed
 from .files import random_state
-from .findings import warning
+from .findings import counted, warning
 from .job import Hooks, TrainJob, TrainResult, check_job
 from .metrics import MetricBuffer, StepFacts, StepReport, step_row, summarise
 from .objective import Objective
@@ -168,7 +168,8 @@ class _Session:
         if lost > 0:
             self.hooks.on_message(
                 warning(
-                    f"{self.run.folder / 'metrics.jsonl'} lacks the numbers of {lost} of {steps} steps: it was "
+                    f"{self.run.folder / 'metrics.jsonl'} lacks the numbers of {lost} of "
+                    f"{counted(steps, '[step|steps]')}: it was "
                     "removed or damaged. The curves have a gap there; the LoRA is whole."
                 )
             )

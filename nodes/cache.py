@@ -143,7 +143,8 @@ class CacheDataset(io.ComfyNode):
                 min=0.0,
                 max=1_000_000.0,
                 step=1.0,
-                tooltip="Size in gigabytes above which entries that were not used for longest are deleted.",
+                tooltip="Size in gigabytes above which entries that were not used for longest are deleted. Those used "
+                "within the last week stay, also where another dataset used them.",
             ),
             io.Int.Input(
                 "seed",

@@ -8,7 +8,7 @@ from ..masklora.config import MASK_CHANNELS, MASK_SOURCES, check_range
 from ..masklora.data.dataset import fit_mask, load_sample, merge
 from ..masklora.data.folder_names import tidy
 from ..masklora.data.loading import from_images, load_dataset
-from ..masklora.findings import note
+from ..masklora.findings import counted, note
 from ..masklora.host import paths
 from ..masklora.host.progress import NodeProgress
 from ..masklora.host.telling import tell
@@ -143,7 +143,7 @@ class LoadDataset(io.ComfyNode):
         images, masks, captions = _preview_lists(dataset, count, limit, progress)
         report, found = dataset.report.to_text(), list(dataset.report.findings())
         if len(images) < len(dataset):
-            held = f"the lists hold the first {len(images)} of {len(dataset)} pictures."
+            held = f"the lists hold the first {len(images)} of {counted(len(dataset), '[picture|pictures]')}."
             report += f"\nNote: {held}"
             found.append(note(held))
         progress.status(found[0].text)

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import torch
 from comfy_api.latest import io, ui
 
-from ..masklora.config import CacheSettings
 from ..masklora.data.dataset import Dataset, fit_mask, load_mask
-from ..masklora.data.inspection import mask_stats
+from ..masklora.data.inspection import inspect
 from ..masklora.data.loading import from_images
 from ..masklora.data.tiles import dataset_sheet
 from ..masklora.errors import ConfigError
-from ..masklora.findings import note, warning, warnings_of
+from ..masklora.findings import counted, note, warning, warnings_of
 from ..masklora.generators.finding import COMBINES, NOTHING_FOUND, Maker
 from ..masklora.generators.run import GenerateSettings, Watch, generate
 from ..masklora.host.progress import NodeProgress
@@ -24,7 +23,6 @@ D = GenerateSettings()
 SHOWN = 24
 MASKS_OF_A_DATASET = 16
 LINES = 200
-STRIDE = 8
 
 
 def generator_schema(node_id, display_name, description, *, visible, hidden=(), search_aliases=()):
@@ -132,7 +130,7 @@ class Request:
             close()
         said = [_counted(dataset.report.notes[-1], lines), *lines[:LINES]]
         if len(lines) > LINES:
-            said.append(note(f"… and {len(lines) - LINES} more pictures."))
+            said.append(note(f"… and {counted(len(lines) - LINES, 'more [picture|pictures]')}."))
         text = "\n".join(one.text for one in said)
         progress.status(said[0].text)
         rgb = _sheet(dataset, progress)
@@ -175,5 +173,5 @@ def _tensor(sample):
 
 def _sheet(dataset, progress):
     shown = dataset.samples[:SHOWN]
-    stats = [mask_stats(sample, load_mask(sample), STRIDE, CacheSettings().resolution) for sample in shown]
+    stats = inspect(Dataset(shown), check_cancel=progress.check_cancel).pictures
     return dataset_sheet(shown, stats, check_cancel=progress.check_cancel)

@@ -1,17 +1,17 @@
 """The node that shows what the masks of a data set do: a browser in the page, a sheet and a report for other nodes."""
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..masklora.config import CacheSettings, LossSettings
 from ..masklora.data.browsing import Lens
-from ..masklora.data.inspection import inspect
 from ..masklora.data.plan import check_settings
 from ..masklora.data.tiles import INFILL_VIEW, VIEWS, dataset_sheet, infill_sheet
 from ..masklora.host.edits import EDITS
 from ..masklora.host.encode import VaeEncoder
 from ..masklora.host.opened import OPENED, OpenedDataset
 from ..masklora.host.progress import NodeProgress
+from ..masklora.host.telling import tell
 from .cache import infill_inputs
 from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, MLT_LOSS, advanced, choice
 
@@ -44,8 +44,8 @@ class InspectDataset(io.ComfyNode):
                     min=0,
                     max=8192,
                     step=8,
-                    tooltip="Resolution of the training in pixels, for the latent grid; 0 = pictures as "
-                    "they are.",
+                    tooltip="Resolution of the training in pixels, which gives crop and latent grid; 0 = "
+                    "pictures as they are.",
                 ),
                 choice(
                     "view",
@@ -78,7 +78,11 @@ class InspectDataset(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output("sheet", tooltip="The sheet, 1×H×W×3 in 0 to 1."),
-                io.String.Output("report", tooltip="Coverage and latent cells per picture, and warnings."),
+                io.String.Output(
+                    "report",
+                    tooltip="Coverage and latent cells per picture as it is trained, and warnings; with cache also "
+                    "what Cache Dataset found in its masks.",
+                ),
             ],
         )
 
@@ -116,13 +120,8 @@ class InspectDataset(io.ComfyNode):
         stride = USUAL_STRIDE if vae is None else VaeEncoder(vae).stride
         if cache is not None:
             stride, resolution = cache.stride, cache.settings.resolution
-        # The bar only: what there is to say stands in the browser.
-        report = inspect(
-            dataset, stride, lambda done, total, _: progress(done, total), progress.check_cancel, resolution=resolution
-        )
         opened = OpenedDataset(
             dataset,
-            report,
             node_id=cls.hidden.unique_id,
             lens=Lens(loss or LossSettings(), stride),
             resolution=resolution,
@@ -130,13 +129,18 @@ class InspectDataset(io.ComfyNode):
             cache=cache,
             segmenter=sam3,
         )
+        cancel = progress.check_cancel
+        # The bar only: what there is to say stands on the node.
+        report = opened.measure(lambda done, total, _: progress(done, total), cancel)
         OPENED.add(opened)
         shown = dataset.samples[:max_pictures]
-        cancel = progress.check_cancel
         if view == INFILL_VIEW:
             sheet = infill_sheet(dataset, settings, limit=max_pictures, check_cancel=cancel)
         else:
-            sheet = dataset_sheet(shown, report.pictures[: len(shown)], view=view, check_cancel=cancel)
+            stats, geometries = report.pictures[: len(shown)], opened.plan.geometries[: len(shown)]
+            sheet = dataset_sheet(shown, stats, view=view, geometries=geometries, check_cancel=cancel)
         image = torch.from_numpy(sheet).float().div_(255)[None]
+        report = opened.told()
         text = report.to_text()
-        return io.NodeOutput(image, text, ui={"masked_lora_dataset": [opened.id]} | ui.PreviewText(text).as_dict())
+        told = tell(report.findings(), text=text)
+        return io.NodeOutput(image, text, ui={"masked_lora_dataset": [opened.id]} | told)

@@ -16,7 +16,7 @@ from .types import MASK_CATEGORY, MLT_DATASET, advanced, choice, switch
 
 D = SaveSettings()
 # How the lines of a report begin, or what they hold, that must not be overlooked.
-NOTICES, NO_MASK = "Note: ", " pictures have no mask, "
+NOTICES, NO_MASK = "Note: ", " no mask, "
 
 
 class SaveMasks(io.ComfyNode):
@@ -188,7 +188,7 @@ def _save(dataset, settings, destination, picture):
         )
     except BaseException:
         if reached:
-            progress.status(f"Stopped: {reached[0]} pictures are saved, their files are whole.")
+            progress.status(f"Stopped: saved {reached[0]}; the files are whole.")
         raise
     progress.status(saved.text.splitlines()[0])
     return saved

@@ -20,7 +20,7 @@ from ..masklora.config import (
     TrainSettings,
 )
 from ..masklora.exported import Written
-from ..masklora.findings import Finding, note, warning
+from ..masklora.findings import Finding, counted, note, warning
 from ..masklora.history import stopped_runs
 from ..masklora.host.exporting import TRAIN, LoraTensors, apply_lora, export_once, given_state
 from ..masklora.host.outputs import lora_path, runs_folder
@@ -146,7 +146,7 @@ def _start_file(adapter: AdapterSettings) -> Path | None:
 
 def _summary(trained) -> str:
     result, facts = trained.result, trained.result.summary
-    how = "Loaded the finished run" if result.loaded else f"Trained {result.steps} steps"
+    how = "Loaded the finished run" if result.loaded else f"Trained {counted(result.steps, '[step|steps]')}"
     if result.resumed_from and not result.loaded:
         how += f", resumed from step {result.resumed_from}"
     names = ("loss", "inside", "outside", "prior", "drift", "preservation", "coverage")

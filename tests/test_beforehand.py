@@ -56,6 +56,10 @@ def test_captions_without_the_trigger_word_are_counted_and_named():
     assert told.level == "warning" and "2 of 3 pictures" in told.text and "(2.png, 3.png)" in told.text
 
 
+def test_pictures_without_any_caption_are_left_to_the_report_of_their_data_set():
+    assert trigger_notes([Entry("1.png"), Entry("2.png", ("",))], ["zib"]) == []
+
+
 @pytest.mark.parametrize("caption", ["a ZIB cat", "zib, cat", "cat (zib)"])
 def test_the_word_counts_in_any_case_and_company(caption):
     assert trigger_notes([Entry("1.png", (caption,))], ["zib"]) == []

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..config import ALGORITHMS, AdapterSettings, check_choice, check_range
 from ..errors import AdapterError
+from ..findings import counted
 from .keys import ADAPTER, Factors
 
 INITS = ("default", "gaussian")
@@ -216,7 +217,8 @@ class AdapterSet:
         foreign = sorted(set(factors) - set(self._wrappers))
         if foreign:
             raise AdapterError(
-                f"start_from: the LoRA file changes {len(foreign)} layers that are not targets here, such as "
+                "start_from: the LoRA file changes "
+                f"{counted(len(foreign), '[layer that is no target|layers that are no targets]')} here, such as "
                 f"{foreign[0]}. Choose targets that include them."
             )
         with torch.no_grad():

@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 
@@ -24,7 +23,7 @@ from .infill import Infill, apply_infill
 from .mask_bytes import decode_mask, encode_mask
 from .plan import Entry, Shrink, is_hard
 from .preview import OPACITY, TINT, latent_grid
-from .tiles import draw_view, shrunk
+from .tiles import draw_view, small
 
 VIEWS = ("overlay", "mask", "cut-out", "latent grid", "picture")
 
@@ -119,8 +118,8 @@ def draw_thumbnail(
     loaded = load_sample(sample)
     if view == "latent grid":
         weights = picture_weights(sample, geometry, lens)
-        return latent_grid(_small(apply_image(loaded.rgb, geometry, resize="area"), side), weights)
-    rgb = _small(loaded.rgb, side)
+        return latent_grid(small(apply_image(loaded.rgb, geometry, resize="area"), side), weights)
+    rgb = small(loaded.rgb, side)
     if view == "picture":
         return rgb
     return draw_view(rgb, fit_mask(loaded.mask, (rgb.shape[1], rgb.shape[0])), view, colour=colour, opacity=opacity)
@@ -162,9 +161,3 @@ def stale_kinds(before: Entry, now: Entry) -> list[str]:
         "text": {*now.text_keys, *now.plain_keys},
     }
     return [kind for kind in there if wanted[kind] - there[kind]]
-
-
-def _small(rgb: np.ndarray, side: int) -> np.ndarray:
-    size = shrunk((rgb.shape[1], rgb.shape[0]), side)
-    shrinks = size[0] < rgb.shape[1]
-    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST)

@@ -17,7 +17,7 @@ import torch
 
 from ..config import CacheSettings
 from ..errors import CacheError, ConfigError
-from ..findings import Finding, warnings_of
+from ..findings import Finding, counted, warnings_of
 from .batches import ORIGINAL
 from .builder import Builder, Cancel, Encoder, TextEncoder
 from .crops import MASKED, saving_note
@@ -178,14 +178,19 @@ class Cache:
         sizes: dict[tuple[int, int], int] = {}
         for entry in self.entries:
             sizes[entry.bucket] = sizes.get(entry.bucket, 0) + 1
-        lines = [f"{len(self.entries)} pictures in {len(sizes)} buckets:"]
+        lines = [
+            f"{counted(len(self.entries), '[picture|pictures]')} in {counted(len(sizes), '[bucket|buckets]')}:"
+        ]
         lines += [f"  {w}×{h}: {count}" for (w, h), count in sorted(sizes.items())]
         if self.settings.crop == MASKED:
             lines.append(saving_note(self.entries, self.settings))
         kinds = Counter(infill.kind for entry in self.entries for infill in entry.infills)
         if kinds:
             told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-            lines.append(f"{kinds.total()} replaced backgrounds ({told}); infill_probability in Masked Loss draws them")
+            lines.append(
+                f"{counted(kinds.total(), 'replaced [background|backgrounds]')} ({told}); infill_probability in Masked "
+                "Loss draws them"
+            )
         lines.append("made now: " + ", ".join(f"{count} {kind}" for kind, count in self.built.items()))
         return "\n".join([*lines, *self.notes])
 

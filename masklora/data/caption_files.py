@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..config import CaptionSettings
 from ..errors import ConfigError, DataError
-from ..findings import Finding, note, printable, warning
+from ..findings import Finding, counted, note, printable, warning
 from .captions import (
     TEXT_EXTENSIONS,
     as_loaded,
@@ -100,8 +100,8 @@ class Captions:
             }[chosen]
             found.append(
                 warning(
-                    f"{len(names)} caption files have several lines, which are read as {meaning}: {shown(names)}. "
-                    "Set lines if that is wrong."
+                    f"{counted(len(names), 'caption [file has|files have] several lines, which are read as')} "
+                    f"{meaning}: {shown(names)}. Set lines if that is wrong."
                 )
             )
         return found

@@ -224,12 +224,17 @@ def check_aspect(name: str, mask_size: tuple[int, int], image_size: tuple[int, i
     Raises:
         MaskError: names the picture and both sizes.
     """
+    fault = aspect_fault(name, mask_size, image_size)
+    if fault:
+        raise MaskError(f"{fault}. Save the mask at the image's size.")
+
+
+def aspect_fault(name: str, mask_size: tuple[int, int], image_size: tuple[int, int]) -> str:
+    """What `check_aspect` raises, without its remedy; empty if nothing is wrong."""
     (mask_w, mask_h), (width, height) = mask_size, image_size
-    if abs((mask_w * height) / (mask_h * width) - 1) > ASPECT_TOLERANCE:
-        raise MaskError(
-            f"{name}: the mask is {mask_w}×{mask_h} but the image is {width}×{height}. "
-            "Save the mask at the image's size."
-        )
+    if abs((mask_w * height) / (mask_h * width) - 1) <= ASPECT_TOLERANCE:
+        return ""
+    return f"{name}: the mask is {mask_w}×{mask_h} but the image is {width}×{height}"
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from .keys import file_digest
 from .listing import find_mask_folder
 from .mask_files import encode_png, quantise_mask, widened, write_whole
 from .mask_names import MASK_EXTENSION
-from .png_chunks import carry_over, signed
+from .png_chunks import carry_over, replaced_by, signed
 from .reading import as_stored, read_bands, read_image, read_mask
 from .roles import zone_of
 from .save_targets import LAYOUTS, SaveSettings, plan_targets, sidecar_place
@@ -350,7 +350,8 @@ def _replace_file(sample: Sample, target: MaskTarget, data: bytes, versions: Ver
     try:
         if file is not None:
             versions.keep(file, of=target.path)
-        replaces = "" if target.replaces is None else target.replaces.name
+        # What the file replaced may lie beside it still.
+        replaces = replaced_by(target.path) if target.replaces is None else target.replaces.name
         write_whole(target.path, data if target.in_picture else signed(data, replaces=replaces), overwrite=True)
         if target.replaces is not None and target.replaces.is_file():
             _make_way(target.replaces, target.path)

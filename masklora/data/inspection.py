@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from .dataset import Dataset, Sample, fit_mask, load_mask
+from .geometry import Geometry, apply_mask, plan_geometry
 from .loading import Progress
+from .mask_sense import MOST
+from .plan import is_hard
 from .report import HIGH_COVERAGE, LOW_COVERAGE, MatchReport, PictureStats
 
 # JPEG masks are seldom exactly 0 or 255.
 NEARLY = 2.5 / 255
 VANISHED = 0.5
 CONTRAST = 0.2
-MASK_FINDINGS = ("all_black", "all_white", "low_coverage", "high_coverage", "vanishing", "odd_polarity")
+MASK_FINDINGS = ("all_black", "all_white", "cut_away", "low_coverage", "high_coverage", "vanishing", "odd_polarity")
 MAJORITY = 0.75
 
 
@@ -26,7 +28,7 @@ def inspect(
     progress: Progress | None = None,
     check_cancel: Callable[[], None] | None = None,
     *,
-    resolution: int = 0,
+    geometries: Sequence[Geometry] | None = None,
 ) -> MatchReport:
     """The data set's report with its decoded part: every mask is read once, one at a time.
 
@@ -35,22 +37,24 @@ def inspect(
         grid_stride: pixels of the training picture per latent cell.
         progress: called with (done, total, name).
         check_cancel: called between pictures; raises to stop.
-        resolution: side of the square whose area the training pictures have; 0 takes pictures at their own
-            size.
+        geometries: where the pixels of each picture go in its training picture; None takes pictures whole, at
+            their own size.
 
     Returns:
-        A report in which an opaque alpha counts as missing. Vanishing: no cell keeps half of the mask's
-        largest weight. Odd polarity: border and centre the other way round than in three quarters of at least
-        four masks.
+        A report in which an opaque alpha counts as missing. Cut away: the crop leaves less than half of the mask's
+        weight. Vanishing: no cell keeps half of the mask's largest weight. Odd polarity: border and centre the
+        other way round than in three quarters of at least four masks.
 
     Raises:
         DataError, MaskError: a picture or mask cannot be read.
     """
+    if geometries is None:
+        geometries = [whole_geometry(sample.size, grid_stride) for sample in dataset.samples]
     pictures: list[PictureStats] = []
-    for done, sample in enumerate(dataset.samples):
+    for done, (sample, geometry) in enumerate(zip(dataset.samples, geometries, strict=True)):
         if check_cancel is not None:
             check_cancel()
-        pictures.append(mask_stats(sample, load_mask(sample), grid_stride, resolution))
+        pictures.append(mask_stats(sample, load_mask(sample), grid_stride, geometry))
         if progress is not None:
             progress(done + 1, len(dataset), sample.name)
     return with_pictures(dataset.report, pictures)
@@ -84,10 +88,13 @@ def _wrong_with(stats: PictureStats, *, odd: bool) -> list[str]:
         return []
     if _is_flat(stats):
         return ["all_black" if stats.highest <= NEARLY else "all_white"]
+    cut = stats.kept < MOST
     holds = {
-        "low_coverage": stats.coverage < LOW_COVERAGE,
+        "cut_away": cut,
+        "low_coverage": 0 < stats.coverage < LOW_COVERAGE,
         "high_coverage": stats.coverage > HIGH_COVERAGE,
-        "vanishing": stats.peak < VANISHED * stats.highest,
+        # The crop takes the peak away as well, and then the mask is not too thin.
+        "vanishing": not cut and stats.peak < VANISHED * stats.highest,
         "odd_polarity": odd,
     }
     return [kind for kind, is_true in holds.items() if is_true]
@@ -97,29 +104,44 @@ def _is_flat(stats: PictureStats) -> bool:
     return stats.highest <= NEARLY or stats.lowest >= 1 - NEARLY
 
 
-def latent_cells(size: tuple[int, int], grid_stride: int, resolution: int = 0) -> tuple[int, int]:
-    """(width, height) of the latent grid of a picture, shrunk to the area of `resolution`² if larger."""
-    width, height = size
-    scale = min(1.0, math.sqrt(resolution * resolution / (width * height))) if resolution else 1.0
-    return max(1, round(width * scale / grid_stride)), max(1, round(height * scale / grid_stride))
+def whole_geometry(size: tuple[int, int], grid_stride: int) -> Geometry:
+    """The geometry of a picture of `size` (width, height) that is trained at its own size, but for broken cells."""
+    width, height = (max(grid_stride, side // grid_stride * grid_stride) for side in size)
+    return plan_geometry(size, (width, height), upscale=True)
 
 
-def mask_stats(sample: Sample, mask: np.ndarray | None, grid_stride: int, resolution: int = 0) -> PictureStats:
-    """The weight of one mask, float32 (H, W) in 0..1, on its pixels and on the latent grid; None weighs 1."""
-    cells = latent_cells(sample.size, grid_stride, resolution)
+def mask_stats(sample: Sample, mask: np.ndarray | None, grid_stride: int, geometry: Geometry) -> PictureStats:
+    """What a mask weighs in the training picture, on its pixels and on the latent grid.
+
+    Args:
+        sample: Whose mask it is.
+        mask: float32 (H, W) in 0..1, transforms applied; None weighs 1.
+        grid_stride: Pixels of the training picture per latent cell.
+        geometry: Where the picture's pixels go in the training picture.
+
+    Raises:
+        MaskError: The mask's aspect is not the picture's.
+    """
+    width, height = geometry.size
+    cells = max(1, width // grid_stride), max(1, height // grid_stride)
     if mask is None:
         return PictureStats(sample.name, False, 1.0, cells, cells[0] * cells[1], 1.0, 0.0)
-    grid = fit_mask(mask, cells)
+    seen = apply_mask(mask, geometry, hard=is_hard(sample))
+    grid = fit_mask(seen, cells)
+    # All cells have one size, so their mean is that of the pixels, and there are far fewer of them.
+    coverage = float(grid.mean(dtype=np.float64))
+    before = float(mask.mean(dtype=np.float64)) * geometry.resized[0] * geometry.resized[1]
     return PictureStats(
         name=sample.name,
         has_mask=True,
-        coverage=float(mask.mean(dtype=np.float64)),
+        coverage=coverage,
         cells=cells,
         active=int((grid > 0).sum()),
         peak=float(grid.max()),
         contrast=_contrast(grid),
         lowest=float(mask.min()),
         highest=float(mask.max()),
+        kept=min(1.0, coverage * width * height / before) if before > 0 else 1.0,
     )
 
 

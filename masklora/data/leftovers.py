@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..findings import Finding, note, warning
+from ..findings import Finding, note, warning, worded
 from .mask_names import has_mask_word
 
 NAMES_SHOWN = 8
@@ -38,48 +38,67 @@ VIDEOS = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".m
 CAPTION_LIKE = frozenset({".json", ".jsonl", ".csv", ".tsv", ".md", ".rtf", ".xml", ".yaml", ".yml", ".parquet"})
 
 PICTURE, VIDEO, BROKEN, MASK, LONE_MASK, CAPTION = "picture", "video", "broken", "mask", "lone mask", "caption"
+ODD_MASK, DOUBLE = "odd mask", "double"
 OTHER_CAPTION, LIST, FOLDER, SYSTEM, OTHER = "other caption", "list", "subfolder", "system", "other"
 
 _TOLD: dict[str, tuple[bool, str, str]] = {
     PICTURE: (
         True,
-        "look like pictures but cannot be read here, and are left out",
+        "[looks like a picture|look like pictures] but cannot be read here, and [is|are] left out",
         "Convert them to PNG or JPEG; for HEIC install pillow-heif, for JPEG XL pillow-jxl-plugin.",
     ),
-    VIDEO: (True, "are videos, and are left out", "Save the pictures that you want as PNG or JPEG."),
+    VIDEO: (True, "[is a video|are videos], and left out", "Save the pictures that you want as PNG or JPEG."),
     BROKEN: (
         True,
-        "are links that lead nowhere or in a circle, or no regular files, and are left out",
+        "[is a link that leads|are links that lead] nowhere or in a circle, or no regular [file|files], and left out",
         "Connect the drive that they lead to, or remove them.",
     ),
     MASK: (
         True,
-        "are named like masks and are not used",
+        "[is named like a mask and is|are named like masks and are] not used",
         "Choose the mask_source that takes them, or move them away.",
     ),
     LONE_MASK: (
         True,
-        "look like masks of pictures that are not here, and are left out",
+        "[looks like a mask of a picture that is|look like masks of pictures that are] not here, and [is|are] left out",
         "Add the picture, remove the mask, or rename the file if it is a picture of its own.",
+    ),
+    ODD_MASK: (
+        True,
+        "[looks like a mask of a picture that is|look like masks of pictures that are] here, but not by "
+        "[its whole name, and is|their whole names, and are] left out",
+        "To use one, name it <picture>_mask.png; if it is a picture of its own, write a caption for it or rename it.",
+    ),
+    DOUBLE: (
+        True,
+        "[is black and white and has the name of a picture|are black and white and have the names of pictures] in "
+        "colours, as masks have, and [is|are] left out",
+        "To use them, name their folder as mask_folder, or call each <picture>_mask.png; if they are pictures, give "
+        "them other names, or choose mask_source none.",
     ),
     CAPTION: (
         True,
-        "look like captions of pictures that are not here",
+        "[looks like a caption of a picture that is|look like captions of pictures that are] not here",
         "A caption has the name of its picture: cat.txt for cat.jpg.",
     ),
     OTHER_CAPTION: (
         False,
-        "look like captions of pictures that have one from another file, and are not used",
+        "[looks like a caption of a picture that has|look like captions of pictures that have] one from another file, "
+        "and [is|are] not used",
         "Set caption_extension to theirs to use them.",
     ),
     LIST: (
         True,
-        "may hold captions, but are not read",
+        "may hold captions, but [is|are] not read",
         "Captions are read from text files beside the pictures and from metadata.jsonl.",
     ),
-    FOLDER: (False, "are subfolders, which are not looked at because subfolders is off", "Turn it on to take them."),
-    SYSTEM: (False, "belong to the operating system or a NAS or are hidden, and are left out", ""),
-    OTHER: (False, "are other files, which are passed over", ""),
+    FOLDER: (
+        False,
+        "[is a subfolder, which is|are subfolders, which are] not looked at because subfolders is off",
+        "Turn it on to take what lies there.",
+    ),
+    SYSTEM: (False, "[belongs|belong] to the operating system or a NAS or [is|are] hidden, and left out", ""),
+    OTHER: (False, "[is another file, which is|are other files, which are] passed over", ""),
 }
 
 
@@ -120,10 +139,10 @@ def leftover_findings(leftovers: Iterable[Leftover], *, captions_missing: bool) 
         names = by_kind.get(kind)
         if not names:
             continue
-        sentence = f"{len(names)} files{_extensions(names)} {text}: {shown(names)}.{f' {remedy}' if remedy else ''}"
-        if kind in (FOLDER, SYSTEM):
-            sentence = sentence.replace(" files", " files or folders" if kind == SYSTEM else "", 1)
-        worth = grave and (captions_missing or kind != LIST)
+        what = {FOLDER: "", SYSTEM: " [file or folder|files or folders]"}.get(kind, " [file|files]")
+        told = f"{len(names)}{worded(len(names), what)}{_extensions(names)} {worded(len(names), text)}"
+        sentence = f"{told}: {shown(names)}.{f' {remedy}' if remedy else ''}"
+        worth = grave and (captions_missing or kind not in (LIST, CAPTION))
         found.append(warning(sentence) if worth else note(sentence))
     return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..config import MASK_CHANNELS, MASK_SOURCES, MISSING_MASK, DatasetSettings, check_choice, check_range
 from ..errors import ConfigError, DataError, PathError
-from ..findings import Finding, printable
+from ..findings import Finding, counted, printable, worded
 from .caption_files import Captions, caption_names, check_found, find_captions, read_lists
 from .captions import caption_extension, check_captions
 from .folder_names import tidied, turned
@@ -222,7 +222,8 @@ def _report(items: list[Item], masks: Masks, settings: DatasetSettings) -> Match
     if bare and settings.caption.missing == "error":
         raise DataError(
             f"{bare[0]}: expected a caption {caption_extension(settings.caption)} beside it, found none "
-            f"({len(bare)} of {len(items)} pictures lack one). Write it, or change what missing captions do."
+            f"({len(bare)} of {counted(len(items), '[picture|pictures]')} {worded(len(bare), '[lacks|lack]')} one). "
+            "Write it, or change what missing captions do."
         )
     report = MatchReport(
         matched=tuple(printable(item.relative) for item in items if item.mask is not None or item.parts),

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import FILLS, CaptionSettings, DatasetSettings, check_choice, check_range
+from ..config import FILLS, DatasetSettings, check_choice, check_range
 from ..errors import ConfigError, DataError, MaskError
-from ..findings import printable
+from ..findings import counted, printable, worded
 from .captions import text_fault
-from .dataset import Dataset, Sample, check_aspect, naming
+from .dataset import Dataset, Sample, aspect_fault, check_aspect, naming
 from .folder_names import tidied
-from .leftovers import MASK
+from .leftovers import MASK, NAMES_SHOWN, shown
 from .listing import Item, check_settings, match
 from .reading import MAX_PIXELS, read_bands, read_header
 from .repeats import FolderRule
@@ -59,13 +59,14 @@ def load_dataset(
     samples: list[Sample] = []
     skipped: list[str] = []
     with_mask: list[str] = []
+    faults: dict[Path, str] = {}
     for done, item in enumerate(items):
         if check_cancel is not None:
             check_cancel()
         if item.rule not in by_rule:
             times = 1 if item.rule is None else item.rule.repeats
             by_rule[item.rule] = replace(settings, repeats=settings.repeats * times)
-        sample = _sample(item, by_rule[item.rule])
+        sample = _sample(item, by_rule[item.rule], faults)
         if sample.mask_path is not None or sample.parts or sample.alpha:
             with_mask.append(sample.name)
         elif _is_left_out(sample, settings):
@@ -74,6 +75,8 @@ def load_dataset(
         samples.append(sample)
         if progress is not None:
             progress(done + 1, len(items), sample.name)
+    if faults:
+        raise MaskError(_other_aspects(list(faults.values())))
     if settings.mask_source == "alpha" and not with_mask:
         raise MaskError(
             f"mask_source is alpha, but no picture has transparent parts; the first is {printable(items[0].relative)}. "
@@ -144,7 +147,18 @@ def _check_counting(settings: DatasetSettings) -> None:
     check_range("loss_multiplier", settings.loss_multiplier, 0, 1000)
 
 
-def _sample(item: Item, settings: DatasetSettings) -> Sample:
+def _other_aspects(faults: list[str]) -> str:
+    if len(faults) == 1:
+        return f"{faults[0]}. Save the mask at the image's size."
+    more = f"; and {len(faults) - NAMES_SHOWN} more" if len(faults) > NAMES_SHOWN else ""
+    return (
+        f"{len(faults)} masks have another aspect than their images. {'; '.join(faults[:NAMES_SHOWN])}{more}. Save "
+        "each mask at its image's size."
+    )
+
+
+def _sample(item: Item, settings: DatasetSettings, faults: dict[Path, str]) -> Sample:
+    """The sample of an item; masks of another aspect go into `faults`, by their files."""
     name = printable(item.relative)
     with naming(item.image, name):
         header = read_header(item.image)
@@ -156,7 +170,9 @@ def _sample(item: Item, settings: DatasetSettings) -> Sample:
         label = f"{name} (mask {path.name})"
         with naming(path, label, MaskError):
             mask_size = read_header(path).size
-        check_aspect(label, mask_size, header.size)
+        fault = aspect_fault(label, mask_size, header.size)
+        if fault:
+            faults.setdefault(path, fault)
     return Sample(
         key=item.relative,
         name=name,
@@ -176,11 +192,11 @@ def _sample(item: Item, settings: DatasetSettings) -> Sample:
 def _is_transparent(path: Path) -> bool:
     """Whether a picture's alpha is below 1 anywhere."""
     state = path.stat()
-    return _has_transparency(path, state.st_size, state.st_mtime_ns)
+    return _has_transparency(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
 
 
 @functools.lru_cache(maxsize=200_000)
-def _has_transparency(path: Path, size: int, changed: int) -> bool:
+def _has_transparency(path: Path, *state: int) -> bool:
     bands = read_bands(path)
     return bands.alpha is not None and bool((bands.alpha < bands.scale).any())
 
@@ -207,27 +223,21 @@ def _is_left_out(sample: Sample, settings: DatasetSettings) -> bool:
 def _final_report(report: MatchReport, samples: list[Sample], with_mask: list[str], skipped: list[str]) -> MatchReport:
     if not samples:
         raise MaskError(
-            f"All {len(skipped)} pictures were left out because they have no mask, beginning with "
-            f"{skipped[0]}. Check the mask source, or train whole images."
+            f"{worded(len(skipped), f'[The only picture was|All {len(skipped)} pictures were]')} left out for want "
+            f"of a mask, beginning with {skipped[0]}. Check the mask source, or train whole images."
         )
     matched = frozenset(with_mask)
     missing = tuple(sample.name for sample in samples if sample.name not in matched)
     kept = frozenset(sample.name for sample in samples)
     bare = tuple(name for name in report.no_caption if name in kept)
-    notes = (*report.notes, *_unused_trigger(samples[0].settings.caption, bare))
-    return replace(
-        report, matched=tuple(with_mask), missing=missing, skipped=tuple(skipped), no_caption=bare, notes=notes
-    )
-
-
-def _unused_trigger(caption: CaptionSettings, bare: tuple[str, ...]) -> list[str]:
-    trigger = caption.trigger.strip()
-    if not bare or not trigger or caption.missing != "empty caption":
-        return []
-    return [
-        f"the trigger word {trigger} is not put into the empty captions of {len(bare)} pictures without a caption "
-        "file. Set missing_captions to use trigger word if it should be."
-    ]
+    caption = samples[0].settings.caption
+    report = replace(report, matched=tuple(with_mask), missing=missing, skipped=tuple(skipped))
+    if not bare or caption.missing != "use trigger word":
+        unused = (caption.trigger.strip(),) if bare and caption.trigger.strip() else ()
+        return replace(report, no_caption=bare, unused_triggers=unused)
+    lacking = counted(len(bare), "[missing caption|missing captions]")
+    told = f"the trigger word {caption.trigger.strip()} stands for {lacking}: {shown(bare)}."
+    return replace(report, no_caption=(), notes=(*report.notes, told))
 
 
 def _spread(values: Sequence, count: int, what: str) -> list:

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 _WORDS = ("masklabel", "condlabel", "wmask", "masked", "mask", "alpha", "matte", "label")
-_WORD = "|".join(_WORDS)
+_WORD = rf"(?:{'|'.join(_WORDS)})s?"
 # Hyphens, full-width and non-breaking forms among them: names come from every keyboard and tool.
 _GAP = r"[-_.,+~ \u00a0\u2010-\u2015\u3000\uff0d\uff3f\uff0e]"
 _OPEN, _CLOSE = r"[(\[{\uff08\u3010]", r"[)\]}\uff09\u3011]"
@@ -19,7 +19,12 @@ _BEFORE = re.compile(
     rf"(?:{_OPEN}(?:{_WORD}){_CLOSE}{_GAP}*|(?:{_WORD}){_GAP}+)(?P<base>.+)",
     re.IGNORECASE,
 )
-_GLUED = re.compile(rf"(?P<base>.+?)(?:masklabel|condlabel|masked|mask){_NUMBER}", re.IGNORECASE)
+_GLUED = re.compile(rf"(?P<base>.+?)(?:masklabel|condlabel|masked|mask)s?{_NUMBER}", re.IGNORECASE)
+_EXTENSION = re.compile(r"(?P<base>.+)\.(?:png|jpe?g|webp|bmp|tiff?|gif)", re.IGNORECASE)
+_GAPS = re.compile(rf"{_GAP}|{_OPEN}|{_CLOSE}")
+# What other languages and tools call a mask; not enough to use a file as one.
+_HINTS = frozenset({"seg", "segm", "segmentation", "segmented", "trimap", "matting", "silhouette", "binary"})
+_HINTS |= {"maske", "masque", "mascara"}
 _FOLDER = re.compile(
     rf"(?:(?:images?|imgs?|pictures?|pics?|photos?|train(?:ing)?|png){_GAP}*)?"
     rf"(?:{_WORD})s?"
@@ -50,18 +55,46 @@ class Base(NamedTuple):
 def mask_bases(stem: str) -> list[Base]:
     """What a mask's stem may call its picture, the longest first; empty where it is no name of a mask.
 
-    `cat_mask`, `cat-MASK`, `cat.alpha`, `cat (mask)`, `mask_cat` and `cat_mask_0` are names of masks of `cat`. Whether
-    there is such a picture is for the caller to see: `portrait_mask` alone is a picture.
+    `cat_mask`, `cat-MASK`, `cat.alpha`, `cat (mask)`, `mask_cat`, `cat_mask_0`, `cat_alpha_matte` and `cat_mask.jpg`
+    are names of masks of `cat`. Whether there is such a picture is for the caller to see: `portrait_mask` alone is a
+    picture.
     """
+    found: dict[str, Base] = {}
+    for base in _bases(stem):
+        found.setdefault(base.stem, base)
+        for inner in mask_bases(base.stem) if base.sure and has_mask_word(base.stem) else ():
+            found.setdefault(inner.stem, inner._replace(number=base.number or inner.number))
+    return sorted(found.values(), key=lambda base: -len(base.stem))
+
+
+def hinted_bases(stem: str) -> list[str]:
+    """What the stem of a file that is perhaps a mask may call its picture, in names that `mask_bases` does not know.
+
+    Such are `cat_mask_final`, `cat_person_mask`, `cat_seg` and `cat.jpg`: `cat` stands at one end, and the rest has a
+    word for masks, or is an extension.
+    """
+    twice = _EXTENSION.fullmatch(stem)
+    found = [] if twice is None else [twice["base"]]
+    if not (has_mask_word(stem) or _HINTS.intersection(_GAPS.split(stem.casefold()))):
+        return found
+    for gap in _GAPS.finditer(stem):
+        for base, rest in ((stem[: gap.start()], stem[gap.end() :]), (stem[gap.end() :], stem[: gap.start()])):
+            if base.strip() and (has_mask_word(rest) or _HINTS.intersection(_GAPS.split(rest.casefold()))):
+                found.append(base.strip())
+    return list(dict.fromkeys(sorted(found, key=len, reverse=True)))
+
+
+def _bases(stem: str) -> list[Base]:
     if not has_mask_word(stem):
         return []
+    twice = _EXTENSION.fullmatch(stem)
     found: dict[str, Base] = {}
     for pattern, sure in ((_AFTER, True), (_BEFORE, True), (_GLUED, False)):
         match = pattern.fullmatch(stem)
         base = match["base"].strip() if match is not None else ""
         if match is not None and base:
             found.setdefault(base, Base(base, match.groupdict().get("number") or "", sure))
-    return sorted(found.values(), key=lambda base: -len(base.stem))
+    return [*found.values(), *(_bases(twice["base"]) if twice is not None else ())]
 
 
 def is_mask_folder(name: str) -> bool:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ..config import DatasetSettings
 from ..errors import MaskError
-from ..findings import printable
+from ..findings import counted, printable, worded
 from .leftovers import MASK, Leftover, shown
 from .mask_names import MASK_EXTENSION
-from .matching import MaskFile, PictureIndex, assign, fit
+from .matching import MaskFile, PictureIndex, assign, fit, split_replaced
 from .passed_over import passed_over
 from .roles import Roles
 from .subjects import TOGETHER, MaskPart, is_doubtful, parse_subjects
@@ -63,6 +63,7 @@ def find_masks(
         if not places[0][1] and (settings.mask_source == "folder" or files):
             raise MaskError(_none_fits(mask_folder, roles, files))
     for kind, found in places:
+        found = _without_replaced(found, masks)
         fresh = _for_pictures_without(_without_doubtful(found, named, masks), masks)
         own = assign((mask for mask in fresh if not mask.subject), kind)
         masks.subjects |= _assign_subjects([mask for mask in fresh if mask.subject], own)
@@ -99,6 +100,17 @@ def _for_pictures_without(found: list[MaskFile], masks: Masks) -> list[MaskFile]
     return fresh
 
 
+def _without_replaced(found: list[MaskFile], masks: Masks) -> list[MaskFile]:
+    found, replaced = split_replaced(found)
+    if replaced:
+        told = [f"{old.label} (by {new.label})" for old, new in replaced]
+        masks.warnings.append(
+            f"{len(told)} masks were replaced when they were edited, and are not used: {shown(told)}. Remove these old "
+            "files; to have one back instead, remove the PNG."
+        )
+    return found
+
+
 def _without_doubtful(found: list[MaskFile], named: Collection[str], masks: Masks) -> list[MaskFile]:
     """`found` without what looks like a mask of another version of a picture, which is told and never applied."""
     counts = Counter(mask.subject for mask in found if mask.subject)
@@ -110,15 +122,16 @@ def _without_doubtful(found: list[MaskFile], named: Collection[str], masks: Mask
         names = {mask.file.relative for mask in doubtful}
         found = [mask for mask in found if mask.file.relative not in names]
         masks.warnings.append(
-            f"{len(told)} masks look like those of other versions of a picture, and are not used: {shown(told)}. If "
+            f"{counted(len(told), '[mask looks like that|masks look like those] of other versions of a picture, and')} "
+            f"{worded(len(told), '[is|are] not used')}: {shown(told)}. If "
             f"{name} is the name of a subject, write {name}: 1 into subjects."
         )
     single = [m for m in found if counts[m.subject] == 1 and not named]
     if single:
         told = [f"{mask.subject} ({mask.file.label})" for mask in single]
         masks.warnings.append(
-            f"{len(told)} subjects have one mask in the whole set: {shown(told)}. Each is taken for a subject of its "
-            "picture; if it is the mask of a picture that is gone, remove it."
+            f"{counted(len(told), '[subject has|subjects have] one mask in the whole set')}: {shown(told)}. Each is "
+            "taken for a subject of its picture; if it is the mask of a picture that is gone, remove it."
         )
     return found
 
@@ -128,8 +141,9 @@ def _several(own: dict[str, tuple[MaskPart, ...]]) -> list[str]:
     if not joined:
         return []
     return [
-        f"{len(joined)} pictures have several numbered masks, which count together as one: {shown(joined)}. To learn "
-        "each for itself, put them into a mask folder as <picture>.<subject>.png."
+        f"{counted(len(joined), '[picture has|pictures have] several numbered masks, which count together as one')}: "
+        f"{shown(joined)}. To learn each for itself, put them into a mask folder as "
+        "<picture>.<subject>.png."
     ]
 
 

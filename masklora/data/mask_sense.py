@@ -12,19 +12,19 @@ import cv2
 import numpy as np
 
 from ..errors import MaskError
-from ..findings import Finding, note, warning
+from ..findings import Finding, note, warning, worded
 from .mask_values import DIM, DOUBTS, READ
 from .plan import Entry
 
 NAMES_SHOWN = 5
 # A variant that keeps less of its mask's weight than this is told.
 MOST = 0.5
-# Leaning of a single mask that counts, and of a whole set that is told; chosen on `tests/data/test_mask_sense.py`'s
-# first hundred sets, reported there on two hundred others.
-LEANS, LEANING = 0.3, -0.3
+# Leaning of a single mask that counts, and of a whole set that is told, or told where the kept parts are the less alike
+# too; chosen on the first hundred sets of `tests/data/test_mask_sense.py`, reported there on two hundred others.
+LEANS, LEANING, PERHAPS = 0.3, -0.3, -0.15
 MOSTLY = 0.7
-# How much less alike the kept parts may be than the others before they are taken for backgrounds.
-UNLIKE = 0.6
+# How much less alike the kept parts must be than the others to be taken for surroundings.
+UNLIKE = 1.5
 LOOKED_AT = 48
 
 Read = Callable[[Entry], tuple[np.ndarray, np.ndarray]]
@@ -92,13 +92,17 @@ def lost_weight(entries: Sequence[Entry], weights: Mapping[str, float]) -> list[
             sliver.append(f"{entry.name} (keeps {least:.0%})")
     mend = "Set crop in Cache Dataset to around mask, or turn on bucketing."
     told = [
-        (black, "teach nothing: their masks are black everywhere", "Look at the files, or take the pictures out."),
-        (cut, "teach nothing: the crop cuts their whole mask away", mend),
-        (sometimes, "teach nothing in some of their crops, which leave nothing of the mask", mend),
-        (sliver, "lose most of their mask to the crop", mend),
+        (
+            black,
+            "[teaches nothing: its mask is|teach nothing: their masks are] black everywhere",
+            "Look at the files, or take the pictures out.",
+        ),
+        (cut, "[teaches nothing: the crop cuts its|teach nothing: the crop cuts their] whole mask away", mend),
+        (sometimes, "[teaches|teach] nothing in some of [its|their] crops, which leave nothing of the mask", mend),
+        (sliver, "[loses most of its|lose most of their] mask to the crop", mend),
     ]
     return [
-        warning(f"{count(names, len(entries))} {what}: {listed(names)}. {advice}")
+        warning(f"{count(names, len(entries))} {worded(len(names), what)}: {listed(names)}. {advice}")
         for names, what, advice in told
         if names
     ]
@@ -125,15 +129,17 @@ def doubtful(entries: Sequence[Entry]) -> list[Finding]:
     for entry in entries:
         for kind in dict.fromkeys(entry.facts.read):
             read.setdefault(kind, []).append(entry.name)
-        # What the transforms have made white is no longer in doubt.
-        for kind in dict.fromkeys(entry.facts.doubts if entry.facts.peak < DIM else ()):
-            doubts.setdefault(kind, []).append(entry)
+        for kind in dict.fromkeys(entry.facts.doubts):
+            # What the transforms have made white is no longer in doubt.
+            if entry.facts.peak < DIM or kind in ("several colours", "grey and alpha"):
+                doubts.setdefault(kind, []).append(entry)
     found = [note(f"{count(names, len(entries))}: {READ[kind]}: {listed(names)}.") for kind, names in read.items()]
     for kind, those in doubts.items():
         peak = max(entry.facts.raw_peak for entry in those)
         what = DOUBTS[kind].format(peak=peak, threshold=f"{peak / 2:.2g}")
         names = [entry.name for entry in those]
-        found.append(warning(f"Masks of {count(names, len(entries))} ({listed(names)}): {what}."))
+        whose = worded(len(names), "[The mask|Masks] of ") + count(names, len(entries)).replace("The", "the")
+        found.append(warning(f"{whose} ({listed(names)}): {what}."))
     return found
 
 
@@ -142,18 +148,21 @@ def inverted(entries: Sequence[Entry], read: Read) -> list[Finding]:
     judged = [entry for entry in entries if not entry.regularisation and 0 < entry.facts.mean < 1]
     leans = {entry.name: leaning(entry) for entry in judged}
     clear = [lean for lean in leans.values() if abs(lean) >= LEANS]
-    if not clear or np.mean([lean <= -LEANS for lean in clear]) < MOSTLY or np.mean(list(leans.values())) > LEANING:
+    if not clear or np.mean([lean <= -LEANS for lean in clear]) < MOSTLY:
         return []
-    if len(judged) > 2 and likeness(judged, read) < UNLIKE:
+    mean = np.mean(list(leans.values()))
+    unlike = len(judged) > 2 and mean <= PERHAPS and likeness(judged, read) >= UNLIKE
+    if mean > (PERHAPS if unlike else LEANING):
         return []
     first, second = (sorted(leans, key=leans.__getitem__) * 2)[:2]
     which = first if first == second else f"{first} and {second}"
+    also = " What they keep also differs more from picture to picture than what they leave out." if unlike else ""
     return [
         warning(
-            f"The masks look inverted: they keep the borders of the pictures and leave out the middle, as in {which}. "
-            "White means learn. If the subject is black in yours, turn on invert in Transform Masks, or invert_masks "
-            "in Dataset From Images for masks from Load Image. What was painted in ComfyUI's mask editor is "
-            "transparent, which means left out: invert too. If the surroundings are what you train, all is well."
+            f"The masks look inverted: they keep the borders of the pictures and leave out the middle, as in {which}."
+            f"{also} White means learn. If the subject is black in yours, turn on invert in Transform Masks, or "
+            "invert_masks in Dataset From Images for masks from Load Image. What was painted in ComfyUI's mask editor "
+            "is transparent, which means left out: invert too. If the surroundings are what you train, all is well."
         )
     ]
 

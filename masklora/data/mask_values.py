@@ -104,7 +104,9 @@ def _luminance(colours: np.ndarray, scale: int) -> MaskValues:
     if colour.alone:
         brightest = colours.max(axis=2)
         return MaskValues(unit(brightest, int(brightest.max())), "one colour")
-    return MaskValues(grey, doubt="several colours" if colour.hues else "")
+    if colour.hues:
+        return MaskValues(grey, doubt="several colours")
+    return MaskValues(grey, doubt="dim" if 0 < grey.max(initial=0) < DIM else "")
 
 
 def _scaled(values: np.ndarray, full: int, *, parts: np.ndarray) -> MaskValues:
@@ -166,7 +168,7 @@ class _ColourUse:
 
     Attributes:
         hues: The bands that are on in each clear colour, such as {(2, 0, 0)} for red on black.
-        alone: Whether there is just one colour, flat, and nothing but black beside it.
+        alone: Whether there is just one colour, flat, however pale, and nothing but black beside it.
     """
 
     hues: frozenset[tuple[int, ...]]
@@ -187,7 +189,15 @@ class _ColourUse:
         hues = frozenset(tuple(map(int, k)) for k, n in zip(kinds, counts, strict=True) if n > 0.002 * len(flat))
         others = 1 - dark.mean() - clear.mean()
         even = len(shares) > 0 and float(shares.std(axis=0).max()) < _FLAT
-        return cls(hues, len(hues) == 1 and bool(dark.any()) and others < 0.02 and even)
+        pale = not hues and bool(dark.any()) and _is_one_pale_colour(flat[~dark])
+        return cls(hues, pale or (len(hues) == 1 and bool(dark.any()) and others < 0.02 and even))
+
+
+def _is_one_pale_colour(rest: np.ndarray) -> bool:
+    """Whether what is not black, (n, 3) in 0..1, is one flat colour that is no grey, but for a few pixels at edges."""
+    main = np.median(rest, axis=0)
+    alike = np.abs(rest - main).max(axis=1) < 0.02
+    return bool(np.ptp(main) > 0.1 * main.max() and alike.mean() > 0.9)
 
 
 def unit(values: np.ndarray, scale: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ..errors import MaskError
 from ..findings import printable
 from .mask_names import mask_bases
+from .png_chunks import replaced_by
 from .subjects import MaskPart, split_stem
 from .tree import File, nfc
 
@@ -128,6 +129,30 @@ def _at(file: File, base: str, levels: Sequence[Collection[str]], index: Picture
         if hits:
             return tuple(hits)
     return ()
+
+
+def split_replaced(masks: Iterable[MaskFile]) -> tuple[list[MaskFile], list[tuple[File, File]]]:
+    """The masks without those whose place an edited one has taken, and these, each with the one that is used.
+
+    An edited mask of another format becomes a PNG, which says what it replaces. Where the old file is still there,
+    because the edit was cut off or a backup was put back, the PNG is meant.
+    """
+    masks = list(masks)
+    slots: dict[tuple[tuple[str, ...], str, str], list[File]] = {}
+    for mask in masks:
+        key = tuple(picture.relative for picture in mask.pictures), mask.subject, mask.number
+        slots.setdefault(key, []).append(mask.file)
+    replaced: dict[str, tuple[File, File]] = {}
+    for files in slots.values():
+        if len(files) == 2:
+            pairs = [(old, new) for old, new in (files, files[::-1]) if _replaces(new, old)]
+            replaced |= {old.relative: (old, new) for old, new in pairs} if len(pairs) == 1 else {}
+    return [mask for mask in masks if mask.file.relative not in replaced], list(replaced.values())
+
+
+def _replaces(new: File, old: File) -> bool:
+    name = replaced_by(new.path) if new.extension == ".png" and new.place == old.place else ""
+    return name != "" and nfc(name) == nfc(old.name.encode("utf-8", "replace").decode("utf-8"))
 
 
 def assign(masks: Iterable[MaskFile], kind: str) -> dict[str, tuple[MaskPart, ...]]:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from ..config import CacheSettings
 from ..errors import ConfigError, DataError
+from ..findings import counted
 from .browsing import Lens, plan_looks, stale_kinds
 from .cache import Cache
 from .dataset import Dataset, Sample, load_mask
-from .geometry import Geometry, plan_geometry
-from .inspection import mask_stats, with_pictures
+from .geometry import Geometry
+from .inspection import mask_stats, whole_geometry, with_pictures
 from .keys import Memo
 from .plan import Entry
 from .report import MatchReport
@@ -42,8 +43,8 @@ def check_same(cache: Cache, dataset: Dataset) -> None:
     """Nothing if the cache was made from these pictures; else raises `ConfigError`."""
     if len(cache.entries) != len(dataset):
         raise ConfigError(
-            f"cache: it was made from {len(cache.entries)} pictures, but dataset has {len(dataset)}. Connect the same "
-            "dataset to Cache Dataset and to Inspect Dataset."
+            f"cache: it was made from {counted(len(cache.entries), '[picture|pictures]')}, but dataset has "
+            f"{len(dataset)}. Connect the same dataset to Cache Dataset and to Inspect Dataset."
         )
 
 
@@ -59,7 +60,7 @@ def plan_without_cache(dataset: Dataset, settings: CacheSettings, *, stride: int
     """The usual plan for training at `resolution`, in pixels; 0 takes each picture whole at its own size."""
     step = max(USUAL_STEP, stride)
     if resolution == 0:
-        return Plan([_whole(sample, stride) for sample in dataset.samples])
+        return Plan([whole_geometry(sample.size, stride) for sample in dataset.samples])
     settings = dataclasses.replace(settings, resolution=max(resolution, step), bucket_step=step)
     try:
         return Plan(plan_looks(dataset, settings, stride=stride))
@@ -69,16 +70,11 @@ def plan_without_cache(dataset: Dataset, settings: CacheSettings, *, stride: int
         return Plan(looks, note=f"Shown enlarged: {error}")
 
 
-def measure_again(report: MatchReport, index: int, sample: Sample, lens: Lens, *, resolution: int) -> MatchReport:
-    """`report` after the mask of picture `index` has changed; no other mask is read.
+def measure_again(report: MatchReport, index: int, sample: Sample, lens: Lens, geometry: Geometry) -> MatchReport:
+    """`report` after the mask of picture `index`, trained by `geometry`, has changed; no other mask is read.
 
     Raises:
         DataError, MaskError: The new mask cannot be read.
     """
-    stats = mask_stats(sample, load_mask(sample), lens.stride, resolution)
+    stats = mask_stats(sample, load_mask(sample), lens.stride, geometry)
     return with_pictures(report, (*report.pictures[:index], stats, *report.pictures[index + 1 :]))
-
-
-def _whole(sample: Sample, stride: int) -> Geometry:
-    width, height = (max(stride, side // stride * stride) for side in sample.size)
-    return plan_geometry(sample.size, (width, height), upscale=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..findings import Finding, note, warning
+from ..findings import Finding, counted, note, warning, worded
 from .leftovers import shown
 
 _NAME = re.compile(r"(\d+)_(.*)")
@@ -48,21 +48,21 @@ def repeat_findings(rules: Iterable[FolderRule | None], places: Iterable[str]) -
         rules: for each picture, the one that counts for it.
         places: the folders of the pictures.
     """
-    counted: dict[FolderRule, int] = {}
+    pictures: dict[FolderRule, int] = {}
     for rule in rules:
         if rule is not None:
-            counted[rule] = counted.get(rule, 0) + 1
+            pictures[rule] = pictures.get(rule, 0) + 1
     found = []
-    if counted:
+    if pictures:
         told = [
-            f"{rule.folder} ({count} pictures, each {rule.repeats} times an epoch"
-            + (f", caption {rule.words} where there is none)" if rule.words else ")")
-            for rule, count in counted.items()
+            f"{rule.folder} ({counted(count, '[picture|pictures, each]')} {counted(rule.repeats, '[time|times]')} an "
+            + (f"epoch, caption {rule.words} where there is none)" if rule.words else "epoch)")
+            for rule, count in pictures.items()
         ]
         found.append(
             warning(
-                f"the names of {len(told)} folders give repeats and words: {shown(told)}. Turn folder_repeats off if "
-                "these numbers mean something else."
+                f"the {worded(len(told), '[name|names]')} of {counted(len(told), '[folder gives|folders give]')} "
+                f"repeats and words: {shown(told)}. Turn folder_repeats off if these numbers mean something else."
             )
         )
     parts = dict.fromkeys(part for place in places for part in place.split("/"))

@@ -12,13 +12,19 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..errors import MaskError
+from ..findings import counted, worded
 from .colours import in_colours
-from .leftovers import LONE_MASK, MASK, Leftover, shown
-from .mask_names import MASK_EXTENSION, folder_base, has_mask_word, is_mask_folder, mask_bases
+from .leftovers import DOUBLE, LONE_MASK, MASK, ODD_MASK, Leftover, shown
+from .look_alikes import look_alikes
+from .mask_names import MASK_EXTENSION, folder_base, has_mask_word, hinted_bases, is_mask_folder, mask_bases
 from .matching import MaskFile, PictureIndex, fit
 from .tree import File, join
 
 # The choices under which files beside the pictures are masks.
+_MASK_LIKE = (
+    "[file is named like a mask, but has a caption of its own or is in colours, and is taken as a picture|"
+    "files are named like masks, but have a caption of their own or are in colours, and are taken as pictures]"
+)
 BESIDE = ("auto", "sidecar")
 
 
@@ -115,26 +121,37 @@ class _Sorting:
         if self.kept:
             told = [f"{file.label} (beside {picture.label})" for file, picture in self.kept]
             roles.warnings.append(
-                f"{len(told)} files are named like masks, but have a caption of their own or are in colours, and are "
-                f"taken as pictures: {shown(told)}. Choose mask_source sidecar if they are masks."
+                f"{counted(len(told), _MASK_LIKE)}: {shown(told)}. Choose mask_source sidecar if "
+                f"{worded(len(told), '[it is a mask|they are masks]')}."
             )
+        doubles = look_alikes(self.pictures.values(), self._has_caption) if self.source != "none" else ()
+        for file in doubles:
+            del self.pictures[file.relative]
+            roles.left.append(Leftover(DOUBLE, file.label))
         roles.pictures = [file for file in images if file.relative in self.pictures]
         return roles
+
+    def _has_caption(self, file: File) -> bool:
+        return (file.place, file.stem.casefold()) in self.captioned()
 
     def sort_beside(self, files: list[File]) -> None:
         """Pictures and the masks beside them."""
         index = PictureIndex(file for file in files if file.extension != MASK_EXTENSION)
         masks: list[tuple[MaskFile, bool]] = []
         lone: list[File] = []
+        odd: list[File] = []
         for file in files:
             found = _beside(file, index)
             if found is not None:
                 masks.append(found)
+            elif file.extension != MASK_EXTENSION and _is_hinted(file, index):
+                odd.append(file)
             elif file.extension == MASK_EXTENSION or any(base.sure for base in mask_bases(file.stem)):
                 lone.append(file)
             else:
                 self.pictures[file.relative] = file
         self._take(masks, self.roles.beside)
+        self._take_odd(odd)
         self._take_lone(lone)
 
     def sort_zones(self, zones: dict[Zone, list[File]], index: PictureIndex, named: Collection[str]) -> None:
@@ -177,6 +194,15 @@ class _Sorting:
             else:
                 self.roles.left.append(Leftover(MASK, mask.file.label))
 
+    def _take_odd(self, files: list[File]) -> None:
+        """What is perhaps a mask of a picture that is here is no picture, unless it has a caption or colours."""
+        judged = self._are_pictures(files, [True] * len(files), asked=True)
+        for file, like_picture in zip(files, judged, strict=True):
+            if like_picture:
+                self.pictures[file.relative] = file
+            else:
+                self.roles.left.append(Leftover(ODD_MASK, file.label))
+
     def _take_lone(self, files: list[File], folder: str = "") -> None:
         """Masks without a picture are left out, where others are the pictures; what looks like a picture is one."""
         judged = self._are_pictures(files, [True] * len(files), asked=bool(self.pictures), cutouts=True)
@@ -194,8 +220,9 @@ class _Sorting:
             self.roles.warnings.append(
                 f"the files in {folder} are taken as pictures. If they are masks, name {folder} as mask_folder."
             )
-        elif taken:
-            first, base = taken[0].label, mask_bases(taken[0].stem)[0].stem
+        # What has a caption of its own is meant as a picture, whatever its name.
+        elif taken := [file for file in taken if not self._has_caption(file)]:
+            first, base = taken[0].label, next(base.stem for base in mask_bases(taken[0].stem) if base.sure)
             more = f" So are {len(taken) - 1} more: {shown(file.label for file in taken[1:])}." if taken[1:] else ""
             self.roles.warnings.append(
                 f"{first} is named like a mask, but there is no picture {base}.* beside it; it is taken as a picture."
@@ -210,7 +237,7 @@ class _Sorting:
         silent = []
         for file, counts in zip(files, captions, strict=True):
             ask = asked and file.extension != MASK_EXTENSION
-            judged.append(ask and counts and (file.place, file.stem.casefold()) in self.captioned())
+            judged.append(ask and counts and self._has_caption(file))
             if ask and self.by_colour and not judged[-1]:
                 silent.append(len(judged) - 1)
         for at, coloured in zip(silent, in_colours((files[at].path for at in silent), cutouts=cutouts), strict=True):
@@ -231,6 +258,14 @@ def _beside(file: File, index: PictureIndex) -> tuple[MaskFile, bool] | None:
         if pictures:
             return MaskFile(file, pictures, number=base.number), base.sure
     return None
+
+
+def _is_hinted(file: File, index: PictureIndex) -> bool:
+    """Whether a file is named after another one with a word for masks somewhere, or with a second extension."""
+    return any(
+        any(picture.relative != file.relative for picture in index.find(file.place, base).pictures)
+        for base in hinted_bases(file.stem)
+    )
 
 
 def _places_beside(places: Iterable[str]) -> dict[tuple[str, str], set[str]]:

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import MaskTransform
+from ..findings import counted, worded
 from .save_targets import FOLDER_LAYOUTS, SaveSettings, Target
 
 NAMES_SHOWN = 8
+_LEFT_OUT = (
+    "[sample|samples] of all subjects together [has|have] no file, mask or caption; loading makes [it|them] from "
+    "[its|their]"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,34 +55,32 @@ def report_text(
     lines = [*_counts(outcomes, settings, where), *_notes(outcomes, settings, root)]
     if left_out:
         more = f" and {len(left_out) - NAMES_SHOWN} more" if len(left_out) > NAMES_SHOWN else ""
-        lines.append(
-            f"{len(left_out)} samples of all subjects together have no file, mask or caption; loading makes them from "
-            f"their subjects': {', '.join(left_out[:NAMES_SHOWN])}{more}."
-        )
+        lines.append(f"{counted(len(left_out), _LEFT_OUT)} subjects': {', '.join(left_out[:NAMES_SHOWN])}{more}.")
     return "\n".join([*lines, *_loading(outcomes, settings, root, only)])
 
 
 def _counts(outcomes: list[Outcome], settings: SaveSettings, where: str) -> list[str]:
-    thing = "pictures with their mask as alpha" if settings.layout == "alpha png" else "masks"
+    alpha = settings.layout == "alpha png"
+    thing = "[picture with its|pictures with their] mask as alpha" if alpha else "[mask|masks]"
     written = sum(outcome.mask == "written" for outcome in outcomes)
     same = sum(outcome.mask == "same" for outcome in outcomes)
-    lines = [f"{written} {thing} written {where}."]
+    lines = [f"{counted(written, thing)} written {where}."]
     if same:
-        lines.append(f"{same} files held the same already and were left alone.")
+        lines.append(counted(same, "[file|files] held the same already and [was|were] left alone."))
     edited = [outcome for outcome in outcomes if outcome.mask == "edited"]
     if edited:
         lines.append(
-            f"{len(edited)} masks were edited by hand and kept: {_names(edited)}. Switch keep_edited off to replace "
-            "them."
+            f"{counted(len(edited), '[mask was|masks were] edited by hand and kept')}: {_names(edited)}. Switch "
+            f"keep_edited off to replace {worded(len(edited), '[it|them]')}."
         )
     bare = [outcome for outcome in outcomes if not outcome.has_mask]
     if bare:
-        what = "copied without alpha" if settings.layout == "alpha png" else "nothing was written for them"
-        lines.append(f"{len(bare)} pictures have no mask, {what}: {_names(bare)}.")
+        what = "copied without alpha" if alpha else "nothing was written for [it|them]"
+        lines.append(f"{counted(len(bare), f'[picture has|pictures have] no mask, {what}')}: {_names(bare)}.")
     texts = sum(outcome.caption == "written" for outcome in outcomes)
     kept = sum(outcome.caption == "same" for outcome in outcomes)
     if texts or kept:
-        lines.append(f"{texts} captions written, {kept} were there already.")
+        lines.append(f"{counted(texts, '[caption|captions]')} written, {counted(kept, '[was|were]')} there already.")
     return lines
 
 
@@ -86,8 +89,8 @@ def _notes(outcomes: list[Outcome], settings: SaveSettings, root: Path | None) -
     white = [outcome for outcome in outcomes if outcome.white]
     if white and settings.layout == "alpha png":
         lines.append(
-            f"Note: {len(white)} masks are all white. Such a picture is opaque, which reads back as a picture "
-            f"without a mask: {_names(white)}."
+            f"Note: {counted(len(white), '[mask is|masks are]')} all white. Such a picture is opaque, which reads "
+            f"back as a picture without a mask: {_names(white)}."
         )
     again = [o for o in outcomes if o.target.sample.transform != MaskTransform() and _is_own_source(o)]
     if again:

@@ -11,10 +11,11 @@ import numpy as np
 from ..config import DatasetSettings, MaskTransform
 from ..errors import DataError, MaskError, RunError
 from ..files import cannot_write
+from ..findings import counted, worded
 from .captions import as_loaded, read_text
 from .dataset import Dataset, Sample, fit_mask, load_mask, load_sample
 from .mask_files import encode_png, quantise_mask, write_whole
-from .png_chunks import signed
+from .png_chunks import replaced_by, signed
 from .reading import read_image, read_mask
 from .replacing import refusal
 from .save_report import Outcome, report_text
@@ -106,10 +107,12 @@ def save_masks(
             watch(done, len(targets), f"saving {target.sample.name}")
             outcomes.append(_save(target, settings, alike.get(target.index), watch, versions))
     except RunError as error:
-        raise RunError(f"{error} {len(outcomes)} of {len(targets)} pictures were saved before.") from error
+        saved = worded(len(outcomes), "[was|were] saved before.")
+        raise RunError(f"{error} {len(outcomes)} of {counted(len(targets), '[picture|pictures]')} {saved}") from error
     if all(outcome.mask == outcome.caption == "none" for outcome in outcomes):
         raise MaskError(
-            f"None of {len(outcomes)} pictures has a mask, beginning with {outcomes[0].target.sample.name}: there is "
+            f"None of {counted(len(outcomes), '[picture|pictures]')} has a mask, beginning with "
+            f"{outcomes[0].target.sample.name}: there is "
             "nothing to write. Make masks first, or set without_mask to white."
         )
     saved = {o.target.index: _saved_sample(o, settings, root, keep_key=picture is not None) for o in outcomes}
@@ -120,7 +123,8 @@ def save_masks(
     text = report_text(outcomes, settings, root=root, only=picture is not None, left_out=left)
     replaced = sum(outcome.replaced for outcome in outcomes)
     if replaced and versions is not None:
-        text += f"\n{replaced} files were replaced; what they held is kept in {versions.root}."
+        what = counted(replaced, "[file was replaced; what it|files were replaced; what they] held")
+        text += f"\n{what} is kept in {versions.root}."
     return Saved(_result(dataset, saved, outcomes), text)
 
 
@@ -263,7 +267,8 @@ def _save_mask(target: Target, settings: SaveSettings, versions: Versions | None
         return "none", _Facts(False, False)
     if settings.overwrite and target.mask.exists() and _holds(target.mask, content):
         return "same", content.facts
-    _write(target.mask, signed(encode_png(content.levels, rgb=content.rgb)), settings, versions)
+    png = signed(encode_png(content.levels, rgb=content.rgb), replaces=replaced_by(target.mask))
+    _write(target.mask, png, settings, versions)
     return "written", content.facts
 
 
@@ -334,6 +339,10 @@ def _result(dataset: Dataset, saved: dict[int, Sample], outcomes: list[Outcome])
         matched=tuple(name for name, has_mask in pairs if has_mask),
         missing=tuple(name for name, has_mask in pairs if not has_mask),
         orphaned=(),
-        no_caption=tuple(sample.name for sample in samples if sample.caption is None),
+        no_caption=tuple(sample.name for sample in samples if _trains_without_words(sample)),
     )
     return Dataset(samples, report)
+
+
+def _trains_without_words(sample: Sample) -> bool:
+    return sample.caption is None and sample.settings.caption.missing != "use trigger word"

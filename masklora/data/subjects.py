@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..findings import counted
 from .captions import text_fault
 
 # What the sample of all subjects is called, where one subject's is called by its name.
@@ -173,9 +174,10 @@ def subject_notes(found: dict[str, list[str]]) -> list[str]:
     if not found:
         return []
     names = list(dict.fromkeys(name for subjects in found.values() for name in subjects))
-    counted = ", ".join(f"{name} in {sum(name in s for s in found.values())}" for name in names[:NAMES_SHOWN])
+    places = ", ".join(f"{name} in {sum(name in s for s in found.values())}" for name in names[:NAMES_SHOWN])
     several = sum(len(subjects) > 1 for subjects in found.values())
-    notes = [f"subjects in {len(found)} pictures, {several} of them with several: {counted}{_more(names)}."]
+    pictures = counted(len(found), "[picture|pictures]")
+    notes = [f"subjects in {pictures}, {several} of them with several: {places}{_more(names)}."]
     for name in names[:NAMES_SHOWN]:
         lacking = [picture for picture, subjects in found.items() if name not in subjects]
         if lacking:

@@ -11,7 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from ..config import CacheSettings, check_choice
 from .dataset import Dataset, Sample, fit_mask, load_sample
 from .donors import Donors
+from .geometry import Geometry, apply_image, apply_mask
 from .infill import apply_infill, plan_set
+from .plan import is_hard
 from .preview import OPACITY, TINT, contact_sheet, cutout, latent_grid, overlay
 from .report import PictureStats
 
@@ -30,6 +32,7 @@ def dataset_sheet(
     *,
     view: str = "overlay",
     side: int = SIDE,
+    geometries: Sequence[Geometry] | None = None,
     check_cancel: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """A sheet of the samples with name and coverage under each: uint8 (H, W, 3).
@@ -41,6 +44,7 @@ def dataset_sheet(
         stats: Of the same samples; gives coverage and the latent grid.
         view: One of `VIEWS`.
         side: Largest side of a picture on the sheet, px.
+        geometries: Of the same samples; the latent grid then shows the training picture, everything else the whole.
         check_cancel: Called before each picture; raises to stop.
 
     Raises:
@@ -49,9 +53,14 @@ def dataset_sheet(
     """
     check_choice("view", view, VIEWS)
     tiles = []
-    for sample, one in zip(samples, stats, strict=True):
+    planned = [None] * len(samples) if geometries is None else geometries
+    for sample, one, geometry in zip(samples, stats, planned, strict=True):
         check_cancel()
-        tiles.append(_labelled(_tile(sample, one.cells, view, side), _label(one), side))
+        if view == "latent grid" and geometry is not None:
+            tile = _trained_tile(sample, geometry, one.cells, side)
+        else:
+            tile = _tile(sample, one.cells, view, side)
+        tiles.append(_labelled(tile, _label(one), side))
     return contact_sheet(tiles, side=side + BAR)
 
 
@@ -134,14 +143,25 @@ def shrunk(size: tuple[int, int], side: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
+def small(rgb: np.ndarray, side: int) -> np.ndarray:
+    """A picture, uint8 (H, W, 3), with its longer side `side` px."""
+    size = shrunk((rgb.shape[1], rgb.shape[0]), side)
+    shrinks = size[0] < rgb.shape[1]
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST)
+
+
+def _trained_tile(sample: Sample, geometry: Geometry, cells: tuple[int, int], side: int) -> np.ndarray:
+    loaded = load_sample(sample)
+    rgb = small(apply_image(loaded.rgb, geometry, resize="area"), side)
+    return latent_grid(rgb, fit_mask(apply_mask(loaded.mask, geometry, hard=is_hard(sample)), cells))
+
+
 def _tile(sample: Sample, cells: tuple[int, int], view: str, side: int) -> np.ndarray:
     loaded = load_sample(sample)
-    size = shrunk(sample.size, side)
-    shrinks = side < max(sample.size)
-    rgb = cv2.resize(loaded.rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST)
+    rgb = small(loaded.rgb, side)
     if view == "latent grid":
         return latent_grid(rgb, fit_mask(loaded.mask, cells))
-    return draw_view(rgb, fit_mask(loaded.mask, size), view)
+    return draw_view(rgb, fit_mask(loaded.mask, rgb.shape[1::-1]), view)
 
 
 def _label(stats: PictureStats) -> str:

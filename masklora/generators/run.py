@@ -15,7 +15,7 @@ from ..data.mask_bytes import pack_mask
 from ..data.preview import overlay
 from ..errors import MaskError
 from ..findings import Finding as Said
-from ..findings import note, warning
+from ..findings import counted, note, warning
 from .finding import COMBINES, NOTHING_FOUND, Finding, Maker, Picture, combine_masks
 
 NAMES_SHOWN = 8
@@ -185,14 +185,14 @@ def _raise_if_missed(outcomes: list[_Outcome], dataset: Dataset, settings: Gener
     if missed:
         more = f" … and {len(missed) - NAMES_SHOWN} more" if len(missed) > NAMES_SHOWN else ""
         raise MaskError(
-            f"{label}: nothing was found in {len(missed)} of {len(dataset)} pictures: "
+            f"{label}: nothing was found in {len(missed)} of {counted(len(dataset), '[picture|pictures]')}: "
             f"{'; '.join(missed[:NAMES_SHOWN])}{more}. Change the settings, or set nothing_found to white (learn the "
             "whole picture), black (learn nothing of it) or skip (leave it out)."
         )
     if all(outcome.sample is None for outcome in outcomes):
         raise MaskError(
-            f"{label}: nothing was found in any of {len(dataset)} pictures, so all would be left out "
-            f"(nothing_found is {settings.nothing_found}). Change the settings of the search."
+            f"{label}: nothing was found in any of {counted(len(dataset), '[picture|pictures]')}, so all would "
+            f"be left out (nothing_found is {settings.nothing_found}). Change the settings of the search."
         )
 
 
@@ -203,7 +203,7 @@ def _result(dataset: Dataset, outcomes: list[_Outcome], settings: GenerateSettin
     counts = {kind: sum(outcome.kind == kind for outcome in outcomes) for kind in ("made", "kept", "white", "black")}
     told = [f"{counts['made']} made ({settings.combine})", f"{counts['kept']} kept"]
     told += [f"{counts[kind]} {kind} because nothing was found" for kind in ("white", "black") if counts[kind]]
-    told += [f"{len(skipped)} pictures left out because nothing was found"] if skipped else []
+    told += [counted(len(skipped), "[picture|pictures] left out because nothing was found")] if skipped else []
     report = replace(
         dataset.report,
         matched=tuple(sample.name for sample in samples),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from aiohttp import web
 from .requests import RefusedError, read_json
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
-PICTURES = "masked-lora-demo"
 CHECKPOINT = "masked-lora-demo.safetensors"
 
 
@@ -42,12 +40,8 @@ def _graphs() -> dict[Any, Path]:
 
 
 def _place() -> None:
-    source, target = DEMO / "pictures", Path(folder_paths.get_input_directory()) / PICTURES
-    for path in source.rglob("*"):
-        copy = target / path.relative_to(source)
-        if path.is_file() and not copy.exists():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+    placing = importlib.import_module("...demo.placing", __package__)
+    placing.place_pictures(Path(folder_paths.get_input_directory()))
     folder = Path(folder_paths.get_folder_paths("checkpoints")[0])
     if not (folder / CHECKPOINT).exists():
         assemble = importlib.import_module("...demo.assemble", __package__)

@@ -21,6 +21,7 @@ from ..archs import find_family
 from ..checkpoint import checkpoint_blocks, checkpointed
 from ..config import CHECKPOINTING, AdapterSettings, check_choice
 from ..errors import ConfigError, FamilyError
+from ..findings import counted
 from ..flow import Schedule, rescale_zero_terminal_snr
 from ..objective_view import false_colours
 from ..saved_tensors import saved_tensor_scope
@@ -88,7 +89,8 @@ class TrainableModel:
         """Lines on what the MODEL already carries: it is trained on top of that, or without it."""
         notes = []
         if self.patcher.patches:
-            notes.append(f"The MODEL carries patches (LoRAs) on {len(self.patcher.patches)} weights: trained on top.")
+            weights = counted(len(self.patcher.patches), "[weight|weights]")
+            notes.append(f"The MODEL carries patches (LoRAs) on {weights}: trained on top.")
         ignored = [k for k in self.patcher.model_options if k.endswith(("_function", "_wrapper"))]
         if ignored or self.patcher.wrappers.get(comfy.patcher_extension.WrappersMP.APPLY_MODEL):
             notes.append("The MODEL carries sampling patches that act outside the network: trained without them.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..config import LossSettings
 from ..data.cache import Cache
+from ..findings import worded
 from ..tokens import parse_routes
 
 
@@ -35,7 +36,8 @@ def _trigger_notes(loss: LossSettings, cache: Cache) -> list[str]:
     without = [entry.name for entry in named if not any(entry.plain_keys)]
     if not without:
         return []
-    which = f"{len(without)} of {len(named)} captions have no trigger word, such as that of {without[0]}"
+    lack = worded(len(without), "[has|have] no trigger word")
+    which = f"{len(without)} of {len(named)} captions {lack}, such as that of {without[0]}"
     if len(without) == len(named):
         which = "No caption has a trigger word"
     return [

@@ -15,6 +15,7 @@ import secrets
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -25,6 +26,7 @@ from ..data.cache import Cache
 from ..data.dataset import Dataset, Sample
 from ..data.inspection import inspect
 from ..data.keys import digest
+from ..data.loading import Progress
 from ..data.measuring import Plan, check_same, measure_again, plan_with_cache, plan_without_cache
 from ..data.report import MatchReport
 from ..errors import MaskLoraError, PathError, RunError
@@ -77,7 +79,6 @@ class OpenedDataset:
     def __init__(
         self,
         dataset: Dataset,
-        report: MatchReport,
         *,
         node_id: str | None,
         lens: Lens,
@@ -86,7 +87,7 @@ class OpenedDataset:
         cache: Cache | None = None,
         segmenter: Any = None,
     ) -> None:
-        """Looks at `dataset`, whose masks have been measured.
+        """Plans how `dataset` is trained; `measure` is still to come.
 
         Raises:
             ConfigError: The cache was made from other pictures.
@@ -98,7 +99,7 @@ class OpenedDataset:
         self.lens, self.resolution, self.cache, self.segmenter = lens, resolution, cache, segmenter
         self.settings = settings
         self.transform: MaskTransform | None = None
-        self.report, self.measured, self.version, self.problem = report, len(dataset), 1, ""
+        self.report, self.measured, self.version, self.problem = dataset.report, 0, 1, ""
         self._dataset = dataset
         self._edits: Counter[int] = Counter()
         # Browsers keep pictures by their stamp, also over a new run.
@@ -109,6 +110,25 @@ class OpenedDataset:
         if cache is not None:
             check_same(cache, dataset)
         self.plan = self._planned(dataset, lambda: None)
+
+    def measure(self, progress: Progress, check_cancel: Callable[[], None]) -> MatchReport:
+        """The report of every mask, each read once, as the training picture has it; nobody else looks yet.
+
+        Raises:
+            DataError, MaskError: A picture or mask cannot be read.
+        """
+        geometries, stride = self.plan.geometries, self.lens.stride
+        self.report = inspect(self._dataset, stride, progress, check_cancel, geometries=geometries)
+        self.measured = len(self)
+        return self.report
+
+    def told(self) -> MatchReport:
+        """The report with what the cache has found out about the same masks, each thing once."""
+        if self.cache is None:
+            return self.report
+        report = self.report.with_findings(self.cache.findings)
+        # What the crop takes of any variant is among them, unless they are of other masks.
+        return report if self.plan.stale else dataclasses.replace(report, cut_away=())
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -141,11 +161,12 @@ class OpenedDataset:
             self._dataset = Dataset(samples, self._dataset.report)
             self._edits[index] += 1
             unfinished = self.measured < len(self)
+            # Its crop may follow the mask.
+            plan = self.plan if self.cache is None else self._planned(self.dataset(), lambda: None)
             if not unfinished:
-                shown = self._shown(sample)
-                self.report = measure_again(self.report, index, shown, self.lens, resolution=self.resolution)
-            if self.cache is not None:
-                self.plan = self._planned(self.dataset(), lambda: None)
+                geometry = plan.geometries[index]
+                self.report = measure_again(self.report, index, self._shown(sample), self.lens, geometry)
+            self.plan = plan
             self.problem = ""
             # Last, so that whoever sees it sees everything.
             self.version += 1
@@ -207,7 +228,7 @@ class OpenedDataset:
                 check()
                 # What was drawn meanwhile was drawn by the former plan.
                 self.plan, self._looks = plan, self._looks + 1
-            report = inspect(dataset, self.lens.stride, progress, check, resolution=self.resolution)
+            report = inspect(dataset, self.lens.stride, progress, check, geometries=plan.geometries)
             with self._lock:
                 check()
                 self.report, self.measured = report, len(dataset)

@@ -87,8 +87,9 @@ def allow(path: Path | str, *, widget: str = "") -> Path:
 
 
 def fingerprint(folder: Path, *, subfolders: bool, allowed: Callable[[Path], Path] = allow) -> str:
-    """A text that changes with the name, size or time of any file in a folder; nothing is opened.
+    """A text that changes with the name, size or times of any file in a folder; nothing is opened.
 
+    What was put in a file's place counts as changed too, whatever its size and the time that it bears.
     A folder that is missing or unreadable has a text of its own, and so have links that lead outside.
     """
     lines: list[str] = []
@@ -124,7 +125,7 @@ def _file_state(entry: os.DirEntry[str]) -> str:
         state = entry.stat()
     except OSError as error:
         return f"{entry.path}|{type(error).__name__}"
-    return f"{entry.path}|{state.st_size}|{state.st_mtime_ns}"
+    return f"{entry.path}|{state.st_size}|{state.st_mtime_ns}|{state.st_ctime_ns}|{state.st_ino}"
 
 
 def _locate(path: Path) -> Path:

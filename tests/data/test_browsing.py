@@ -21,7 +21,7 @@ from masklora.data.browsing import (
 )
 from masklora.data.dataset import load_sample
 from masklora.data.geometry import Geometry
-from masklora.data.inspection import inspect
+from masklora.data.inspection import MASK_FINDINGS, inspect
 from masklora.data.measuring import check_same, measure_again, plan_with_cache, plan_without_cache
 from masklora.errors import ConfigError
 from masklora.masks import effective_weights
@@ -154,13 +154,14 @@ def test_a_cache_of_other_pictures_is_refused(bench):
 
 
 def test_measuring_one_picture_again_gives_the_report_of_all(bench):
-    report = inspect(bench.data(), 8, resolution=64)
+    geometries = plan_looks(bench.data(), SETTINGS, stride=8)
+    report = inspect(bench.data(), 8, geometries=geometries)
     save(np.zeros((72, 80), np.uint8), bench.folder / "0_mask.png")
     dataset = bench.data()
-    again = measure_again(report, 0, dataset.samples[0], LENS, resolution=64)
-    whole = inspect(dataset, 8, resolution=64)
+    again = measure_again(report, 0, dataset.samples[0], LENS, geometries[0])
+    whole = inspect(dataset, 8, geometries=geometries)
     assert again.pictures == whole.pictures
-    for name in ("matched", "missing", "all_black", "all_white", "low_coverage", "vanishing", "odd_polarity"):
+    for name in MASK_FINDINGS:
         assert sorted(getattr(again, name)) == sorted(getattr(whole, name)), name
 
 

@@ -62,7 +62,7 @@ def test_what_was_painted_is_kept_and_told(saver, versions, overwrite):
     paint(saver(128).dataset.samples[1], versions)
     again = saver(128, overwrite=overwrite)
     assert [np.array_equal(mask, PAINTED) for mask in levels(again)] == [False, True, False]
-    assert "1 masks were edited by hand and kept: 1.png" in again.text
+    assert "1 mask was edited by hand and kept: 1.png" in again.text
     assert "keep_edited" in again.text
 
 

@@ -8,7 +8,7 @@ import pytest
 from harness.folders import anywhere, folder_settings, grey, picture, with_alpha
 from masklora.config import MaskTransform
 from masklora.data.dataset import merge
-from masklora.data.inspection import findings, inspect, latent_cells
+from masklora.data.inspection import findings, inspect, whole_geometry
 from masklora.data.loading import from_images, load_dataset
 from masklora.data.report import MatchReport
 
@@ -52,13 +52,11 @@ def test_lines_thinner_than_a_cell_vanish_and_soft_masks_do_not():
     assert report_of([line], grid_stride=1).vanishing == ()
 
 
-def test_the_latent_grid_follows_stride_and_training_resolution():
-    assert latent_cells((1024, 768), 8) == (128, 96)
-    assert latent_cells((1024, 768), 16) == (64, 48)
-    assert latent_cells((1024, 1024), 8, 512) == (64, 64)
-    assert latent_cells((256, 256), 8, 512) == (32, 32)
-    assert latent_cells((3, 3), 8) == (1, 1)
-    assert report_of([disc(128)], resolution=64).pictures[0].cells == (8, 8)
+def test_pictures_at_their_own_size_lose_but_broken_cells():
+    assert whole_geometry((1024, 768), 8).size == (1024, 768)
+    assert whole_geometry((1030, 768), 16).size == (1024, 768)
+    assert whole_geometry((3, 3), 8).size == (8, 8)
+    assert report_of([disc(128)], grid_stride=16).pictures[0].cells == (8, 8)
 
 
 def test_a_mask_of_the_other_polarity_stands_out():
@@ -115,7 +113,10 @@ def test_text_counts_first_then_warns_then_lists():
     report = report_of([np.zeros((64, 64)), disc()])
     lines = report.to_text().splitlines()
     assert lines[0] == "2 pictures: 2 with a mask, 0 without."
-    assert any(line.startswith("1 masks are all black") and "picture-0001" in line for line in lines)
+    assert any(
+        line.startswith("1 mask is all black: this picture teaches nothing") and "picture-0001" in line
+        for line in lines
+    )
     assert lines[-1].startswith("picture-0002: coverage 38.") and "of 8×8 cells" in lines[-1]
 
 

@@ -1,6 +1,8 @@
 """What lies in a folder and is no data is left out and named; what can be used is used."""
 
+import dataclasses
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ from harness.caching import Bench, save
 from harness.caching import picture as noise
 from harness.folders import anywhere, folder_settings, grey, picture, with_alpha
 from masklora.data.dataset import load_mask, load_sample, merge
+from masklora.data.leftovers import _TOLD, Leftover, leftover_findings
 from masklora.data.listing import match
 from masklora.data.loading import load_dataset
 from masklora.data.report import MatchReport, merge_reports
@@ -117,7 +120,7 @@ def test_links_that_lead_nowhere_or_in_a_circle_are_named(tmp_path, name, subfol
     picture(tmp_path / "a.png")
     link(tmp_path / name, tmp_path / ("gone" if name.startswith("nowhere") else name))
     dataset = loaded(tmp_path, subfolders=subfolders)
-    assert len(dataset) == 1 and any(name in line and "lead nowhere" in line for line in warned(dataset))
+    assert len(dataset) == 1 and any(name in line and "leads nowhere" in line for line in warned(dataset))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
@@ -248,8 +251,38 @@ def test_masks_and_captions_that_lack_while_others_have_them_are_warned_of(tmp_p
     picture(tmp_path / "b.png")
     (tmp_path / "b.txt").write_text("x", encoding="utf-8")
     lines = warned(loaded(tmp_path))
-    assert any("1 pictures have no mask, while others have one: b.png" in line for line in lines)
-    assert any("1 pictures without a caption: a.png" in line for line in lines)
+    assert any("1 picture has no mask, while others have one: b.png" in line for line in lines)
+    assert any("1 picture without a caption: a.png" in line for line in lines)
+
+
+@pytest.mark.parametrize("trigger", ["", "zib"])
+def test_a_set_without_captions_is_warned_of_once(tmp_path, trigger):
+    for name in "abc":
+        picture(tmp_path / f"{name}.png")
+    (line,) = warned(loaded(tmp_path, caption={"trigger": trigger}))
+    assert line.startswith("No picture has a caption: training sees empty texts")
+    assert ("without the trigger word zib too" in line) == bool(trigger)
+    (tmp_path / "a.txt").write_text("x", encoding="utf-8")
+    (line,) = warned(loaded(tmp_path, caption={"trigger": trigger}))
+    assert line.startswith("2 pictures without a caption: b.png, c.png. Training sees empty texts for them")
+    assert ("set a trigger word" in line) != bool(trigger)
+
+
+def test_pictures_whose_caption_is_the_trigger_word_are_not_warned_of(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+    data = loaded(tmp_path, caption={"trigger": "zib", "missing": "use trigger word"})
+    assert warned(data) == []
+    assert noted(data)[1:] == ["the trigger word zib stands for 2 captions that lack: a.png, b.png."]
+
+
+def test_photographs_with_masks_and_captions_are_told_of_in_one_line(tmp_path):
+    for name in ("IMG_0001", "IMG_0002", "IMG_0003"):
+        save(noise(3), tmp_path / f"{name}.jpg")
+        grey(tmp_path / f"{name}_mask.png", np.pad(np.ones((40, 40)), ((12, 12), (20, 20))))
+        (tmp_path / f"{name}.txt").write_text("a photo of zib", encoding="utf-8")
+    findings = loaded(tmp_path).report.findings()
+    assert [finding.text for finding in findings] == ["3 pictures: 3 with a mask, 0 without."]
 
 
 def test_a_folder_of_masks_beside_the_chosen_one_is_pointed_at(tmp_path):
@@ -276,3 +309,19 @@ def test_a_folder_in_order_warns_of_nothing(tmp_path):
         (tmp_path / f"{name}.txt").write_text("a cat", encoding="utf-8")
     items, report = match(folder_settings(tmp_path), allowed=anywhere)
     assert len(items) == 2 and [f.text for f in report.findings()] == ["2 pictures: 2 with a mask, 0 without."]
+
+
+ONE = re.compile(r"\b1 (\w+ )?(pictures|masks|files|captions|folders|subfolders|videos|links)\b|\[|\|")
+
+
+def test_of_a_single_file_or_picture_every_report_speaks_in_the_singular():
+    names = [field.name for field in dataclasses.fields(MatchReport) if field.name not in ("pictures", "left")]
+    told = [line for name in names for line in MatchReport(**{name: ("a.png",)}).findings()]
+    told += [line for kind in _TOLD for line in leftover_findings([Leftover(kind, "a.xyz")], captions_missing=True)]
+    assert len(told) > 20 and [line.text for line in told if ONE.search(line.text)] == []
+    several = [
+        line
+        for kind in _TOLD
+        for line in leftover_findings([Leftover(kind, "a"), Leftover(kind, "b")], captions_missing=True)
+    ]
+    assert [line.text for line in several if not line.text.startswith("2 ") or re.search(r"\[|\|", line.text)] == []

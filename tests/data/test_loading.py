@@ -1,5 +1,6 @@
 """Data sets from folders and from memory: mask sources, policies, aspects, merging, loading."""
 
+import os
 import time
 import warnings
 
@@ -71,7 +72,7 @@ def test_source_none_needs_no_masks(tmp_path):
 
 def test_leaving_out_every_picture_is_an_error(tmp_path):
     picture(tmp_path / "a.png")
-    with pytest.raises(MaskError, match="All 1 pictures were left out"):
+    with pytest.raises(MaskError, match="The only picture was left out"):
         loaded(tmp_path, missing_mask="skip image")
 
 
@@ -139,7 +140,41 @@ def test_truncated_pictures_are_named_with_their_subfolder(tmp_path):
 def test_a_trigger_word_that_pictures_without_caption_will_not_see_is_told(tmp_path, missing, told):
     picture(tmp_path / "a.png")
     settings = DatasetSettings(folder=str(tmp_path), caption=CaptionSettings(trigger="zib", missing=missing))
-    assert ("trigger word zib" in load_dataset(settings, allowed=anywhere).report.to_text()) is told
+    assert ("without the trigger word zib" in load_dataset(settings, allowed=anywhere).report.to_text()) is told
+
+
+def test_an_alpha_that_was_put_in_the_place_of_an_opaque_one_of_the_same_size_and_time_is_seen(tmp_path):
+    for value, masked in ((255, 0), (0, 1), (255, 0)):
+        pixels = np.full((8, 8, 4), 255, np.uint8)
+        pixels[3, 3, 3] = value
+        Image.fromarray(pixels).save(tmp_path / "a.tif")
+        os.utime(tmp_path / "a.tif", (1_700_000_000, 1_700_000_000))
+        assert len(loaded(tmp_path).report.matched) == masked
+
+
+def test_all_masks_of_another_aspect_are_told_at_once_with_both_sizes(tmp_path):
+    for i in range(12):
+        picture(tmp_path / f"{i:02}.png", (100, 80))
+        picture(tmp_path / f"{i:02}_mask.png", (100, 80) if i == 5 else (100 + i, 78), "L")
+    with pytest.raises(MaskError) as error:
+        loaded(tmp_path)
+    text = str(error.value)
+    assert text.startswith(
+        "11 masks have another aspect than their images. 00.png (mask 00_mask.png): the mask is 100×78"
+    )
+    assert "08.png (mask 08_mask.png): the mask is 108×78 but the image is 100×80; and 3 more. Save each mask" in text
+    assert "05.png" not in text and "09.png" not in text
+
+
+def test_a_subjects_mask_of_another_aspect_is_told_once_though_several_samples_show_it(tmp_path):
+    picture(tmp_path / "a.png", (100, 80))
+    for name, width in (("anna", 90), ("ben", 100)):
+        picture(tmp_path / "m" / f"a.{name}.png", (width, 80), "L")
+    with pytest.raises(MaskError) as error:
+        loaded(tmp_path, mask_folder="m")
+    assert str(error.value) == (
+        "a.png [anna] (mask a.anna.png): the mask is 90×80 but the image is 100×80. Save the mask at the image's size."
+    )
 
 
 def test_keys_do_not_depend_on_where_the_folder_lies(tmp_path):

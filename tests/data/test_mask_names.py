@@ -60,6 +60,11 @@ def masks(folder, **values):
         "alpha/a.PNG",
         "mattes/a_mask.png",
         "masks/a.jpg.png",
+        "a_alpha_matte.png",
+        "a_masks.png",
+        "a_mask.jpg.png",
+        "a_mask.mask.png",
+        "masks/a_mask.png.png",
     ],
 )
 def test_a_mask_of_every_usual_name_is_the_mask_and_no_picture(tmp_path, name):

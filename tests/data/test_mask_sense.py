@@ -19,6 +19,11 @@ from masklora.errors import MaskError
 SIDE = 64
 
 
+def captioned(pictures, masks, **options):
+    """A data set that says nothing of captions."""
+    return from_images(pictures, masks, ["a picture"], **options)
+
+
 def cache_of(dataset, settings=SETTINGS, **changes):
     settings = replace(settings, storage="memory", **changes)
     return build_cache(dataset, settings, encoder=Pooling(), text=Letters())
@@ -38,7 +43,7 @@ def upright(n=6, *, faces=5):
     for i, mask in enumerate(masks):
         top = 10 if i < faces else 170
         mask[top : top + 60, 30:90] = 1
-    return from_images(pictures, masks)
+    return captioned(pictures, masks)
 
 
 def test_pictures_whose_mask_the_crop_cuts_away_are_named():
@@ -64,16 +69,16 @@ def test_a_mask_that_the_crop_cuts_to_a_sliver_is_told_with_its_share(end, share
     mask[10:50, 476 if share == "10%" else 490 : end] = 1
     mask[10:50, 100 : 100 + (324 if share == "10%" else 0)] = 1
     whole = np.pad(np.ones((20, 20), np.float32), 22)
-    data = from_images([banner, np.ones((64, 64, 3), np.float32)], [mask, whole])
+    data = captioned([banner, np.ones((64, 64, 3), np.float32)], [mask, whole])
     texts = told(cache_of(data, resolution=64, bucketing=False))
-    wanted = "1 of 2 pictures lose most of their mask to the crop: picture-0001 (keeps 10%)"
+    wanted = "1 of 2 pictures loses most of its mask to the crop: picture-0001 (keeps 10%)"
     assert [text.partition(". ")[0] for text in texts] == ([wanted] if share == "10%" else [])
 
 
 def test_random_crops_that_leave_nothing_are_told_as_such():
     mask = np.zeros((384, 128), np.float32)
     mask[4:40, 40:80] = 1
-    data = from_images([np.zeros((384, 128, 3), np.float32)] * 2, [mask, np.flipud(mask).copy()])
+    data = captioned([np.zeros((384, 128, 3), np.float32)] * 2, [mask, np.flipud(mask).copy()])
     cache = cache_of(data, resolution=128, bucketing=False, crop="random", variants=12)
     assert any("teach nothing in some of their crops" in text for text in told(cache))
 
@@ -86,11 +91,11 @@ def test_masks_shrunk_on_purpose_are_no_loss():
 def test_black_masks_among_others_are_told_and_all_black_ones_are_an_error_without_advice_that_hurts():
     data = upright()
     black = np.zeros((384, 128), np.float32)
-    some = merge([data, from_images([np.zeros((384, 128, 3), np.float32)], [black], name="black")])
+    some = merge([data, captioned([np.zeros((384, 128, 3), np.float32)], [black], name="black")])
     texts = told(cache_of(some, resolution=128))
-    assert texts[0].startswith("1 of 7 pictures teach nothing: their masks are black everywhere: black-0001.")
+    assert texts[0].startswith("1 of 7 pictures teaches nothing: its mask is black everywhere: black-0001.")
     with pytest.raises(MaskError, match="Their files are black everywhere") as caught:
-        cache_of(from_images([np.zeros((64, 64, 3), np.float32)] * 2, [np.zeros((64, 64), np.float32)]))
+        cache_of(captioned([np.zeros((64, 64, 3), np.float32)] * 2, [np.zeros((64, 64), np.float32)]))
     assert "invert" not in str(caught.value)
 
 
@@ -120,6 +125,7 @@ def folder_of(tmp_path, masks):
     for i, mask in enumerate(masks):
         Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
         Image.fromarray(mask).save(tmp_path / f"{i}_mask.png")
+        (tmp_path / f"{i}.txt").write_text("a picture")
     return load_dataset(DatasetSettings(folder=str(tmp_path)), allowed=lambda path: path)
 
 
@@ -160,6 +166,26 @@ def test_masks_in_a_scale_that_may_be_meant_are_told_with_what_to_choose(tmp_pat
     assert mended.weights[mended.entries[0].mask_key] == pytest.approx((mask > 0).mean(), abs=0.02)
 
 
+def test_one_pale_colour_of_a_palette_is_learned_as_white(tmp_path):
+    picture = Image.fromarray((disc(255) > 0).astype(np.uint8), "P")
+    picture.putpalette([0, 0, 0, 192, 128, 128])
+    cache = cache_of(folder_of(tmp_path, [np.asarray(picture.convert("RGB"))] * 2))
+    assert told(cache) == [] and "one colour on black" in told(cache, "note")[0]
+    assert cache.weights[cache.entries[0].mask_key] == pytest.approx((disc(255) > 0).mean(), abs=0.02)
+
+
+@pytest.mark.parametrize("kind", ["white on red", "white over a class", "grey against alpha"])
+def test_what_is_white_somewhere_is_still_asked_about(tmp_path, kind):
+    white = disc(255)
+    masks = {
+        "white on red": np.dstack([np.full_like(white, 255), white, white]),
+        "white over a class": np.dstack([white, white, np.maximum(white, 200)]),
+        "grey against alpha": np.dstack([white, white, white, 255 - white]),
+    }
+    (text,) = (line for line in told(cache_of(folder_of(tmp_path, [masks[kind]] * 2))) if "inverted" not in line)
+    assert "mask_channel" in text
+
+
 # ---------------------------------------------------------------- inverted sets
 
 
@@ -192,7 +218,7 @@ def set_of(seed, *, invert):
     rng = np.random.default_rng(seed)
     pairs = [scene(rng) for _ in range(int(rng.integers(1, 25)))]
     masks = [1 - mask if invert else mask for _, mask in pairs]
-    return cache_of(from_images([picture for picture, _ in pairs], masks), resolution=64, bucket_step=8, batch_size=32)
+    return cache_of(captioned([picture for picture, _ in pairs], masks), resolution=64, bucket_step=8, batch_size=32)
 
 
 def looks_inverted(cache):
@@ -218,8 +244,8 @@ def test_an_inverted_set_is_told_with_two_pictures_and_how_to_turn_it():
 
 def test_a_set_of_one_picture_is_judged_too():
     picture, mask = scene(np.random.default_rng(5))
-    assert looks_inverted(cache_of(from_images([picture], [1 - mask]), resolution=64))
-    assert not looks_inverted(cache_of(from_images([picture], [mask]), resolution=64))
+    assert looks_inverted(cache_of(captioned([picture], [1 - mask]), resolution=64))
+    assert not looks_inverted(cache_of(captioned([picture], [mask]), resolution=64))
 
 
 def test_pictures_painted_in_the_mask_editor_are_told_as_inverted(tmp_path):
@@ -228,6 +254,7 @@ def test_pictures_painted_in_the_mask_editor_are_told_as_inverted(tmp_path):
         picture, mask = scene(rng)
         painted = np.dstack([picture, 1 - mask])
         Image.fromarray(np.rint(painted * 255).astype(np.uint8)).save(tmp_path / f"clipspace {i}.png")
+        (tmp_path / f"clipspace {i}.txt").write_text("a picture")
     data = load_dataset(DatasetSettings(folder=str(tmp_path)), allowed=lambda path: path)
     (text,) = told(cache_of(data, resolution=64))
     assert "look inverted" in text and "mask editor" in text

@@ -152,7 +152,7 @@ def test_an_all_white_mask_in_the_alpha_layout_reads_back_as_no_mask_and_is_told
     saved = save(loaded(tmp_path / "in"), tmp_path / "out", ALPHA)
     found = load_sample(loaded(tmp_path / "out").samples[0])
     assert not found.has_mask and (found.mask == 1).all()
-    assert "1 masks are all white" in saved.text and "without a mask: a.png" in saved.text
+    assert "1 mask is all white" in saved.text and "without a mask: a.png" in saved.text
 
 
 @pytest.mark.parametrize("layout", [FOLDER, SUFFIX])
@@ -161,7 +161,7 @@ def test_a_missing_mask_stays_missing_and_is_told(tmp_path, layout):
     picture(tmp_path / "in" / "b.png")
     with_alpha(tmp_path / "in" / "opaque.png", np.ones((8, 8)))
     saved = save(loaded(tmp_path / "in"), tmp_path / "out", layout)
-    assert "1 masks written" in saved.text
+    assert "1 mask written" in saved.text
     assert "2 pictures have no mask, nothing was written for them: b.png, opaque.png." in saved.text
     assert saved.dataset.report.missing == ("b.png", "opaque.png")
     assert len(files_of(tmp_path)) == 4
@@ -184,7 +184,7 @@ def test_pictures_without_a_mask_are_copied_without_alpha(tmp_path):
 
 def test_a_set_without_any_mask_writes_nothing_and_says_so(tmp_path):
     picture(tmp_path / "in" / "b.png")
-    with pytest.raises(MaskError, match=r"None of 1 pictures has a mask, beginning with b\.png"):
+    with pytest.raises(MaskError, match=r"None of 1 picture has a mask, beginning with b\.png"):
         save(loaded(tmp_path / "in"), tmp_path / "out")
 
 
@@ -237,7 +237,7 @@ def test_the_switch_replaces_them_and_keeps_what_they_held(tmp_path, layout):
     assert np.array_equal(load_mask(found), load_mask(dataset.samples[1]))
     assert pictures == {i: (tmp_path / "in" / f"cat {i}.png").read_bytes() for i in (1, 2, 3)}
     assert [kept.read_bytes() for kept in versions.all(path)] == [before]
-    assert f"1 files were replaced; what they held is kept in {versions.root}" in saved.text
+    assert f"1 file was replaced; what it held is kept in {versions.root}" in saved.text
 
 
 def photograph(path, *, mode="RGB", size=(8, 8)):
@@ -508,7 +508,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path):
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        with pytest.raises(RunError, match=r"picture-0002\.png: could not be written .* 1 of 2 pictures were saved"):
+        with pytest.raises(RunError, match=r"picture-0002\.png: could not be written .* 1 of 2 pictures was saved"):
             save(dataset, tmp_path, overwrite=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

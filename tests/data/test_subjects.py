@@ -515,7 +515,7 @@ def test_saved_subjects_load_back_as_the_same_masks_and_so_does_their_union(grou
         assert shares(one) == shares(dataset)
         for before, after in zip(dataset.samples, one.samples, strict=True):
             assert np.array_equal(load_mask(before), load_mask(after))
-    assert "1 samples of all subjects together have no file" in saved.text
+    assert "1 sample of all subjects together has no file" in saved.text
     saved.dataset.with_transform(MaskTransform(grow=1))
 
 

@@ -130,7 +130,7 @@ def test_nothing_found_can_leave_the_picture_out(mixed):
 def test_leaving_out_every_picture_is_an_error(tmp_path):
     picture(tmp_path / "a.png")
     dataset = load_dataset(folder_settings(tmp_path), allowed=anywhere)
-    with pytest.raises(MaskError, match="nothing was found in any of 1 pictures"):
+    with pytest.raises(MaskError, match="nothing was found in any of 1 picture,"):
         generate(dataset, nothing, GenerateSettings(nothing_found="skip"), label="Cats")
 
 

@@ -274,5 +274,5 @@ def test_patches_on_the_incoming_model_are_told():
     key = next(k for k in patcher.model.state_dict() if k.endswith("qkv.weight"))
     patched = patcher.clone()
     patched.add_patches({key: (torch.zeros_like(patcher.model.state_dict()[key]),)})
-    assert "1 weights" in TrainableModel(patched).incoming_notes()[0]
+    assert "on 1 weight:" in TrainableModel(patched).incoming_notes()[0]
     assert TrainableModel(patcher).incoming_notes() == []

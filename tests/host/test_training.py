@@ -377,7 +377,7 @@ def test_training_with_preservation_runs_tells_it_and_notes_what_has_no_trigger(
     assert cache_notes(loss, with_trigger) == []
     mixed = dataclasses.replace(without, entries=(*with_trigger.entries, *without.entries[:1]))
     (note,) = cache_notes(loss, mixed)
-    assert note.startswith("1 of 5 captions have no trigger word")
+    assert note.startswith("1 of 5 captions has no trigger word")
 
 
 def subjects_cache(folder, together, **settings):

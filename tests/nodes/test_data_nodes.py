@@ -188,7 +188,7 @@ def test_a_second_run_finds_everything_in_the_cache(comfy_client, graph, folders
     folders.make("cached twice", alpha=True)
     load = graph.add("MLT_LoadDataset", folder="cached twice", trigger_word="first")
     text = cached_run(graph, comfy_client, [load, 0])
-    assert "3 pictures in 1 buckets" in text
+    assert "3 pictures in 1 bucket:" in text
     assert "12 latent, 3 mask" in text
     assert "No CLIP is connected" in text
     graph.nodes[load]["inputs"]["repeats"] = 2

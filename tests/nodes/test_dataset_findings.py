@@ -122,6 +122,6 @@ def test_a_pasted_path_is_understood_and_its_files_are_watched(comfy_client, gra
     folder = folders.make("pasted set", count=1)
     load = graph.add("MLT_LoadDataset", folder=pasted.format(folder))
     inspected(graph, load)
-    assert told(comfy_client.run(graph.nodes), load, "note")[0].startswith("1 pictures")
+    assert told(comfy_client.run(graph.nodes), load, "note")[0].startswith("1 picture: ")
     folders.picture(folder / "another.png")
     assert told(comfy_client.run(graph.nodes), load, "note")[0].startswith("2 pictures")

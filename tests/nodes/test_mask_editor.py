@@ -102,7 +102,7 @@ def test_what_was_painted_is_what_is_learned(page, editor, folders, comfy_server
     editor.paint(start, end)
     editor.save()
     report = "\n".join(page.queue()["outputs"]["3"]["text"])
-    assert "1 masks written" in report and "Only this picture was saved" in report
+    assert "1 mask written" in report and "Only this picture was saved" in report
     place = comfy_server.base / "output" / "painted"
     assert [path.name for path in place.iterdir()] == ["cat 2.png"]
     written, distance = np.asarray(Image.open(place / "cat 2.png")), distance_to_stroke(start, end)

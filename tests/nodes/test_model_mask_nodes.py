@@ -160,7 +160,7 @@ def test_the_subject_makes_the_masks_of_a_dataset(comfy_client, graph, folders):
     found, checked = graph.text([made, 3]), inspect(graph, [made, 0])
     run = comfy_client.run(graph.nodes)
     assert "two parts.png: 2 parts, the largest kept; covers 25.0%" in shown(run, found)
-    assert "1 pictures: 1 with a mask, 0 without." in shown(run, checked)
+    assert "1 picture: 1 with a mask, 0 without." in shown(run, checked)
 
 
 @pytest.mark.parametrize("file", [BIREFNET_FILE, RANDOM_BIREFNET_FILE])
@@ -183,7 +183,7 @@ def test_a_plain_picture_has_no_subject_and_is_named(comfy_client, graph, folder
     load = graph.add("MLT_LoadDataset", folder="plain only")
     graph.text([subject_masks(graph, dataset=[load, 0]), 3])
     error = comfy_client.run(graph.nodes, check=False).error
-    assert "Subject masks: nothing was found in 1 of 1 pictures: plain.png" in error
+    assert "Subject masks: nothing was found in 1 of 1 picture: plain.png" in error
 
 
 def faces(graph, images):
@@ -219,4 +219,4 @@ def test_a_picture_without_a_face_has_a_black_mask_of_which_the_inspection_warns
     made = graph.add("MLT_DatasetFromImages", images=[load, 1], masks=faces(graph, [load, 1]))
     checked = inspect(graph, [made, 0])
     report = shown(comfy_client.run(graph.nodes), checked)
-    assert "1 masks are all black: these pictures teach nothing: picture-0002." in report
+    assert "1 mask is all black: this picture teaches nothing: picture-0002." in report

@@ -103,7 +103,7 @@ def test_the_corrected_mask_of_one_picture_replaces_that_one_only(save, graph, f
     mask = graph.add("SolidMask", width=96, height=64, value=1.0)
     place = {"destination": str(folder / "masks"), "overwrite": True}
     report = save(load, picture="cat 2", masks=[mask, 0], **place)
-    assert "1 masks written" in report and "Only this picture was saved" in report
+    assert "1 mask written" in report and "Only this picture was saved" in report
     assert (grey(folder / "masks" / "cat 2.png") == 255).all()
     assert (folder / "masks" / "cat 1.png").read_bytes() == before
 

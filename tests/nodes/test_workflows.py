@@ -62,6 +62,17 @@ def test_it_opens_without_missing_nodes_and_converts_completely(small_models, pa
 
 
 @each
+def test_its_files_are_where_the_nodes_list_them(demo_server, path):
+    known = demo_server.object_info()
+    offered = {
+        kind: known[kind]["input"]["required"][name][1]["options"]
+        for kind, name in (("LoadImage", "image"), ("CheckpointLoaderSimple", "ckpt_name"))
+    }
+    named = [(node["type"], node["widgets_values"][0]) for node in read(path)["nodes"] if node["type"] in offered]
+    assert named and [one for one in named if one[1] not in offered[one[0]]] == []
+
+
+@each
 def test_its_widgets_hold_the_values_that_their_names_say(small_models, page, path):
     page.load_workflow(path)
     prompt = page.api_prompt()

@@ -1,7 +1,7 @@
 // The pictures of a data set as rows: filter, order, statistics. Pure functions.
 
 export const WARNINGS = [
-  "all_black", "all_white", "low_coverage", "high_coverage", "vanishing", "odd_polarity", "no_caption",
+  "all_black", "all_white", "cut_away", "low_coverage", "high_coverage", "vanishing", "odd_polarity", "no_caption",
 ];
 export const FILTERS = ["all", "warned", "no_mask", "stale", ...WARNINGS];
 export const ORDERS = ["given", "name", "coverage", "coverage_down", "warnings"];
