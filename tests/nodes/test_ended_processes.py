@@ -68,6 +68,8 @@ class Bench:
         """As if nothing had been done here yet."""
         for folder in ("user/masked_lora", "output/loras"):
             shutil.rmtree(self.base / folder, ignore_errors=True)
+        # ComfyUI refuses a graph while a folder of LoRAs that it has listed is away.
+        (self.base / "output" / "loras").mkdir(parents=True, exist_ok=True)
         if self.server is not None and self.server.running:
             self.server.post("/free", {"unload_models": True, "free_memory": True})
             # ComfyUI forgets what its nodes gave out when its queue looks up next.
