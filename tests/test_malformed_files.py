@@ -25,8 +25,9 @@ from masklora.adapters import from_file
 from masklora.data.loading import load_dataset
 from masklora.data.reading import read_header, read_image, read_mask
 from masklora.errors import AdapterError, DataError, MaskLoraError
-from masklora.history import list_runs, read_curve
+from masklora.history import read_curve
 from masklora.host.training import read_lora
+from masklora.run_list import RunList
 
 LONGEST = 30
 FORMATS = {
@@ -223,12 +224,13 @@ def test_one_damaged_run_never_hides_the_others(undisturbed, tmp_path):
     (run,) = [path for path in whole.iterdir() if path.is_dir()]
     shutil.copytree(run, tmp_path / "good-0123456789")
     names = sorted(p.relative_to(run) for p in run.rglob("*") if p.is_file() and p.name != "run.lock")
+    listing = RunList()
     for seed in range(many(30, 120)):
         bad = tmp_path / "bad-0123456789"
         shutil.copytree(run, bad)
         victim = bad / names[seed % len(names)]
         victim.write_bytes(damaged(victim.read_bytes(), seed, others=[b"null", b"5", b"[" * 50_000, b"\xff"])[0])
-        assert "good" in {found.name for found in list_runs(tmp_path)}
+        assert "good" in {row.run.name for row in listing.rows(tmp_path)}
         json.dumps([row for row in read_curve(bad)], allow_nan=False)
         shutil.rmtree(bad)
 

@@ -14,7 +14,6 @@ import logging
 import os
 import struct
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +24,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 
 from ..errors import CacheError
+from ..files import clear_leftovers, temporary_beside
 from .keys import Memo
 
 KINDS = ("latent", "mask", "text")
@@ -242,18 +242,23 @@ class DiskStore:
         """
         now, total, removed = time.time(), 0, 0
         old: list[tuple[float, int, Path]] = []
+        unfinished = {self.folder}
         for kind in KINDS:
             for path in (self.folder / kind).glob("*/*"):
                 try:
                     stat = path.stat()
-                    if path.suffix == ".tmp" and now - stat.st_mtime > GRACE_SECONDS:
-                        path.unlink()
+                    if path.suffix == ".tmp":
+                        unfinished.add(path.parent)
+                        if now - stat.st_mtime > GRACE_SECONDS:
+                            path.unlink()
                         continue
                 except OSError:
                     continue
                 total += stat.st_size
                 if (kind, path.stem) not in keep and now - stat.st_mtime > KEPT_SECONDS:
                     old.append((stat.st_mtime, stat.st_size, path))
+        for folder in unfinished:
+            clear_leftovers(folder)
         for _, size, path in sorted(old):
             if total <= limit:
                 break
@@ -286,7 +291,7 @@ class DiskStore:
             logger.warning("%s: could not be removed", path)
 
     def _replace(self, target: Path, data: bytes, is_there: Callable[[], bool]) -> None:
-        temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.tmp")
+        temporary = temporary_beside(target)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(data)

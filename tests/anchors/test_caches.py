@@ -39,7 +39,7 @@ def test_kohya_keeps_applying_an_alpha_mask_that_was_switched_off_here_it_is_gon
     bench.build()
     weights = bench.cache.mask(bench.cache.entries[0])
     assert weights.min() < 0.5
-    bench.build(mask_source="sidecar")
+    bench.build(mask_source="none")
     assert bench.cache.mask(bench.cache.entries[0]).eq(1).all()
     bench.build()
     assert torch.equal(bench.cache.mask(bench.cache.entries[0]), weights)

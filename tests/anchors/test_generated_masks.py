@@ -83,4 +83,4 @@ def test_simpletuner_writes_no_mask_where_nothing_is_found_here_that_is_an_error
         generate(dataset, find, GenerateSettings(), label="Cats")
     made, lines = generate(dataset, find, GenerateSettings(nothing_found="skip"), label="Cats")
     assert [sample.name for sample in made.samples] == ["a.png"]
-    assert any("b.png" in line for line in lines)
+    assert any("b.png" in line.text for line in lines)

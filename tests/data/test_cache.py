@@ -23,6 +23,7 @@ from masklora.data.cache import build_cache
 from masklora.data.dataset import Dataset, Sample, merge
 from masklora.data.mask_bytes import decode_mask, encode_mask
 from masklora.errors import CacheError, ConfigError, DataError, FamilyError
+from masklora.files import temporary_beside
 
 DAY = 24 * 3600
 
@@ -663,8 +664,15 @@ def test_temporary_files_of_a_killed_process_are_removed_in_time(bench):
     for path in (fresh, old):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 9000, time.time() - 9000))
+    # Of a process that lives, and of one that has ended.
+    lives = temporary_beside(fresh)
+    name = lives.name.replace(f"-{os.getpid()}-", "-4194999-")
+    ended = [lives.with_name(name), bench.store / name]
+    for path in (lives, *ended):
+        path.write_bytes(b"half")
     bench.build()
     assert fresh.exists() and not old.exists()
+    assert lives.exists() and not any(path.exists() for path in ended)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the limit on file sizes is a Unix call")

@@ -155,7 +155,7 @@ def test_other_prompts_begin_anew_and_the_old_pictures_are_put_aside(caches, tmp
     request = make_request("sd15", caches["sd15"], steps=6)
     first = train(dataclasses.replace(request, samples=samples("sd15")), tmp_path, Stop())
     train(dataclasses.replace(request, samples=samples("sd15", seed=7)), tmp_path)
-    assert list(SampleFolder(first.result.folder).pictures()) == [0, 4, 6]
+    assert list(SampleFolder(first.result.folder).pictures()) == [0, 2, 4, 6]
     assert (first.result.folder / "samples-1" / "step_000002_0.png").is_file()
     assert json.loads((first.result.folder / "samples" / "samples.json").read_text())["seed"] == 7
 
