@@ -235,7 +235,8 @@ def _final_report(report: MatchReport, samples: list[Sample], with_mask: list[st
     if not bare or caption.missing != "use trigger word":
         unused = (caption.trigger.strip(),) if bare and caption.trigger.strip() else ()
         return replace(report, no_caption=bare, unused_triggers=unused)
-    told = f"the trigger word {caption.trigger.strip()} stands for {len(bare)} captions that lack: {shown(bare)}."
+    word = caption.trigger.strip()
+    told = f"the trigger word {word} stands for the missing captions of {len(bare)} pictures: {shown(bare)}."
     return replace(report, no_caption=(), notes=(*report.notes, told))
 
 
