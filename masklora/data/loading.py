@@ -235,8 +235,10 @@ def _final_report(report: MatchReport, samples: list[Sample], with_mask: list[st
     if not bare or caption.missing != "use trigger word":
         unused = (caption.trigger.strip(),) if bare and caption.trigger.strip() else ()
         return replace(report, no_caption=bare, unused_triggers=unused)
-    lacking = counted(len(bare), "[missing caption|missing captions]")
-    told = f"the trigger word {caption.trigger.strip()} stands for {lacking}: {shown(bare)}."
+    word = caption.trigger.strip()
+    lacking = worded(len(bare), "[caption|captions]")
+    pictures = counted(len(bare), "[picture|pictures]")
+    told = f"the trigger word {word} stands for the missing {lacking} of {pictures}: {shown(bare)}."
     return replace(report, no_caption=(), notes=(*report.notes, told))
 
 

@@ -273,7 +273,7 @@ def test_pictures_whose_caption_is_the_trigger_word_are_not_warned_of(tmp_path):
         picture(tmp_path / f"{name}.png")
     data = loaded(tmp_path, caption={"trigger": "zib", "missing": "use trigger word"})
     assert warned(data) == []
-    assert noted(data)[1:] == ["the trigger word zib stands for 2 captions that lack: a.png, b.png."]
+    assert noted(data)[1:] == ["the trigger word zib stands for the missing captions of 2 pictures: a.png, b.png."]
 
 
 def test_photographs_with_masks_and_captions_are_told_of_in_one_line(tmp_path):
