@@ -145,10 +145,9 @@ def reached(place, phase, rng):
         return lambda: place.inside(f"checkpoints/.tmp-step-{step:06d}*") or place.saved() >= step
     if phase == "sampling":
         step, number = PICTURES_EVERY * rng.randint(0, STEPS // PICTURES_EVERY), rng.randint(0, 1)
-        before = (
-            f"samples/step_{step:06d}_0.png" if number else f"checkpoints/step-{step // SAVE_EVERY * SAVE_EVERY:06d}"
-        )
-        return lambda: place.inside(before) or place.step() > step
+        if number:
+            return lambda: place.inside(f"samples/step_{step:06d}_0.png") or place.step() > step
+        return lambda: place.step() >= step if step else place.inside("samples")
     return lambda: place.inside("result.json") or place.loras()
 
 
