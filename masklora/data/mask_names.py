@@ -12,7 +12,7 @@ _GAP = r"[-_.,+~ \u00a0\u2010-\u2015\u3000\uff0d\uff3f\uff0e]"
 _OPEN, _CLOSE = r"[(\[{\uff08\u3010]", r"[)\]}\uff09\u3011]"
 _NUMBER = rf"(?:{_GAP}*{_OPEN}?(?P<number>\d{{1,4}}){_CLOSE}?)?"
 _AFTER = re.compile(
-    rf"(?P<base>.+?){_GAP}*(?:{_GAP}(?:{_WORD})|{_OPEN}(?:{_WORD}){_CLOSE}){_NUMBER}",
+    rf"(?P<base>.+?)(?P<after>{_GAP}*)(?:{_GAP}(?:{_WORD})|{_OPEN}(?:{_WORD}){_CLOSE}){_NUMBER}",
     re.IGNORECASE,
 )
 _BEFORE = re.compile(
@@ -91,9 +91,14 @@ def _bases(stem: str) -> list[Base]:
     found: dict[str, Base] = {}
     for pattern, sure in ((_AFTER, True), (_BEFORE, True), (_GLUED, False)):
         match = pattern.fullmatch(stem)
-        base = match["base"].strip() if match is not None else ""
-        if match is not None and base:
-            found.setdefault(base, Base(base, match.groupdict().get("number") or "", sure))
+        if match is None:
+            continue
+        groups = match.groupdict()
+        # A picture's own name may end in what else stands between name and word: «cat .png», «cat .mask.png».
+        bare, after = match["base"], groups.get("after") or ""
+        for base in (bare.strip(), *(bare + after[:length] for length in range(len(after) + 1))):
+            if base.strip():
+                found.setdefault(base, Base(base, groups.get("number") or "", sure))
     return [*found.values(), *(_bases(twice["base"]) if twice is not None else ())]
 
 

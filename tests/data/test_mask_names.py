@@ -73,6 +73,14 @@ def test_a_mask_of_every_usual_name_is_the_mask_and_no_picture(tmp_path, name):
     assert masks(tmp_path) == masks(tmp_path, mask_source="sidecar") == {"a.jpg": True}
 
 
+@pytest.mark.parametrize("stem", ["a ", " a", "a_", "a -", "a .b "])
+@pytest.mark.parametrize("ending", ["-masklabel", "_mask", "_mask_0", " (mask)"])
+def test_a_pictures_name_may_end_in_a_gap(tmp_path, stem, ending):
+    photo(tmp_path / f"{stem}.jpg")
+    grey(tmp_path / f"{stem}{ending}.png", HALF)
+    assert masks(tmp_path) == {f"{stem}.jpg": True}
+
+
 @pytest.mark.parametrize("name", ["i.mask", "i.jpg.mask", "I.MASK"])
 def test_files_with_the_extension_mask_are_masks(tmp_path, name):
     photo(tmp_path / "i.jpg")

@@ -160,7 +160,7 @@ def test_every_kind_of_file_is_listed_and_decoded_as_it_is_seen(sound):
         assert loaded.rgb.shape == (sample.size[1], sample.size[0], 3)
     with_alpha = {sample.name for sample in dataset.samples if load_sample(sample).has_mask}
     assert with_alpha == {
-        "grey alpha.png",
+        "grey glass.png",
         "invisible.png",
         "one pixel of glass.png",
         "palette.png",

@@ -48,7 +48,7 @@ def write_sound_pictures(folder):
     _save(folder / "one colour.png", np.full((40, 48, 3), 77, np.uint8))
     _save(folder / "black.png", np.zeros((40, 48), np.uint8))
     _save(folder / "grey.png", grey)
-    _save(folder / "grey alpha.png", np.dstack([grey, alpha]))
+    _save(folder / "grey glass.png", np.dstack([grey, alpha]))
     _save(folder / "invisible.png", np.dstack([rgb, np.zeros_like(grey)]))
     Image.fromarray(np.dstack([rgb, grey]), "CMYK").save(folder / "cmyk.jpg")
     Image.fromarray(grey > 128).save(folder / "one bit.png")
