@@ -11,6 +11,7 @@ import importlib.abc
 import importlib.util
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -85,6 +86,9 @@ def prepare_comfyui(path):
     return scratch
 
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A job in a shell's background ignores Ctrl-C, and so would every process that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 register_pack()
 COMFYUI = os.environ.get("COMFYUI_PATH")
 SCRATCH = prepare_comfyui(Path(COMFYUI).resolve()) if COMFYUI else None

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError, MaskLoraError
-from ..findings import counted
+from ..findings import counted, worded
 
 PACKAGE = "transformers"
 SINCE = "4.56"
@@ -123,8 +123,8 @@ def load_model(
     missing = sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])])
     if missing:
         raise DataError(
-            f"{kind.folder}: {folder}: {counted(len(missing), '[weight|weights]')} of {kind.title} missing or of "
-            f"another name or size, first of all {missing[0]}. The folder holds another model, or the layout of "
+            f"{kind.folder}: {folder}: {counted(len(missing), '[weight|weights]')} of {kind.title} "
+            f"{worded(len(missing), '[is|are]')} missing or of another name or size, first of all {missing[0]}. The folder holds another model, or the layout of "
             f"another library. Use {kind.source}."
         )
     return model.to(device=device, dtype=dtype).eval()

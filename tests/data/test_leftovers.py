@@ -264,7 +264,7 @@ def test_a_set_without_captions_is_warned_of_once(tmp_path, trigger):
     assert ("without the trigger word zib too" in line) == bool(trigger)
     (tmp_path / "a.txt").write_text("x", encoding="utf-8")
     (line,) = warned(loaded(tmp_path, caption={"trigger": trigger}))
-    assert line.startswith("2 pictures without a caption: b.png, c.png. Training sees empty texts for them")
+    assert line.startswith("2 pictures without a caption: b.png, c.png. Training sees empty texts there")
     assert ("set a trigger word" in line) != bool(trigger)
 
 

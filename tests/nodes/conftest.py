@@ -55,6 +55,13 @@ def folders(comfy_server):
     return Folders(comfy_server)
 
 
+@pytest.fixture
+def forgotten_graphs(comfy_server):
+    """Takes the graphs of a test out of the queue's history: a page cannot read the NaN in them."""
+    yield
+    comfy_server.post("/history", {"clear": True})
+
+
 @pytest.fixture(scope="session")
 def small_models(comfy_server):
     """Small SAM 3, BiRefNet and face models in the server's folders, under their published names."""

@@ -98,7 +98,7 @@ def test_a_mask_for_no_picture_is_reported_and_the_rest_is_used(graph, comfy_cli
     shown = graph.add("MLT_InspectDataset", dataset=[load, 0])
     text = comfy_client.run(graph.nodes).outputs[shown]["text"][0]
     assert "3 pictures: 2 with a mask, 1 without." in text
-    assert "1 mask files that fit no picture" in text
+    assert "1 mask file that fits no picture" in text
     assert "dog.png" in text
 
 

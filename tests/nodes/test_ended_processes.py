@@ -56,12 +56,7 @@ class Bench:
 
         if self.server is None or not self.server.running:
             self.server = ComfyServer(self.shared.host, self.base, models=self.shared.base / "models")
-            # A job in a shell's background ignores Ctrl-C, and so would what it starts.
-            before = signal.signal(signal.SIGINT, signal.default_int_handler)
-            try:
-                self.server.start()
-            finally:
-                signal.signal(signal.SIGINT, before)
+            self.server.start()
         return self.server
 
     def forget(self):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools.demo import PICTURES
+from demo.placing import FOLDER
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / "demo" / "workflows").glob("*.json"))
@@ -153,7 +153,7 @@ class Person:
 @pytest.fixture
 def fresh_pictures(demo_server):
     """The examples' pictures as they were: what one erases must still be there for the next."""
-    folder = demo_server.base / "input" / PICTURES
+    folder = demo_server.base / "input" / FOLDER
     shutil.rmtree(folder)
     shutil.copytree(ROOT / "demo" / "pictures", folder)
 

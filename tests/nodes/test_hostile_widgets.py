@@ -69,6 +69,7 @@ def failure(run):
     return None
 
 
+@pytest.mark.usefixtures("forgotten_graphs")
 def test_hostile_values_are_refused_in_words_and_the_queue_lives_on(comfy_client, comfy_server, whole_graph):
     tried = refused = 0
     for node, name, value in cases(comfy_server.object_info(), many(40, 400)):
@@ -96,6 +97,7 @@ def test_hostile_values_are_refused_in_words_and_the_queue_lives_on(comfy_client
     comfy_client.run(whole_graph(), timeout=120)
 
 
+@pytest.mark.usefixtures("forgotten_graphs")
 def test_nothing_that_is_not_a_number_passes_for_one(comfy_client, whole_graph):
     passed = []
     for key, name in (("4", "learning_rate"), ("4", "guidance"), ("3", "crop_margin_max"), ("2", "preview_gigabytes")):

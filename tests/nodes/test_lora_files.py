@@ -193,6 +193,7 @@ def test_an_export_s_name_is_refused_when_the_graph_is_queued(comfy_client, trai
         comfy_client.submit(prompt)
 
 
+@pytest.mark.usefixtures("forgotten_graphs")
 @pytest.mark.parametrize("widget", ["learning_rate", "guidance", "regularisation_weight", "validation_share"])
 def test_a_number_that_is_none_is_refused_by_its_widget(comfy_client, train_graph, widget):
     # It passes ComfyUI's own look at the range.

@@ -111,14 +111,14 @@ def test_the_seed_decides_random_masks(comfy_client, graph):
 @pytest.mark.parametrize("shape", ["ellipse", "rectangle", "polygon", "brush"])
 def test_shapes_fill_missing_masks_with_the_asked_coverage(comfy_client, graph, folders, shape):
     folder = folders.make("shapes", count=2)
-    folders.picture(folder / "has alpha.png", alpha=True)
+    folders.picture(folder / "see through.png", alpha=True)
     load = graph.add("MLT_LoadDataset", folder="shapes")
     node = graph.add("MLT_ShapeMasks", dataset=[load, 0], shape=shape, coverage_min=0.3, coverage_max=0.3)
     seen, report = preview(graph, [node, 1]), graph.text([node, 3])
     run = comfy_client.run(graph.nodes)
     for mask in masks_of(run, comfy_client, seen)[:2]:
         assert abs(mask.mean() - 0.3) < 0.01
-    assert "has alpha.png: kept the mask that was there" in shown(run, report)
+    assert "see through.png: kept the mask that was there" in shown(run, report)
     assert "2 made (fill missing only), 1 kept" in shown(run, report)
 
 

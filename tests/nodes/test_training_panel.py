@@ -71,7 +71,9 @@ def test_a_broken_connection_leaves_no_gap_in_the_curves(panel, comfy_server, tr
     panel.load(prompt).in_state("stopped")
     panel.tab.wait_for_function(f"selector => ({INK})(selector) > 0", arg=PANEL)
     panel.tab.wait_for_timeout(1500)
-    assert np.array_equal(panel.pixels(), seen)
+    # The panel may be a line lower or higher after a reload; a gap would be columns without ink.
+    columns = [shot.any(axis=(0, 2)) for shot in (panel.pixels(), seen)]
+    assert columns[0].any() and np.array_equal(*columns)
     assert panel.page.problems == []
 
 

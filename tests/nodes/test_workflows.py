@@ -64,10 +64,10 @@ def test_it_opens_without_missing_nodes_and_converts_completely(small_models, pa
 @each
 def test_its_files_are_where_the_nodes_list_them(demo_server, path):
     known = demo_server.object_info()
-    offered = {
-        kind: known[kind]["input"]["required"][name][1]["options"]
-        for kind, name in (("LoadImage", "image"), ("CheckpointLoaderSimple", "ckpt_name"))
-    }
+    offered = {}
+    for kind, name in (("LoadImage", "image"), ("CheckpointLoaderSimple", "ckpt_name")):
+        choices, *options = known[kind]["input"]["required"][name]
+        offered[kind] = choices if isinstance(choices, list) else options[0]["options"]
     named = [(node["type"], node["widgets_values"][0]) for node in read(path)["nodes"] if node["type"] in offered]
     assert named and [one for one in named if one[1] not in offered[one[0]]] == []
 
