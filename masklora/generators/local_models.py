@@ -124,8 +124,8 @@ def load_model(
     if missing:
         raise DataError(
             f"{kind.folder}: {folder}: {counted(len(missing), '[weight|weights]')} of {kind.title} "
-            f"{worded(len(missing), '[is|are]')} missing or of another name or size, first of all {missing[0]}. The folder holds another model, or the layout of "
-            f"another library. Use {kind.source}."
+            f"{worded(len(missing), '[is|are]')} missing or of another name or size, first of all {missing[0]}. The "
+            f"folder holds another model, or the layout of another library. Use {kind.source}."
         )
     return model.to(device=device, dtype=dtype).eval()
 
