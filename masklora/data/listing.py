@@ -109,7 +109,6 @@ def match(
         warnings=(
             *roles.warnings,
             *masks.warnings,
-            *_beside_the_folder(settings, folder, items, allowed),
             *(one.text for one in told if one.level == "warning"),
         ),
     )
@@ -254,11 +253,12 @@ def _unused_widgets(settings: DatasetSettings) -> list[str]:
     return notes
 
 
-def _beside_the_folder(settings: DatasetSettings, folder: Path, items: list[Item], allowed: Allowed) -> list[str]:
-    """What lies beside the folder of the pictures and may be their masks, where none were found."""
-    if settings.mask_source not in BESIDE or any(item.mask is not None or item.parts for item in items):
+def masks_beside_the_folder(settings: DatasetSettings, allowed: Allowed) -> list[str]:
+    """What lies beside the folder of the pictures and may be their masks; to be asked where they have none."""
+    if settings.mask_source not in BESIDE:
         return []
     try:
+        folder = _existing_folder(tidied(settings).folder, "folder", allowed)
         parent = Path(allowed(folder.parent))
         beside = [path.name for path in parent.iterdir() if is_mask_folder(path.name) and path.is_dir()]
     except (PathError, OSError):

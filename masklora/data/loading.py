@@ -16,7 +16,7 @@ from .captions import text_fault
 from .dataset import Dataset, Sample, aspect_fault, check_aspect, naming
 from .folder_names import tidied
 from .leftovers import MASK, NAMES_SHOWN, shown
-from .listing import Item, check_settings, match
+from .listing import Item, check_settings, masks_beside_the_folder, match
 from .reading import MAX_PIXELS, read_bands, read_header
 from .repeats import FolderRule
 from .report import MatchReport
@@ -82,6 +82,8 @@ def load_dataset(
             f"mask_source is alpha, but no picture has transparent parts; the first is {printable(items[0].relative)}. "
             f"{_other_masks(report)}"
         )
+    if not with_mask:
+        report = replace(report, warnings=(*report.warnings, *masks_beside_the_folder(settings, allowed)))
     return Dataset(tuple(samples), _final_report(report, samples, with_mask, skipped))
 
 

@@ -291,6 +291,12 @@ def test_a_folder_of_masks_beside_the_chosen_one_is_pointed_at(tmp_path):
     assert any("masks lies beside the folder photos" in line for line in warned(loaded(tmp_path / "photos")))
 
 
+def test_a_folder_of_masks_beside_pictures_that_have_theirs_in_the_alpha_is_not(tmp_path):
+    with_alpha(tmp_path / "photos" / "a.png", np.eye(8))
+    grey(tmp_path / "masks" / "a.png", np.eye(8))
+    assert not any("lies beside the folder" in line for line in warned(loaded(tmp_path / "photos")))
+
+
 def test_merged_reports_keep_warnings_and_what_was_left(tmp_path):
     for name in ("one", "two"):
         picture(tmp_path / name / "a.png")

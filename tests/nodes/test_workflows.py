@@ -69,6 +69,8 @@ def test_its_files_are_where_the_nodes_list_them(demo_server, path):
         choices, *options = known[kind]["input"]["required"][name]
         offered[kind] = choices if isinstance(choices, list) else options[0]["options"]
     named = [(node["type"], node["widgets_values"][0]) for node in read(path)["nodes"] if node["type"] in offered]
+    # Models that a person downloads are not the demo's.
+    named = [one for one in named if not one[1].startswith("sam3")]
     assert named and [one for one in named if one[1] not in offered[one[0]]] == []
 
 
