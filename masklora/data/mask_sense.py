@@ -20,7 +20,7 @@ NAMES_SHOWN = 5
 # A variant that keeps less of its mask's weight than this is told.
 MOST = 0.5
 # Leaning of a single mask that counts, and of a whole set that is told, or told where the kept parts are the less alike
-# too; chosen on the first hundred sets of `tests/data/test_mask_sense.py`, reported there on two hundred others.
+# too. Set by hand, fitted to no data; `tests/data/test_mask_sense.py` tries them on made-up sets.
 LEANS, LEANING, PERHAPS = 0.3, -0.3, -0.15
 MOSTLY = 0.7
 # How much less alike the kept parts must be than the others to be taken for surroundings.

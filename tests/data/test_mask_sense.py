@@ -231,7 +231,7 @@ def rates(seeds):
 
 
 def test_inverted_sets_are_told_and_good_ones_are_not():
-    # Other sets than those on which the bounds were chosen (seeds below 100); MASKLORA_SETS=200 looks at more of them.
+    # Made-up sets, to which the bounds were not fitted; MASKLORA_SETS=200 looks at more of them.
     told_rightly, told_wrongly = rates(range(100, 100 + int(os.environ.get("MASKLORA_SETS", "25"))))
     assert told_rightly >= 0.9, f"{told_rightly:.1%} of the inverted sets are told"
     assert told_wrongly <= 0.02, f"{told_wrongly:.1%} of the good sets are told"
