@@ -136,7 +136,8 @@ class Objective:
             v = self.planner.passing(v, noised.tokens)
             prior = Prior(self._base(noised, batch.conditioning), v, factor)
         prediction = self._predict(noised, batch.conditioning)
-        if number < SAMPLES and noised.tokens is None:
+        # Held-out batches are counted anew from 0, when the adapter may have learned already.
+        if number < SAMPLES and noised.tokens is None and torch.is_grad_enabled():
             self.first_look.observe(prediction, noised.target)
         value, seen = masked_objective(
             prediction,
