@@ -25,14 +25,19 @@ _STENCIL = ((1, 4 / 5), (2, -1 / 5), (3, 4 / 105), (4, -1 / 280))
 
 
 class _InDouble(nn.Module):
-    """The rotary table in float64: ComfyUI computes it in float32, which would drown the differences."""
+    """A layer in float64 where ComfyUI's networks ask for float32, which would drown the differences."""
 
-    def __init__(self, embedder: nn.Module) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.embedder = embedder
+        self.layer = layer
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.embedder(ids).double()
+    @property
+    def weight(self) -> Tensor:
+        """The layer's, which ComfyUI looks at."""
+        return self.layer.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.double()).double()
 
 
 class Problem:
@@ -66,8 +71,9 @@ class Problem:
         self.network.to(dtype)
         if dtype == torch.float64:
             self.network.dtype = dtype
-            if family == "flux":
-                self.network.pe_embedder = _InDouble(self.network.pe_embedder)
+            for name in ("pe_embedder", "rope_embedder", "patch_embedding"):
+                if hasattr(self.network, name):
+                    setattr(self.network, name, _InDouble(getattr(self.network, name)))
         settings = AdapterSettings(
             rank=4,
             alpha=4.0,
@@ -82,7 +88,7 @@ class Problem:
             p.data = p.data.to(dtype)
             if name.endswith("lora_B"):
                 p.data.normal_(0.0, 0.02, generator=generator)
-        channels = self.trainable.family.latent_channels
+        channels = self.trainable.channels
         self.latent = torch.randn(2, channels, 8, 8, generator=generator, dtype=dtype)
         self.noise = torch.randn(2, channels, 8, 8, generator=generator, dtype=dtype)
         self.u = torch.tensor([0.3, 0.7])
@@ -107,7 +113,7 @@ class Problem:
     def _predict(self, texts: list[dict[str, Any]] | None = None) -> Tensor:
         t = self.trainable
         noisy = add_noise(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=t.schedule)
-        return t.denoise(noisy, self.u, t.collate(texts or self.texts, self.geometries), tokens=self.plan)
+        return t.denoise(noisy, self.u, t.collate(texts or self.texts, self.geometries, self.latent.shape[1:]), tokens=self.plan)
 
     def _base(self, texts: list[dict[str, Any]]) -> Tensor:
         with torch.no_grad(), self.adapters.disabled():
@@ -139,7 +145,8 @@ class Problem:
             torch.manual_seed(5)
             for term in self.terms():
                 with self.trainable.autograd_scope():
-                    found.append(torch.autograd.grad(term(), list(parameters.values())))
+                    # The last block of Qwen-Image makes text tokens that nothing reads.
+                    found.append(torch.autograd.grad(term(), list(parameters.values()), materialize_grads=True))
         return {name: sum(parts) for name, parts in zip(parameters, zip(*found, strict=True), strict=True)}
 
     def direction(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -115,10 +115,10 @@ def checkpointed(
 
 
 # The context in which a block that was called with these arguments is repeated for backward.
-Repeating = Callable[[nn.Module, dict[str, Any]], contextlib.AbstractContextManager]
+Repeating = Callable[[nn.Module, tuple, dict[str, Any]], contextlib.AbstractContextManager]
 
 
-def _plainly(block: nn.Module, kwargs: dict[str, Any]) -> contextlib.AbstractContextManager:
+def _plainly(block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
@@ -145,7 +145,7 @@ def _bind(block: nn.Module, *, mutates: bool, preserve_rng: bool, repeating: Rep
     original = type(block).forward.__get__(block)
 
     def again(*args: Any, **kwargs: Any) -> Any:
-        with repeating(block, kwargs):
+        with repeating(block, args, kwargs):
             return original(*args, **kwargs)
 
     def forward(*args: Any, **kwargs: Any) -> Any:

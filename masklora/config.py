@@ -293,7 +293,7 @@ class TrainSettings:
     gradient_accumulation: int = 1
     seed: int = 0
     checkpointing: str = "per block"
-    guidance: float = 1.0
+    guidance: float = -1.0
     save_every: int = 250
     keep_last: int = 3
     validate_every: int = 0

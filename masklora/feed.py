@@ -110,7 +110,7 @@ class Feed:
         cache: CacheLike,
         loss: LossSettings,
         *,
-        collate: Callable[[list[dict[str, Any]], list[Any]], Any],
+        collate: Callable[[list[dict[str, Any]], list[Any], tuple[int, ...]], Any],
         grid_of: Callable[[tuple[int, int]], tuple[int, int]],
         latent_in: Callable[[Tensor], Tensor],
         regularisation_weight: float,
@@ -147,16 +147,17 @@ class Feed:
         without = [self._plain(entry, draw.caption) for entry, draw in pairs] if plain else []
         has = [text is not None for text in without]
         replaced = [draw.infill != ORIGINAL for draw in draws]
+        shape = tuple(latents[0].shape)
         return MicroBatch(
             latents=self._latent_in(self._to_device(latents)),
             masks=self._to_device(masks),
             grid=grid,
-            conditioning=self._collate(texts, geometries),
+            conditioning=self._collate(texts, geometries, shape),
             multiplier=self._to_device([torch.tensor(self._multiplier(e)) for e in entries]),
             names=tuple(e.name for e in entries),
             whole=all(bool((mask >= 1).all()) for mask in masks),
             replaced=torch.tensor(replaced, device=self.device) if any(replaced) else None,
-            plain=self._collate(_or_else(without, texts), geometries) if any(has) else None,
+            plain=self._collate(_or_else(without, texts), geometries, shape) if any(has) else None,
             triggered=self._to_device([torch.tensor(float(one)) for one in has]) if any(has) else None,
             **{
                 field: self._to_device([rows[i : i + 1] for rows in reduced])

@@ -59,7 +59,7 @@ class TrainJob:
     params: Mapping[str, nn.Parameter]
     cache: CacheLike
     schedule: Schedule
-    collate: Callable[[list[dict[str, Any]], list[Any]], Any]
+    collate: Callable[[list[dict[str, Any]], list[Any], tuple[int, ...]], Any]
     grid_of: Callable[[tuple[int, int]], tuple[int, int]]
     latent_in: Callable[[Tensor], Tensor] = lambda latents: latents
     loss: LossSettings = field(default_factory=LossSettings)

@@ -3,7 +3,7 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..masklora.archs import FAMILIES
+from ..masklora.archs import families
 from ..masklora.config import ALGORITHMS, OPTIMIZERS, SCHEDULES, AdapterSettings, OptimizerSettings
 from .types import MLT_ADAPTER, MLT_OPTIMIZER, TRAIN_CATEGORY, advanced, choice, number, switch
 
@@ -29,7 +29,7 @@ class Adapter(io.ComfyNode):
 
     @staticmethod
     def _visible():
-        targets = dict.fromkeys(name for family in FAMILIES for name in family.targets)
+        targets = dict.fromkeys(name for family in families() for name in family.targets)
         files = [NO_FILE, *folder_paths.get_filename_list("loras")]
         return [
             choice(

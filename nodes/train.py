@@ -249,10 +249,11 @@ def _advanced() -> list:
         io.Float.Input(
             "guidance",
             default=_D.guidance,
-            min=0.0,
+            min=-1.0,
             max=100.0,
             step=0.1,
-            tooltip="Guidance told to guidance-distilled models (FLUX.1 dev) while training, 0 to 100. Usual: 1.",
+            tooltip="Guidance told to guidance-distilled models while training, 0 to 100. -1: as usual for the model "
+            "(FLUX.1 dev 1, Chroma 0).",
         ),
         io.Int.Input(
             "save_every",

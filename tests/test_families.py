@@ -2,7 +2,7 @@
 
 import pytest
 
-from masklora.archs import FAMILIES, resolve
+from masklora.archs import families, resolve
 from masklora.config import AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
 
 
@@ -16,7 +16,7 @@ def resolved(family, *, loss=None, optimizer=None):
     )
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
+@pytest.mark.parametrize("family", families(), ids=lambda f: f.name)
 def test_prodigy_starts_from_one_and_every_other_optimizer_from_the_familys_rate(family):
     assert resolved(family, optimizer=OptimizerSettings(optimizer="prodigy")).optimizer.learning_rate == 1.0
     assert resolved(family).optimizer.learning_rate == family.defaults.learning_rate
@@ -24,7 +24,7 @@ def test_prodigy_starts_from_one_and_every_other_optimizer_from_the_familys_rate
     assert resolved(family, optimizer=asked).optimizer.learning_rate == 0.5
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
+@pytest.mark.parametrize("family", families(), ids=lambda f: f.name)
 def test_default_sampling_keeps_a_mean_and_spread_that_were_set(family):
     loss = resolved(family, loss=LossSettings(timestep_mean=0.7, timestep_std=1.5)).loss
     assert loss.timestep_sampling == family.defaults.timestep_sampling

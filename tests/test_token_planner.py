@@ -158,7 +158,7 @@ def make_feed(entries, cache=None, **loss):
     return Feed(
         cache or ToyCache(entries),
         LossSettings(**loss),
-        collate=lambda texts, geometries: None,
+        collate=lambda texts, geometries, shape: None,
         grid_of=lambda bucket: GRIDS[bucket],
         latent_in=lambda x: x,
         regularisation_weight=1.0,

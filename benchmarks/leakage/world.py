@@ -18,6 +18,7 @@ from masked_lora_pack.nodes.cache import CacheDataset
 from masked_lora_pack.nodes.dataset import DatasetFromImages
 from masked_lora_pack.nodes.settings import Adapter, Optimizer
 from masklora.config import LossSettings, TrainSettings
+from masklora.data.geometry import Geometry
 from masklora.data.cache import Cache
 from masklora.host.encode import to_conditioning
 from masklora.host.exporting import LoraTensors, apply_lora
@@ -37,6 +38,9 @@ CHUNK = 40
 
 
 @dataclass(frozen=True)
+_SQUARE = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
+
+
 class Recipe:
     """How long and how fast every condition is trained; alike for all of them."""
 
@@ -144,7 +148,7 @@ class World:
         with torch.inference_mode():
             trainable = TrainableModel(model)
             trainable.load(activation_bytes=0)
-            conditioning = trainable.collate([self.text(p) for p in prompts], [None] * len(prompts))
+            conditioning = trainable.collate([self.text(p) for p in prompts], [_SQUARE] * len(prompts), noisy.shape[1:])
             return trainable.denoise(noisy, u, conditioning)
 
 

@@ -1,28 +1,21 @@
 """Stable Diffusion 1.x."""
 
 from .family import Defaults, Family
-from .unet import UNET_BLOCKS, UNET_TAILS, UNET_TARGETS
+from .unet import UNET_BLOCKS, UNET_TARGETS, UNET_TEXT
 
-SD15 = Family(
+FAMILY = Family(
     name="sd15",
     title="Stable Diffusion 1.5",
     configs=("SD15",),
-    latent_channels=4,
-    latent_stride=8,
-    patch=1,
-    predictions=("epsilon", "v"),
     blocks=UNET_BLOCKS,
-    tails=UNET_TAILS,
-    gate_arguments=(),
-    gate_layers=(),
-    mutates=False,
-    tokens=None,
     targets=UNET_TARGETS,
-    text_repeats=True,
-    size_conditioning=False,
-    kohya_as_diffusers=True,
-    base_model_version="sd_v1",
     architecture="stable-diffusion-v1",
+    base_model_version="sd_v1",
+    predictions=("epsilon", "v"),
+    patch=(1, 1, 1),
+    text_layer=UNET_TEXT,
+    text_repeats=True,
+    kohya_as_diffusers=True,
     defaults=Defaults(
         learning_rate=1e-4,
         rank=16,

@@ -1,35 +1,29 @@
 """Stable Diffusion 3 and 3.5."""
 
-from .family import BlockTokens, Defaults, Family, TokenLayout
+from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
 
-_ATTENTION = r"joint_blocks\.\d+\.(context|x)_block\.attn2?\.(qkv|proj)"
-_FEED_FORWARD = r"joint_blocks\.\d+\.(context|x)_block\.mlp\.fc[12]"
+_HALVES = r"joint_blocks\.\d+\.(context|x)_block\."
 
-SD3 = Family(
+FAMILY = Family(
     name="sd3",
     title="Stable Diffusion 3",
     configs=("SD3",),
-    latent_channels=16,
-    latent_stride=8,
-    patch=2,
-    predictions=("flow",),
-    blocks=("JointBlock",),
-    tails={"JointBlock": ("x_block.mlp.fc2", "context_block.mlp.fc2")},
-    gate_arguments=("c",),
-    gate_layers=("x_block.adaLN_modulation", "context_block.adaLN_modulation"),
-    mutates=False,
-    tokens=TokenLayout(blocks={"JointBlock": BlockTokens(argument=1, result=1, joined=False)}),
-    targets={
-        "default": f"{_ATTENTION}|{_FEED_FORWARD}",
-        "attention": _ATTENTION,
-        "attention and mlp": f"{_ATTENTION}|{_FEED_FORWARD}",
-        "all": r".*",
-    },
-    text_repeats=False,
-    size_conditioning=False,
-    kohya_as_diffusers=False,
-    base_model_version="sd3",
+    blocks=(
+        Blocks(
+            path=r"joint_blocks\.\d+",
+            image=Slot(1),
+            result=Slot(1),
+            order=("text", "image"),
+            tails=("x_block.mlp.fc2", "context_block.mlp.fc2"),
+            gates=(Slot("c"),),
+            gate_layers=("x_block.adaLN_modulation", "context_block.adaLN_modulation"),
+        ),
+    ),
+    targets=attention_and_mlp(_HALVES + r"attn2?\.(qkv|proj)", _HALVES + r"mlp\.fc[12]"),
     architecture="stable-diffusion-3",
+    base_model_version="sd3",
+    text_layer="context_embedder",
+    pooled_layer=r"y_embedder\.mlp\.0",
     defaults=Defaults(
         learning_rate=1e-4,
         rank=16,

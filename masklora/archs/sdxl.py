@@ -1,28 +1,21 @@
 """Stable Diffusion XL."""
 
 from .family import Defaults, Family
-from .unet import UNET_BLOCKS, UNET_TAILS, UNET_TARGETS
+from .unet import UNET_BLOCKS, UNET_TARGETS, UNET_TEXT
 
-SDXL = Family(
+FAMILY = Family(
     name="sdxl",
     title="Stable Diffusion XL",
     configs=("SDXL",),
-    latent_channels=4,
-    latent_stride=8,
-    patch=1,
-    predictions=("epsilon", "v"),
     blocks=UNET_BLOCKS,
-    tails=UNET_TAILS,
-    gate_arguments=(),
-    gate_layers=(),
-    mutates=False,
-    tokens=None,
     targets=UNET_TARGETS,
-    text_repeats=True,
-    size_conditioning=True,
-    kohya_as_diffusers=False,
-    base_model_version="sdxl_base_v1-0",
     architecture="stable-diffusion-xl-v1-base",
+    base_model_version="sdxl_base_v1-0",
+    predictions=("epsilon", "v"),
+    patch=(1, 1, 1),
+    text_layer=UNET_TEXT,
+    pooled_layer=r"label_emb\.0\.0",
+    text_repeats=True,
     defaults=Defaults(
         learning_rate=1e-4,
         rank=16,

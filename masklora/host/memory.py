@@ -10,12 +10,15 @@ import psutil
 import torch
 
 from ..config import OptimizerSettings
+from .blocks import block_width
 from .model import TrainableModel
 
 _STATE_BYTES = {"adamw8bit": 2, "adafactor": 1, "lion": 4, "prodigy": 16, "schedule-free adamw": 8}
 # Tensors of a block's input size that autograd keeps per block without checkpointing (counted on SDXL and Flux).
 _KEPT_PER_BLOCK = 30
 _WORK_PER_BLOCK = 34
+# Where no block is known.
+_USUAL_WIDTH = 1024
 
 
 @dataclass(frozen=True)
@@ -89,18 +92,11 @@ def memory_use(device: torch.device) -> dict[str, Any]:
 
 def _block_input(trainable: TrainableModel, *, grid: tuple[int, int], batch: int) -> tuple[int, int]:
     """Bytes of one block's input, and the number of blocks."""
-    names = trainable.family.blocks
-    blocks = sum(type(m).__name__ in names for m in trainable.network.modules())
-    cells = grid[0] * grid[1] // trainable.family.patch**2
-    return batch * cells * _width(trainable.model.model_config.unet_config) * trainable.dtype.itemsize, blocks
-
-
-def _width(config: dict[str, Any]) -> int:
-    if "hidden_size" in config:
-        return int(config["hidden_size"])
-    if "depth" in config:
-        return 64 * int(config["depth"])
-    return int(config["model_channels"])
+    blocks = [block for block, _ in trainable.blocks]
+    _, rows, columns = trainable.family.patch
+    cells = (grid[0] // rows) * (grid[1] // columns)
+    width = next(filter(None, map(block_width, blocks)), _USUAL_WIDTH)
+    return batch * cells * width * trainable.dtype.itemsize, len(blocks)
 
 
 def _gib(value: int) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
+import re
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
@@ -17,7 +17,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..adapters import AdapterSet, select_targets
-from ..archs import find_family
+from ..archs import FAMILY_GUIDANCE, Blocks, find_family
 from ..checkpoint import checkpoint_blocks, checkpointed
 from ..config import CHECKPOINTING, AdapterSettings, check_choice
 from ..errors import ConfigError, FamilyError
@@ -26,10 +26,13 @@ from ..flow import Schedule, rescale_zero_terminal_snr
 from ..objective_view import false_colours
 from ..saved_tensors import saved_tensor_scope
 from ..tokens import TokenModel, TokenPlan
+from .blocks import find_blocks
+from .conditioning import TEXT, joined, mapped, rows_alike, size_conditioning
+from .core_call import CoreCall
 from .encode import TEXT_MASK
 from .patches import autograd_parameters, hollow_tails, recast_layers, training_kernels
 from .token_attention import pinned_attention
-from .token_routing import PlannedNetwork, token_blocks
+from .token_routing import PlannedNetwork
 
 if TYPE_CHECKING:
     from ..data.geometry import Geometry
@@ -54,14 +57,17 @@ class TrainableModel:
         FamilyError: If the model cannot be trained; the message lists what can.
     """
 
-    def __init__(self, patcher: ModelPatcher, *, guidance: float = 1.0, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, patcher: ModelPatcher, *, guidance: float = FAMILY_GUIDANCE, dtype: torch.dtype | None = None
+    ) -> None:
         self.patcher = patcher.clone()
         self.model = self.patcher.model
         self.network = self.model.diffusion_model
         self.family = find_family(type(self.model.model_config).__name__)
         self.device = torch.device(self.patcher.load_device)
         self.dtype = dtype or _compute_dtype(self.model, self.device)
-        self.guidance = guidance
+        self.guidance = self.family.defaults.guidance if guidance == FAMILY_GUIDANCE else guidance
+        self._sampling = self.patcher.get_model_object("model_sampling")
         self.schedule = self._make_schedule()
         self._adapters: AdapterSet | None = None
         self._whole = False
@@ -70,7 +76,7 @@ class TrainableModel:
         self._kept: OrderedDict[Any, tuple[dict, dict]] = OrderedDict()
 
     def _make_schedule(self) -> Schedule:
-        sampling = self.patcher.get_model_object("model_sampling")
+        sampling = self._sampling
         ancestors = [c.__name__ for c in type(sampling).__mro__]
         prediction = next((_PREDICTIONS[name] for name in ancestors if name in _PREDICTIONS), None)
         if prediction not in self.family.predictions:
@@ -96,16 +102,60 @@ class TrainableModel:
             notes.append("The MODEL carries sampling patches that act outside the network: trained without them.")
         return notes
 
+    @property
+    def channels(self) -> int:
+        """Channels of the latents."""
+        return int(self.model.latent_format.latent_channels)
+
+    @property
+    def stride(self) -> int:
+        """Pixels per latent cell and side."""
+        return int(self.model.latent_format.spacial_downscale_ratio)
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether the network takes clips, (B, C, F, h, w): a picture is one of a single frame."""
+        return self.model.latent_format.latent_dimensions == 3
+
     def size_fault(self, width: int, height: int) -> str | None:
-        """Why pictures of this size cannot be taken, None where they can: some models know a square of places only."""
+        """Why pictures of this size cannot be taken, None where they can.
+
+        Some models take only sides that their patches divide, others know a square of places only.
+        """
+        _, rows, columns = self.family.patch
+        step = self.stride * columns, self.stride * rows
+        if self.family.divides and (width % step[0] or height % step[1]):
+            return f"{width}×{height} is no size for {self.family.title}, whose sides are multiples of {max(step)} px"
         places = getattr(self.network, "pos_embed_max_size", None)
         if not isinstance(places, int):
             return None
-        cell = self.family.latent_stride * self.family.patch
-        if max(-(-width // cell), -(-height // cell)) <= places:
+        if max(-(-width // step[0]), -(-height // step[1])) <= places:
             return None
-        known = places * cell
+        known = places * max(step)
         return f"{width}×{height} is too large for this {self.family.title} model, which knows {known} px a side"
+
+    def text_fault(self, text: dict[str, Any]) -> str | None:
+        """Why this text's conditioning is not for this model, None where it may be; most networks tell by a layer."""
+        conds = self._made(text, {}, (self.channels, 8, 8))
+        for name, pattern, kind in (
+            (TEXT, self.family.text_layer, "features"),
+            ("y", self.family.pooled_layer, "pooled features"),
+        ):
+            wanted, given = self._features_of(pattern), conds.get(name)
+            if wanted and isinstance(given, Tensor) and given.shape[-1] != wanted:
+                return f"{given.shape[-1]} {kind}, but {self.family.title} reads {wanted}"
+        return None
+
+    def reads_guidance(self, text: dict[str, Any]) -> bool:
+        """Whether the network is told a guidance beside this text."""
+        return "guidance" in self._made(text, {}, (self.channels, 8, 8))
+
+    def _features_of(self, pattern: str) -> int:
+        """What the first layer takes whose path `pattern` matches; 0 where none does."""
+        for path, module in self.network.named_modules():
+            if pattern and re.fullmatch(pattern, path) and isinstance(module, torch.nn.Linear):
+                return module.in_features
+        return 0
 
     def use_zero_terminal_snr(self) -> None:
         """Train on the schedule whose last step is pure noise (v models; has no meaning for flow models).
@@ -122,13 +172,18 @@ class TrainableModel:
         self.schedule = dataclasses.replace(self.schedule, alphas_cumprod=rescale_zero_terminal_snr(table))
 
     @functools.cached_property
-    def token_blocks(self) -> list[torch.nn.Module]:
+    def blocks(self) -> list[tuple[torch.nn.Module, Blocks]]:
+        """The blocks that the network repeats, each with what the family says of it."""
+        return find_blocks(self.network, self.family)
+
+    @property
+    def token_blocks(self) -> list[tuple[torch.nn.Module, Blocks]]:
         """The blocks that image tokens pass, in that order; none on U-Nets."""
-        return [] if self.family.tokens is None else token_blocks(self.network, self.family.tokens)
+        return [(block, kind) for block, kind in self.blocks if kind.image is not None]
 
     def token_model(self) -> TokenModel:
         """What planning with the model's tokens must know of it."""
-        return TokenModel(self.family.patch, len(self.token_blocks), f"this {self.family.title} model")
+        return TokenModel(self.family.patch[1], len(self.token_blocks), f"this {self.family.title} model")
 
     def load(self, *, activation_bytes: int) -> None:
         """Bring the weights to the compute device, and every other model (VAE, text encoder) off it."""
@@ -186,9 +241,9 @@ class TrainableModel:
             stack.callback(self._forget)
             stack.enter_context(adapters.injected())
             if checkpointing == "per block":
-                blocks = [m for m in self.network.modules() if type(m).__name__ in self.family.blocks]
-                repeating = functools.partial(hollow_tails, family=self.family)
-                stack.enter_context(checkpoint_blocks(blocks, repeating=repeating, **mode))
+                kinds = {id(block): kind for block, kind in self.blocks}
+                repeating = functools.partial(hollow_tails, kinds=kinds)
+                stack.enter_context(checkpoint_blocks([block for block, _ in self.blocks], repeating=repeating, **mode))
             self._scope_mutates = self.family.mutates and checkpointing == "off"
             self._opened = stack.pop_all()
 
@@ -201,8 +256,14 @@ class TrainableModel:
         return saved_tensor_scope(mutates=self._scope_mutates)
 
     def latent_in(self, latent: Tensor) -> Tensor:
-        """A VAE latent (B, C, …) scaled and shifted as the network sees it."""
-        return self.model.process_latent_in(latent)
+        """VAE latents (B, C, [F,] h, w) scaled and shifted as the network sees them."""
+        return self._framed(self.model.process_latent_in, latent)
+
+    def _framed(self, function: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
+        """`function` of latents; where the network takes clips, a picture goes in as one of a single frame."""
+        if self.has_frames and pictures.ndim == 4:
+            return function(pictures[:, :, None])[:, :, 0]
+        return function(pictures)
 
     def preview(self, latent: Tensor) -> Tensor:
         """About the colours of a latent (C, [F,] h, w) of the network's space: (h, w, 3) in 0..1, as previews do it."""
@@ -217,58 +278,64 @@ class TrainableModel:
         bias = latent_format.latent_rgb_factors_bias
         return ((rgb if bias is None else rgb + torch.tensor(bias)) * 0.5 + 0.5).clamp(0, 1)
 
-    def collate(self, texts: Sequence[dict[str, Any]], geometries: Sequence[Geometry]) -> list[dict[str, Any]]:
-        """Conditioning of a batch, one entry a sample, processed once per text and geometry.
+    def collate(
+        self, texts: Sequence[dict[str, Any]], geometries: Sequence[Geometry], shape: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """Conditioning of a batch, one entry a sample, processed once per text, geometry and shape.
 
         Args:
             texts: Flat conditioning dicts, `cond` (1, T, D) and whatever else the text encoder gave. The same
                 object is processed once.
-            geometries: Of each sample; families with size conditioning read them.
+            geometries: Of each sample; networks with size conditioning read them.
+            shape: Of one sample's latent, (C, [F,] h, w); what is concatenated to the input has it too.
         """
-        return [self._process(t, g) for t, g in zip(texts, geometries, strict=True)]
+        return [self._process(t, g, tuple(shape)) for t, g in zip(texts, geometries, strict=True)]
 
-    def _process(self, text: dict[str, Any], geometry: Geometry) -> dict[str, Any]:
-        sizes = _size_conditioning(geometry) if self.family.size_conditioning else {}
-        slot = (id(text), tuple(sizes.values()))
+    def _process(self, text: dict[str, Any], geometry: Geometry, shape: tuple[int, ...]) -> dict[str, Any]:
+        sizes = size_conditioning(geometry)
+        slot = (id(text), tuple(sizes.values()), shape)
         if slot in self._kept:
             self._kept.move_to_end(slot)
             return self._kept[slot][1]
-        extras = {k: v for k, v in text.items() if k not in ("cond", TEXT_MASK)}
-        probe = torch.zeros(1, self.family.latent_channels, 8, 8, device=self.device)
-        made = self.model.extra_conds(
-            **{**extras, **sizes, "guidance": self.guidance},
-            cross_attn=text["cond"],
-            noise=probe,
-            device=self.device,
-            prompt_type="positive",
-        )
-        out = {k: self._to_device(c.process_cond(batch_size=1, area=None).cond) for k, c in made.items()}
-        if self.family.tokens is not None and TEXT_MASK in text:
-            out[TEXT_MASK] = self._to_device(text[TEXT_MASK])
+        out = self._made(text, sizes, shape)
         # The text is kept too, so that its id cannot pass to another one.
         self._kept[slot] = (text, out)
         if len(self._kept) > _KEPT_CONDITIONINGS:
             self._kept.popitem(last=False)
         return out
 
-    def _to_device(self, value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
+    def _made(self, text: dict[str, Any], sizes: dict[str, int], shape: tuple[int, ...]) -> dict[str, Any]:
+        """ComfyUI's conditions of one sample, on the device and in the dtype of the training."""
+        extras = {k: v for k, v in text.items() if k not in ("cond", TEXT_MASK)}
+        probe = torch.zeros(1, *shape, device=self.device)
+        made = self.model.extra_conds(
+            **{**extras, **sizes, "guidance": self.guidance},
+            cross_attn=text["cond"],
+            noise=probe[:, :, None] if self.has_frames and probe.ndim == 4 else probe,
+            device=self.device,
+            prompt_type="positive",
+        )
+        out = {k: mapped(c.process_cond(batch_size=1, area=None).cond, self._to_device) for k, c in made.items()}
+        if self.family.has_tokens and TEXT_MASK in text:
+            out[TEXT_MASK] = self._to_device(text[TEXT_MASK])
+        return out
+
+    def _to_device(self, value: Tensor) -> Tensor:
         dtype = self.dtype if value.is_floating_point() else value.dtype
         return value.to(self.device, dtype, copy=True)
 
     def denoise(
         self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]], *, tokens: TokenPlan | None = None
     ) -> Tensor:
-        """The network's own prediction (ε, v or velocity), (B, C, H, W), in float32 or wider.
+        """The network's own prediction (ε, v or velocity), (B, C, [F,] h, w), in float32 or wider.
 
         Args:
-            noisy: As `flow.add_noise` makes it, (B, C, H, W).
+            noisy: As `flow.add_noise` makes it, (B, C, [F,] h, w).
             u: Noise level of each sample (B,), in [0, 1].
             conditioning: From `collate`, one entry a sample.
             tokens: Which tokens skip blocks and which are seen; None for all pass and are seen.
         """
-        groups = _groups(conditioning, repeats=self.family.text_repeats)
+        groups = rows_alike(conditioning, repeats=self.family.text_repeats)
         if len(groups) == 1:
             return self._run(noisy, u, conditioning, tokens)
         parts = [
@@ -280,41 +347,39 @@ class TrainableModel:
         return torch.cat(parts)[back]
 
     def _run(self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]], tokens: TokenPlan | None) -> Tensor:
-        t = self._timestep(u)
-        conds = {k: _join([c[k] for c in conditioning]) for k in conditioning[0]}
-        context = conds.pop("c_crossattn", None)
+        conds = joined(conditioning)
         network = self._following(tokens, conds.pop(TEXT_MASK, None))
-        t = self.model.process_timestep(t, x=noisy, **conds)
-        options = self._transformer_options()
-        if self._whole and self._adapters is not None and torch.is_grad_enabled():
-            out = checkpointed(
-                network,
-                (noisy.to(self.dtype), t),
-                {**conds, "context": context, "transformer_options": options},
-                parameters=list(self._adapters.parameters().values()),
-                mutates=self.family.mutates,
-                preserve_rng=self._adapters.dropout,
-            )
-        else:
-            out = network(noisy.to(self.dtype), t, context=context, transformer_options=options, **conds)
-        return out if out.dtype == torch.float64 else out.float()
+        t, options = self._timestep(u), self._transformer_options()
+        return self._framed(lambda x: self._predict(network, x, t, {**conds, "transformer_options": options}), noisy)
 
-    def _following(self, plan: TokenPlan | None, text_mask: Tensor | None) -> Any:
+    def _predict(self, network: Callable[..., Tensor], noisy: Tensor, t: Tensor, given: dict[str, Any]) -> Tensor:
+        x = noisy.to(self.dtype)
+        if not self._whole or self._adapters is None or not torch.is_grad_enabled():
+            return network(x, t, **given)
+        return checkpointed(
+            network,
+            (x, t),
+            given,
+            parameters=list(self._adapters.parameters().values()),
+            mutates=self.family.mutates,
+            preserve_rng=self._adapters.dropout,
+        )
+
+    def _following(self, plan: TokenPlan | None, text_mask: Tensor | None) -> Callable[..., Tensor]:
         """The network, or one whose tokens follow `plan`."""
+        network = CoreCall(self.model, self.dtype)
         if plan is None:
-            return self.network
+            return network
         if plan.text_padding and text_mask is None:
             raise ConfigError(NO_TEXT_MASK)
-        assert self.family.tokens is not None
-        text = text_mask if plan.text_padding else None
-        return PlannedNetwork(self.network, self.token_blocks, layout=self.family.tokens, plan=plan, text=text)
+        return PlannedNetwork(network, self.blocks, plan=plan, text=text_mask if plan.text_padding else None)
 
     def _timestep(self, u: Tensor) -> Tensor:
         """What the network is told of noise level u; a table's position, so that rescaling it changes nothing."""
         table = self.schedule.alphas_cumprod
         if table is not None:
             return (u * len(table)).long().clamp(max=len(table) - 1).float()
-        return self.patcher.get_model_object("model_sampling").timestep(u).float()
+        return self._sampling.timestep(u).float()
 
     def _transformer_options(self) -> dict[str, Any]:
         options = comfy.patcher_extension.copy_nested_dicts(self.patcher.model_options["transformer_options"])
@@ -329,42 +394,3 @@ def _compute_dtype(model: Any, device: torch.device) -> torch.dtype:
     if dtype == torch.float16 and comfy.model_management.should_use_bf16(device):
         return torch.bfloat16
     return dtype
-
-
-def _size_conditioning(geometry: Geometry) -> dict[str, int]:
-    (width, height), (x, y, w, h) = geometry.source, geometry.crop
-    if geometry.flip:
-        # The crop of the mirrored picture, which is what the network is shown.
-        x = geometry.resized[0] - x - w
-    # A turned crop may begin beyond the picture, which no network was shown.
-    x, y = max(0, x), max(0, y)
-    return {
-        "width": width,
-        "height": height,
-        "crop_w": x,
-        "crop_h": y,
-        "target_width": w,
-        "target_height": h,
-    }
-
-
-def _groups(conditioning: list[dict[str, Any]], *, repeats: bool) -> list[list[int]]:
-    """Rows that can run together: equal shapes, except a text length that may be repeated."""
-    by_shape: dict[Any, list[int]] = {}
-    for i, c in enumerate(conditioning):
-        shapes = tuple(
-            (k, v.shape if not (repeats and k == "c_crossattn") else v.shape[2:]) if isinstance(v, Tensor) else (k, v)
-            for k, v in c.items()
-        )
-        by_shape.setdefault(shapes, []).append(i)
-    return list(by_shape.values())
-
-
-def _join(values: list[Any]) -> Any:
-    if not isinstance(values[0], Tensor):
-        return values[0]
-    lengths = {v.shape[1] for v in values if v.ndim == 3}
-    if len(lengths) > 1:
-        common = math.lcm(*lengths)
-        values = [v.repeat(1, common // v.shape[1], 1) for v in values]
-    return torch.cat(values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import comfy.model_management
@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
 
-from ..archs import Family
+from ..archs import Blocks
+from .blocks import read_slot
 
 
 @contextlib.contextmanager
@@ -55,7 +56,9 @@ def _same_memory(tensor: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def hollow_tails(block: nn.Module, arguments: dict[str, Any], *, family: Family) -> Iterator[None]:
+def hollow_tails(
+    block: nn.Module, args: tuple, kwargs: dict[str, Any], *, kinds: Mapping[int, Blocks]
+) -> Iterator[None]:
     """The last layers of `block` give gradients but no values while the context lasts.
 
     When a checkpointed block is repeated for backward, its result is known and nothing reads it: the last
@@ -63,11 +66,13 @@ def hollow_tails(block: nn.Module, arguments: dict[str, Any], *, family: Family)
     is scaled by a gate that is trained, the gate's gradient reads it, and all stays as it is.
 
     Args:
-        block: A block of the family.
-        arguments: The keyword arguments that it is called with.
-        family: Names the layers and the gates.
+        block: A block of the network.
+        args: The arguments that it is called with.
+        kwargs: Those given by name.
+        kinds: What the family says of each block, by its id: names the layers and the gates.
     """
-    layers = [] if _gates_are_trained(block, arguments, family) else _tails(block, family)
+    kind = kinds[id(block)]
+    layers = [] if _gates_are_trained(block, args, kwargs, kind) else _tails(block, kind)
     kept = [(layer, layer.__dict__.get("forward")) for layer in layers]
     try:
         for layer in layers:
@@ -81,21 +86,26 @@ def hollow_tails(block: nn.Module, arguments: dict[str, Any], *, family: Family)
                 layer.forward = forward  # type: ignore[method-assign]
 
 
-def _gates_are_trained(block: nn.Module, arguments: dict[str, Any], family: Family) -> bool:
+def _gates_are_trained(block: nn.Module, args: tuple, kwargs: dict[str, Any], kind: Blocks) -> bool:
     for name, module in block.named_modules():
-        if name in family.gate_layers and any(p.requires_grad for p in module.parameters()):
+        if name in kind.gate_layers and any(p.requires_grad for p in module.parameters()):
             return True
-    for name in family.gate_arguments:
-        gate: Any = arguments.get(name)
-        if not isinstance(gate, Tensor) or gate.requires_grad:
-            return True
-    return False
+    gates = [read_slot(block, slot, args, kwargs) for slot in kind.gates]
+    return any(gate is None or any(t.requires_grad for t in tensors_in(gate)) for gate in gates)
 
 
-def _tails(block: nn.Module, family: Family) -> list[nn.Module]:
+def tensors_in(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, (tuple, list)):
+        return [t for part in value for t in tensors_in(part)]
+    return [t for part in vars(value).values() for t in tensors_in(part)]
+
+
+def _tails(block: nn.Module, kind: Blocks) -> list[nn.Module]:
     found = []
     modules = dict(block.named_modules())
-    for path in family.tails.get(type(block).__name__, ()):
+    for path in kind.tails:
         layer = modules.get(path)
         # DoRA's magnitude has a gradient that reads the layer's result.
         if layer is not None and not getattr(layer, "lora_variant", None):

@@ -86,12 +86,12 @@ class PictureSampler:
             FamilyError: The VAE is not the model's.
             ConfigError: The model cannot draw pictures of this size.
         """
-        family, vae = trainable.family, request.vae
+        vae = request.vae
         fits = (vae.latent_channels, vae.spacial_compression_decode())
-        if fits != (family.latent_channels, family.latent_stride):
+        if fits != (trainable.channels, trainable.stride):
             raise FamilyError(
-                f"samples: the VAE has {fits[0]} channels and stride {fits[1]}, but {family.title} gives "
-                f"{family.latent_channels} channels and stride {family.latent_stride}. Connect the VAE that belongs "
+                f"samples: the VAE has {fits[0]} channels and stride {fits[1]}, but {trainable.family.title} gives "
+                f"{trainable.channels} channels and stride {trainable.stride}. Connect the VAE that belongs "
                 "to the MODEL to Sample Pictures."
             )
         fault = trainable.size_fault(request.settings.width, request.settings.height)
@@ -172,8 +172,8 @@ class PictureSampler:
             self.adapters.eject()
 
     def _picture(self, number: int, go_on: Callable[[], None]) -> Tensor:
-        settings, patcher, stride = self.request.settings, self.trainable.patcher, self.trainable.family.latent_stride
-        shape = (1, self.trainable.family.latent_channels, settings.height // stride, settings.width // stride)
+        settings, patcher, stride = self.request.settings, self.trainable.patcher, self.trainable.stride
+        shape = (1, self.trainable.channels, settings.height // stride, settings.width // stride)
         empty = torch.zeros(shape, device=comfy.model_management.intermediate_device())
         latent = comfy.sample.fix_empty_latent_channels(patcher, empty)
         drawn = comfy.sample.sample(
@@ -193,7 +193,7 @@ class PictureSampler:
         return self.request.vae.decode(drawn).reshape(-1, *self._size(), 3)[0]
 
     def _size(self) -> tuple[int, int]:
-        stride, settings = self.trainable.family.latent_stride, self.request.settings
+        stride, settings = self.trainable.stride, self.request.settings
         return settings.height // stride * stride, settings.width // stride * stride
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,25 @@ from torch import Tensor
 
 from ..errors import FamilyError
 
-# Where the options that every block is given carry the `KeyMask` of its tokens.
+# Where the options that a block of image tokens is given carry the `KeyMask` of these.
 KEY_MASK = "masked_lora_key_mask"
 _MASK_POSITION = 4
+
+
+def image_start(order: Sequence[str], length: int, *, tokens: int, pad: int = 0) -> int | None:
+    """Where the image tokens begin in a sequence of `length` tokens; None where they do not fit into it.
+
+    Args:
+        order: Of the sequence's parts: "text", "image", "pad".
+        length: Of all of it; what is neither image nor padding is text.
+        tokens: How many image tokens there are.
+        pad: How many fill the image up.
+    """
+    text = length - tokens - (pad if "pad" in order else 0)
+    if text < 0 or (text and "text" not in order):
+        return None
+    sizes = {"text": text, "pad": pad, "image": tokens}
+    return sum(sizes[part] for part in order[: order.index("image")])
 
 
 class KeyMask:
@@ -23,10 +39,20 @@ class KeyMask:
         tokens: How many image tokens there are.
         image: (B, tokens) bool, those that others see; None for all.
         text: (B, text tokens) bool, likewise.
+        order: Parts of the sequence that self-attention looks at; see `Blocks`.
+        pad: How many tokens fill the image up.
     """
 
-    def __init__(self, tokens: int, *, image: Tensor | None, text: Tensor | None) -> None:
-        self.tokens, self.image, self.text = tokens, image, text
+    def __init__(
+        self,
+        tokens: int,
+        *,
+        image: Tensor | None,
+        text: Tensor | None,
+        order: Sequence[str] = ("text", "image"),
+        pad: int = 0,
+    ) -> None:
+        self.tokens, self.image, self.text, self.order, self.pad = tokens, image, text, tuple(order), pad
         self._made: dict[int, Tensor | None] = {}
 
     def of(self, length: int) -> Tensor | None:
@@ -35,7 +61,7 @@ class KeyMask:
         Every token sees itself, so that no row is empty, and every visible one.
 
         Args:
-            length: Of the attention: the image tokens alone, or with the text tokens in front.
+            length: Of the attention: the image tokens alone, or with the other parts.
 
         Raises:
             FamilyError: Neither is of this length.
@@ -45,29 +71,26 @@ class KeyMask:
         return self._made[length]
 
     def _make(self, length: int) -> Tensor | None:
-        in_front = length - self.tokens
+        order = ("image",) if length == self.tokens else self.order
+        start = image_start(order, length, tokens=self.tokens, pad=self.pad)
+        others = length - self.tokens - (self.pad if "pad" in order else 0)
         known = 0 if self.text is None else self.text.shape[1]
-        if in_front < 0 or 0 < in_front < known:
+        if start is None or 0 < others < known:
             raise FamilyError(
                 f"attention_mask, text_padding_mask: the model attends to {length} tokens, expected {self.tokens} of "
                 f"the picture after {known} of the text. Switch both off for this model."
             )
-        seen = self._seen(in_front)
-        if seen is None:
+        given = self.image if self.image is not None else (self.text if others else None)
+        if given is None:
             return None
+        seen = given.new_ones(len(given), length)
+        if self.image is not None:
+            seen[:, start : start + self.tokens] = self.image
+        if self.text is not None and others:
+            # Tokens that a model puts before the text are no padding.
+            end = start if start else length
+            seen[:, end - known : end] = self.text
         return seen[:, None, None, :] | torch.eye(length, dtype=torch.bool, device=seen.device)
-
-    def _seen(self, in_front: int) -> Tensor | None:
-        text = self.text if in_front else None
-        if self.image is None and text is None:
-            return None
-        given = self.image if text is None else text
-        assert given is not None
-        image = given.new_ones(len(given), self.tokens) if self.image is None else self.image
-        text = given.new_ones(len(given), 0) if text is None else text
-        # Tokens that a model puts before the text are no padding.
-        others = given.new_ones(len(given), in_front - text.shape[1])
-        return torch.cat([others, text, image], dim=1)
 
 
 def pinned_attention(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

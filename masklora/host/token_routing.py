@@ -3,147 +3,175 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..archs import TokenLayout
-from ..archs.family import BlockTokens
+from ..archs import Blocks, Slot
 from ..errors import FamilyError
 from ..tokens import Passage, TokenPlan
-from .token_attention import KEY_MASK, KeyMask
+from .blocks import read_slot, with_result, with_slot
+from .token_attention import KEY_MASK, KeyMask, image_start
 
-
-def token_blocks(network: nn.Module, layout: TokenLayout) -> list[nn.Module]:
-    """The blocks that the image tokens pass, in that order."""
-    modules = list(network.modules())
-    return [m for name in layout.blocks for m in modules if type(m).__name__ == name]
+_OPTIONS = Slot("transformer_options")
+_TokenBlocks = Sequence[tuple[nn.Module, Blocks]]
 
 
 class PlannedNetwork:
     """A network whose tokens follow a plan; each call is one of its own, so that it may be repeated for backward.
 
     Args:
-        network: The host's.
-        blocks: From `token_blocks`.
-        layout: The family's.
+        network: Calls the host's network.
+        blocks: The network's, each with what its family says of it.
         plan: Of the rows that the network is given.
         text: (B, text tokens) bool, those that others see; None for all.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        blocks: Sequence[nn.Module],
-        *,
-        layout: TokenLayout,
-        plan: TokenPlan,
-        text: Tensor | None,
+        self, network: Callable[..., Tensor], blocks: _TokenBlocks, *, plan: TokenPlan, text: Tensor | None
     ) -> None:
-        self.network, self.blocks, self.layout, self.plan, self.text = network, blocks, layout, plan, text
+        self.network, self.blocks, self.plan, self.text = network, blocks, plan, text
 
-    def __call__(self, *args: Any, transformer_options: dict[str, Any], **kwargs: Any) -> Tensor:
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """What the network returns."""
-        masks: dict[int, KeyMask | None] = {}
-        options = {**transformer_options, KEY_MASK: self._key_mask(None)}
+        masks = functools.cache(self._key_mask)
+        ways = [_Way(passage, tokens=self.plan.tokens) for passage in self.plan.passages]
         with contextlib.ExitStack() as stack:
-            for passage in self.plan.passages:
-                # Routes that keep the same tokens share their masks.
-                slot = id(passage.kept)
-                if slot not in masks:
-                    masks[slot] = self._key_mask(passage.kept)
-                way = _Way(passage, self.layout, tokens=self.plan.tokens, key_mask=masks[slot])
-                stack.enter_context(way.laid(self.blocks[passage.first : passage.last + 1]))
-            return self.network(*args, transformer_options=options, **kwargs)
+            number = 0
+            for block, kind in self.blocks:
+                routed = kind.image is not None
+                way = next((w for w in ways if routed and w.passage.first <= number <= w.passage.last), None)
+                if "image" in kind.order:
+                    # Routes that keep the same tokens share their masks, and so do blocks of one order.
+                    mask = masks(None if way is None else way.passage.kept, kind.order, kind.pad)
+                    stack.enter_context(_looking(block, kind, mask))
+                if way is not None:
+                    stack.enter_context(way.laid(block, kind, number))
+                number += routed
+            return self.network(*args, **kwargs)
 
-    def _key_mask(self, kept: Tensor | None) -> KeyMask | None:
+    def _key_mask(self, kept: Tensor | None, order: tuple[str, ...], multiple: int) -> KeyMask | None:
         image, tokens = self.plan.visible, self.plan.tokens
         if image is None and self.text is None:
             return None
+        pad = -tokens % multiple
         if kept is not None:
             tokens = kept.shape[1]
             image = None if image is None else image.gather(1, kept)
-        return KeyMask(tokens, image=image, text=self.text)
+        return KeyMask(tokens, image=image, text=self.text, order=order, pad=pad)
+
+
+@contextlib.contextmanager
+def _forward(module: nn.Module, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    before = module.__dict__.get("forward")
+    module.forward = make(module.forward)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if before is None:
+            module.__dict__.pop("forward", None)
+        else:
+            module.forward = before  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _looking(block: nn.Module, kind: Blocks, mask: KeyMask | None) -> Iterator[None]:
+    """Self-attention in `block` follows `mask`, and what looks at another sequence follows none.
+
+    The mask rides in the options of this block alone: elsewhere in the network a sequence may be as long by chance.
+    """
+    if mask is None:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        for path in kind.cross:
+            layer = block.get_submodule(path)
+            stack.enter_context(_forward(layer, lambda inner, layer=layer: _with_mask(layer, inner, None)))
+        stack.enter_context(_forward(block, lambda inner: _with_mask(block, inner, mask)))
+        yield
+
+
+def _with_mask(module: nn.Module, inner: Callable[..., Any], mask: KeyMask | None) -> Callable[..., Any]:
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = with_slot(module, _OPTIONS, args, kwargs, lambda options: {**options, KEY_MASK: mask})
+        return inner(*args, **kwargs)
+
+    return forward
 
 
 class _Way:
     """One route in one call of the network: what its first block leaves behind and its last one fetches."""
 
-    def __init__(self, passage: Passage, layout: TokenLayout, *, tokens: int, key_mask: KeyMask | None) -> None:
-        self.layout, self.tokens, self.key_mask = layout, tokens, key_mask
-        self.count = passage.kept.shape[1]
+    def __init__(self, passage: Passage, *, tokens: int) -> None:
+        self.passage, self.tokens, self.count = passage, tokens, passage.kept.shape[1]
         start = tokens * torch.arange(len(passage.kept), device=passage.kept.device)
         self.kept, self.flat = passage.kept, (passage.kept + start[:, None]).flatten()
         self.behind: Tensor | None = None
-        self.rotary: Tensor | None = None
+        self.tables: dict[Slot, Tensor] = {}
 
     @contextlib.contextmanager
-    def laid(self, blocks: Sequence[nn.Module]) -> Iterator[None]:
-        """While it lasts these blocks are given the kept tokens only; what they do by themselves stays as it is."""
-        before = [(block, block.__dict__.get("forward")) for block in blocks]
-        try:
-            for number, block in enumerate(blocks):
-                ends = number == 0, number == len(blocks) - 1
-                block.forward = self._forward(block.forward, self.layout.blocks[type(block).__name__], ends)  # type: ignore[method-assign]
+    def laid(self, block: nn.Module, kind: Blocks, number: int) -> Iterator[None]:
+        """While it lasts this block is given the kept tokens only; what it does by itself stays as it is."""
+        first, last = number == self.passage.first, number == self.passage.last
+
+        def make(inner: Callable[..., Any]) -> Callable[..., Any]:
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                if first:
+                    assert kind.image is not None
+                    args, kwargs = with_slot(block, kind.image, args, kwargs, lambda x: self._leave(x, kind))
+                for slot in kind.rotary:
+                    if read_slot(block, slot, args, kwargs) is not None:
+                        change = functools.partial(self._positions, kind=kind, slot=slot)
+                        args, kwargs = with_slot(block, slot, args, kwargs, change)
+                out = inner(*args, **kwargs)
+                return with_result(kind.result, out, lambda x: self._rejoin(x, kind)) if last else out
+
+            return forward
+
+        with _forward(block, make):
             yield
-        finally:
-            for block, forward in before:
-                if forward is None:
-                    block.__dict__.pop("forward", None)
-                else:
-                    block.forward = forward  # type: ignore[method-assign]
 
-    def _forward(self, inner: Callable[..., Any], where: BlockTokens, ends: tuple[bool, bool]) -> Callable[..., Any]:
-        first, last = ends
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            if first:
-                args, kwargs = _replaced(args, kwargs, where.argument, lambda x: self._leave(x, where))
-            if self.layout.rotary is not None:
-                kwargs[self.layout.rotary] = self._positions(kwargs[self.layout.rotary])
-            kwargs["transformer_options"] = {**kwargs["transformer_options"], KEY_MASK: self.key_mask}
-            out = inner(*args, **kwargs)
-            if not last:
-                return out
-            if where.result is None:
-                return self._rejoin(out, where)
-            return tuple(self._rejoin(x, where) if i == where.result else x for i, x in enumerate(out))
-
-        return forward
-
-    def _leave(self, x: Tensor, where: BlockTokens) -> Tensor:
-        text = x.shape[1] - self.tokens
-        if text < 0 or (text > 0 and not where.joined):
+    def _start(self, length: int, tokens: int, kind: Blocks, slot: Slot) -> int:
+        order = kind.order if slot.joined else ("image",)
+        start = image_start(order, length, tokens=tokens, pad=-self.tokens % kind.pad)
+        if start is None:
             raise FamilyError(
-                f"routes: the model has {x.shape[1]} tokens where {self.tokens} of the picture were expected. "
+                f"routes: the model has {length} tokens where {tokens} of the picture were expected. "
                 "Empty routes for this model."
             )
-        self.behind = x[:, text:]
-        kept = self.behind.reshape(-1, x.shape[2]).index_select(0, self.flat).view(len(x), self.count, -1)
-        return torch.cat([x[:, :text], kept], dim=1) if text else kept
+        return start
 
-    def _rejoin(self, x: Tensor, where: BlockTokens) -> Tensor:
+    def _leave(self, x: Tensor, kind: Blocks) -> Tensor:
+        assert kind.image is not None
+        start = self._start(x.shape[1], self.tokens, kind, kind.image)
+        before, self.behind, after = x.split([start, self.tokens, x.shape[1] - start - self.tokens], dim=1)
+        kept = self.behind.reshape(-1, x.shape[2]).index_select(0, self.flat).view(len(x), self.count, -1)
+        return _together(before, kept, after)
+
+    def _rejoin(self, x: Tensor, kind: Blocks) -> Tensor:
         behind, self.behind = self.behind, None
         assert behind is not None
-        text = x.shape[1] - self.count
-        kept = x[:, text:].reshape(-1, x.shape[2])
-        whole = behind.reshape(-1, x.shape[2]).index_copy(0, self.flat, kept).view(len(x), self.tokens, -1)
-        return torch.cat([x[:, :text], whole], dim=1) if text else whole
+        start = self._start(x.shape[1], self.count, kind, kind.result)
+        before, kept, after = x.split([start, self.count, x.shape[1] - start - self.count], dim=1)
+        flat, kept = behind.reshape(-1, x.shape[2]), kept.reshape(-1, x.shape[2])
+        return _together(before, flat.index_copy(0, self.flat, kept).view(len(x), self.tokens, -1), after)
 
-    def _positions(self, table: Tensor) -> Tensor:
-        if self.rotary is None:
-            axis = self.layout.rotary_axis
-            text, image = table.split([table.shape[axis] - self.tokens, self.tokens], dim=axis)
+    def _positions(self, table: Tensor, *, kind: Blocks, slot: Slot) -> Tensor:
+        if slot not in self.tables:
+            axis, length = slot.axis, table.shape[slot.axis]
+            start = self._start(length, self.tokens, kind, slot)
+            before, image, after = table.split([start, self.tokens, length - start - self.tokens], dim=axis)
             shape = [1] * table.ndim
             shape[0], shape[axis] = self.kept.shape
             rows = torch.take_along_dim(image, self.kept.view(shape), dim=axis)
-            self.rotary = torch.cat([text.expand(len(rows), *text.shape[1:]), rows], dim=axis)
-        return self.rotary
+            others = [part.expand(len(rows), *part.shape[1:]) for part in (before, after)]
+            self.tables[slot] = torch.cat([others[0], rows, others[1]], dim=axis)
+        return self.tables[slot]
 
 
-def _replaced(args: tuple, kwargs: dict[str, Any], place: int | str, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(place, str):
-        return args, {**kwargs, place: change(kwargs[place])}
-    return (*args[:place], change(args[place]), *args[place + 1 :]), kwargs
+def _together(before: Tensor, image: Tensor, after: Tensor) -> Tensor:
+    parts = [part for part in (before, image, after) if part.shape[1]]
+    return torch.cat(parts, dim=1) if len(parts) > 1 else image

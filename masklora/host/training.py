@@ -58,8 +58,6 @@ _OTHER_PICTURES = (
     "samples: this run is finished. It has no sample pictures, or they were drawn with other prompts or settings and "
     "stay as they are. Set if_a_run_exists to start anew to draw these, or sample with model_with_lora."
 )
-# Six sizes of 256 features each, which SDXL appends to the pooled text.
-_SIZE_FEATURES = 6 * 256
 
 
 @dataclass(frozen=True)
@@ -198,10 +196,20 @@ def _notes(trainable: TrainableModel, settings: Resolved, request: Request, job:
         # What was left out of the pictures comes with the cache.
         *request.cache.findings,
         *map(note, trainable.incoming_notes()),
+        *map(note, trainable.family.notes),
+        *map(note, _guidance_notes(trainable, request.cache)),
         *map(note, cache_notes(settings.loss, request.cache)),
         *trigger_notes(request.cache.entries, triggers),
         *warmup_notes(settings.optimizer, planned_steps(job)),
     ]
+
+
+def _guidance_notes(trainable: TrainableModel, cache: Cache) -> list[str]:
+    given, usual = trainable.guidance, trainable.family.defaults.guidance
+    if given == usual or not trainable.reads_guidance(cache.empty_text()):
+        return []
+    title = trainable.family.title
+    return [f"guidance: trained with {given:g}; usual for {title} is {usual:g}, which -1 stands for."]
 
 
 def _before_training(request: Request, settings: Resolved, run: Run, job: TrainJob) -> list[Finding]:
@@ -251,39 +259,26 @@ def check_cache_fits(cache: Cache, trainable: TrainableModel) -> None:
     """Nothing if the cache was made for models of this family.
 
     Raises:
-        FamilyError: The VAE has other channels or another stride than the model, or the text width differs.
+        FamilyError: The VAE has other channels or another stride than the model, or the texts are another model's.
         ConfigError: The cache holds no captions.
     """
-    family = trainable.family
-    if (cache.channels, cache.stride) != (family.latent_channels, family.latent_stride):
+    title = trainable.family.title
+    if (cache.channels, cache.stride) != (trainable.channels, trainable.stride):
         raise FamilyError(
             f"cache: it was made with a VAE of {cache.channels} channels and stride {cache.stride}, but "
-            f"{family.title} takes {family.latent_channels} channels and stride {family.latent_stride}. "
+            f"{title} takes {trainable.channels} channels and stride {trainable.stride}. "
             "Connect the VAE that belongs to the MODEL to the cache node."
         )
     if cache.empty_key is None:
         raise ConfigError("cache: it holds no captions. Connect the CLIP that belongs to the MODEL to the cache node.")
     text = cache.empty_text()
-    width = text["cond"].shape[-1]
-    config = trainable.model.model_config.unet_config
-    wanted = config.get("context_dim") or config.get("context_in_dim")
-    if "context_embedder_config" in config:
-        wanted = config["context_embedder_config"]["params"]["in_features"]
-    if wanted and width != wanted:
-        raise _misfit(f"{width} features", family.title, wanted)
-    pooled = text.get("pooled_output")
-    wanted = config.get("vec_in_dim") or config.get("adm_in_channels")
-    if wanted and family.size_conditioning:
-        wanted -= _SIZE_FEATURES
-    if wanted and pooled is not None and pooled.shape[-1] != wanted:
-        raise _misfit(f"{pooled.shape[-1]} pooled features", family.title, wanted)
-
-
-def _misfit(found: str, title: str, wanted: int) -> FamilyError:
-    return FamilyError(
-        f"cache: its captions have {found}, but {title} reads {wanted}. "
-        "Connect the CLIP that belongs to the MODEL to the cache node."
-    )
+    remedy = "Connect the CLIP that belongs to the MODEL to the cache node."
+    try:
+        fault = trainable.text_fault(text)
+    except KeyError as missing:
+        raise FamilyError(f"cache: its captions lack {missing}, which {title} reads. {remedy}") from missing
+    if fault:
+        raise FamilyError(f"cache: its captions have {fault}. {remedy}")
 
 
 def read_lora(path: Path, *, names: LayerNames) -> dict[str, Factors]:

@@ -74,7 +74,7 @@ def test_core_averages_the_captions_of_a_batch_here_each_sample_keeps_its_own(fa
     trainable = TrainableModel(patcher)
     texts = [small_text(family, tokens=77, seed=1), small_text(family, tokens=second, seed=2)]
     g = torch.Generator().manual_seed(1)
-    noisy, u = torch.randn(2, trainable.family.latent_channels, 8, 8, generator=g), torch.tensor([0.3, 0.7])
+    noisy, u = torch.randn(2, trainable.channels, 8, 8, generator=g), torch.tensor([0.3, 0.7])
 
     def core_s(*chosen):
         conditioning = [[t["cond"], {"pooled_output": t["pooled_output"]}] for t in chosen]
@@ -94,9 +94,9 @@ def test_core_averages_the_captions_of_a_batch_here_each_sample_keeps_its_own(fa
 
     adapters = trainable.make_adapters(AdapterSettings(rank=4, alpha=4.0), seed=0)
     with trainable.session(adapters), torch.no_grad():
-        both = trainable.denoise(noisy, u, trainable.collate(texts, [SQUARE] * 2))
+        both = trainable.denoise(noisy, u, trainable.collate(texts, [SQUARE] * 2, noisy.shape[1:]))
         for i in range(2):
-            alone = trainable.denoise(noisy[i : i + 1], u[i : i + 1], trainable.collate([texts[i]], [SQUARE]))
+            alone = trainable.denoise(noisy[i : i + 1], u[i : i + 1], trainable.collate([texts[i]], [SQUARE], noisy.shape[1:]))
             assert torch.allclose(both[i], alone[0], rtol=1e-3, atol=1e-4)
 
 
@@ -211,7 +211,7 @@ def test_core_s_attention_follows_free_memory_here_training_has_one_whatever_was
     def predict(chosen):
         monkeypatch.setattr("comfy.ldm.flux.math.optimized_attention", chosen)
         with trainable.session(adapters), torch.no_grad():
-            text = trainable.collate([small_text("flux", tokens=77)], [SQUARE])
+            text = trainable.collate([small_text("flux", tokens=77)], [SQUARE], noisy.shape[1:])
             return trainable.denoise(noisy, torch.tensor([0.4]), text)
 
     assert torch.equal(predict(attention.attention_sub_quad), predict(attention.attention_pytorch))

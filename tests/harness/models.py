@@ -15,14 +15,27 @@ import torch
 from comfy.ldm.flux.model import Flux
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.ldm.wan.vae import WanVAE
 from comfy.supported_models_base import ClipTarget
 from comfy.taesd.taesd import TAESD
 from safetensors.torch import save_file
 
+from .shrunk_models import SHRUNK
 from .small_models_pack.networks import SDXL_DEPTH, SMALL_TEXT, SmallSDXLText
 
-TEXT_WIDTH = {"sd15": 768, "sdxl": 2048, "sd3": 4096, "flux": 4096}
+TEXT_WIDTH = {
+    "sd15": 768,
+    "sdxl": 2048,
+    "sd3": 4096,
+    "flux": 4096,
+    "chroma": 4096,
+    "qwen_image": 3584,
+    "z_image": 2560,
+    "wan": 4096,
+}
 POOLED_WIDTH = {"sd15": 768, "sdxl": 1280, "sd3": 2048, "flux": 768}
+# Their VAE is one for clips.
+CLIPS = ("qwen_image", "wan")
 
 
 def _unet(**extra: Any) -> torch.nn.Module:
@@ -121,8 +134,11 @@ _BUILDERS = {"sd15": _sd15, "sdxl": _sdxl, "sd3": _sd3, "flux": _flux}
 
 @functools.cache
 def _state(family: str, sizes: tuple) -> dict[str, torch.Tensor]:
+    return _random_state(_BUILDERS[family](**dict(sizes)))
+
+
+def _random_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(17)
-    network = _BUILDERS[family](**dict(sizes))
     state = {}
     for name, value in network.state_dict().items():
         scale = 0.02 if value.ndim < 2 else 1.0 / max(1, value[0].numel()) ** 0.5
@@ -133,7 +149,12 @@ def _state(family: str, sizes: tuple) -> dict[str, torch.Tensor]:
 
 
 def small_model(family: str, *, dtype: torch.dtype = torch.float32, options: dict | None = None, **sizes: int) -> Any:
-    """A MODEL (ModelPatcher) of `family` (sd15, sdxl, sd3 or flux) with weights stored in `dtype`."""
+    """A MODEL (ModelPatcher) of `family` with weights stored in `dtype`."""
+    if family in SHRUNK:
+        model = SHRUNK[family].model(dtype)
+        state = {k: v.to(dtype) for k, v in _random_state(model.model.diffusion_model).items()}
+        model.model.diffusion_model.load_state_dict(state)
+        return model
     state = {k: v.to(dtype) for k, v in _state(family, tuple(sorted(sizes.items()))).items()}
     model = comfy.sd.load_diffusion_model_state_dict(state, model_options=options or {})
     assert model is not None, f"ComfyUI did not recognise the small {family}"
@@ -148,10 +169,10 @@ def small_model(family: str, *, dtype: torch.dtype = torch.float32, options: dic
 def small_text(family: str, *, tokens: int = 8, seed: int = 0) -> dict[str, torch.Tensor]:
     """Conditioning of one text in the widths that `family` expects."""
     generator = torch.Generator().manual_seed(seed)
-    return {
-        "cond": torch.randn(1, tokens, TEXT_WIDTH[family], generator=generator),
-        "pooled_output": torch.randn(1, POOLED_WIDTH[family], generator=generator),
-    }
+    text = {"cond": torch.randn(1, tokens, TEXT_WIDTH[family], generator=generator)}
+    if family in POOLED_WIDTH:
+        text["pooled_output"] = torch.randn(1, POOLED_WIDTH[family], generator=generator)
+    return text
 
 
 def small_clip(kind: str, *, without: tuple[str, ...] = ()) -> Any:
@@ -175,13 +196,18 @@ def with_padding(text: dict[str, torch.Tensor], *, real: int) -> dict[str, torch
 
 
 def small_vae(family: str) -> Any:
-    """A VAE with random weights in TAESD's layout, of the family's channels and stride."""
-    return comfy.sd.VAE(sd=_vae_state(family))
+    """A VAE with random weights, of the family's channels and stride: in TAESD's layout, or for clips in Wan's."""
+    return comfy.sd.VAE(sd=_clip_vae_state() if family in CLIPS else _vae_state(family))
+
+
+def _clip_vae_state() -> dict[str, torch.Tensor]:
+    network = WanVAE(dim=8, z_dim=16, temperal_downsample=[False, True, True])
+    return {name: value + ("gamma" in name) for name, value in _random_state(network).items()}
 
 
 def _vae_state(family: str) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
-    channels = {"sd15": 4, "sdxl": 4, "sd3": 16, "flux": 16}[family]
+    channels = 4 if family in ("sd15", "sdxl") else 16
     state = {}
     for name, value in TAESD(latent_channels=channels).state_dict().items():
         scale = 1.0 / max(1, value[0].numel()) ** 0.5 if value.ndim > 1 else 0.02
@@ -246,4 +272,5 @@ class HashedText:
 
     def encode(self, texts: list[str]) -> list[dict[str, torch.Tensor]]:
         out = [small_text(self.family, tokens=77, seed=zlib.crc32(t.encode())) for t in texts]
-        return [{**t, "pooled_output": small_text(self.pooled)["pooled_output"]} for t in out]
+        pooled = {k: v for k, v in small_text(self.pooled).items() if k != "cond"}
+        return [{**t, **pooled} for t in out]

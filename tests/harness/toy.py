@@ -118,7 +118,7 @@ def toy_job(*, entries=None, loss=None, optim=None, net=None, **train_settings):
         params=net.params_by_name,
         cache=ToyCache(entries or toy_entries()),
         schedule=Schedule("flow"),
-        collate=lambda texts, geometries: torch.stack([t["cond"] for t in texts]),
+        collate=lambda texts, geometries, shape: torch.stack([t["cond"] for t in texts]),
         grid_of=lambda bucket: GRIDS[bucket],
         loss=loss or LossSettings(prior_weight=0.0),
         optim=optim or OptimizerSettings(learning_rate=1e-2),

@@ -32,12 +32,12 @@ def predicted(family, lora=None):
             for key, patches in patched.patches.items():
                 weights[key].copy_(comfy.lora.calculate_weight(patches, weights[key].clone(), key))
     g = torch.Generator().manual_seed(1)
-    latent, noise = (torch.randn((2, trainable.family.latent_channels, 8, 8), generator=g) for _ in range(2))
+    latent, noise = (torch.randn((2, trainable.channels, 8, 8), generator=g) for _ in range(2))
     u = torch.tensor([0.3, 0.8])
     noisy = add_noise(latent, noise, u, schedule=trainable.schedule)
     texts = [small_text(family, tokens=77, seed=seed) for seed in (0, 1)]
     with torch.no_grad():
-        return trainable.denoise(noisy, u, trainable.collate(texts, [SQUARE] * 2))
+        return trainable.denoise(noisy, u, trainable.collate(texts, [SQUARE] * 2, noisy.shape[1:]))
 
 
 @pytest.fixture(scope="module", params=["sd15", "flux"])

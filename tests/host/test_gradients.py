@@ -9,14 +9,14 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmarks.gradients import MODES, Problem, measure
 from harness.models import small_model, small_text
-from masklora.archs import FAMILIES
+from masklora.archs import families
 from masklora.config import AdapterSettings
 from masklora.data.geometry import Geometry
 from masklora.host import patches
 from masklora.host.model import TrainableModel
 from masklora.saved_tensors import saved_tensor_scope
 
-NAMES = [f.name for f in FAMILIES]
+NAMES = [f.name for f in families()]
 
 
 @pytest.mark.parametrize("prior", [False, True])
@@ -116,7 +116,7 @@ def _gradients_of_cast_weights(dtype, mode):
     noisy = torch.randn(1, 16, 8, 8, generator=generator)
     square = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
     with trainable.session(adapters, checkpointing=mode), trainable.autograd_scope():
-        text = trainable.collate([small_text("flux", tokens=77)], [square])
+        text = trainable.collate([small_text("flux", tokens=77)], [square], noisy.shape[1:])
         loss = trainable.denoise(noisy, torch.tensor([0.4]), text).square().mean()
         return torch.autograd.grad(loss, list(adapters.parameters().values()))
 
@@ -137,7 +137,7 @@ def test_torch_checkpointing_with_cloned_inputs_would_be_silently_wrong_on_flux(
     """Guards the reason for our own checkpoint."""
     problem = Problem("flux", dtype=torch.float64)
     right = problem.gradients("per block")
-    blocks = [m for m in problem.network.modules() if type(m).__name__ in problem.trainable.family.blocks]
+    blocks = [block for block, _ in problem.trainable.blocks]
     parameters = problem.adapters.parameters()
     with problem.trainable.session(problem.adapters, checkpointing="off"):
         for block in blocks:

@@ -9,7 +9,7 @@ import torch
 from benchmarks.gradients import MODES
 from harness.models import small_model, small_text
 from masklora.adapters import to_comfyui
-from masklora.archs import FAMILIES
+from masklora.archs import families
 from masklora.config import AdapterSettings, LossSettings
 from masklora.data.geometry import Geometry
 from masklora.feed import MicroBatch
@@ -20,7 +20,7 @@ from masklora.job import TrainJob
 from masklora.objective import Objective
 
 # Every family, and an ε model that a sampling patch makes one of v.
-CASES = [f.name for f in FAMILIES] + ["sd15 v"]
+CASES = [f.name for f in families()] + ["sd15 v"]
 LIGHT = ["sd15", "sd3", "flux"]
 SQUARE = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
 
@@ -66,7 +66,7 @@ class Inputs:
     def __init__(self, trainable):
         self.trainable = trainable
         g = torch.Generator().manual_seed(1)
-        shape = (2, trainable.family.latent_channels, 8, 8)
+        shape = (2, trainable.channels, 8, 8)
         self.latent, noise = (torch.randn(shape, generator=g) for _ in range(2))
         self.u = torch.tensor([0.3, 0.8])
         self.noisy = add_noise(self.latent, noise, self.u, schedule=trainable.schedule)
@@ -74,7 +74,7 @@ class Inputs:
         self.texts = [small_text(trainable.family.name, tokens=77, seed=s) for s in (0, 1)]
 
     def conditioning(self):
-        return self.trainable.collate(self.texts, [SQUARE] * 2)
+        return self.trainable.collate(self.texts, [SQUARE] * 2, self.noisy.shape[1:])
 
     def predict(self):
         return self.trainable.denoise(self.noisy, self.u, self.conditioning())
@@ -103,7 +103,7 @@ class Inputs:
             with job.autograd_scope():
                 terms = Objective(job).terms(batch, LossSettings(**settings), generator, number=0, progress=0.0)
                 loss, seen = terms[0]()
-                found = torch.autograd.grad(loss, list(parameters.values()))
+                found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
         return found, seen, torch.get_rng_state()
 
 

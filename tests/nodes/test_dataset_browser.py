@@ -146,7 +146,7 @@ def weights_of_the_loss(folder, loss):
         params={},
         cache=cache,
         schedule=Schedule("flow"),
-        collate=lambda texts, geometries: None,
+        collate=lambda texts, geometries, shape: None,
         grid_of=lambda bucket: (bucket[1] // 8, bucket[0] // 8),
         loss=loss,
     )

@@ -1,0 +1,33 @@
+"""The blocks that FLUX.1 and its relatives share: double ones for image and text, single ones for both joined."""
+
+from .family import Blocks, Slot, attention_and_mlp
+
+_TABLE = Slot("pe", axis=2, joined=True)
+_GATE = Slot("vec")
+
+FLUX_BLOCKS = (
+    Blocks(
+        path=r"double_blocks\.\d+",
+        image=Slot("img"),
+        result=Slot(0),
+        rotary=(_TABLE,),
+        order=("text", "image"),
+        tails=("img_mlp.2", "txt_mlp.2"),
+        gates=(_GATE,),
+        gate_layers=("img_mod", "txt_mod"),
+    ),
+    Blocks(
+        path=r"single_blocks\.\d+",
+        image=Slot(0, joined=True),
+        result=Slot(joined=True),
+        rotary=(_TABLE,),
+        order=("text", "image"),
+        tails=("linear2",),
+        gates=(_GATE,),
+        gate_layers=("modulation",),
+    ),
+)
+FLUX_TARGETS = attention_and_mlp(
+    r"double_blocks\.\d+\.(img|txt)_attn\.(qkv|proj)|single_blocks\.\d+\.linear[12]",
+    r"double_blocks\.\d+\.(img|txt)_mlp\.[02]",
+)

@@ -1,0 +1,39 @@
+"""Wan 2.1 and 2.2, text to video; a picture is a clip of one frame."""
+
+from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
+
+_BLOCK = r"blocks\.\d+\."
+
+FAMILY = Family(
+    name="wan",
+    title="Wan",
+    configs=("WAN21_T2V", "WAN22_T2V"),
+    blocks=(
+        Blocks(
+            path=r"blocks\.\d+",
+            image=Slot("x"),
+            rotary=(Slot("freqs"),),
+            order=("image",),
+            cross=("cross_attn",),
+            tails=("ffn.2",),
+            gates=(Slot("e"),),
+        ),
+    ),
+    targets=attention_and_mlp(_BLOCK + r"(self|cross)_attn\.(q|k|v|o)", _BLOCK + r"ffn\.[02]"),
+    architecture="wan",
+    base_model_version="wan",
+    text_layer=r"text_embedding\.0",
+    defaults=Defaults(
+        learning_rate=2e-4,
+        rank=32,
+        alpha=32.0,
+        steps=2000,
+        timestep_sampling="shifted",
+        timestep_shift=3.0,
+        source="musubi-tuner, docs/wan.md (2e-4, rank 32, shift 3.0); ai-toolkit's example for 2000 steps",
+    ),
+    notes=(
+        "Wan 2.2 has one expert for high and one for low noise; which one this is, its file does not say. Set "
+        "timestep_min to 0.875 for the high one, timestep_max to 0.875 for the low one.",
+    ),
+)
