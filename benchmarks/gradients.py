@@ -113,7 +113,8 @@ class Problem:
     def _predict(self, texts: list[dict[str, Any]] | None = None) -> Tensor:
         t = self.trainable
         noisy = add_noise(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=t.schedule)
-        return t.denoise(noisy, self.u, t.collate(texts or self.texts, self.geometries, self.latent.shape[1:]), tokens=self.plan)
+        conditioning = t.collate(texts or self.texts, self.geometries, self.latent.shape[1:])
+        return t.denoise(noisy, self.u, conditioning, tokens=self.plan)
 
     def _base(self, texts: list[dict[str, Any]]) -> Tensor:
         with torch.no_grad(), self.adapters.disabled():

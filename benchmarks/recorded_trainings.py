@@ -7,6 +7,7 @@ that it was made on: another processor may round otherwise.
 from __future__ import annotations
 
 import hashlib
+import sys
 import tempfile
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def main() -> None:
     """Prints the digests."""
     torch.set_num_threads(1)
     for family in FAMILIES:
-        print(family, digest_of(family), flush=True)
+        sys.stdout.write(f"{family} {digest_of(family)}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

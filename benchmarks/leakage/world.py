@@ -37,10 +37,10 @@ SAMPLER, SCHEDULER = "euler", "simple"
 CHUNK = 40
 
 
-@dataclass(frozen=True)
 _SQUARE = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
 
 
+@dataclass(frozen=True)
 class Recipe:
     """How long and how fast every condition is trained; alike for all of them."""
 

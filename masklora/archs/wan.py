@@ -33,7 +33,7 @@ FAMILY = Family(
         source="musubi-tuner, docs/wan.md (2e-4, rank 32, shift 3.0); ai-toolkit's example for 2000 steps",
     ),
     notes=(
-        "Wan 2.2 has one expert for high and one for low noise; which one this is, its file does not say. Set "
+        "Wan 2.2 14B has one model for high and one for low noise; which one this is, its file does not say. Set "
         "timestep_min to 0.875 for the high one, timestep_max to 0.875 for the low one.",
     ),
 )

@@ -96,7 +96,8 @@ def test_core_averages_the_captions_of_a_batch_here_each_sample_keeps_its_own(fa
     with trainable.session(adapters), torch.no_grad():
         both = trainable.denoise(noisy, u, trainable.collate(texts, [SQUARE] * 2, noisy.shape[1:]))
         for i in range(2):
-            alone = trainable.denoise(noisy[i : i + 1], u[i : i + 1], trainable.collate([texts[i]], [SQUARE], noisy.shape[1:]))
+            text = trainable.collate([texts[i]], [SQUARE], noisy.shape[1:])
+            alone = trainable.denoise(noisy[i : i + 1], u[i : i + 1], text)
             assert torch.allclose(both[i], alone[0], rtol=1e-3, atol=1e-4)
 
 

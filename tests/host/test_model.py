@@ -91,8 +91,8 @@ def test_core_loads_a_second_model_to_train_here_one_loaded_in_inference_mode_tr
             assert all(inside[n] == pointer for n, pointer in pointers.items())
             noisy, u, _ = batch(trainable)
             text = small_text("flux", tokens=77)
-            loss = trainable.denoise(noisy, u, trainable.collate([text] * 2, [SQUARE] * 2, noisy.shape[1:])).square().mean()
-            loss.backward()
+            conditioning = trainable.collate([text] * 2, [SQUARE] * 2, noisy.shape[1:])
+            trainable.denoise(noisy, u, conditioning).square().mean().backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapters.parameters().values())
         assert_untouched(patcher, before, ids)
 
