@@ -302,6 +302,7 @@ class TrainSettings:
     name: str = "masked-lora"
     if_a_run_exists: str = "go on"
     keep_finished_runs: int = 3
+    unknown_model: bool = False
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,12 @@ def _existing() -> list:
             tooltip="How many finished runs keep the optimizer's state, newest first, 0 to 1000. Of older ones "
             "weights, curves and pictures stay.",
         ),
+        io.Boolean.Input(
+            "unknown_model",
+            default=_D.unknown_model,
+            tooltip="Train a MODEL of a family that this pack does not know, with targets and defaults that no one has "
+            "tried for it.",
+        ),
     ]
 
 

@@ -18,8 +18,8 @@ from masked_lora_pack.nodes.cache import CacheDataset
 from masked_lora_pack.nodes.dataset import DatasetFromImages
 from masked_lora_pack.nodes.settings import Adapter, Optimizer
 from masklora.config import LossSettings, TrainSettings
-from masklora.data.geometry import Geometry
 from masklora.data.cache import Cache
+from masklora.data.geometry import Geometry
 from masklora.host.encode import to_conditioning
 from masklora.host.exporting import LoraTensors, apply_lora
 from masklora.host.model import TrainableModel

@@ -4,6 +4,8 @@ import functools
 import importlib
 import pkgutil
 
+from torch import nn
+
 from ..errors import FamilyError
 from .family import (
     FAMILY_GUIDANCE,
@@ -16,6 +18,7 @@ from .family import (
     check_tokens,
     resolve,
 )
+from .generic import generic_family
 
 
 @functools.cache
@@ -39,17 +42,27 @@ def families() -> tuple[Family, ...]:
     return tuple(found.values())
 
 
-def find_family(config: str) -> Family:
-    """The family to which ComfyUI's model configuration `config` (a class name) belongs.
+def find_family(config: str, network: nn.Module, *, unknown: bool = False) -> Family:
+    """The family to which a model belongs.
+
+    Args:
+        config: Class name of ComfyUI's model configuration.
+        network: The diffusion network.
+        unknown: Whether a model of no known family is taken as `generic_family` makes one.
 
     Raises:
-        FamilyError: If it belongs to none; the message lists those that can be trained.
+        FamilyError: If it belongs to none; the message lists those that are known, and how to train it nevertheless.
     """
     for family in families():
         if config in family.configs:
             return family
+    if unknown:
+        return generic_family(config, network)
     known = ", ".join(f.title for f in families())
-    raise FamilyError(f"model: {config} cannot be trained yet. Connect a MODEL of one of these families: {known}.")
+    raise FamilyError(
+        f"model: this pack does not know {config}. Connect a MODEL of one of these families: {known}. Or switch on "
+        "unknown_model in Train Masked LoRA: it is then trained with targets and defaults that no one has tried for it."
+    )
 
 
 __all__ = [
@@ -63,5 +76,6 @@ __all__ = [
     "check_tokens",
     "families",
     "find_family",
+    "generic_family",
     "resolve",
 ]

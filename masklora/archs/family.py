@@ -179,7 +179,7 @@ def check_tokens(family: Family, loss: LossSettings) -> None:
 
 
 def _without_tokens(family: Family) -> str:
-    if family.blocks:
+    if all(size == 1 for size in family.patch):
         return f"{family.title} is a U-Net, which has no tokens for it"
     return f"it is not known how tokens pass {family.title}"
 

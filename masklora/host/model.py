@@ -53,17 +53,28 @@ class TrainableModel:
     Nothing of the user's MODEL changes: the clone shares its weights, and everything that `session` does to
     the shared network is undone when the session ends.
 
+    Args:
+        patcher: ComfyUI's MODEL.
+        guidance: What a guidance-distilled network is told; `FAMILY_GUIDANCE` for what its family usually is.
+        dtype: What the network computes in; None for ComfyUI's choice.
+        unknown: Whether a model of no known family is taken with what can be read from its modules.
+
     Raises:
         FamilyError: If the model cannot be trained; the message lists what can.
     """
 
     def __init__(
-        self, patcher: ModelPatcher, *, guidance: float = FAMILY_GUIDANCE, dtype: torch.dtype | None = None
+        self,
+        patcher: ModelPatcher,
+        *,
+        guidance: float = FAMILY_GUIDANCE,
+        dtype: torch.dtype | None = None,
+        unknown: bool = False,
     ) -> None:
         self.patcher = patcher.clone()
         self.model = self.patcher.model
         self.network = self.model.diffusion_model
-        self.family = find_family(type(self.model.model_config).__name__)
+        self.family = find_family(type(self.model.model_config).__name__, self.network, unknown=unknown)
         self.device = torch.device(self.patcher.load_device)
         self.dtype = dtype or _compute_dtype(self.model, self.device)
         self.guidance = self.family.defaults.guidance if guidance == FAMILY_GUIDANCE else guidance

@@ -1,15 +1,17 @@
-"""Layer names of other tools for a loaded model, from ComfyUI's own tables."""
+"""Layer names of other tools for a loaded model, from ComfyUI's own map of LoRA keys."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.lora
 import comfy.utils
 
 from ..adapters.keys import Slice, stem_aliases
 
-_PREFIX = "diffusion_model."
+_PREFIX, _WEIGHT = "diffusion_model.", ".weight"
+_DIFFUSERS = "transformer."
 
 
 @dataclass(frozen=True)
@@ -35,35 +37,39 @@ def layer_names(model: Any, *, paths: list[str], kohya_as_diffusers: bool) -> La
         paths: Module paths of the layers that may be adapted.
         kohya_as_diffusers: Whether kohya's tools name this family's layers as diffusers does.
     """
-    config = model.model_config.unet_config
+    # Its values are keys of weights, or such a key with the rows of a part.
+    known = comfy.lora.model_lora_keys_unet(model, {})
+    slices = _transformer_slices(known)
     unet = {
-        name.removesuffix(".weight"): path.removesuffix(".weight")
-        for name, path in comfy.utils.unet_to_diffusers(config).items()
-        if name.endswith(".weight")
+        name.removesuffix(_WEIGHT): path.removesuffix(_WEIGHT)
+        for name, path in comfy.utils.unet_to_diffusers(model.model_config.unet_config).items()
+        if name.endswith(_WEIGHT)
     }
-    slices = {} if unet else _transformer_slices(config)
     whole = unet or {parts[0][0]: path for path, parts in slices.items() if len(parts) == 1 and not parts[0][2]}
+    adaptable = set(paths)
+    aliases = {stem: _path(key) for stem, key in known.items() if isinstance(key, str) and _path(key) in adaptable}
     return LayerNames(
         kohya={path: name for name, path in unet.items()} if kohya_as_diffusers else {},
         diffusers=slices,
-        aliases=stem_aliases(paths, diffusers=whole),
+        aliases=aliases | stem_aliases(paths, diffusers=whole),
     )
 
 
-def _transformer_slices(config: dict[str, Any]) -> dict[str, list[Slice]]:
-    is_flux = "depth_single_blocks" in config
-    table = comfy.utils.flux_to_diffusers(config) if is_flux else comfy.utils.mmdit_to_diffusers(config)
+def _path(key: str) -> str:
+    return key.removeprefix(_PREFIX).removesuffix(_WEIGHT)
+
+
+def _transformer_slices(known: dict[str, Any]) -> dict[str, list[Slice]]:
     out: dict[str, list[Slice]] = {}
-    for name, target in table.items():
-        if not name.endswith(".weight"):
+    for name, target in known.items():
+        if not name.startswith(_DIFFUSERS):
             continue
         key, place = (target[0], target[1]) if isinstance(target, tuple) else (target, (0, 0, 0))
         if place is None:
             continue  # diffusers stores this layer rearranged: no LoRA of ours fits it
-        path = key.removesuffix(".weight").removeprefix(_PREFIX)
-        parts = out.setdefault(path, [])
+        parts = out.setdefault(_path(key), [])
         if not any(_overlap(place, part) for part in parts):
-            parts.append((name.removesuffix(".weight"), place[1], place[2]))
+            parts.append((name.removeprefix(_DIFFUSERS), place[1], place[2]))
     return out
 
 

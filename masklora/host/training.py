@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..adapters import AdapterSet, Factors, from_file, to_comfyui
-from ..archs import Resolved, check_tokens, resolve
+from ..archs import Resolved, check_tokens, families, resolve
 from ..beforehand import Room, check_numbers, check_takes_files, room_notes, trigger_notes, warmup_notes
 from ..config import (
     EXISTING_RUNS,
@@ -34,7 +34,7 @@ from ..earlier import difference_note, find_source, go_on_from, length_bound, so
 from ..errors import AdapterError, ConfigError, FamilyError
 from ..export import LoraRecord, ModelLabels, free_name, tag_frequency
 from ..files import clear_leftovers
-from ..findings import Finding, note, warning
+from ..findings import Finding, counted, note, warning
 from ..flow import Schedule, timestep_weights
 from ..identity import lasting
 from ..job import Hooks, TrainJob, TrainResult
@@ -161,7 +161,7 @@ def _checked(request: Request) -> tuple[TrainableModel, Resolved]:
     given = (request.loss, request.adapter, request.optimizer, request.train)
     for settings in (*given, *([request.samples.settings] if request.samples else [])):
         check_numbers({type(settings).__name__: settings})
-    trainable = TrainableModel(request.model, guidance=request.train.guidance)
+    trainable = TrainableModel(request.model, guidance=request.train.guidance, unknown=request.train.unknown_model)
     check_tokens(trainable.family, request.loss)
     check_cache_fits(request.cache, trainable)
     resolved = resolve(
@@ -197,10 +197,24 @@ def _notes(trainable: TrainableModel, settings: Resolved, request: Request, job:
         *request.cache.findings,
         *map(note, trainable.incoming_notes()),
         *map(note, trainable.family.notes),
+        *_unknown_notes(trainable, job),
         *map(note, _guidance_notes(trainable, request.cache)),
         *map(note, cache_notes(settings.loss, request.cache)),
         *trigger_notes(request.cache.entries, triggers),
         *warmup_notes(settings.optimizer, planned_steps(job)),
+    ]
+
+
+def _unknown_notes(trainable: TrainableModel, job: TrainJob) -> list[Finding]:
+    family = trainable.family
+    if family in families():
+        return []
+    layers = counted(sum(name.endswith("lora_A") for name in job.params), "[layer|layers]")
+    return [
+        warning(
+            f"model: this pack does not know {family.title}. It trains {layers} of its repeated blocks, with defaults "
+            "that no one has tried for it; look at the first sample pictures before you trust it."
+        )
     ]
 
 
