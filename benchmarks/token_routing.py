@@ -103,7 +103,6 @@ class RoutingStage:
             CacheSettings(resolution=latent * STRIDE, storage="memory", infill_variants=0),
             encoder=Discs(),
             text=HashedText("flux"),
-            multiple=16,
         )
         with torch.inference_mode():
             self.model = comfy.sd.load_diffusion_model(str(self.file))

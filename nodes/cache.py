@@ -8,6 +8,7 @@ from ..masklora.findings import note, warning
 from ..masklora.host import paths
 from ..masklora.host.edits import EDITS
 from ..masklora.host.encode import ClipTextEncoder, VaeEncoder
+from ..masklora.host.fitting import check_before_encoding
 from ..masklora.host.progress import NodeProgress
 from ..masklora.host.telling import tell
 from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, advanced, choice, number
@@ -186,6 +187,13 @@ class CacheDataset(io.ComfyNode):
                 "Each variant keeps of its mask a disc around a random point of it, from this share of the "
                 "mask's reach up to 1. 1 = off.",
             ),
+            # Last, because saved workflows know the others by their place.
+            io.Model.Input(
+                "model",
+                optional=True,
+                tooltip="The model to be trained. With it, a VAE, CLIP or size that it does not take is told before "
+                "anything is encoded. It is not loaded.",
+            ),
         ]
 
     @classmethod
@@ -194,17 +202,19 @@ class CacheDataset(io.ComfyNode):
         return EDITS.count
 
     @classmethod
-    def execute(cls, dataset, vae, clip=None, **widgets):
-        """Stops at once with a message where a picture, mask or the VAE does not fit."""
+    def execute(cls, dataset, vae, clip=None, model=None, **widgets):
+        """Stops at once with a message where a picture, mask, size or the VAE does not fit."""
         progress = NodeProgress()
+        encoder, text = VaeEncoder(vae), None if clip is None else ClipTextEncoder(clip)
         cache = build_cache(
             dataset,
             CacheSettings(**widgets),
-            encoder=VaeEncoder(vae),
-            text=None if clip is None else ClipTextEncoder(clip),
+            encoder=encoder,
+            text=text,
             folder=paths.cache_folder(),
             progress=progress,
             check_cancel=progress.check_cancel,
+            fits=lambda entries: None if model is None else check_before_encoding(model, encoder, text, entries),
         )
         found = list(cache.findings)
         if clip is None:

@@ -7,7 +7,7 @@ found by content-hash keys (`keys`), wherever they are kept (`store`).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,6 @@ class Cache:
         built: How many entries of each kind were made by this build.
         sources: One JSON-able dict per data set: pictures, settings and mask transforms, for metadata.
         identities: Of the VAE and the text encoder, the latter None without one.
-        multiple: What bucket sides divide by.
         mend: Makes anew what was deleted or damaged since, and tells what it did; None where that cannot be done.
         mended: What was made anew, for people.
     """
@@ -65,7 +64,6 @@ class Cache:
     built: dict[str, int] = field(default_factory=dict)
     sources: tuple[dict[str, Any], ...] = ()
     identities: tuple[str, str | None] = ("", None)
-    multiple: int = 1
     mend: Callable[[], str] | None = field(default=None, repr=False)
     mended: list[str] = field(default_factory=list)
 
@@ -87,7 +85,7 @@ class Cache:
             self.settings,
             memo=self.store.load_memo() if memo is None else memo,
             identities=self.identities,
-            multiple=self.multiple,
+            multiple=self.stride,
             progress=lambda done, total, what: None,
             check_cancel=check_cancel,
             is_cached=self._is_latent,
@@ -204,7 +202,7 @@ def build_cache(
     folder: Path | None = None,
     progress: Progress = lambda done, total, what: None,
     check_cancel: Cancel = lambda: None,
-    multiple: int = 0,
+    fits: Callable[[Sequence[Entry]], None] = lambda entries: None,
 ) -> Cache:
     """A cache that holds everything the data set needs; only what is missing or stale is made.
 
@@ -217,7 +215,7 @@ def build_cache(
         progress: Called with (done, total, what).
         check_cancel: Called between pictures and batches; what it raises ends the build. What was written
             stays and is found by the next build.
-        multiple: What bucket sides must divide by; 0 takes the encoder's stride.
+        fits: Asked before anything is encoded; what it raises ends the build.
 
     Raises:
         ConfigError: A setting is out of range or does not fit the VAE.
@@ -236,7 +234,7 @@ def build_cache(
             settings,
             memo=memo,
             identities=identities,
-            multiple=multiple or encoder.stride,
+            multiple=encoder.stride,
             progress=progress,
             check_cancel=check_cancel,
             is_cached=lambda key: store.has("latent", key),
@@ -245,6 +243,7 @@ def build_cache(
         store.save_memo(memo)
     # Before anything is encoded, as far as it can be known.
     require_weight(entries, {})
+    fits(entries)
     builder = Builder(dataset, settings, encoder=encoder, store=store, progress=progress, check_cancel=check_cancel)
     builder.pictures(entries)
     weights = _mask_weights(entries, store, memo, made=builder.weights, check_cancel=check_cancel)
@@ -269,8 +268,7 @@ def build_cache(
         built=builder.built,
         sources=_sources(dataset),
         identities=identities,
-        multiple=multiple or encoder.stride,
-        mend=Mender(dataset, tuple(entries), builder=builder, text=text, multiple=multiple or encoder.stride),
+        mend=Mender(dataset, tuple(entries), builder=builder, text=text),
     )
     told = warnings_of(dataset.report.findings())
     cache.findings = (*told, *mask_findings(entries, weights, cache.first_variant))
@@ -313,7 +311,6 @@ class Mender:
     entries: tuple[Entry, ...]
     builder: Builder
     text: TextEncoder | None
-    multiple: int
 
     def __call__(self) -> str:
         """What was made.
@@ -327,7 +324,7 @@ class Mender:
             builder.settings,
             memo=builder.store.load_memo(),
             identities=(builder.encoder.identity, None if self.text is None else self.text.identity),
-            multiple=self.multiple,
+            multiple=builder.encoder.stride,
             progress=lambda done, total, what: None,
             check_cancel=builder.check_cancel,
             is_cached={key for kind, key in keys_of(self.entries, None) if kind == "latent"}.__contains__,

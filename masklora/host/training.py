@@ -31,7 +31,7 @@ from ..config import (
 from ..data.cache import Cache
 from ..data.keys import digest
 from ..earlier import difference_note, find_source, go_on_from, length_bound, source_notes
-from ..errors import AdapterError, ConfigError, FamilyError
+from ..errors import AdapterError, ConfigError
 from ..export import LoraRecord, ModelLabels, free_name, tag_frequency
 from ..files import clear_leftovers
 from ..findings import Finding, counted, note, warning
@@ -46,6 +46,7 @@ from ..tokens import parse_routes, resolve_routes
 from ..told import failure_told, keep_told, read_told
 from ..trainer import planned_steps, train
 from .encode import TEXT_MASK, patcher_identity
+from .fitting import check_cache_fits
 from .memory import MemoryPlan, plan_memory
 from .model import NO_TEXT_MASK, TrainableModel
 from .names import LayerNames, layer_names
@@ -174,10 +175,6 @@ def _checked(request: Request) -> tuple[TrainableModel, Resolved]:
     _check_ranges(resolved.train)
     _check_noise(resolved.loss, trainable.schedule)
     _check_tokens(resolved.loss, trainable, request.cache)
-    for bucket in {entry.bucket for entry in request.cache.entries}:
-        fault = trainable.size_fault(*bucket)
-        if fault:
-            raise ConfigError(f"resolution: a training picture of {fault}. Lower resolution in Cache Dataset.")
     if resolved.loss.zero_terminal_snr:
         trainable.use_zero_terminal_snr()
     return trainable, resolved
@@ -267,32 +264,6 @@ def _tell(folder: Path, name: str, notes: list[Finding], report: Callable[[Findi
         report(finding)
     names = [one for one in before.names if one != name]
     keep_told(folder, notes=tuple(notes), failed="", names=(*names, name))
-
-
-def check_cache_fits(cache: Cache, trainable: TrainableModel) -> None:
-    """Nothing if the cache was made for models of this family.
-
-    Raises:
-        FamilyError: The VAE has other channels or another stride than the model, or the texts are another model's.
-        ConfigError: The cache holds no captions.
-    """
-    title = trainable.family.title
-    if (cache.channels, cache.stride) != (trainable.channels, trainable.stride):
-        raise FamilyError(
-            f"cache: it was made with a VAE of {cache.channels} channels and stride {cache.stride}, but "
-            f"{title} takes {trainable.channels} channels and stride {trainable.stride}. "
-            "Connect the VAE that belongs to the MODEL to the cache node."
-        )
-    if cache.empty_key is None:
-        raise ConfigError("cache: it holds no captions. Connect the CLIP that belongs to the MODEL to the cache node.")
-    text = cache.empty_text()
-    remedy = "Connect the CLIP that belongs to the MODEL to the cache node."
-    try:
-        fault = trainable.text_fault(text)
-    except KeyError as missing:
-        raise FamilyError(f"cache: its captions lack {missing}, which {title} reads. {remedy}") from missing
-    if fault:
-        raise FamilyError(f"cache: its captions have {fault}. {remedy}")
 
 
 def read_lora(path: Path, *, names: LayerNames) -> dict[str, Factors]:

@@ -35,7 +35,6 @@ def make_cache(family, settings=None):
         CacheSettings(resolution=64, bucket_step=16, storage="memory"),
         encoder=VaeEncoder(small_vae(family)),
         text=HashedText(family),
-        multiple=16,
     )
 
 

@@ -48,7 +48,6 @@ def make_cache(family, text):
         CacheSettings(resolution=128, bucket_step=16, storage="memory", infill_variants=0),
         encoder=VaeEncoder(small_vae(family)),
         text=text(family),
-        multiple=16,
     )
 
 

@@ -237,7 +237,6 @@ def test_cache_of_another_vae_or_without_captions_is_refused(caches, tmp_path):
         pictures(),
         CacheSettings(resolution=64, bucket_step=16, storage="memory"),
         encoder=VaeEncoder(small_vae("flux")),
-        multiple=16,
     )
     with pytest.raises(ConfigError, match="Connect the CLIP"):
         run(make_request("flux", silent), tmp_path)
@@ -264,7 +263,6 @@ def test_text_of_another_width_is_refused(tmp_path):
         CacheSettings(resolution=64, bucket_step=16, storage="memory"),
         encoder=VaeEncoder(small_vae("sd15")),
         text=HashedText("sdxl"),
-        multiple=16,
     )
     with pytest.raises(FamilyError, match=r"2048 features.*768"):
         run(make_request("sd15", cache), tmp_path)
@@ -278,7 +276,6 @@ def test_pooled_text_of_another_width_is_refused(tmp_path):
         CacheSettings(resolution=64, bucket_step=16, storage="memory"),
         encoder=VaeEncoder(small_vae("flux")),
         text=text,
-        multiple=16,
     )
     with pytest.raises(FamilyError, match=r"2048 pooled features.*768"):
         run(make_request("flux", cache), tmp_path)
