@@ -162,6 +162,11 @@ def _is_flat(colours: np.ndarray, scale: int) -> bool:
     return int((spread.max(axis=0).astype(int) - spread.min(axis=0)).max(initial=0)) <= 2 * (scale // 255)
 
 
+def is_one_colour(colours: np.ndarray) -> bool:
+    """Whether there is one flat colour in (H, W, 3), and nothing but black beside it."""
+    return not _is_grey(colours) and _ColourUse.of(colours).alone
+
+
 @dataclass(frozen=True)
 class _ColourUse:
     """How a mask uses colours.

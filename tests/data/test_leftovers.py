@@ -331,3 +331,11 @@ def test_of_a_single_file_or_picture_every_report_speaks_in_the_singular():
         for line in leftover_findings([Leftover(kind, "a"), Leftover(kind, "b")], captions_missing=True)
     ]
     assert [line.text for line in several if not line.text.startswith("2 ") or re.search(r"\[|\|", line.text)] == []
+
+
+@pytest.mark.parametrize("name", ["a_mask.npy", "masks.zip", "a_mask", "a_alpha.exr"])
+def test_masks_that_no_picture_format_holds_are_named(tmp_path, name):
+    picture(tmp_path / "a.png")
+    (tmp_path / name).write_bytes(b"\x93NUMPY")
+    told = [f.text for f in loaded(tmp_path).report.findings() if f.level == "warning" and name in f.text]
+    assert len(told) == 1 and "Save them as PNG, named <picture>_mask.png." in told[0]
