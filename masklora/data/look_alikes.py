@@ -170,7 +170,7 @@ def _judged(sample: Image.Image, *, lossy: bool) -> _Look:
         # With a shape in its alpha it is a picture with a mask, unless there is nothing to see in it.
         flat = int(np.ptp(pixels, axis=0).max()) <= 2
         return _Look(mask=flat, plain=flat)
-    grey, one = not has_colours(pixels) and int(np.ptp(pixels)) > 0, is_one_colour(rgba[..., :3])
+    grey, one = not has_colours(pixels), is_one_colour(rgba[..., :3])
     return _Look(mask=one or has_flat_colours(pixels, lossy=lossy), plain=one or grey, grey=grey)
 
 

@@ -18,6 +18,8 @@ from .mask_values import DIM, DOUBTS, READ
 from .plan import Entry
 
 NAMES_SHOWN = 5
+# A mask whose smallest weight is above this has no black, and is told.
+PALE = 0.1
 # JPEG masks are seldom exactly 0 or 255.
 NEARLY = 2.5 / 255
 # A variant that keeps less of its mask's weight than this is told.
@@ -159,6 +161,17 @@ def doubtful(entries: Sequence[Entry]) -> list[Finding]:
             if entry.facts.peak < DIM or kind in ("several colours", "grey and alpha"):
                 doubts.setdefault(kind, []).append(entry)
     found = [note(f"{count(names, len(entries))}: {READ[kind]}: {listed(names)}.") for kind, names in read.items()]
+    pale = [entry for entry in entries if entry.facts.lowest > PALE and not is_white(entry.facts.lowest)]
+    if pale:
+        names = [entry.name for entry in pale]
+        least = min(entry.facts.lowest for entry in pale)
+        found.append(
+            note(
+                f"{count(names, len(entries))}: no part of the {worded(len(names), '[mask|masks]')} is black, and the "
+                f"darkest weighs {least:.2f}: {listed(names)}. Black means leave out; if that was meant, turn on "
+                "binarize in Transform Masks with a threshold above it."
+            )
+        )
     for kind, those in doubts.items():
         peak = max(entry.facts.raw_peak for entry in those)
         what = DOUBTS[kind].format(peak=peak, threshold=f"{peak / 2:.2g}")

@@ -81,19 +81,21 @@ def understand(colours: np.ndarray, alpha: np.ndarray | None, scale: int, channe
         return _scaled(alpha, scale, parts=alpha)
     if channel != "luminance":
         return _scaled(_band(colours, channel), scale * (3 if channel == "rgb average" else 1), parts=colours)
-    if alpha is None or not _has_shape(alpha, scale):
+    if alpha is None or not _has_shape(alpha):
         return _luminance(colours, scale)
     if not _is_grey(colours) or _is_flat(colours, scale):
-        return MaskValues(_scaled(alpha, scale, parts=alpha).weights, "alpha")
+        shape = _scaled(alpha, scale, parts=alpha)
+        return MaskValues(shape.weights, "alpha", shape.doubt)
     grey = _luminance(colours, scale)
     if np.abs(grey.weights - unit(alpha, scale)).mean() < _ALIKE:
         return grey
     return MaskValues(grey.weights, grey.read, "grey and alpha")
 
 
-def _has_shape(alpha: np.ndarray, scale: int) -> bool:
-    low, high = int(alpha.min(initial=scale)), int(alpha.max(initial=0))
-    return (low, high) == (0, 1) or (high - low) / scale >= _LEAST_SHAPE
+def _has_shape(alpha: np.ndarray) -> bool:
+    # Beside its own largest value: an alpha may be of another scale, as the colours may.
+    high = int(alpha.max(initial=0))
+    return high > 0 and (high - int(alpha.min(initial=high))) / high >= _LEAST_SHAPE
 
 
 def _luminance(colours: np.ndarray, scale: int) -> MaskValues:

@@ -167,7 +167,9 @@ def test_a_mask_too_many_does_not_make_a_folder_one_of_pictures(tmp_path):
         photo(tmp_path / f"{name}.jpg")
         grey(tmp_path / "seg" / f"{name}.png", HALF)
     grey(tmp_path / "seg" / "gone.png", HALF)
-    assert loaded(tmp_path)[0] == ["a.jpg", "b.jpg", "c.jpg"]
+    photo(tmp_path / "nobody.jpg")
+    grey(tmp_path / "seg" / "nobody.png", HALF * 0)
+    assert loaded(tmp_path)[0] == ["a.jpg", "b.jpg", "c.jpg", "nobody.jpg"]
 
 
 def test_drawings_in_black_and_white_are_pictures(tmp_path):
