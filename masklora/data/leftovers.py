@@ -41,7 +41,7 @@ CAPTION_LIKE = frozenset({".json", ".jsonl", ".csv", ".tsv", ".md", ".rtf", ".xm
 
 PICTURE, VIDEO, BROKEN, MASK, LONE_MASK, CAPTION = "picture", "video", "broken", "mask", "lone mask", "caption"
 CLOSED_MASK, ODD_MASK, DOUBLE = "closed mask", "odd mask", "double"
-OTHER_CAPTION, LIST, FOLDER, SYSTEM, OTHER = "other caption", "list", "subfolder", "system", "other"
+OTHER_CAPTION, LIST, ROW, FOLDER, SYSTEM, OTHER = "other caption", "list", "row", "subfolder", "system", "other"
 
 _TOLD: dict[str, tuple[bool, str, str]] = {
     PICTURE: (
@@ -100,6 +100,11 @@ _TOLD: dict[str, tuple[bool, str, str]] = {
         "may hold captions, but [is|are] not read",
         "Captions are read from text files beside the pictures and from metadata.jsonl.",
     ),
+    ROW: (
+        True,
+        "of captions [names no picture or holds|name no picture or hold] no text, and [is|are] not used",
+        'Write each as {"file_name": "cat.jpg", "text": "a cat"}.',
+    ),
     FOLDER: (
         False,
         "[is a subfolder, which is|are subfolders, which are] not looked at because subfolders is off",
@@ -108,6 +113,8 @@ _TOLD: dict[str, tuple[bool, str, str]] = {
     SYSTEM: (False, "[belongs|belong] to the operating system or a NAS or [is|are] hidden, and left out", ""),
     OTHER: (False, "[is another file, which is|are other files, which are] passed over", ""),
 }
+
+_COUNTED = {FOLDER: "", ROW: " [line|lines]", SYSTEM: " [file or folder|files or folders]"}
 
 
 class Leftover(NamedTuple):
@@ -149,10 +156,10 @@ def leftover_findings(leftovers: Iterable[Leftover], *, captions_missing: bool) 
         names = by_kind.get(kind)
         if not names:
             continue
-        what = {FOLDER: "", SYSTEM: " [file or folder|files or folders]"}.get(kind, " [file|files]")
+        what = _COUNTED.get(kind, " [file|files]")
         told = f"{len(names)}{worded(len(names), what)}{_extensions(names)} {worded(len(names), text)}"
         sentence = f"{told}: {shown(names)}.{f' {remedy}' if remedy else ''}"
-        worth = grave and (captions_missing or kind not in (LIST, CAPTION))
+        worth = grave and (captions_missing or kind not in (LIST, ROW, CAPTION))
         found.append(warning(sentence) if worth else note(sentence))
     return found
 
@@ -165,7 +172,9 @@ def shown(names: Iterable[str]) -> str:
 
 
 def _extensions(names: list[str]) -> str:
-    counted = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in names)  # noqa: PTH122
+    # Lines of lists have none, but the names of their files and pictures do.
+    ends = (os.path.splitext(name)[1].lower() for name in names)  # noqa: PTH122
+    counted = Counter(end if end[1:].isalnum() else "no extension" for end in ends)
     if len(counted) == 1 and "no extension" in counted:
         return ""
     told = ", ".join(f"{count} {extension}" for extension, count in counted.most_common(6))
