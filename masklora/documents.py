@@ -88,6 +88,9 @@ def fits(value: Any, kind: Kind) -> bool:
 
 
 def _bytes(path: Path) -> bytes:
+    if not path.is_file():
+        # To open a pipe may wait for ever.
+        raise OSError("it is no regular file")
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:

@@ -203,6 +203,8 @@ def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _tail(path: Path, *, since: float) -> list[dict[str, Any]]:
     """The lines of a metrics file from its end back to a step of at most `since`; more may come before."""
     try:
+        if not path.is_file():
+            return []
         with path.open("rb") as file:
             end = file.seek(0, 2)
             size = _TAIL

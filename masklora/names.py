@@ -33,6 +33,12 @@ def name_fault(name: str, *, folder: Path) -> str | None:
     return next(_faults(parts, _longest(folder), folder), None)
 
 
+def name_too_long(path: Path) -> str:
+    """Why no file system takes a path's last name, as a sentence that ends a message; empty where one may."""
+    used, room = len(os.fsencode(path.name)), _longest(path.parent)
+    return f"its name would be {used} bytes long, expected at most {room}" if used > room else ""
+
+
 def _faults(parts: list[str], longest: int, folder: Path) -> Iterator[str]:
     for number, part in enumerate(parts):
         found = _FORBIDDEN.search(part)

@@ -24,7 +24,7 @@ UNSAFE_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"
 UNSAFE_KEYWORDS = {"shell": True, "trust_remote_code": True, "allow_pickle": True, "weights_only": False}
 
 RANKS = {"errors": 0, "findings": 0}
-RANKS |= dict.fromkeys(("losses", "prior", "masks", "flow", "tokens", "files", "documents"), 1)
+RANKS |= dict.fromkeys(("losses", "prior", "masks", "flow", "tokens", "files", "documents", "names"), 1)
 RANKS |= dict.fromkeys(("config", "presets", "adapters", "data", "archs"), 2)
 TRAINER_RANK, HOST_RANK, NODES_RANK = 3, 4, 5
 
@@ -263,6 +263,14 @@ def test_the_registry_s_dependencies_are_the_requirements():
     assert {re.split(r"[^\w-]", line)[0] for line in required}.isdisjoint(
         {"torch", "torchvision", "torchaudio"}
     )
+
+
+def test_the_page_writes_no_html_from_text():
+    """Names, captions and errors are anybody's text; only nodes and their text content are made of them."""
+    writes = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc")
+    shipped = [path for path in files(".js", ".mjs", ".html") if "vendor" not in path.parts and "web" in path.parts]
+    assert len(shipped) > 10
+    assert [name_of(path) for path in shipped if writes.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_ruff_finds_nothing():

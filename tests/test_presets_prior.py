@@ -267,20 +267,25 @@ class Watched(ToyNet):
         return out
 
 
-def trained_on(settings, schedule):
-    """One micro-batch of two through the feed and the objective, and what the network was asked."""
-    net = Watched()
-    job = replace(toy_job(net=net, loss=settings), schedule=schedule)
+def batch_of(job, draws):
+    """The micro-batch that the trainer's feed makes of these draws."""
     feed = Feed(
         job.cache,
-        settings,
+        job.loss,
         collate=job.collate,
         grid_of=job.grid_of,
         latent_in=job.latent_in,
         regularisation_weight=1.0,
         device=job.device,
     )
-    batch = feed.make([Draw(0, 0, 0, -1), Draw(2, 1, 0, -1)])
+    return feed.make(draws)
+
+
+def trained_on(settings, schedule):
+    """One micro-batch of two through the feed and the objective, and what the network was asked."""
+    net = Watched()
+    job = replace(toy_job(net=net, loss=settings), schedule=schedule)
+    batch = batch_of(job, [Draw(0, 0, 0, -1), Draw(2, 1, 0, -1)])
     loss, seen = Objective(job).terms(batch, settings, torch.Generator().manual_seed(4), number=0, progress=0.5)[0]()
     pixels = torch.stack([job.cache.mask(job.cache.entries[i], 0) for i in (0, 2)])
     return loss, seen, batch, net.seen, pixels
@@ -397,16 +402,7 @@ def test_ai_toolkit_ignores_a_picture_without_a_mask_beside_masked_ones(preset, 
     settings = apply_preset(preset)
     entries = [ToyEntry(str(i), has_mask=has) for i, has in enumerate(masked)]
     job = toy_job(entries=entries, loss=settings)
-    feed = Feed(
-        job.cache,
-        settings,
-        collate=job.collate,
-        grid_of=job.grid_of,
-        latent_in=job.latent_in,
-        regularisation_weight=1.0,
-        device=job.device,
-    )
-    batch = feed.make([Draw(0, 0, 0, -1), Draw(1, 0, 0, -1)])
+    batch = batch_of(job, [Draw(0, 0, 0, -1), Draw(1, 0, 0, -1)])
     assert tuple(bool(mask.any()) for mask in batch.masks) == seen
     if batch.bicubic is not None:
         assert tuple(bool(mask.any()) for mask in batch.bicubic) == seen

@@ -110,6 +110,18 @@ def test_one_damaged_run_hides_no_other_and_the_answer_is_strict_json(tmp_path, 
     assert isinstance(read_curve(bad), list)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are a thing of POSIX")
+@pytest.mark.parametrize("name", ["result.json", "metrics.jsonl", "settings.json"])
+def test_a_pipe_in_a_run_s_folder_holds_nobody_up(tmp_path, name):
+    train_toy(tmp_path, toy_job())
+    (good,) = run_folders(tmp_path)
+    bad = shutil.copytree(good, tmp_path / "bad-0000000000")
+    (bad / name).unlink()
+    os.mkfifo(bad / name)
+    assert {row.run.name for row in RunList().rows(tmp_path)} == {"toy", "bad"}
+    assert len(read_curve(bad)) == (0 if name == "metrics.jsonl" else 10)
+
+
 def test_numbers_that_are_none_reach_the_page_as_null(tmp_path):
     train_toy(tmp_path, toy_job(), Recorder(stop_at=4))
     (folder,) = run_folders(tmp_path)

@@ -20,7 +20,7 @@ from .captions import (
     read_text,
     text_fault,
 )
-from .leftovers import CAPTION, OTHER_CAPTION, Leftover, shown
+from .leftovers import CAPTION, OTHER_CAPTION, ROW, Leftover, shown
 from .matching import Match, PictureIndex
 from .subjects import split_stem
 from .tree import File, join, nfc
@@ -35,11 +35,14 @@ Cancel = Callable[[], None]
 
 
 class Listed(NamedTuple):
-    """An entry of a list: the picture's folder and name, its caption, and where it stands."""
+    """An entry of a list: the picture's folder and name, its caption, and where it stands.
+
+    `text` is None where the entry names no picture or holds no text.
+    """
 
     place: str
     name: str
-    text: str
+    text: str | None
     label: str
 
 
@@ -52,6 +55,7 @@ class Captions:
         subjects: Those of its subjects, by relative name and subject.
         metadata: Texts from lists of metadata, by relative name.
         left: Files that look like captions and are not read.
+        asked: Subjects whose captions were asked for, by relative name and subject.
     """
 
     settings: CaptionSettings
@@ -61,6 +65,7 @@ class Captions:
     left: list[Leftover] = field(default_factory=list)
     read: Counter[str] = field(default_factory=Counter)
     lines: dict[str, list[str]] = field(default_factory=dict)
+    asked: set[tuple[str, str]] = field(default_factory=set)
 
     def text(self, file: File) -> str:
         """The caption in a file, its lines read as the settings say; what was chosen for them is noted."""
@@ -84,7 +89,12 @@ class Captions:
     def of_subject(self, relative: str, subject: str) -> str | None:
         """The caption of one subject of a picture from a file of its own; None without one."""
         file = self.subjects.get((relative, subject))
+        self.asked.add((relative, subject))
         return None if file is None else self.text(file)
+
+    def leave_unasked(self) -> None:
+        """Captions of subjects that no picture has become files that are not used."""
+        self.left += [Leftover(CAPTION, file.label) for key, file in self.subjects.items() if key not in self.asked]
 
     def findings(self) -> list[Finding]:
         """Where captions were taken from, where that is not the usual place, and how their lines were read."""
@@ -110,7 +120,7 @@ class Captions:
 def read_lists(
     others: Iterable[File], settings: CaptionSettings, *, check_cancel: Cancel | None = None
 ) -> list[Listed]:
-    """Every entry of the `metadata.jsonl` files of a folder that names a picture and holds a text.
+    """Every entry of the `metadata.jsonl` files of a folder.
 
     Raises:
         DataError: a list is damaged, or a text in it cannot be trained on; names file and line.
@@ -125,6 +135,7 @@ def read_lists(
             name = next((row[key] for key in _FILE_KEYS if isinstance(row.get(key), str)), "")
             text = _row_text(row, settings)
             if not name or text is None:
+                found.append(Listed(file.place, "", None, f"{file.label}, line {number}"))
                 continue
             fault = text_fault(text)
             if fault:
@@ -137,7 +148,7 @@ def read_lists(
 
 def caption_names(others: Iterable[File], lists: Iterable[Listed]) -> set[tuple[str, str]]:
     """Folder and stem (case folded) of every picture that a text file beside it, or a list, is named after."""
-    found = {(entry.place, entry.name.casefold().rpartition(".")[0]) for entry in lists}
+    found = {(entry.place, entry.name.casefold().rpartition(".")[0]) for entry in lists if entry.text is not None}
     for file in others:
         if file.extension in TEXT_EXTENSIONS:
             stem = file.stem.casefold()
@@ -183,6 +194,9 @@ def find_captions(
         elif file.extension != extension or not _subject_caption(file, index, captions):
             captions.left.append(Leftover(CAPTION, file.label))
     for entry in lists:
+        if entry.text is None:
+            captions.left.append(Leftover(ROW, entry.label))
+            continue
         pictures = index.find(entry.place, entry.name).pictures
         if not pictures:
             captions.left.append(Leftover(CAPTION, entry.label))

@@ -80,15 +80,28 @@ def _are_coloured(image: Image.Image, *, cutouts: bool) -> bool:
     alpha, rgb = values[..., 3], values[..., :3].reshape(-1, 3)
     if alpha.min() < 255 and not cutouts:
         return False
-    chroma = rgb.max(axis=1).astype(int) - rgb.min(axis=1)
-    coloured = chroma > COLOURED
-    if coloured.mean() < 0.02:
+    return has_colours(rgb) and not has_flat_colours(rgb, lossy=lossy)
+
+
+def has_colours(rgb: np.ndarray) -> bool:
+    """Whether pixels, uint8 (n, 3), have clear colours, but for a few."""
+    return bool(_coloured(rgb).mean() >= 0.02)
+
+
+def _coloured(rgb: np.ndarray) -> np.ndarray:
+    return rgb.max(axis=1).astype(int) - rgb.min(axis=1) > COLOURED
+
+
+def has_flat_colours(rgb: np.ndarray, *, lossy: bool) -> bool:
+    """Whether there are a few flat colours on black or white, as masks of classes and key colours have them.
+
+    Args:
+        rgb: uint8 (n, 3), pixels of a file that were not blended with each other.
+        lossy: whether the file's format blurs colours.
+    """
+    coloured = _coloured(rgb)
+    if not has_colours(rgb):
         return False
-    return not _are_flat(rgb, coloured, lossy=lossy)
-
-
-def _are_flat(rgb: np.ndarray, coloured: np.ndarray, *, lossy: bool) -> bool:
-    """Whether the colours are a few flat ones on black or white, as masks of classes and key colours have them."""
     ground = (rgb.max(axis=1) <= 24) | (rgb.min(axis=1) >= 231)
     if ground.mean() < 0.01:
         return False

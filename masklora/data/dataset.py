@@ -306,9 +306,10 @@ def _raw_mask(sample: Sample, alpha: np.ndarray | None, seen: list[MaskValues]) 
 
 
 def _alpha_values(alpha: np.ndarray) -> MaskValues:
-    """A picture's alpha as a mask: one of 0 and 1 is in the wrong scale, as a file's values may be."""
+    """A picture's alpha as a mask: one of 0 and 1 is in the wrong scale, and others may be, as a file's values."""
     steps = np.rint(alpha * 255).astype(np.uint8)
-    return understand(steps[..., None], None, 255, "luminance") if steps.max(initial=0) == 1 else MaskValues(alpha)
+    values = understand(steps[..., None], None, 255, "luminance")
+    return values if values.read else MaskValues(alpha, doubt=values.doubt)
 
 
 def _transformed(sample: Sample, mask: np.ndarray | None) -> np.ndarray | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from ..config import DatasetSettings
 from ..errors import ConfigError
 
+# What a name in any usual file system may have, in bytes.
+LONGEST_NAME = 255
 _QUOTES = (('"', '"'), ("'", "'"), ("\u201c", "\u201d"))
 
 
@@ -32,6 +34,12 @@ def tidied(settings: DatasetSettings) -> DatasetSettings:
         text = getattr(settings, widget)
         if any("\ud800" <= letter <= "\udfff" for letter in text) and not _is_there(text):
             raise ConfigError(f"{widget}: {text!r} holds half a character, which no name can. Write it again.")
+        if "\0" in text:
+            raise ConfigError(f"{widget}: {text!r} holds a zero byte, which no name can. Write it again.")
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in text.replace("\\", "/").split("/")):
+            raise ConfigError(
+                f"{widget}: {text[:40]}… is no folder: a name has at most {LONGEST_NAME} bytes. Correct it."
+            )
     return replace(settings, folder=tidy(settings.folder), mask_folder=tidy(settings.mask_folder))
 
 
@@ -41,6 +49,14 @@ def turned(text: str, exists: Callable[[str], bool]) -> str:
         return text
     other = text.replace("\\", "/")
     return other if exists(other) else text
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; a path that no system takes is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _is_there(text: str) -> bool:

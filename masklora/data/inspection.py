@@ -10,12 +10,10 @@ import numpy as np
 from .dataset import Dataset, Sample, fit_mask, load_mask
 from .geometry import Geometry, apply_mask, plan_geometry
 from .loading import Progress
-from .mask_sense import MOST
+from .mask_sense import MOST, NEARLY, is_white, share_left
 from .plan import is_hard
 from .report import HIGH_COVERAGE, LOW_COVERAGE, MatchReport, PictureStats
 
-# JPEG masks are seldom exactly 0 or 255.
-NEARLY = 2.5 / 255
 VANISHED = 0.5
 CONTRAST = 0.2
 MASK_FINDINGS = ("all_black", "all_white", "cut_away", "low_coverage", "high_coverage", "vanishing", "odd_polarity")
@@ -101,7 +99,7 @@ def _wrong_with(stats: PictureStats, *, odd: bool) -> list[str]:
 
 
 def _is_flat(stats: PictureStats) -> bool:
-    return stats.highest <= NEARLY or stats.lowest >= 1 - NEARLY
+    return stats.highest <= NEARLY or is_white(stats.lowest)
 
 
 def whole_geometry(size: tuple[int, int], grid_stride: int) -> Geometry:
@@ -130,7 +128,7 @@ def mask_stats(sample: Sample, mask: np.ndarray | None, grid_stride: int, geomet
     grid = fit_mask(seen, cells)
     # All cells have one size, so their mean is that of the pixels, and there are far fewer of them.
     coverage = float(grid.mean(dtype=np.float64))
-    before = float(mask.mean(dtype=np.float64)) * geometry.resized[0] * geometry.resized[1]
+    before, lowest = float(mask.mean(dtype=np.float64)), float(mask.min())
     return PictureStats(
         name=sample.name,
         has_mask=True,
@@ -139,9 +137,9 @@ def mask_stats(sample: Sample, mask: np.ndarray | None, grid_stride: int, geomet
         active=int((grid > 0).sum()),
         peak=float(grid.max()),
         contrast=_contrast(grid),
-        lowest=float(mask.min()),
+        lowest=lowest,
         highest=float(mask.max()),
-        kept=min(1.0, coverage * width * height / before) if before > 0 else 1.0,
+        kept=share_left(before, coverage, geometry=geometry, lowest=lowest),
     )
 
 

@@ -35,11 +35,13 @@ PICTURE_LIKE |= {".vda", ".vst", ".apng", ".avifs", ".dib", ".ppm", ".pgm", ".pb
 PICTURE_LIKE |= {".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".psd", ".psb", ".xcf"}
 PICTURE_LIKE |= {".kra", ".svg", ".exr", ".hdr", ".ico", ".pcx"}
 VIDEOS = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
+# In what else masks are stored by programs, and packed for download.
+_ARRAYS = frozenset({".npy", ".npz", ".pt", ".pth", ".mat", ".h5", ".zip", ".7z", ".rar", ".tar", ".gz", ""})
 CAPTION_LIKE = frozenset({".json", ".jsonl", ".csv", ".tsv", ".md", ".rtf", ".xml", ".yaml", ".yml", ".parquet"})
 
 PICTURE, VIDEO, BROKEN, MASK, LONE_MASK, CAPTION = "picture", "video", "broken", "mask", "lone mask", "caption"
-ODD_MASK, DOUBLE = "odd mask", "double"
-OTHER_CAPTION, LIST, FOLDER, SYSTEM, OTHER = "other caption", "list", "subfolder", "system", "other"
+CLOSED_MASK, ODD_MASK, DOUBLE = "closed mask", "odd mask", "double"
+OTHER_CAPTION, LIST, ROW, FOLDER, SYSTEM, OTHER = "other caption", "list", "row", "subfolder", "system", "other"
 
 _TOLD: dict[str, tuple[bool, str, str]] = {
     PICTURE: (
@@ -58,6 +60,12 @@ _TOLD: dict[str, tuple[bool, str, str]] = {
         "[is named like a mask and is|are named like masks and are] not used",
         "Choose the mask_source that takes them, or move them away.",
     ),
+    CLOSED_MASK: (
+        True,
+        "[is named like a mask, but is of a format|are named like masks, but are of formats] that cannot be read here, "
+        "and [is|are] left out",
+        "Save them as PNG, named <picture>_mask.png.",
+    ),
     LONE_MASK: (
         True,
         "[looks like a mask of a picture that is|look like masks of pictures that are] not here, and [is|are] left out",
@@ -71,8 +79,8 @@ _TOLD: dict[str, tuple[bool, str, str]] = {
     ),
     DOUBLE: (
         True,
-        "[is black and white and has the name of a picture|are black and white and have the names of pictures] in "
-        "colours, as masks have, and [is|are] left out",
+        "[is black and white or flat and has the name of a picture|are black and white or flat and have the names of "
+        "pictures] in many colours, as masks have, and [is|are] left out",
         "To use them, name their folder as mask_folder, or call each <picture>_mask.png; if they are pictures, give "
         "them other names, or choose mask_source none.",
     ),
@@ -92,6 +100,11 @@ _TOLD: dict[str, tuple[bool, str, str]] = {
         "may hold captions, but [is|are] not read",
         "Captions are read from text files beside the pictures and from metadata.jsonl.",
     ),
+    ROW: (
+        True,
+        "of captions [names no picture or holds|name no picture or hold] no text, and [is|are] not used",
+        'Write each as {"file_name": "cat.jpg", "text": "a cat"}.',
+    ),
     FOLDER: (
         False,
         "[is a subfolder, which is|are subfolders, which are] not looked at because subfolders is off",
@@ -100,6 +113,8 @@ _TOLD: dict[str, tuple[bool, str, str]] = {
     SYSTEM: (False, "[belongs|belong] to the operating system or a NAS or [is|are] hidden, and left out", ""),
     OTHER: (False, "[is another file, which is|are other files, which are] passed over", ""),
 }
+
+_COUNTED = {FOLDER: "", ROW: " [line|lines]", SYSTEM: " [file or folder|files or folders]"}
 
 
 class Leftover(NamedTuple):
@@ -118,7 +133,9 @@ def is_system(name: str) -> bool:
 def kind_of(name: str, extension: str, *, starts: bytes = b"") -> str:
     """The kind of a file that nothing has used, by its extension (lower case) or, without one, by its first bytes."""
     if extension in PICTURE_LIKE or (not extension and _is_picture(starts)):
-        return MASK if has_mask_word(name) else PICTURE
+        return CLOSED_MASK if has_mask_word(name) else PICTURE
+    if extension in _ARRAYS and has_mask_word(name):
+        return CLOSED_MASK
     if extension in VIDEOS:
         return VIDEO
     return LIST if extension in CAPTION_LIKE else OTHER
@@ -139,10 +156,10 @@ def leftover_findings(leftovers: Iterable[Leftover], *, captions_missing: bool) 
         names = by_kind.get(kind)
         if not names:
             continue
-        what = {FOLDER: "", SYSTEM: " [file or folder|files or folders]"}.get(kind, " [file|files]")
+        what = _COUNTED.get(kind, " [file|files]")
         told = f"{len(names)}{worded(len(names), what)}{_extensions(names)} {worded(len(names), text)}"
         sentence = f"{told}: {shown(names)}.{f' {remedy}' if remedy else ''}"
-        worth = grave and (captions_missing or kind not in (LIST, CAPTION))
+        worth = grave and (captions_missing or kind not in (LIST, ROW, CAPTION))
         found.append(warning(sentence) if worth else note(sentence))
     return found
 
@@ -155,7 +172,9 @@ def shown(names: Iterable[str]) -> str:
 
 
 def _extensions(names: list[str]) -> str:
-    counted = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in names)  # noqa: PTH122
+    # Lines of lists have none, but the names of their files and pictures do.
+    ends = (os.path.splitext(name)[1].lower() for name in names)  # noqa: PTH122
+    counted = Counter(end if end[1:].isalnum() else "no extension" for end in ends)
     if len(counted) == 1 and "no extension" in counted:
         return ""
     told = ", ".join(f"{count} {extension}" for extension, count in counted.most_common(6))

@@ -14,7 +14,7 @@ from ..errors import ConfigError, DataError, PathError
 from ..findings import Finding, counted, printable, worded
 from .caption_files import Captions, caption_names, check_found, find_captions, read_lists
 from .captions import caption_extension, check_captions
-from .folder_names import tidied, turned
+from .folder_names import is_folder, tidied, turned
 from .leftovers import shown
 from .mask_names import has_mask_word, is_mask_folder
 from .mask_search import Masks, find_masks
@@ -98,6 +98,7 @@ def match(
     near = [*masks.others, *(_captions_near(tree.others) if names else ())]
     captions = find_captions(tree.others, near, lists, index, settings.caption)
     items = _items(roles.pictures, masks, captions, settings, check_cancel)
+    captions.leave_unasked()
     check_found(captions, roles.pictures[0].relative)
     left = [*tree.left, *roles.left, *masks.left, *captions.left, *passed_over(tree)]
     told = [*_repeat_findings(items, roles.pictures, settings), *captions.findings()]
@@ -138,7 +139,11 @@ def _existing_folder(text: str, widget: str, allowed: Allowed) -> Path:
             return False
 
     folder = Path(allowed(Path(turned(text, exists))))
-    if not folder.exists():
+    try:
+        there = folder.exists()
+    except OSError as error:
+        raise DataError(f"{widget}: {text[:40]}… cannot be looked at ({error.strerror}). Check the name.") from error
+    if not there:
         raise DataError(f"{widget}: {folder} does not exist. Check the name, or create it and put pictures in it.")
     if not folder.is_dir():
         raise DataError(f"{widget}: {folder} is a file, expected a folder. Name the folder that holds it.")
@@ -154,8 +159,8 @@ def find_mask_folder(settings: DatasetSettings, folder: Path, allowed: Allowed) 
     text = tidied(settings).mask_folder
     if not text or settings.mask_source not in ("auto", "folder"):
         return None
-    inside = folder / turned(text, lambda text: (folder / text).is_dir())
-    mask_folder = _existing_folder(str(inside if inside.is_dir() else text), "mask_folder", allowed)
+    inside = folder / turned(text, lambda text: is_folder(folder / text))
+    mask_folder = _existing_folder(str(inside if is_folder(inside) else text), "mask_folder", allowed)
     if mask_folder.resolve() == folder.resolve():
         raise ConfigError(
             f"mask_folder: {mask_folder} is the picture folder itself. Put the masks into a folder of their "

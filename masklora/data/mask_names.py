@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import unicodedata
 from typing import NamedTuple
 
 _WORDS = ("masklabel", "condlabel", "wmask", "masked", "mask", "alpha", "matte", "label")
@@ -20,15 +22,21 @@ _BEFORE = re.compile(
     re.IGNORECASE,
 )
 _GLUED = re.compile(rf"(?P<base>.+?)(?:masklabel|condlabel|masked|mask)s?{_NUMBER}", re.IGNORECASE)
+# A counter behind the word, as ComfyUI writes it: `cat_mask_00001_` is of `cat_00001_`.
+_COUNTED = re.compile(rf"(?P<base>.+?){_GAP}(?:{_WORD})(?P<counter>{_GAP}\d+{_GAP}?)", re.IGNORECASE)
+_BARE = re.compile(rf"{_OPEN}?(?!masked)(?:{_WORD}){_NUMBER}{_CLOSE}?", re.IGNORECASE)
 _EXTENSION = re.compile(r"(?P<base>.+)\.(?:png|jpe?g|webp|bmp|tiff?|gif)", re.IGNORECASE)
 _GAPS = re.compile(rf"{_GAP}|{_OPEN}|{_CLOSE}")
 # What other languages and tools call a mask; not enough to use a file as one.
 _HINTS = frozenset({"seg", "segm", "segmentation", "segmented", "trimap", "matting", "silhouette", "binary"})
-_HINTS |= {"maske", "masque", "mascara"}
+_HINTS |= {"maske", "masken", "masque", "masques", "mascara", "mascaras", "maschera", "maschere", "maska", "maski"}
+_HINTS |= {"masker", "maskers", "naamio", "\u043c\u0430\u0441\u043a\u0430", "\u043c\u0430\u0441\u043a\u0438"}
+_HINTS |= {"\u906e\u7f69", "\u8499\u7248", "\u906e\u7247", "\u30de\u30b9\u30af", "\ub9c8\uc2a4\ud06c"}
 _FOLDER = re.compile(
-    rf"(?:(?:images?|imgs?|pictures?|pics?|photos?|train(?:ing)?|png){_GAP}*)?"
+    rf"{_GAP}*(?:(?:images?|imgs?|pictures?|pics?|photos?|train(?:ing)?|png){_GAP}*)?"
     rf"(?:{_WORD})s?"
-    rf"(?:{_GAP}*(?:images?|imgs?|pictures?|pics?|files?|folder|data|png|\d+))?",
+    rf"(?:{_GAP}*(?:images?|imgs?|pictures?|pics?|files?|folder|dir|directory|data|dataset|channels?|maps?|out|output"
+    rf"|final|new|png|v?\d+))?{_GAP}*",
     re.IGNORECASE,
 )
 _FOLDER_OF = re.compile(rf"(?P<base>.+?){_GAP}+(?:{_WORD})s?", re.IGNORECASE)
@@ -56,32 +64,61 @@ def mask_bases(stem: str) -> list[Base]:
     """What a mask's stem may call its picture, the longest first; empty where it is no name of a mask.
 
     `cat_mask`, `cat-MASK`, `cat.alpha`, `cat (mask)`, `mask_cat`, `cat_mask_0`, `cat_alpha_matte` and `cat_mask.jpg`
-    are names of masks of `cat`. Whether there is such a picture is for the caller to see: `portrait_mask` alone is a
-    picture.
+    are names of masks of `cat`, and `cat_mask_00001_` is one of `cat_00001_`. Whether there is such a picture is for
+    the caller to see: `portrait_mask` alone is a picture.
     """
     found: dict[str, Base] = {}
     for base in _bases(stem):
         found.setdefault(base.stem, base)
         for inner in mask_bases(base.stem) if base.sure and has_mask_word(base.stem) else ():
             found.setdefault(inner.stem, inner._replace(number=base.number or inner.number))
-    return sorted(found.values(), key=lambda base: -len(base.stem))
+    bases = sorted(found.values(), key=lambda base: -len(base.stem))
+    counted = _COUNTED.fullmatch(stem)
+    # Last: where there is a `cat`, the number is that of one of its masks.
+    return bases if counted is None else [*bases, Base(counted["base"] + counted["counter"])]
 
 
 def hinted_bases(stem: str) -> list[str]:
     """What the stem of a file that is perhaps a mask may call its picture, in names that `mask_bases` does not know.
 
     Such are `cat_mask_final`, `cat_person_mask`, `cat_seg` and `cat.jpg`: `cat` stands at one end, and the rest has a
-    word for masks, or is an extension.
+    word for masks, or is an extension. In `small_mask_cat` the word stands in the midst of `small_cat`.
     """
     twice = _EXTENSION.fullmatch(stem)
     found = [] if twice is None else [twice["base"]]
-    if not (has_mask_word(stem) or _HINTS.intersection(_GAPS.split(stem.casefold()))):
+    if not _hints(stem):
         return found
-    for gap in _GAPS.finditer(stem):
-        for base, rest in ((stem[: gap.start()], stem[gap.end() :]), (stem[gap.end() :], stem[: gap.start()])):
-            if base.strip() and (has_mask_word(rest) or _HINTS.intersection(_GAPS.split(rest.casefold()))):
-                found.append(base.strip())
+    found += [base for base, rest in _split(stem) if _hints(rest)]
+    inner = [(one.end(), other.start()) for one, other in itertools.pairwise(_GAPS.finditer(stem))]
+    found += [stem[: start - 1] + stem[end:] for start, end in inner if _hints(stem[start:end])]
     return list(dict.fromkeys(sorted(found, key=len, reverse=True)))
+
+
+def stem_ends(stem: str) -> list[str]:
+    """What lies before and behind each gap of a stem, the longest first."""
+    return list(dict.fromkeys(sorted((base for base, _ in _split(stem)), key=len, reverse=True)))
+
+
+def is_bare_mask_name(stem: str) -> bool:
+    """Whether a stem is a word for masks and nothing else but a number: `mask`, `Alpha 2`; `masked` is a cut-out."""
+    return has_mask_word(stem) and _BARE.fullmatch(stem) is not None
+
+
+def _split(stem: str) -> list[tuple[str, str]]:
+    """Each end of a stem that a gap parts from the rest, with that rest."""
+    found = []
+    for gap in _GAPS.finditer(stem):
+        before, behind = stem[: gap.start()], stem[gap.end() :]
+        found += [(base.strip(), rest) for base, rest in ((before, behind), (behind, before)) if base.strip()]
+    return found
+
+
+def _hints(text: str) -> bool:
+    if has_mask_word(text):
+        return True
+    # Without their accents: names are typed with and without them.
+    letters = (c for c in unicodedata.normalize("NFD", text.casefold()) if not unicodedata.combining(c))
+    return not _HINTS.isdisjoint(_GAPS.split(unicodedata.normalize("NFC", "".join(letters))))
 
 
 def _bases(stem: str) -> list[Base]:

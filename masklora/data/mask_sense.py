@@ -13,10 +13,15 @@ import numpy as np
 
 from ..errors import MaskError
 from ..findings import Finding, note, warning, worded
+from .geometry import Geometry
 from .mask_values import DIM, DOUBTS, READ
 from .plan import Entry
 
 NAMES_SHOWN = 5
+# A mask whose smallest weight is above this has no black, and is told.
+PALE = 0.1
+# JPEG masks are seldom exactly 0 or 255.
+NEARLY = 2.5 / 255
 # A variant that keeps less of its mask's weight than this is told.
 MOST = 0.5
 # Leaning of a single mask that counts, and of a whole set that is told, or told where the kept parts are the less alike
@@ -115,11 +120,33 @@ def _shrinks(entry: Entry) -> Iterable[bool]:
 
 
 def kept_share(entry: Entry, variant: int, weights: Mapping[str, float]) -> float:
-    """How much of the mask's weight a variant's geometry keeps, in [0, 1] but for rounding; 1 of a black mask."""
-    geometry = entry.geometries[variant]
+    """`share_left` by a variant's geometry; 1 without a mask."""
+    facts = entry.facts
+    if facts is None:
+        return 1.0
+    after = weights[entry.mask_keys[variant]]
+    return share_left(facts.mean, after, geometry=entry.geometries[variant], lowest=facts.lowest)
+
+
+def share_left(before: float, after: float, *, geometry: Geometry, lowest: float) -> float:
+    """How much of a mask's weight a geometry leaves, in [0, 1]; 1 of a mask that has nothing to lose.
+
+    A white mask, like a picture without one, is learned wherever the crop lies; a black one is learned nowhere.
+
+    Args:
+        before: mean weight of the whole mask.
+        after: mean weight in the training picture.
+        geometry: what lies between the two.
+        lowest: the smallest weight of the whole mask.
+    """
     (width, height), (full_w, full_h) = geometry.size, geometry.resized
-    before = entry.facts.mean * full_w * full_h if entry.facts else 0.0
-    return weights[entry.mask_keys[variant]] * width * height / before if before > 0 else 1.0
+    whole = before * full_w * full_h
+    return 1.0 if whole <= 0 or is_white(lowest) else min(1.0, after * width * height / whole)
+
+
+def is_white(lowest: float) -> bool:
+    """Whether a mask of which this is the smallest weight is white everywhere, or as near to it as JPEG writes."""
+    return lowest >= 1 - NEARLY
 
 
 def doubtful(entries: Sequence[Entry]) -> list[Finding]:
@@ -134,6 +161,17 @@ def doubtful(entries: Sequence[Entry]) -> list[Finding]:
             if entry.facts.peak < DIM or kind in ("several colours", "grey and alpha"):
                 doubts.setdefault(kind, []).append(entry)
     found = [note(f"{count(names, len(entries))}: {READ[kind]}: {listed(names)}.") for kind, names in read.items()]
+    pale = [entry for entry in entries if entry.facts.lowest > PALE and not is_white(entry.facts.lowest)]
+    if pale:
+        names = [entry.name for entry in pale]
+        least = min(entry.facts.lowest for entry in pale)
+        found.append(
+            note(
+                f"{count(names, len(entries))}: no part of the {worded(len(names), '[mask|masks]')} is black, and the "
+                f"darkest weighs {least:.2f}: {listed(names)}. Black means leave out; if that was meant, turn on "
+                "binarize in Transform Masks with a threshold above it."
+            )
+        )
     for kind, those in doubts.items():
         peak = max(entry.facts.raw_peak for entry in those)
         what = DOUBTS[kind].format(peak=peak, threshold=f"{peak / 2:.2g}")

@@ -81,19 +81,21 @@ def understand(colours: np.ndarray, alpha: np.ndarray | None, scale: int, channe
         return _scaled(alpha, scale, parts=alpha)
     if channel != "luminance":
         return _scaled(_band(colours, channel), scale * (3 if channel == "rgb average" else 1), parts=colours)
-    if alpha is None or not _has_shape(alpha, scale):
+    if alpha is None or not _has_shape(alpha):
         return _luminance(colours, scale)
     if not _is_grey(colours) or _is_flat(colours, scale):
-        return MaskValues(_scaled(alpha, scale, parts=alpha).weights, "alpha")
+        shape = _scaled(alpha, scale, parts=alpha)
+        return MaskValues(shape.weights, "alpha", shape.doubt)
     grey = _luminance(colours, scale)
     if np.abs(grey.weights - unit(alpha, scale)).mean() < _ALIKE:
         return grey
     return MaskValues(grey.weights, grey.read, "grey and alpha")
 
 
-def _has_shape(alpha: np.ndarray, scale: int) -> bool:
-    low, high = int(alpha.min(initial=scale)), int(alpha.max(initial=0))
-    return (low, high) == (0, 1) or (high - low) / scale >= _LEAST_SHAPE
+def _has_shape(alpha: np.ndarray) -> bool:
+    # Beside its own largest value: an alpha may be of another scale, as the colours may.
+    high = int(alpha.max(initial=0))
+    return high > 0 and (high - int(alpha.min(initial=high))) / high >= _LEAST_SHAPE
 
 
 def _luminance(colours: np.ndarray, scale: int) -> MaskValues:
@@ -160,6 +162,11 @@ def _is_flat(colours: np.ndarray, scale: int) -> bool:
     """Whether all colours are alike, as where only the alpha has a shape."""
     spread = colours.reshape(-1, colours.shape[2])
     return int((spread.max(axis=0).astype(int) - spread.min(axis=0)).max(initial=0)) <= 2 * (scale // 255)
+
+
+def is_one_colour(colours: np.ndarray) -> bool:
+    """Whether there is one flat colour in (H, W, 3), and nothing but black beside it."""
+    return not _is_grey(colours) and _ColourUse.of(colours).alone
 
 
 @dataclass(frozen=True)

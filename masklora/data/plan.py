@@ -30,7 +30,7 @@ from .mask_bytes import PackedMask
 Progress = Callable[[int, int, str], None]
 # Raise it when what is noted of a mask changes its meaning.
 FACTS = 1
-_NOTED = ("has", "box", "mark", "mean", "peak", "raw_peak", "border", "middle", "read", "doubts")
+_NOTED = ("has", "box", "mark", "mean", "peak", "lowest", "raw_peak", "border", "middle", "read", "doubts")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class MaskFacts:
 
     Attributes:
         mean: Of its weights, in 0..1.
-        peak: The largest of them.
+        peak, lowest: The largest and the smallest of them.
         raw_peak: The largest before the transforms.
         border: Median over the four sides of the mean weight along the side, an eighth of the picture wide; a
             subject that one side cuts does not count, as it does not for a person's eye.
@@ -65,6 +65,7 @@ class MaskFacts:
 
     mean: float
     peak: float
+    lowest: float
     raw_peak: float
     border: float
     middle: float
@@ -339,7 +340,7 @@ def _facts_of(sample: Sample, *, memo: Memo, boxed: bool) -> _Facts:
     mark = known["mark"]
     identity = mask_identity(f"{source} as {mark}" if mark else source, channel=channel, transform=sample.transform)
     box = known["box"] if boxed else None
-    weights = (known[name] for name in ("mean", "peak", "raw_peak", "border", "middle"))
+    weights = (known[name] for name in ("mean", "peak", "lowest", "raw_peak", "border", "middle"))
     facts = MaskFacts(*weights, tuple(known["read"]), tuple(known["doubts"]))
     return _Facts(image, identity, (box[0], box[1], box[2], box[3]) if box else None, facts)
 
@@ -357,6 +358,7 @@ def _examined(sample: Sample, found: ExaminedMask) -> dict[str, object]:
         "mark": found.mark,
         "mean": float(mask.mean(dtype=np.float64)),
         "peak": float(mask.max(initial=0)),
+        "lowest": float(mask.min(initial=1)),
         "raw_peak": found.peak,
         "border": float(np.median([side.mean() for side in sides])),
         "middle": float(fields[1:-1, 1:-1].mean()),

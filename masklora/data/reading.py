@@ -31,6 +31,8 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_METADATA = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}
 ALPHA_MODES = {"RGBA", "RGBa", "LA", "La", "PA"}
 _WIDTH_TAG, _HEIGHT_TAG = 256, 257
+# Upper eight bits below which a TIFF of sixteen is rather one in another scale.
+_DARK = 16
 WIDE_GREY_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
@@ -168,6 +170,7 @@ def read_mask_values(path: Path, channel: str = "luminance") -> MaskValues:
             f"mask {path.name}: mask_channel is alpha, but the file has no alpha channel. "
             "Choose luminance, or save the mask with alpha."
         )
+    bands = _wide_dark_tiff(path, bands) or bands
     values = understand(bands.colours, bands.alpha, bands.scale, channel)
     return dataclasses.replace(values, stored=bands.reading)
 
@@ -374,6 +377,20 @@ def _wide_colour_png(path: Path, key: Any, profile: bytes | None) -> Bands | Non
         return None
     order = [2, 1, 0, 3][: values.shape[2] if key is None else 3]
     return Bands(_with_key(values[..., order], key), 65535, profile=profile)
+
+
+def _wide_dark_tiff(path: Path, bands: Bands) -> Bands | None:
+    """All 16 bits of a mask in colour modes that lie in the lower ones, which Pillow leaves out; None of any other."""
+    if bands.scale != 255 or bands.orientation > 1 or bands.reading or bands.colours.max(initial=0) >= _DARK:
+        return None
+    with path.open("rb") as file:
+        if file.read(4) not in (b"II*\0", b"MM\0*"):
+            return None
+    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3 or values.shape[2] not in (3, 4):
+        return None
+    wide = values[..., [2, 1, 0, 3][: values.shape[2]]]
+    return Bands(wide, 65535, reading="wide tiff") if wide[..., :3].any() else None
 
 
 def _upright(values: np.ndarray, orientation: int) -> np.ndarray:

@@ -16,15 +16,27 @@ from ..findings import counted, worded
 from .colours import in_colours
 from .leftovers import DOUBLE, LONE_MASK, MASK, ODD_MASK, Leftover, shown
 from .look_alikes import look_alikes
-from .mask_names import MASK_EXTENSION, folder_base, has_mask_word, hinted_bases, is_mask_folder, mask_bases
+from .mask_names import (
+    MASK_EXTENSION,
+    folder_base,
+    has_mask_word,
+    hinted_bases,
+    is_bare_mask_name,
+    is_mask_folder,
+    mask_bases,
+)
 from .matching import MaskFile, PictureIndex, fit
 from .tree import File, join
 
-# The choices under which files beside the pictures are masks.
 _MASK_LIKE = (
     "[file is named like a mask, but has a caption of its own or is in colours, and is taken as a picture|"
     "files are named like masks, but have a caption of their own or are in colours, and are taken as pictures]"
 )
+_GREY = (
+    "[file is grey and is named after a picture in colours, and is taken as a picture|files are grey and are named "
+    "after pictures in colours, and are taken as pictures]"
+)
+# The choices under which files beside the pictures are masks.
 BESIDE = ("auto", "sidecar")
 
 
@@ -124,12 +136,23 @@ class _Sorting:
                 f"{counted(len(told), _MASK_LIKE)}: {shown(told)}. Choose mask_source sidecar if "
                 f"{worded(len(told), '[it is a mask|they are masks]')}."
             )
-        doubles = look_alikes(self.pictures.values(), self._has_caption) if self.source != "none" else ()
-        for file in doubles:
-            del self.pictures[file.relative]
-            roles.left.append(Leftover(DOUBLE, file.label))
+        if self.source != "none":
+            self._take_doubles()
         roles.pictures = [file for file in images if file.relative in self.pictures]
         return roles
+
+    def _take_doubles(self) -> None:
+        """Black-and-white doubles of pictures are left out; those in greys stay pictures, which is told."""
+        masks, grey = look_alikes(self.pictures.values(), self._has_caption)
+        for file in masks:
+            del self.pictures[file.relative]
+            self.roles.left.append(Leftover(DOUBLE, file.label))
+        if grey:
+            self.roles.warnings.append(
+                f"{counted(len(grey), _GREY)}: {shown(file.label for file in grey)}. If "
+                f"{worded(len(grey), '[it is a mask, call it|they are masks, call each]')} <picture>_mask.png, or name "
+                "their folder as mask_folder."
+            )
 
     def _has_caption(self, file: File) -> bool:
         return (file.place, file.stem.casefold()) in self.captioned()
@@ -144,7 +167,7 @@ class _Sorting:
             found = _beside(file, index)
             if found is not None:
                 masks.append(found)
-            elif file.extension != MASK_EXTENSION and _is_hinted(file, index):
+            elif file.extension != MASK_EXTENSION and (is_bare_mask_name(file.stem) or _is_hinted(file, index)):
                 odd.append(file)
             elif file.extension == MASK_EXTENSION or any(base.sure for base in mask_bases(file.stem)):
                 lone.append(file)
@@ -197,8 +220,9 @@ class _Sorting:
     def _take_odd(self, files: list[File]) -> None:
         """What is perhaps a mask of a picture that is here is no picture, unless it has a caption or colours."""
         judged = self._are_pictures(files, [True] * len(files), asked=True)
+        alone = not self.pictures
         for file, like_picture in zip(files, judged, strict=True):
-            if like_picture:
+            if like_picture or (alone and is_bare_mask_name(file.stem)):
                 self.pictures[file.relative] = file
             else:
                 self.roles.left.append(Leftover(ODD_MASK, file.label))

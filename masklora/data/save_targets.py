@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from ..config import check_choice
 from ..errors import ConfigError, DataError, PathError
+from ..names import name_too_long
 from .captions import caption_extension
 from .corrections import check_caption_text
 from .dataset import Dataset, Sample
@@ -219,7 +220,12 @@ def _destination(dataset: Dataset, settings: SaveSettings, destination: Path | N
     if destination is None:
         raise ConfigError(f"destination: the layout {settings.layout} needs a folder to write to. Name one.")
     root = folders.real(destination)
-    if root.exists() and not root.is_dir():
+    try:
+        is_file = root.exists() and not root.is_dir()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"destination: {str(root)[:80]}… can be no folder ({reason}). Name another.") from error
+    if is_file:
         raise ConfigError(f"destination: {root} is a file, expected a folder. Name another.")
     for sample in dataset.samples:
         if sample.image_path is None:
@@ -315,6 +321,10 @@ class _Refusals:
     def _taken(self, target: Target, path: Path) -> Iterable[str]:
         name, key = target.sample.name, _identity(path)
         owner = self.sources.get(key, target.index)
+        too_long = name_too_long(path)
+        if too_long:
+            yield f"{name}: {path.name[:40]}… cannot be written: {too_long}. Give the picture a shorter name."
+            return
         if key in self.pictures:
             yield f"{name}: {path} is the picture {self.pictures[key]}, and pictures are never replaced."
         elif owner != target.index:
@@ -322,6 +332,8 @@ class _Refusals:
         elif path.is_symlink() or path.is_dir():
             kind = "link" if path.is_symlink() else "folder"
             yield f"{name}: {path} is a {kind}, which is not replaced. Move it away."
+        elif path.exists() and not path.is_file():
+            yield f"{name}: {path} is no regular file, and is not replaced. Move it away."
 
     def _ambiguous(self, target: Target) -> Iterable[str]:
         name, stem = target.sample.name, _nfc(target.mask.stem)

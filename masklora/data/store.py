@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 
+from ..documents import parse_object
 from ..errors import CacheError
 from ..files import clear_leftovers, temporary_beside
 from .keys import Memo
@@ -323,22 +324,27 @@ def _checksum(tensors: Tensors, text: str) -> str:
 
 def _read_header(path: Path) -> dict[str, Any]:
     """What an entry's file says of itself; raises `ValueError` if the file is not whole."""
+    if not path.is_file() and path.exists():
+        # To open a pipe may wait for ever.
+        raise ValueError("it is no regular file")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(_MAX_HEADER, size - 8):
             raise ValueError("the file is truncated or no cache entry")
-        header = json.loads(file.read(length).decode("utf-8"))
+        header = parse_object(file.read(length))
+    if header is None:
+        raise ValueError("the file is no cache entry")
     try:
         metadata = header.pop("__metadata__", {})
         end = max((part["data_offsets"][1] for part in header.values()), default=0)
-        about = json.loads(metadata.get("entry", "{}"))
+        about = parse_object(metadata.get("entry", "{}"))
     except (AttributeError, TypeError, KeyError, IndexError) as error:
         raise ValueError("the file is no cache entry") from error
     if 8 + length + end != size:
         raise ValueError("the file is truncated or has been changed")
-    return about if isinstance(about, dict) else {}
+    return about or {}
 
 
 def _fault(about: dict[str, Any], kind: str, key: str) -> str:

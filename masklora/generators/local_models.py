@@ -162,7 +162,7 @@ def image_inputs(rgb: np.ndarray) -> dict[str, Any]:
 def _declared_type(folder: Path, kind: ModelKind) -> Any:
     try:
         config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(folder, kind, error) from error
     return config.get("model_type") if isinstance(config, dict) else None
 

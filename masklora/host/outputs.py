@@ -56,7 +56,7 @@ def save_folder(text: str, *, widget: str = "destination") -> Path:
             the folders that `allow_writing` knows.
     """
     name = text.strip()
-    if not name or "\0" in name:
+    if not name or any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in name):
         raise PathError(f"{widget}: expected a folder, got {text!r}. Name one, such as my-set/masks.")
     if Path(name).is_absolute() or name.startswith(("/", "\\")):
         return allow_writing(Path(name), widget=widget)

@@ -153,7 +153,7 @@ def _added_folders() -> list[str]:
         raise PathError(f"{path} cannot be read ({error}). Save it as UTF-8, like {EXAMPLE}") from error
     try:
         content: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PathError(
             f"{path}: expected JSON like {EXAMPLE}, got an error ({error}). On Windows write / or \\\\ in paths."
         ) from error

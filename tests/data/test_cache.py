@@ -345,7 +345,7 @@ def files(store, kind):
 
 
 @pytest.mark.parametrize("kind", ["latent", "mask", "text"])
-@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "another entry", "foreign"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "nested", "pipe", "another entry", "foreign"])
 def test_damaged_or_foreign_files_are_made_anew_with_a_note(bench, kind, damage):
     bench.build()
     victim, other = files(bench.store, kind)[:2]
@@ -356,6 +356,14 @@ def test_damaged_or_foreign_files_are_made_anew_with_a_note(bench, kind, damage)
         victim.write_bytes(b"")
     elif damage == "garbage":
         victim.write_bytes(b"\xff" * len(whole))
+    elif damage == "nested":
+        header = b"[" * 9000
+        victim.write_bytes(len(header).to_bytes(8, "little") + header)
+    elif damage == "pipe":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("pipes with names are a thing of POSIX")
+        victim.unlink()
+        os.mkfifo(victim)
     elif damage == "another entry":
         shutil.copy(other, victim)
     else:

@@ -256,3 +256,25 @@ def test_captions_drawn_are_those_of_the_seed(tmp_path):
     drawn = _captions(sample, CacheSettings(variants=4))
     assert drawn == _captions(sample, CacheSettings(variants=4)) and len(drawn) == 4
     assert {text.split(",")[0] for text in drawn} == {"cat", "dog"}
+
+
+def warned(folder):
+    report = match(folder_settings(folder), allowed=anywhere)[1]
+    return [finding.text for finding in report.findings() if finding.level == "warning"]
+
+
+@pytest.mark.parametrize("name", ["a.txt.txt", "a.v2.txt", "a.anna.caption"])
+def test_a_caption_of_a_subject_that_is_not_there_is_named(tmp_path, name):
+    picture(tmp_path / "a.png")
+    (tmp_path / name).write_text("a cat", encoding="utf-8")
+    assert [name in line and "cat.txt for cat.jpg" in line for line in warned(tmp_path)][1:] == [True]
+
+
+@pytest.mark.parametrize(
+    "row", ['{"text": "a cat"}', '{"file_name": "a.png"}', '{"file_name": "a.png", "text": 5}', "{}"]
+)
+def test_lines_of_metadata_that_give_no_caption_are_counted_and_named(tmp_path, row):
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "b.png", "text": "b"}\n' + row, encoding="utf-8")
+    assert any(line.startswith("1 line of captions") and "metadata.jsonl, line 2" in line for line in warned(tmp_path))

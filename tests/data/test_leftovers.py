@@ -237,6 +237,23 @@ def test_backslashes_are_turned_where_only_that_exists(tmp_path):
     assert [s.name for s in loaded(kept).samples] == ["y.png"]
 
 
+ASKS = r".*(Correct it|Check the name|Write it again)\.$"
+
+
+@pytest.mark.parametrize("source", ["auto", "folder", "sidecar", "none"])
+@pytest.mark.parametrize(
+    "text", ["x" * 300, "\U0001f600" * 64, "x/" * 3000, "a\0b"], ids=["letters", "bytes", "path", "zero byte"]
+)
+def test_names_that_no_system_takes_name_the_widget(tmp_path, source, text):
+    picture(tmp_path / "a.png")
+    with pytest.raises((ConfigError, DataError), match=f"^folder: {ASKS}"):
+        loaded(text, mask_source=source, mask_folder="masks")
+    # A path that is too long as a whole is not noticed where no masks are looked for.
+    if source in ("auto", "folder") or not text.startswith("x/"):
+        with pytest.raises((ConfigError, DataError), match=f"^mask_folder: {ASKS}"):
+            loaded(tmp_path, mask_source=source, mask_folder=text)
+
+
 @pytest.mark.parametrize("widget", ["folder", "mask_folder"])
 @pytest.mark.parametrize("text", ["\udcff", "x\ud800", "/\udcff/x"])
 def test_half_a_character_in_a_folder_names_the_widget(tmp_path, widget, text):
@@ -331,3 +348,11 @@ def test_of_a_single_file_or_picture_every_report_speaks_in_the_singular():
         for line in leftover_findings([Leftover(kind, "a"), Leftover(kind, "b")], captions_missing=True)
     ]
     assert [line.text for line in several if not line.text.startswith("2 ") or re.search(r"\[|\|", line.text)] == []
+
+
+@pytest.mark.parametrize("name", ["a_mask.npy", "masks.zip", "a_mask", "a_alpha.exr"])
+def test_masks_that_no_picture_format_holds_are_named(tmp_path, name):
+    picture(tmp_path / "a.png")
+    (tmp_path / name).write_bytes(b"\x93NUMPY")
+    told = [f.text for f in loaded(tmp_path).report.findings() if f.level == "warning" and name in f.text]
+    assert len(told) == 1 and "Save them as PNG, named <picture>_mask.png." in told[0]

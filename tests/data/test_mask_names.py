@@ -65,6 +65,10 @@ def masks(folder, **values):
         "a_mask.jpg.png",
         "a_mask.mask.png",
         "masks/a_mask.png.png",
+        "_masks/a.png",
+        "mask_dir/a.png",
+        "masks_v2/a.png",
+        "Alpha-Channel/a.png",
     ],
 )
 def test_a_mask_of_every_usual_name_is_the_mask_and_no_picture(tmp_path, name):
@@ -122,6 +126,19 @@ def test_other_names_are_no_names_of_masks(name):
 @pytest.mark.parametrize("name", ["photos", "masked ball", "10_mask man", "alphabet", "my cats"])
 def test_other_folders_are_no_folders_of_masks(name):
     assert not is_mask_folder(name)
+
+
+@pytest.mark.parametrize("word", ["mask", "Masks", "alpha"])
+def test_a_counter_behind_the_word_is_that_of_the_picture(tmp_path, word):
+    """As ComfyUI counts what it saves with the prefixes `out` and `out_mask`."""
+    for number in (1, 2):
+        photo(tmp_path / f"out_{number:05}_.png")
+        grey(tmp_path / f"out_{word}_{number:05}_.png", HALF if number == 1 else HALF.T)
+    assert masks(tmp_path) == {"out_00001_.png": True, "out_00002_.png": False}
+    photo(tmp_path / "out.png")
+    photo(tmp_path / "out_7.png")
+    grey(tmp_path / "out_mask_7.png", HALF)
+    assert masks(tmp_path)["out.png"] and not masks(tmp_path)["out_7.png"]
 
 
 def test_numbered_masks_of_one_picture_count_together_and_are_told(tmp_path):

@@ -186,6 +186,28 @@ def test_what_is_white_somewhere_is_still_asked_about(tmp_path, kind):
     assert "mask_channel" in text
 
 
+@pytest.mark.parametrize("pale", [128, 40])
+def test_masks_without_black_are_told_with_what_they_leave_in(tmp_path, pale):
+    mask = np.maximum(disc(255), pale)
+    data = folder_of(tmp_path, [mask, disc(255)])
+    (text,) = told(cache_of(data), "note")
+    assert text.startswith("1 of 2 pictures: no part of the mask is black") and f"{pale / 255:.2f}: 0.png." in text
+    assert told(cache_of(data.with_transform(MaskTransform(binarize=True, threshold=0.6))), "note") == []
+    (tmp_path / "white").mkdir()
+    assert told(cache_of(folder_of(tmp_path / "white", [np.full_like(mask, 255)])), "note") == []
+
+
+@pytest.mark.parametrize(("top", "words"), [(100, r"largest weight is 0\.39"), (3, "small numbers")])
+def test_a_picture_s_own_alpha_is_judged_as_a_mask_file_is(tmp_path, top, words):
+    for i in range(2):
+        colours = np.random.default_rng(i).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+        Image.fromarray(np.dstack([colours, disc(top)])).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.txt").write_text("a picture")
+    data = load_dataset(DatasetSettings(folder=str(tmp_path)), allowed=lambda path: path)
+    (text,) = told(cache_of(data))
+    assert re.search(words, text), text
+
+
 # ---------------------------------------------------------------- inverted sets
 
 

@@ -58,6 +58,14 @@ READ_RIGHT = {
     "yellow in sixteen bits": (coloured(ONES, (255, 255, 0)).astype(np.uint16) * 257, "one colour"),
     "white, shape in alpha": (with_alpha(np.full((H, W, 3), 255, np.uint8), ONES), "alpha"),
     "black, shape in alpha": (with_alpha(np.zeros((H, W, 3), np.uint8), ONES), "alpha"),
+    "shape in an alpha of 255 in sixteen bits": (
+        np.dstack([np.full((H, W, 3), 65535, np.uint16), (ONES * 255).astype(np.uint16)]),
+        "alpha",
+    ),
+    "shape in an alpha of 0 and 1 in sixteen bits": (
+        np.dstack([np.zeros((H, W, 3), np.uint16), ONES.astype(np.uint16)]),
+        "alpha",
+    ),
     "photograph, cut out": (with_alpha(photograph(), ONES), "alpha"),
     "white where it is seen, black elsewhere": (with_alpha(coloured(ONES, (255, 255, 255)), ONES), ""),
     "plain": ((ONES * 255).astype(np.uint8), ""),
@@ -164,3 +172,22 @@ def test_alpha_of_zero_and_one_has_that_scale():
     colours = np.full((H, W, 3), 200, np.uint8)
     for channel in ("alpha", "luminance"):
         np.testing.assert_array_equal(understand(colours, ONES.astype(np.uint8), 255, channel).weights, ONES)
+
+
+@pytest.mark.parametrize(("top", "doubt"), [(3, "class numbers"), (120, "dim"), (230, "")])
+def test_a_shape_in_an_alpha_of_another_scale_is_taken_and_told(tmp_path, top, doubt):
+    array = np.dstack([np.full((H, W, 3), 255, np.uint8), (ONES * top).astype(np.uint8)])
+    found = read_mask_values(save(tmp_path, array))
+    assert (found.read, found.doubt) == ("alpha", doubt)
+    np.testing.assert_allclose(found.weights, ONES * top / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize(("top", "read"), [(1, "zero and one"), (255, "eight of sixteen bits")])
+def test_dark_masks_of_sixteen_bits_in_colour_modes_are_not_black(tmp_path, top, read):
+    """Pillow gives the upper eight bits of a TIFF in RGB, in which these are black."""
+    array = np.repeat((ONES * top).astype(np.uint16)[..., None], 3, 2)
+    found = read_mask_values(save(tmp_path, array, "m.tif"))
+    assert (found.read, found.doubt) == (read, "") and found.mark != read
+    np.testing.assert_allclose(found.weights, ONES, atol=1e-6)
+    whole = read_mask_values(save(tmp_path, array * (65535 // top), "whole.tif"))
+    assert whole.mark == "" and np.array_equal(whole.weights, found.weights)

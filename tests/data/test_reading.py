@@ -209,6 +209,33 @@ def test_unreadable_mask_is_a_mask_error_that_names_it(tmp_path):
         read_mask(tmp_path / "m.png")
 
 
+@pytest.mark.parametrize("form", ["WEBP", "PNG", "GIF", "BMP"])
+def test_a_picture_is_known_by_its_bytes_and_not_by_its_extension(tmp_path, form):
+    stored = np.random.default_rng(6).integers(0, 256, (6, 8), np.uint8)
+    Image.fromarray(stored).convert("RGB" if form == "WEBP" else "L").save(
+        tmp_path / "x.jpg", format=form, **({"lossless": True} if form == "WEBP" else {})
+    )
+    np.testing.assert_array_equal(read_image(tmp_path / "x.jpg").rgb[..., 0], stored)
+    assert image_size(tmp_path / "x.jpg") == (8, 6)
+
+
+def test_of_several_pages_the_first_is_taken_and_lab_is_brought_to_rgb(tmp_path):
+    pages = [Image.fromarray(np.full((6, 8, 3), value, np.uint8)) for value in (200, 10)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    assert (read_image(tmp_path / "pages.tif").rgb == 200).all()
+    assert (read_mask(tmp_path / "pages.tif") == np.float32(200 / 255)).all()
+    # Half light and without colour in Lab.
+    Image.frombytes("LAB", (8, 6), bytes([128, 0, 0]) * 48).save(tmp_path / "lab.tif")
+    assert np.abs(read_image(tmp_path / "lab.tif").rgb.astype(int) - 119).max() <= 3
+
+
+@pytest.mark.parametrize("content", [b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:a"])
+def test_what_was_downloaded_in_a_picture_s_place_is_named(tmp_path, content):
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"x\.png: expected a picture.*remove it"):
+        read_image(tmp_path / "x.png")
+
+
 @pytest.mark.parametrize("content", [b"", b"plain text", png((0, 4), 2, 8, [])])
 def test_files_that_are_no_picture_are_named(tmp_path, content):
     path = tmp_path / "Bild mit Ümlaut.png"

@@ -435,6 +435,35 @@ def test_a_link_in_the_place_of_a_file_is_not_written_through(tmp_path):
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are a thing of POSIX")
+@pytest.mark.parametrize("layout", [FOLDER, ALPHA])
+def test_a_pipe_in_the_place_of_a_file_is_named_and_never_opened(tmp_path, layout):
+    dataset = masked_set(tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "cat 1.png")
+    with pytest.raises(DataError, match=r"cat 1\.png is no regular file"):
+        save(dataset, tmp_path / "out", layout=layout, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["y" * 300, "\u5f71" * 90, "y/" * 2500], ids=["letters", "bytes", "path"])
+@pytest.mark.parametrize("layout", [FOLDER, ALPHA])
+def test_a_destination_that_no_disk_takes_names_the_widget(tmp_path, layout, name):
+    with pytest.raises(ConfigError, match=r"^destination: .*Name another\.$"):
+        save(masked_set(tmp_path / "in"), tmp_path / name, layout=layout)
+
+
+@pytest.mark.parametrize("stem", ["x" * 250, "\u5f71" * 82 + "ab"], ids=["letters", "bytes"])
+@pytest.mark.parametrize("layout", [LABEL, SUFFIX])
+def test_a_mask_whose_name_would_be_too_long_is_refused_before_anything_is_written(tmp_path, layout, stem):
+    with_alpha(tmp_path / "a.png", HALF)
+    with_alpha(tmp_path / f"{stem}.png", HALF)
+    before = files_of(tmp_path)
+    with pytest.raises(DataError, match=r"Nothing was written:\n.*bytes long, expected at most \d+\. Give the picture"):
+        save(loaded(tmp_path), layout=layout)
+    assert files_of(tmp_path) == before
+    assert len(save(loaded(tmp_path), tmp_path / "out").dataset) == 2
+
+
 def link(place, target):
     try:
         place.symlink_to(target, target_is_directory=target.is_dir())

@@ -145,3 +145,27 @@ def test_white_and_black_masks_are_told_as_such_and_not_for_their_crop(bench):
     fill(bench, [np.zeros(UPRIGHT[::-1], np.uint8), np.full(UPRIGHT[::-1], 255, np.uint8)])
     report = measured(bench, SQUARE, cached=False)
     assert findings(report.pictures) == [["all_black"], ["all_white"]] and report.cut_away == ()
+
+
+@pytest.mark.parametrize("least", [255, 253])
+def test_white_masks_have_nothing_to_lose_wherever_it_is_told(bench, least):
+    """As a picture without a mask, which is learned wherever the crop lies; JPEG writes white as 253 too."""
+    white = np.full(UPRIGHT[::-1], 255, np.uint8)
+    white[::7] = least
+    face = part(UPRIGHT, (16, 112), (0, 96))
+    fill(bench, [white, face, part(UPRIGHT, (16, 112), (160, 224))])
+    report = measured(bench, SQUARE, cached=True)
+    assert report.cut_away == ("1.png",) and report.all_white == ("0.png",)
+    assert [stats.kept for stats in report.pictures] == pytest.approx([1, 0, 1])
+    (told,) = [one.text for one in bench.cache.findings if "crop" in one.text]
+    assert told.startswith("1 of 3 pictures teaches nothing: the crop cuts its whole mask away: 1.png.")
+
+
+def test_a_mask_that_is_white_but_for_a_corner_is_judged_by_what_it_loses(bench):
+    nearly = np.full(UPRIGHT[::-1], 255, np.uint8)
+    nearly[:16, :16] = 0
+    fill(bench, [nearly, part(UPRIGHT, (16, 112), (160, 224))])
+    report = measured(bench, SQUARE, cached=True)
+    assert report.cut_away == ("0.png",) and report.pictures[0].kept == pytest.approx(128 / (384 - 2))
+    (told,) = [one.text for one in bench.cache.findings if "crop" in one.text]
+    assert "loses most of its mask to the crop: 0.png (keeps 34%)" in told

@@ -27,7 +27,7 @@ def test_a_share_of_another_machine_is_refused_without_looking_at_it(path):
         allow(path, widget="folder")
 
 
-@pytest.mark.parametrize("name", [*AWAY[:-2], "a/../..", ".", "x\0y"])
+@pytest.mark.parametrize("name", [*AWAY[:-2], "a/../..", ".", "x\0y", "x\ud800", "\udcff/y"])
 def test_a_folder_to_save_to_that_leads_away_is_refused(name):
     with pytest.raises(PathError, match="destination: "):
         save_folder(name)

@@ -130,6 +130,16 @@ def demo_inputs(comfy_server):
     return build_checkpoint(folder).name
 
 
+@pytest.fixture(scope="session")
+def restarts(comfy_server, demo_inputs, tmp_path_factory):
+    """ComfyUIs that may be ended: each goes on in the folder of the one before."""
+    from harness.restarts import Restarts
+
+    made = Restarts(comfy_server, tmp_path_factory.mktemp("restarts"))
+    yield made
+    made.stop()
+
+
 @pytest.fixture
 def train_graph(demo_inputs, defaults):
     """The smallest graph, in API form; changes to the train node as keywords, to its sample pictures as `samples`."""

@@ -124,7 +124,17 @@ def test_a_byte_order_mark_in_the_config_file_does_no_harm(paths, config, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", '["D:/x"]', '{"folders": "D:/x"}', '{"folders": [3]}', '{"folders": ["relative"]}']
+    "content",
+    [
+        "",
+        "{",
+        "D:/x",
+        '{"folders": ["D:\\x"]}',
+        '["D:/x"]',
+        '{"folders": "D:/x"}',
+        '{"folders": [3]}',
+        '{"folders": ["relative"]}',
+    ],
 )
 def test_a_config_file_of_another_form_is_named_and_allows_nothing(paths, config, content):
     config(content)

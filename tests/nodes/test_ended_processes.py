@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import signal
 import sys
 import time
@@ -11,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from harness.damage import many
+from harness.restarts import LIMIT, ended_in_order
 from harness.toy import same
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a process there cannot be sent these signals")
@@ -18,11 +18,12 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a process there
 SEED = 20261129
 PHASES = ("step", "sampling", "checkpoint", "caching", "export")
 SIGNALS = ("SIGTERM", "SIGINT", "SIGKILL")
-STEPS, SAVE_EVERY, PICTURES_EVERY = 24, 5, 8
+STEPS, SAVE_EVERY, PICTURES_EVERY = many(12, 24), 5, many(6, 8)
 # Seconds after a phase was seen within which the signal comes: about as long as the phase lasts.
 WITHIN = {"caching": 0.05, "step": 0.2, "checkpoint": 0.02, "export": 0.03, "sampling": 0.1}
-# Of the 80 pictures that the cache encodes.
-ENCODED = 70
+VARIANTS = many(2, 4)
+# Of the pictures that the cache encodes: ten, as often as there are variants, with and without another background.
+ENCODED = 20 * VARIANTS - 10
 
 
 @pytest.fixture
@@ -35,48 +36,12 @@ def prompt(train_graph, defaults):
         keep_last=2,
         samples={"every": PICTURES_EVERY, "width": 64, "height": 64},
     )
-    graph["3"]["inputs"] |= {"variants": 4, "rotate": 30.0, "infill_variants": 1}
+    graph["3"]["inputs"] |= {"variants": VARIANTS, "rotate": 30.0, "infill_variants": 1}
     # Of high rank, so that writing a checkpoint takes a moment.
     graph["6"] = {"class_type": "MLT_Adapter", "inputs": defaults("MLT_Adapter", rank=64)}
     graph["7"] = {"class_type": "MLT_Optimizer", "inputs": defaults("MLT_Optimizer", ema_decay=0.9)}
     graph["4"]["inputs"] |= {"adapter": ["6", 0], "optimizer": ["7", 0]}
     return graph
-
-
-class Bench:
-    """ComfyUIs, one after the other, with one base folder and the models of the shared one."""
-
-    def __init__(self, shared, base):
-        self.shared, self.base, self.server = shared, base, None
-        shutil.copytree(shared.base / "input" / "train demo", base / "input" / "train demo")
-
-    def up(self):
-        """The one that runs, or a new one."""
-        from devtools.comfy import ComfyServer
-
-        if self.server is None or not self.server.running:
-            self.server = ComfyServer(self.shared.host, self.base, models=self.shared.base / "models")
-            self.server.start()
-        return self.server
-
-    def forget(self):
-        """As if nothing had been done here yet."""
-        for folder in ("user/masked_lora", "output/loras"):
-            shutil.rmtree(self.base / folder, ignore_errors=True)
-        # ComfyUI refuses a graph while a folder of LoRAs that it has listed is away.
-        (self.base / "output" / "loras").mkdir(parents=True, exist_ok=True)
-        if self.server is not None and self.server.running:
-            self.server.post("/free", {"unload_models": True, "free_memory": True})
-            # ComfyUI forgets what its nodes gave out when its queue looks up next.
-            time.sleep(2)
-
-
-@pytest.fixture(scope="module")
-def bench(comfy_server, demo_inputs, tmp_path_factory):
-    made = Bench(comfy_server, tmp_path_factory.mktemp("ended"))
-    yield made
-    if made.server is not None:
-        made.server.stop()
 
 
 class Place:
@@ -161,13 +126,13 @@ def end_at(server, place, phase, name, rng):
 
 @pytest.mark.parametrize("number", range(many(3, 20)))
 def test_a_process_that_ends_anywhere_loses_little_and_the_result_is_that_of_an_undisturbed_run(
-    number, prompt, bench, comfy_server, record_property
+    number, prompt, restarts, comfy_server, record_property
 ):
     comfy_server.wait(comfy_server.submit(prompt))
-    wanted, place = Place(comfy_server.base), Place(bench.base)
+    wanted, place = Place(comfy_server.base), Place(restarts.base)
     phase, name, rng = PHASES[number % len(PHASES)], SIGNALS[number % len(SIGNALS)], random.Random(SEED + number)
-    bench.forget()
-    server = bench.up()
+    restarts.forget()
+    server = restarts.up()
     server.submit(prompt)
     seconds = end_at(server, place, phase, name, rng)
     done, saved, files = place.step(), place.saved(), place.loras()
@@ -177,7 +142,9 @@ def test_a_process_that_ends_anywhere_loses_little_and_the_result_is_that_of_an_
         assert done - saved <= SAVE_EVERY
     else:
         assert done == saved, server.log_tail()
-    server = bench.up()
+        assert seconds < LIMIT
+        assert ended_in_order(server, getattr(signal, name)), server.log_tail()
+    server = restarts.up()
     outputs = server.wait(server.submit(prompt))["outputs"]
     said = "\n".join(one["text"] for one in outputs["4"]["masked_lora_report"])
     record_property("then", next(line for line in said.splitlines() if line.startswith(("Trained", "Loaded"))))

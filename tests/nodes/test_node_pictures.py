@@ -150,7 +150,7 @@ def trained():
         "model": {"type": "CheckpointLoaderSimple", "at": [40, 60]},
         "load": load(y=220, folder="masked-lora-demo/alpha", trigger_word="zibble"),
         "cache": {"type": "MLT_CacheDataset", "at": [440, 60], "resolution": 128, "bucket_step": 16},
-        "samples": {"type": "MLT_Samples", "at": [440, 390], "prompts": "a zibble\na zibble by the sea", "every": 40},
+        "samples": {"type": "MLT_Samples", "at": [440, 480], "prompts": "a zibble\na zibble by the sea", "every": 40},
         "adapter": {"type": "MLT_Adapter", "at": [40, 640], "rank": 16, "alpha": 16.0},
         "optimizer": {"type": "MLT_Optimizer", "at": [40, 920], "learning_rate": 0.002, "warmup_steps": 10},
         "train": {"type": "MLT_TrainLoRA", "at": [840, 60], "size": [460, 0], "name": "zibble", "steps": 240},
@@ -203,11 +203,14 @@ def test_take_sample_pictures_and_the_training_that_draws_them(demo_server, page
     nodes, links = trained()
     nodes = {name: node for name, node in nodes.items() if name not in ("adapter", "optimizer", "export")}
     words = "a red star, striped background\na zibble on a dotted background"
-    nodes["samples"] = {"type": "MLT_Samples", "at": [440, 400], "prompts": words, "every": 80} | SMALL
+    nodes["samples"] = {"type": "MLT_Samples", "at": [440, 480], "prompts": words, "every": 80} | SMALL
     nodes["train"] |= {"name": "zibble with pictures", "learning_rate": 0.001}
     links = [link for link in links if link[0] in nodes and link[2] in nodes]
     build(page, nodes, links)
     page.queue()
+    # New nodes find the finished run, and show no folders of where the picture is taken.
+    build(page, nodes, links)
+    page.page.wait_for_selector(".mlt-gallery summary")
     page.page.locator(".mlt-gallery summary").first.dispatch_event("click")
     page.page.wait_for_selector(".mlt-compare img")
     page.page.locator(".mlt-gallery select").first.select_option(index=1)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.damage import many
+
 VUE_NODES, PALETTE = "Comfy.VueNodes.Enabled", "Comfy.ColorPalette"
 REPORT = ".mlt-report"
 TEXTS = "() => [...document.querySelectorAll('.mlt-report p')].map(p => [p.dataset.level, p.textContent])"
@@ -30,6 +32,8 @@ LOOK = """() => {
     }
 }"""
 CASES = [(frontend, vue) for frontend in ("own", "newest") for vue in (False, True)]
+# A usual run sees each frontend and each way to draw nodes once.
+CASES = many(CASES[::3], CASES)
 IDS = [f"{frontend} frontend, {'Nodes 2.0' if vue else 'classic canvas'}" for frontend, vue in CASES]
 
 
@@ -181,3 +185,20 @@ def test_a_report_comes_back_with_the_page_and_with_a_job_that_had_nothing_to_do
     tab.wait_for_selector(f"{REPORT} p")
     assert any("masks written to" in words for _, words in page.evaluate(TEXTS))
     assert page.problems == []
+
+
+def test_a_warning_after_notes_is_in_sight_where_few_lines_are_long(page):
+    page.evaluate(
+        "async graph => { await window.app.loadApiJson(graph, 'few lines') }",
+        {"1": {"class_type": "MLT_LoadDataset", "inputs": {}}},
+    )
+    for length, first in ((10, "note"), (400, "warning")):
+        lines = [{"level": level, "text": "word " * (length // 5)} for level in ("note", "note", "warning")]
+        page.evaluate(
+            """async lines => {
+                const { showReport } = await import("/extensions/masked-lora/page/report.js")
+                showReport(window.app.graph.nodes[0], lines)
+            }""",
+            lines,
+        )
+        assert page.evaluate(TEXTS)[0][0] == first

@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = "1 Start here - SDXL"
 OFFICIAL = "sd_xl_base_1.0.safetensors"
 SET = """([type, name, value]) => {
-    const node = window.app.graph.nodes.find(n => n.type === type)
-    node.widgets.find(w => w.name === name).value = value
+    for (const node of window.app.graph.nodes.filter(n => n.type === type)) {
+        node.widgets.find(w => w.name === name).value = value
+    }
 }"""
 BOXES = """() => window.app.graph.nodes.map(
     n => [n.title, n.pos[0], n.pos[1] - 30, n.pos[0] + n.size[0], n.pos[1] + n.size[1]]
@@ -55,7 +56,7 @@ def empty_server(comfy_server, comfy_host, tmp_path_factory):
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def at_home(browser, empty_server):
     from harness.page import ComfyPage
 
@@ -108,8 +109,9 @@ def test_the_first_template_trains_with_a_person_s_own_checkpoint_and_folder(at_
     own_pictures(empty_server.base / "input" / "my cat")
     page.evaluate(SET, ["CheckpointLoaderSimple", "ckpt_name", OFFICIAL])
     page.evaluate(SET, ["MLT_LoadDataset", "folder", "my cat"])
-    # So that it ends within the test; a person leaves both as they are.
+    # So that it ends within the test; a person leaves these as they are.
     page.evaluate(SET, ["MLT_TrainLoRA", "steps", 3])
+    page.evaluate(SET, ["KSampler", "steps", 2])
     page.evaluate(SET, ["PrimitiveInt", "value", 128])
     outputs = page.queue(timeout=280)["outputs"]
     tab.wait_for_function("() => document.querySelector('.mlt-panel .mlt-state')?.dataset.state === 'finished'")

@@ -109,7 +109,7 @@ def test_take_the_trainings_in_the_sidebar(demo_server, page, train_graph):
     runs = [("first try", 4), ("higher rate", 5), ("more steps", 6)]
     for name, seed in runs:
         demo_server.run(train_graph(name=name, steps=60, seed=seed, learning_rate=seed * 2e-4), timeout=300)
-    page.page.set_viewport_size({"width": 1280, "height": 860})
+    page.page.set_viewport_size({"width": 1280, "height": 1000})
     page.page.reload(wait_until="domcontentloaded")
     page.open()
     page.page.get_by_role("button", name="Masked LoRA: trainings").click()

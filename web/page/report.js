@@ -15,9 +15,8 @@ const STORE = "masked_lora.reports";
 const MOST_KEPT = 60;
 const NO_ID = "00000000-0000-0000-0000-000000000000";
 
-/** The lines in the order in which they are shown: of a long report the warnings first. */
-export function inOrder(lines) {
-  if (lines.length < LONG) return lines;
+/** The lines with the warnings first, as they are shown where one would have to scroll to some of them. */
+export function warningsFirst(lines) {
   const isWarning = (line) => line.level === "warning";
   return [...lines.filter(isWarning), ...lines.filter((line) => !isWarning(line))];
 }
@@ -45,8 +44,13 @@ class Report {
   }
 
   show(lines) {
+    this.fill(lines);
+    if (lines.length >= LONG || this.height === MOST_HEIGHT) this.fill(warningsFirst(lines));
+  }
+
+  fill(lines) {
     this.element.replaceChildren(
-      ...inOrder(lines).map((line) => make("p", { "data-level": line.level === "warning" ? "warning" : "note" }, line.text)),
+      ...lines.map((line) => make("p", { "data-level": line.level === "warning" ? "warning" : "note" }, line.text)),
     );
     this.width = 0;
     this.measure();
