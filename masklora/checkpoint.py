@@ -10,30 +10,37 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.autograd.function import once_differentiable
 
+from .containers import Form, UnseenError, take_apart
+from .errors import ConfigError
+from .forwards import Forward, is_altered, replaced_forwards
 from .saved_tensors import saved_tensor_scope
 
-_Calls = tuple[Callable[[Sequence[Tensor]], list[Tensor]], Callable[[Sequence[Tensor]], list[Tensor]]]
+# From the tensors of the arguments to those of the result.
+_Call = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 class _Recompute(torch.autograd.Function):
-    """Runs the first call without a graph, and the second in backward with one; all tensors are explicit inputs."""
+    """Runs `first` without a graph, and `again` in backward with one; all tensors are explicit inputs.
+
+    `first` is not kept, and `again` holds no tensor: autograd lets go of the inputs once backward is done.
+    """
 
     @staticmethod
-    def forward(ctx: Any, calls: _Calls, mutates: bool, rng: _RngState | None, n: int, *tensors: Tensor):
-        call, ctx.again = calls
-        ctx.mutates, ctx.rng, ctx.n = mutates, rng, n
+    def forward(ctx: Any, first: _Call, again: _Call, mutates: bool, rng: _RngState | None, n: int, *tensors: Tensor):
+        ctx.again, ctx.mutates, ctx.rng, ctx.n = again, mutates, rng, n
         ctx.save_for_backward(*tensors)
-        inputs = [t.clone() for t in tensors[:n]] if mutates else list(tensors[:n])
-        return tuple(call(inputs))
+        return tuple(first([t.clone() for t in tensors[:n]] if mutates else list(tensors[:n])))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None):
         saved = ctx.saved_tensors
         inputs = [t.detach().requires_grad_(t.requires_grad) for t in saved[: ctx.n]]
@@ -47,7 +54,7 @@ class _Recompute(torch.autograd.Function):
             pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None and o.requires_grad]
             found = torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True)
         by_id = {id(t): g for t, g in zip(wanted, found, strict=True)}
-        return None, None, None, None, *(by_id.get(id(t)) for t in (*inputs, *parameters))
+        return None, None, None, None, None, *(by_id.get(id(t)) for t in (*inputs, *parameters))
 
 
 class _RngState:
@@ -83,42 +90,74 @@ def checkpointed(
 
     Args:
         body: The computation; called once now without a graph and once in backward.
-        args: Positional arguments; tensors may lie anywhere in nested lists, tuples and dicts.
-        kwargs: Keyword arguments, likewise. Containers are rebuilt, so writes to a dict stay inside.
+        args: Positional arguments; tensors may lie anywhere in containers and objects, see `take_apart`.
+        kwargs: Keyword arguments, likewise. `body` is given copies of containers, so writes to a dict stay inside.
         parameters: The trainable tensors that `body` reads besides its arguments.
-        mutates: Whether `body` may write to its inputs in place; costs one clone of each floating input.
+        mutates: Whether `body` may write to its inputs in place; costs one clone of each tensor in them.
         preserve_rng: Repeat the same random numbers in backward (needed with dropout).
         again: What backward runs instead of `body`: the same graph, whose results need not have the values.
 
     Returns:
         What `body` returns (tensors, or nested containers of them). Without grad mode, or if nothing requires
         a gradient, `body` runs plainly (on clones if it mutates).
+
+    Raises:
+        ConfigError: Something that `body` takes or returns may hide a tensor whose gradient would be lost.
     """
-    leaves, spec = tree_flatten((args, kwargs))
-    where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    out_spec: list[Any] = []
+    trained = {id(p) for p in parameters}
+    given = {**dict(enumerate(args)), **kwargs}
+    with _refusing(body, "is given"):
+        tensors, form = take_apart(given, matters=lambda t: t.requires_grad and id(t) not in trained)
+    shape: list[Form] = []
 
-    def call(run: Callable[..., Any], tensors: Sequence[Tensor]) -> list[Tensor]:
-        filled = list(leaves)
-        for i, t in zip(where, tensors, strict=True):
-            filled[i] = t
-        a, k = tree_unflatten(filled, spec)
-        flat, out = tree_flatten(run(*a, **k))
-        out_spec[:] = [out]
-        return flat
+    def first(inputs: Sequence[Tensor]) -> list[Tensor]:
+        found, results = _run(body, form, len(args), inputs)
+        shape.append(results)
+        return found
 
-    tensors = [leaves[i] for i in where]
-    rng = _RngState(tensors[0].device) if preserve_rng and tensors else None
-    calls = functools.partial(call, body), functools.partial(call, again or body)
-    flat = _Recompute.apply(calls, mutates, rng, len(tensors), *tensors, *parameters)
-    return tree_unflatten(list(flat), out_spec[0])
+    again = functools.partial(_again, again or body, form, len(args))
+    rng = _RngState(_compute_device(tensors)) if preserve_rng and tensors else None
+    out = _Recompute.apply(first, again, mutates, rng, len(tensors), *tensors, *parameters)
+    return shape[0].filled(out)
 
 
-# The context in which a block that was called with these arguments is repeated for backward.
+def _run(body: Callable[..., Any], form: Form, positional: int, inputs: Sequence[Tensor]) -> tuple[list[Tensor], Form]:
+    given = form.filled(inputs)
+    args = [given.pop(i) for i in range(positional)]
+    result = body(*args, **given)
+    with _refusing(body, "gives back"):
+        # Nothing tells, without a graph, which tensors would have a gradient; none may be out of sight.
+        return take_apart(result, known=form.kept, shared=False)
+
+
+def _again(body: Callable[..., Any], form: Form, positional: int, inputs: Sequence[Tensor]) -> list[Tensor]:
+    return _run(body, form, positional, inputs)[0]
+
+
+def _compute_device(tensors: Sequence[Tensor]) -> torch.device:
+    return next((t.device for t in tensors if t.device.type != "cpu"), tensors[0].device)
+
+
+@contextlib.contextmanager
+def _refusing(body: Callable[..., Any], does: str) -> Iterator[None]:
+    try:
+        yield
+    except UnseenError as error:
+        owner = getattr(body, "__self__", body)
+        name = getattr(owner, "__qualname__", type(owner).__name__)
+        place = f" (at {error.where})" if error.where else ""
+        raise ConfigError(
+            f"checkpointing: {name} {does} a {error.what}{place}. It may hold tensors that cannot be followed when a "
+            'block is repeated, and their gradient would be lost. Choose checkpointing "off", or take away what '
+            "brings this into the model."
+        ) from None
+
+
+# The context in which a block that was called with these arguments, by name, is repeated for backward.
 Repeating = Callable[[nn.Module, dict[str, Any]], contextlib.AbstractContextManager]
 
 
-def _plainly(block: nn.Module, kwargs: dict[str, Any]) -> contextlib.AbstractContextManager:
+def _plainly(block: nn.Module, arguments: dict[str, Any]) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
@@ -128,31 +167,38 @@ def checkpoint_blocks(
 ) -> Iterator[None]:
     """Each of `blocks` keeps only its inputs for backward while the context lasts.
 
-    The blocks' class stays what it was (hosts test it with isinstance): only the instance's `forward` is
-    replaced, and given back at the end, also after an error. `repeating` may save work that only a block's
-    result depends on, since the result is known when the block is repeated.
+    What another pack has put on a block, or on a layer in it, is part of what is run and repeated. `repeating` may
+    save work that only a block's result depends on, since the result is known when the block is repeated.
     """
-    for block in blocks:
-        block.forward = _bind(block, mutates=mutates, preserve_rng=preserve_rng, repeating=repeating)  # type: ignore[method-assign]
-    try:
+
+    def make(block: nn.Module, inner: Forward) -> Forward:
+        # Nobody knows whether others draw random numbers.
+        draws = preserve_rng or any(is_altered(m) for m in block.modules())
+        return _checkpointing(block, inner, mutates=mutates, preserve_rng=draws, repeating=repeating)
+
+    with replaced_forwards(blocks, make):
         yield
-    finally:
-        for block in blocks:
-            block.__dict__.pop("forward", None)
 
 
-def _bind(block: nn.Module, *, mutates: bool, preserve_rng: bool, repeating: Repeating) -> Callable[..., Any]:
-    original = type(block).forward.__get__(block)
+def _checkpointing(
+    block: nn.Module, inner: Forward, *, mutates: bool, preserve_rng: bool, repeating: Repeating
+) -> Forward:
+    names = _positional_names(type(block))
 
     def again(*args: Any, **kwargs: Any) -> Any:
-        with repeating(block, kwargs):
-            return original(*args, **kwargs)
+        with repeating(block, {**dict(zip(names, args, strict=False)), **kwargs}):
+            return inner(*args, **kwargs)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
-            return original(*args, **kwargs)
+            return inner(*args, **kwargs)
         parameters = [p for p in block.parameters() if p.requires_grad]
         mode = dict(mutates=mutates, preserve_rng=preserve_rng)
-        return checkpointed(original, args, kwargs, parameters=parameters, again=again, **mode)
+        return checkpointed(inner, args, kwargs, parameters=parameters, again=again, **mode)
 
     return forward
+
+
+def _positional_names(cls: type[nn.Module]) -> list[str]:
+    parameters = list(inspect.signature(cls.forward).parameters.values())[1:]
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
