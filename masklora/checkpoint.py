@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from .containers import Form, UnseenError, take_apart
 from .errors import ConfigError
-from .forwards import Forward, is_altered, replaced_forwards
+from .forwards import Forward, has_foreign_forward, replaced_forwards
 from .saved_tensors import saved_tensor_scope
 
 # From the tensors of the arguments to those of the result.
@@ -34,10 +34,13 @@ class _Recompute(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, first: _Call, again: _Call, mutates: bool, rng: _RngState | None, n: int, *tensors: Tensor):
-        ctx.again, ctx.mutates, ctx.rng, ctx.n = again, mutates, rng, n
+    def forward(ctx: Any, first: _Call, again: _Call, mutates: bool, n: int, *tensors: Tensor):
+        ctx.again, ctx.mutates, ctx.n = again, mutates, n
         ctx.save_for_backward(*tensors)
-        return tuple(first([t.clone() for t in tensors[:n]] if mutates else list(tensors[:n])))
+        rng = _RngState(tensors[:n])
+        results = first([t.clone() for t in tensors[:n]] if mutates else list(tensors[:n]))
+        ctx.rng = rng if rng.is_used() else contextlib.nullcontext()
+        return tuple(results)
 
     @staticmethod
     @once_differentiable
@@ -47,30 +50,36 @@ class _Recompute(torch.autograd.Function):
         parameters = list(saved[ctx.n :])
         wanted = [t for t in (*inputs, *parameters) if t.requires_grad]
         scope = saved_tensor_scope(mutates=ctx.mutates)
-        with torch.enable_grad(), scope, ctx.rng or contextlib.nullcontext():
+        with torch.enable_grad(), scope, ctx.rng:
             # A leaf that requires grad may not be written in place; a view of it may.
             given = [t.clone() for t in inputs] if ctx.mutates else inputs
             outputs = ctx.again(given)
             pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None and o.requires_grad]
             found = torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True)
         by_id = {id(t): g for t, g in zip(wanted, found, strict=True)}
-        return None, None, None, None, None, *(by_id.get(id(t)) for t in (*inputs, *parameters))
+        return None, None, None, None, *(by_id.get(id(t)) for t in (*inputs, *parameters))
 
 
 class _RngState:
     """Random state at construction; as a context it is in force again, and the present one is kept."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._devices = [device] if device.type == "cuda" else []
-        self._cpu = torch.get_rng_state()
-        self._device = torch.cuda.get_rng_state(device) if self._devices else None
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._devices = list({t.device for t in tensors if t.device.type == "cuda"})
+        self._states = self._present()
+
+    def _present(self) -> list[Tensor]:
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._devices)]
+
+    def is_used(self) -> bool:
+        """Whether a random number has been drawn since."""
+        return not all(torch.equal(a, b) for a, b in zip(self._states, self._present(), strict=True))
 
     def __enter__(self) -> None:
         self._fork = torch.random.fork_rng(devices=self._devices)
         self._fork.__enter__()
-        torch.set_rng_state(self._cpu)
-        if self._device is not None:
-            torch.cuda.set_rng_state(self._device, self._devices[0])
+        torch.set_rng_state(self._states[0])
+        for device, state in zip(self._devices, self._states[1:], strict=True):
+            torch.cuda.set_rng_state(state, device)
 
     def __exit__(self, *exc: object) -> None:
         self._fork.__exit__(*exc)
@@ -83,10 +92,11 @@ def checkpointed(
     *,
     parameters: Sequence[nn.Parameter],
     mutates: bool,
-    preserve_rng: bool = False,
     again: Callable[..., Any] | None = None,
 ) -> Any:
     """The result of `body(*args, **kwargs)`, holding its inputs instead of its activations.
+
+    Random numbers that `body` draws are the same again in backward.
 
     Args:
         body: The computation; called once now without a graph and once in backward.
@@ -94,7 +104,6 @@ def checkpointed(
         kwargs: Keyword arguments, likewise. `body` is given copies of containers, so writes to a dict stay inside.
         parameters: The trainable tensors that `body` reads besides its arguments.
         mutates: Whether `body` may write to its inputs in place; costs one clone of each tensor in them.
-        preserve_rng: Repeat the same random numbers in backward (needed with dropout).
         again: What backward runs instead of `body`: the same graph, whose results need not have the values.
 
     Returns:
@@ -116,8 +125,7 @@ def checkpointed(
         return found
 
     again = functools.partial(_again, again or body, form, len(args))
-    rng = _RngState(_compute_device(tensors)) if preserve_rng and tensors else None
-    out = _Recompute.apply(first, again, mutates, rng, len(tensors), *tensors, *parameters)
+    out = _Recompute.apply(first, again, mutates, len(tensors), *tensors, *parameters)
     return shape[0].filled(out)
 
 
@@ -134,17 +142,13 @@ def _again(body: Callable[..., Any], form: Form, positional: int, inputs: Sequen
     return _run(body, form, positional, inputs)[0]
 
 
-def _compute_device(tensors: Sequence[Tensor]) -> torch.device:
-    return next((t.device for t in tensors if t.device.type != "cpu"), tensors[0].device)
-
-
 @contextlib.contextmanager
 def _refusing(body: Callable[..., Any], does: str) -> Iterator[None]:
     try:
         yield
     except UnseenError as error:
         owner = getattr(body, "__self__", body)
-        name = getattr(owner, "__qualname__", type(owner).__name__)
+        name = getattr(owner, "__name__", type(owner).__name__)
         place = f" (at {error.where})" if error.where else ""
         raise ConfigError(
             f"checkpointing: {name} {does} a {error.what}{place}. It may hold tensors that cannot be followed when a "
@@ -162,9 +166,7 @@ def _plainly(block: nn.Module, arguments: dict[str, Any]) -> contextlib.Abstract
 
 
 @contextlib.contextmanager
-def checkpoint_blocks(
-    blocks: Sequence[nn.Module], *, mutates: bool, preserve_rng: bool = False, repeating: Repeating = _plainly
-) -> Iterator[None]:
+def checkpoint_blocks(blocks: Sequence[nn.Module], *, mutates: bool, repeating: Repeating = _plainly) -> Iterator[None]:
     """Each of `blocks` keeps only its inputs for backward while the context lasts.
 
     What another pack has put on a block, or on a layer in it, is part of what is run and repeated. `repeating` may
@@ -172,16 +174,16 @@ def checkpoint_blocks(
     """
 
     def make(block: nn.Module, inner: Forward) -> Forward:
-        # Nobody knows whether others draw random numbers.
-        draws = preserve_rng or any(is_altered(m) for m in block.modules())
-        return _checkpointing(block, inner, mutates=mutates, preserve_rng=draws, repeating=repeating)
+        # Others may have made a block run layers of another one.
+        read = blocks if any(has_foreign_forward(m) for m in block.modules()) else [block]
+        return _checkpointing(block, inner, read=read, mutates=mutates, repeating=repeating)
 
     with replaced_forwards(blocks, make):
         yield
 
 
 def _checkpointing(
-    block: nn.Module, inner: Forward, *, mutates: bool, preserve_rng: bool, repeating: Repeating
+    block: nn.Module, inner: Forward, *, read: Sequence[nn.Module], mutates: bool, repeating: Repeating
 ) -> Forward:
     names = _positional_names(type(block))
 
@@ -192,11 +194,15 @@ def _checkpointing(
     def forward(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return inner(*args, **kwargs)
-        parameters = [p for p in block.parameters() if p.requires_grad]
-        mode = dict(mutates=mutates, preserve_rng=preserve_rng)
-        return checkpointed(inner, args, kwargs, parameters=parameters, again=again, **mode)
+        parameters = trained_parameters(*read)
+        return checkpointed(inner, args, kwargs, parameters=parameters, mutates=mutates, again=again)
 
     return forward
+
+
+def trained_parameters(*modules: nn.Module) -> list[nn.Parameter]:
+    """Those that require a gradient, each once."""
+    return list(dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad))
 
 
 def _positional_names(cls: type[nn.Module]) -> list[str]:

@@ -176,7 +176,6 @@ class TrainableModel:
             self._open(adapters, checkpointing)
 
     def _open(self, adapters: AdapterSet, checkpointing: str) -> None:
-        mode = dict(mutates=self.family.mutates, preserve_rng=adapters.dropout)
         with contextlib.ExitStack() as stack:
             stack.enter_context(training_kernels())
             stack.enter_context(autograd_parameters(self.network))
@@ -188,7 +187,7 @@ class TrainableModel:
             if checkpointing == "per block":
                 blocks = [m for m in self.network.modules() if type(m).__name__ in self.family.blocks]
                 repeating = functools.partial(hollow_tails, family=self.family)
-                stack.enter_context(checkpoint_blocks(blocks, repeating=repeating, **mode))
+                stack.enter_context(checkpoint_blocks(blocks, mutates=self.family.mutates, repeating=repeating))
             self._scope_mutates = self.family.mutates and checkpointing == "off"
             self._opened = stack.pop_all()
 
@@ -293,7 +292,6 @@ class TrainableModel:
                 {**conds, "context": context, "transformer_options": options},
                 parameters=list(self._adapters.parameters().values()),
                 mutates=self.family.mutates,
-                preserve_rng=self._adapters.dropout,
             )
         else:
             out = network(noisy.to(self.dtype), t, context=context, transformer_options=options, **conds)

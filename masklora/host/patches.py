@@ -15,7 +15,7 @@ from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
 
 from ..archs import Family
-from ..checkpoint import checkpointed
+from ..checkpoint import checkpointed, trained_parameters
 from ..containers import take_apart
 from ..forwards import Forward, has_foreign_forward, is_altered, replaced_forwards
 
@@ -155,7 +155,12 @@ def recast_layers(model: nn.Module, *, dtype: torch.dtype, device: torch.device)
     """
 
     def make(module: nn.Module, inner: Forward) -> Forward | None:
-        return _choose_forward(module, inner, dtype=dtype, device=device)
+        if not isinstance(module, comfy.ops.CastWeightBiasOp):
+            return None
+        resident = _resident(module, dtype=dtype, device=device)
+        if has_foreign_forward(module):
+            return None if resident else _repeated(inner, reads=model)
+        return _choose_forward(module, inner, resident=resident)
 
     with contextlib.ExitStack() as stack:
         for module in model.modules():
@@ -165,12 +170,7 @@ def recast_layers(model: nn.Module, *, dtype: torch.dtype, device: torch.device)
         yield
 
 
-def _choose_forward(module: nn.Module, inner: Forward, *, dtype: torch.dtype, device: torch.device) -> Forward | None:
-    if not isinstance(module, comfy.ops.CastWeightBiasOp):
-        return None
-    resident = _resident(module, dtype=dtype, device=device)
-    if has_foreign_forward(module):
-        return None if resident else _repeated(inner, draws=True)
+def _choose_forward(module: nn.Module, inner: Forward, *, resident: bool) -> Forward | None:
     if isinstance(module, nn.Linear):
         return _plain_linear(module) if resident else _recast_linear(module)
     if resident:
@@ -180,16 +180,17 @@ def _choose_forward(module: nn.Module, inner: Forward, *, dtype: torch.dtype, de
     return _repeated(getattr(module, "forward_comfy_cast_weights", inner))
 
 
-def _repeated(layer: Forward, *, draws: bool = False) -> Forward:
+def _repeated(layer: Forward, *, reads: nn.Module | None = None) -> Forward:
     """Any other layer: keeps its inputs and is repeated in backward, when the cast is short-lived.
 
-    With `draws` it may use random numbers, which are then the same again.
+    That of another pack may run any layer that it `reads`.
     """
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return layer(*args, **kwargs)
-        return checkpointed(layer, args, kwargs, parameters=(), mutates=False, preserve_rng=draws)
+        parameters = trained_parameters(*([reads] if reads else []))
+        return checkpointed(layer, args, kwargs, parameters=parameters, mutates=False)
 
     return forward
 

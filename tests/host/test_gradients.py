@@ -8,8 +8,10 @@ from comfy.quant_ops import QuantizedTensor
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.gradients import MODES, Problem, measure
+from harness.bare_networks import BareNetwork
 from harness.models import small_model, small_text
 from masklora.archs import FAMILIES
+from masklora.checkpoint import checkpoint_blocks
 from masklora.config import AdapterSettings
 from masklora.data.geometry import Geometry
 from masklora.host import patches
@@ -152,3 +154,20 @@ def test_torch_checkpointing_with_cloned_inputs_would_be_silently_wrong_on_flux(
     flat_right = torch.cat([g.flatten() for g in right.values()])
     flat_wrong = torch.cat([g.flatten() for g in wrong])
     assert (flat_right - flat_wrong).norm() / flat_right.norm() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["chroma", "flux2"])
+def test_gradients_of_modulation_that_blocks_are_handed_in_objects_are_not_lost(name):
+    bare = BareNetwork(name)
+    parameters = list(bare.network.requires_grad_().parameters())
+    with patches.training_kernels():
+        with saved_tensor_scope(mutates=True):
+            off = torch.autograd.grad(bare.loss(), parameters, allow_unused=True)
+        with checkpoint_blocks(bare.blocks, mutates=True):
+            blocks = torch.autograd.grad(bare.loss(), parameters, allow_unused=True)
+    used = [n for (n, _), g in zip(bare.network.named_parameters(), off, strict=True) if g is not None]
+    assert any("distilled_guidance_layer" in n or "stream_modulation" in n for n in used)
+    for plain, ours in zip(off, blocks, strict=True):
+        assert (plain is None) == (ours is None)
+        if plain is not None:
+            assert (plain - ours).norm() <= 1e-12 * plain.norm()
