@@ -12,6 +12,7 @@ import enum
 import functools
 import gc
 import numbers
+import sys
 import types
 import weakref
 from collections import deque
@@ -348,7 +349,11 @@ def _blank(cls: type) -> Any:
 @functools.lru_cache(maxsize=4096)
 def _is_mute(cls: type) -> bool:
     """Whether an extension's class tells nobody what its instances hold."""
-    return any(c.__flags__ & _ON_HEAP and not c.__flags__ & _COLLECTED and not _is_open(c) for c in cls.__mro__)
+    return any(
+        c.__flags__ & _ON_HEAP and not c.__flags__ & _COLLECTED and not _is_open(c)
+        for c in cls.__mro__
+        if c.__module__.partition(".")[0] not in sys.stdlib_module_names
+    )
 
 
 def _description(value: Any) -> str:

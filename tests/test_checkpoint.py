@@ -1,9 +1,17 @@
 import collections
+import enum
 import functools
 import gc
+import logging
 import random
+import re
+import threading
 import types
+import uuid
 import weakref
+from datetime import datetime, timezone
+from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +23,10 @@ from masklora.checkpoint import checkpoint_blocks, checkpointed
 from masklora.containers import take_apart
 from masklora.errors import ConfigError
 from masklora.saved_tensors import saved_tensor_scope
+
+
+class Colour(enum.Enum):
+    RED = (1, "red")
 
 
 def leaves(count, seed=0):
@@ -132,9 +144,13 @@ def test_what_holds_no_tensor_stays_the_same_object():
         lambda: 0,
         types.MappingProxyType({}),
     )
+    kept += (threading.RLock(), re.compile("a"), Path("a"), uuid.uuid4(), Decimal(1), datetime.now(timezone.utc))
+    kept += (logging.getLogger("a"), slice(2), ..., np.float32(1), Colour.RED, random.Random(1), ValueError("a"))
     tensors, form = take_apart({"x": torch.ones(2), "kept": list(kept)}, matters=lambda t: t.requires_grad)
     copy = form.filled(tensors)["kept"]
     assert all(a is b for a, b in zip(copy, kept, strict=True))
+    tensors, form = take_apart(Plain(kept=kept, x=torch.ones(2)), matters=lambda t: t.requires_grad)
+    assert all(a is b for a, b in zip(form.filled(tensors).kept, kept, strict=True))
 
 
 def test_what_is_shared_and_what_is_circular_stays_so():
@@ -199,6 +215,12 @@ class Keeper:
         return self.tensor
 
 
+def future(t):
+    made = torch.futures.Future()
+    made.set_result(t)
+    return made
+
+
 def trained_layer(t):
     layer = nn.Linear(2, 2)
     layer.weight.requires_grad_()
@@ -218,6 +240,7 @@ HIDDEN = {
     "the tensor's own method": lambda t: t.add,
     "proxy": lambda t: types.MappingProxyType({"t": t}),
     "weak reference": weakref.ref,
+    "extension's object": future,
     "array of objects": lambda t: np.array([{"t": t}, None], dtype=object),
     "layer that is trained": trained_layer,
     "key": lambda t: {t: 1},

@@ -6,10 +6,12 @@ import sys
 
 import comfy.ldm.cosmos.predict2
 import comfy.model_management
+import comfy.ops
 import comfy.quant_ops
 import comfy_kitchen
 import pytest
 import torch
+from torch import nn
 
 from benchmarks.gradients import MODES, Problem
 from harness.bare_networks import BareNetwork
@@ -170,6 +172,18 @@ def test_the_forward_of_another_pack_acts_where_weights_are_cast_too(dtype, put,
         assert all((a - b).norm() <= 1e-5 * b.norm() for a, b in zip(found, grads[0], strict=True))
         changed = [n for n, m in network.named_modules() if "forward" in vars(m)]
         assert changed == [place]
+
+
+def test_a_cast_layer_of_another_pack_that_runs_other_layers_keeps_their_gradient():
+    torch.manual_seed(0)
+    cast = comfy.ops.manual_cast.Linear(4, 4, dtype=torch.bfloat16).requires_grad_(False)
+    network = nn.ModuleList([cast, nn.Linear(4, 4)])
+    own, x = cast.forward, torch.randn(3, 4)
+    cast.forward = lambda x: own(x) * network[1](x)
+    plain = torch.autograd.grad(cast(x).sum(), network[1].parameters())
+    with patches.recast_layers(network, dtype=torch.float32, device=torch.device("cpu")):
+        found = torch.autograd.grad(cast(x).sum(), network[1].parameters())
+    assert all(torch.allclose(a, b) for a, b in zip(found, plain, strict=True))
 
 
 def test_a_layer_of_another_pack_casts_its_weights_where_its_class_would_not():
