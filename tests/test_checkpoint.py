@@ -153,6 +153,15 @@ def test_what_holds_no_tensor_stays_the_same_object():
     assert all(a is b for a, b in zip(form.filled(tensors).kept, kept, strict=True))
 
 
+def test_sets_are_seen_into():
+    a, b = leaves(2)
+    tensors, form = take_apart({"set": {a, b}, "frozen": frozenset([a]), "words": frozenset("ab")})
+    copy = form.filled([t + 1 for t in tensors])
+    assert {float(t.sum()) for t in copy["set"]} == {float((t + 1).sum()) for t in (a, b)}
+    assert torch.equal(*copy["frozen"], a + 1)
+    assert copy["words"] == frozenset("ab")
+
+
 def test_what_is_shared_and_what_is_circular_stays_so():
     tensor = torch.ones(2, requires_grad=True)
     shared, parent = [tensor], Plain(tensor=tensor)

@@ -15,16 +15,12 @@ from torch import nn
 
 from benchmarks.gradients import MODES, Problem
 from harness.bare_networks import BareNetwork
-from harness.models import small_model, small_text
+from harness.casting import cast_run
+from harness.models import small_model
 from masklora.archs.flux import FLUX
 from masklora.checkpoint import checkpoint_blocks
-from masklora.config import AdapterSettings
-from masklora.data.geometry import Geometry
 from masklora.forwards import has_foreign_forward
 from masklora.host import patches
-from masklora.host.model import TrainableModel
-
-SQUARE = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
 
 
 def bent(out):
@@ -138,25 +134,6 @@ def test_convolutions_and_norms_of_a_u_net_keep_the_forward_of_another_pack(plac
     assert vars(problem.network.get_submodule(place))["forward"] is theirs
 
 
-def cast_run(dtype, mode, place=None, put=None):
-    """Prediction, gradients and the network of a Flux whose weights are stored in `dtype` and used in float32."""
-    trainable = TrainableModel(small_model("flux", dtype=dtype), dtype=torch.float32)
-    adapters = trainable.make_adapters(AdapterSettings(rank=4, alpha=4.0, targets="default"), seed=0)
-    generator = torch.Generator().manual_seed(2)
-    for name, p in adapters.parameters().items():
-        if name.endswith("lora_B"):
-            p.data.normal_(0.0, 0.02, generator=generator)
-    if place:
-        put(trainable.network.get_submodule(place))
-    noisy = torch.randn(1, 16, 8, 8, generator=generator)
-    with trainable.session(adapters, checkpointing=mode), trainable.autograd_scope():
-        out = trainable.denoise(
-            noisy, torch.tensor([0.4]), trainable.collate([small_text("flux", tokens=77)], [SQUARE])
-        )
-        grads = torch.autograd.grad(out.square().mean(), list(adapters.parameters().values()))
-    return out.detach(), grads, trainable.network
-
-
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(
     ("dtype", "put"),
@@ -164,8 +141,11 @@ def cast_run(dtype, mode, place=None, put=None):
     ids=["bf16", "bf16-class", "fp8"],
 )
 def test_the_forward_of_another_pack_acts_where_weights_are_cast_too(dtype, put, place):
+    def change(network):
+        put(network.get_submodule(place))
+
     plain, _, _ = cast_run(dtype, "off")
-    outs, grads, networks = zip(*(cast_run(dtype, mode, place, put) for mode in MODES), strict=True)
+    outs, grads, networks = zip(*(cast_run(dtype, mode, change) for mode in MODES), strict=True)
     assert (outs[0] - plain).norm() > 1e-4 * plain.norm(), "no effect"
     for out, found, network in zip(outs, grads, networks, strict=True):
         assert torch.allclose(out, outs[0], rtol=1e-5, atol=1e-6)
