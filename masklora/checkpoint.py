@@ -10,37 +10,47 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.autograd.function import once_differentiable
 
+from .containers import Form, UnseenError, take_apart
+from .errors import ConfigError
+from .forwards import Forward, has_foreign_forward, replaced_forwards
 from .saved_tensors import saved_tensor_scope
 
-_Calls = tuple[Callable[[Sequence[Tensor]], list[Tensor]], Callable[[Sequence[Tensor]], list[Tensor]]]
+# From the tensors of the arguments to those of the result.
+_Call = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 class _Recompute(torch.autograd.Function):
-    """Runs the first call without a graph, and the second in backward with one; all tensors are explicit inputs."""
+    """Runs `first` without a graph, and `again` in backward with one; all tensors are explicit inputs.
+
+    `first` is not kept, and `again` holds no tensor: autograd lets go of the inputs once backward is done.
+    """
 
     @staticmethod
-    def forward(ctx: Any, calls: _Calls, mutates: bool, rng: _RngState | None, n: int, *tensors: Tensor):
-        call, ctx.again = calls
-        ctx.mutates, ctx.rng, ctx.n = mutates, rng, n
+    def forward(ctx: Any, first: _Call, again: _Call, mutates: bool, n: int, *tensors: Tensor):
+        ctx.again, ctx.mutates, ctx.n = again, mutates, n
         ctx.save_for_backward(*tensors)
-        inputs = [t.clone() for t in tensors[:n]] if mutates else list(tensors[:n])
-        return tuple(call(inputs))
+        rng = _RngState(tensors[:n])
+        results = first([t.clone() for t in tensors[:n]] if mutates else list(tensors[:n]))
+        ctx.rng = rng if rng.is_used() else contextlib.nullcontext()
+        return tuple(results)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None):
         saved = ctx.saved_tensors
         inputs = [t.detach().requires_grad_(t.requires_grad) for t in saved[: ctx.n]]
         parameters = list(saved[ctx.n :])
         wanted = [t for t in (*inputs, *parameters) if t.requires_grad]
         scope = saved_tensor_scope(mutates=ctx.mutates)
-        with torch.enable_grad(), scope, ctx.rng or contextlib.nullcontext():
+        with torch.enable_grad(), scope, ctx.rng:
             # A leaf that requires grad may not be written in place; a view of it may.
             given = [t.clone() for t in inputs] if ctx.mutates else inputs
             outputs = ctx.again(given)
@@ -53,17 +63,23 @@ class _Recompute(torch.autograd.Function):
 class _RngState:
     """Random state at construction; as a context it is in force again, and the present one is kept."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._devices = [device] if device.type == "cuda" else []
-        self._cpu = torch.get_rng_state()
-        self._device = torch.cuda.get_rng_state(device) if self._devices else None
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._devices = list({t.device for t in tensors if t.device.type == "cuda"})
+        self._states = self._present()
+
+    def _present(self) -> list[Tensor]:
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._devices)]
+
+    def is_used(self) -> bool:
+        """Whether a random number has been drawn since."""
+        return not all(torch.equal(a, b) for a, b in zip(self._states, self._present(), strict=True))
 
     def __enter__(self) -> None:
         self._fork = torch.random.fork_rng(devices=self._devices)
         self._fork.__enter__()
-        torch.set_rng_state(self._cpu)
-        if self._device is not None:
-            torch.cuda.set_rng_state(self._device, self._devices[0])
+        torch.set_rng_state(self._states[0])
+        for device, state in zip(self._devices, self._states[1:], strict=True):
+            torch.cuda.set_rng_state(state, device)
 
     def __exit__(self, *exc: object) -> None:
         self._fork.__exit__(*exc)
@@ -76,83 +92,119 @@ def checkpointed(
     *,
     parameters: Sequence[nn.Parameter],
     mutates: bool,
-    preserve_rng: bool = False,
     again: Callable[..., Any] | None = None,
 ) -> Any:
     """The result of `body(*args, **kwargs)`, holding its inputs instead of its activations.
 
+    Random numbers that `body` draws are the same again in backward.
+
     Args:
         body: The computation; called once now without a graph and once in backward.
-        args: Positional arguments; tensors may lie anywhere in nested lists, tuples and dicts.
-        kwargs: Keyword arguments, likewise. Containers are rebuilt, so writes to a dict stay inside.
+        args: Positional arguments; tensors may lie anywhere in containers and objects, see `take_apart`.
+        kwargs: Keyword arguments, likewise. `body` is given copies of containers, so writes to a dict stay inside.
         parameters: The trainable tensors that `body` reads besides its arguments.
-        mutates: Whether `body` may write to its inputs in place; costs one clone of each floating input.
-        preserve_rng: Repeat the same random numbers in backward (needed with dropout).
+        mutates: Whether `body` may write to its inputs in place; costs one clone of each tensor in them.
         again: What backward runs instead of `body`: the same graph, whose results need not have the values.
 
     Returns:
         What `body` returns (tensors, or nested containers of them). Without grad mode, or if nothing requires
         a gradient, `body` runs plainly (on clones if it mutates).
+
+    Raises:
+        ConfigError: Something that `body` takes or returns may hide a tensor whose gradient would be lost.
     """
-    leaves, spec = tree_flatten((args, kwargs))
-    where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    out_spec: list[Any] = []
+    trained = {id(p) for p in parameters}
+    given = {**dict(enumerate(args)), **kwargs}
+    with _refusing(body, "is given"):
+        tensors, form = take_apart(given, matters=lambda t: t.requires_grad and id(t) not in trained)
+    shape: list[Form] = []
 
-    def call(run: Callable[..., Any], tensors: Sequence[Tensor]) -> list[Tensor]:
-        filled = list(leaves)
-        for i, t in zip(where, tensors, strict=True):
-            filled[i] = t
-        a, k = tree_unflatten(filled, spec)
-        flat, out = tree_flatten(run(*a, **k))
-        out_spec[:] = [out]
-        return flat
+    def first(inputs: Sequence[Tensor]) -> list[Tensor]:
+        found, results = _run(body, form, len(args), inputs)
+        shape.append(results)
+        return found
 
-    tensors = [leaves[i] for i in where]
-    rng = _RngState(tensors[0].device) if preserve_rng and tensors else None
-    calls = functools.partial(call, body), functools.partial(call, again or body)
-    flat = _Recompute.apply(calls, mutates, rng, len(tensors), *tensors, *parameters)
-    return tree_unflatten(list(flat), out_spec[0])
+    again = functools.partial(_again, again or body, form, len(args))
+    out = _Recompute.apply(first, again, mutates, len(tensors), *tensors, *parameters)
+    return shape[0].filled(out)
 
 
-# The context in which a block that was called with these arguments is repeated for backward.
-Repeating = Callable[[nn.Module, tuple, dict[str, Any]], contextlib.AbstractContextManager]
+def _run(body: Callable[..., Any], form: Form, positional: int, inputs: Sequence[Tensor]) -> tuple[list[Tensor], Form]:
+    given = form.filled(inputs)
+    args = [given.pop(i) for i in range(positional)]
+    result = body(*args, **given)
+    with _refusing(body, "gives back"):
+        # Nothing tells, without a graph, which tensors would have a gradient; none may be out of sight.
+        return take_apart(result, known=form.kept, shared=False)
 
 
-def _plainly(block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> contextlib.AbstractContextManager:
+def _again(body: Callable[..., Any], form: Form, positional: int, inputs: Sequence[Tensor]) -> list[Tensor]:
+    return _run(body, form, positional, inputs)[0]
+
+
+@contextlib.contextmanager
+def _refusing(body: Callable[..., Any], does: str) -> Iterator[None]:
+    try:
+        yield
+    except UnseenError as error:
+        owner = getattr(body, "__self__", body)
+        name = getattr(owner, "__name__", type(owner).__name__)
+        place = f" (at {error.where})" if error.where else ""
+        raise ConfigError(
+            f"checkpointing: {name} {does} a {error.what}{place}. It may hold tensors that cannot be followed when a "
+            'block is repeated, and their gradient would be lost. Choose checkpointing "off", or take away what '
+            "brings this into the model."
+        ) from None
+
+
+# The context in which a block that was called with these arguments, by name, is repeated for backward.
+Repeating = Callable[[nn.Module, dict[str, Any]], contextlib.AbstractContextManager]
+
+
+def _plainly(block: nn.Module, arguments: dict[str, Any]) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def checkpoint_blocks(
-    blocks: Sequence[nn.Module], *, mutates: bool, preserve_rng: bool = False, repeating: Repeating = _plainly
-) -> Iterator[None]:
+def checkpoint_blocks(blocks: Sequence[nn.Module], *, mutates: bool, repeating: Repeating = _plainly) -> Iterator[None]:
     """Each of `blocks` keeps only its inputs for backward while the context lasts.
 
-    The blocks' class stays what it was (hosts test it with isinstance): only the instance's `forward` is
-    replaced, and given back at the end, also after an error. `repeating` may save work that only a block's
-    result depends on, since the result is known when the block is repeated.
+    What another pack has put on a block, or on a layer in it, is part of what is run and repeated. `repeating` may
+    save work that only a block's result depends on, since the result is known when the block is repeated.
     """
-    for block in blocks:
-        block.forward = _bind(block, mutates=mutates, preserve_rng=preserve_rng, repeating=repeating)  # type: ignore[method-assign]
-    try:
+
+    def make(block: nn.Module, inner: Forward) -> Forward:
+        # Others may have made a block run layers of another one.
+        read = blocks if any(has_foreign_forward(m) for m in block.modules()) else [block]
+        return _checkpointing(block, inner, read=read, mutates=mutates, repeating=repeating)
+
+    with replaced_forwards(blocks, make):
         yield
-    finally:
-        for block in blocks:
-            block.__dict__.pop("forward", None)
 
 
-def _bind(block: nn.Module, *, mutates: bool, preserve_rng: bool, repeating: Repeating) -> Callable[..., Any]:
-    original = type(block).forward.__get__(block)
+def _checkpointing(
+    block: nn.Module, inner: Forward, *, read: Sequence[nn.Module], mutates: bool, repeating: Repeating
+) -> Forward:
+    names = _positional_names(type(block))
 
     def again(*args: Any, **kwargs: Any) -> Any:
-        with repeating(block, args, kwargs):
-            return original(*args, **kwargs)
+        with repeating(block, {**dict(zip(names, args, strict=False)), **kwargs}):
+            return inner(*args, **kwargs)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
-            return original(*args, **kwargs)
-        parameters = [p for p in block.parameters() if p.requires_grad]
-        mode = dict(mutates=mutates, preserve_rng=preserve_rng)
-        return checkpointed(original, args, kwargs, parameters=parameters, again=again, **mode)
+            return inner(*args, **kwargs)
+        parameters = trained_parameters(*read)
+        return checkpointed(inner, args, kwargs, parameters=parameters, mutates=mutates, again=again)
 
     return forward
+
+
+def trained_parameters(*modules: nn.Module) -> list[nn.Parameter]:
+    """Those that require a gradient, each once."""
+    return list(dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad))
+
+
+def _positional_names(cls: type[nn.Module]) -> list[str]:
+    parameters = list(inspect.signature(cls.forward).parameters.values())[1:]
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

@@ -79,7 +79,7 @@ def _changed(value: Any, item: int | None, change: Callable[[Any], Any]) -> Any:
 
 
 def _place(block: nn.Module, slot: Slot, args: tuple, kwargs: dict[str, Any]) -> int | str | None:
-    """Where in this very call the slot's parameter is: ComfyUI passes it by place in one network, by name in another."""
+    """Where the slot's parameter is in this call: ComfyUI passes it by place in one network, by name in another."""
     at = slot.at
     if isinstance(at, str) and at in kwargs:
         return at

@@ -242,7 +242,6 @@ class TrainableModel:
             self._open(adapters, checkpointing)
 
     def _open(self, adapters: AdapterSet, checkpointing: str) -> None:
-        mode = dict(mutates=self.family.mutates, preserve_rng=adapters.dropout)
         with contextlib.ExitStack() as stack:
             stack.enter_context(training_kernels())
             stack.enter_context(autograd_parameters(self.network))
@@ -254,7 +253,8 @@ class TrainableModel:
             if checkpointing == "per block":
                 kinds = {id(block): kind for block, kind in self.blocks}
                 repeating = functools.partial(hollow_tails, kinds=kinds)
-                stack.enter_context(checkpoint_blocks([block for block, _ in self.blocks], repeating=repeating, **mode))
+                blocks = [block for block, _ in self.blocks]
+                stack.enter_context(checkpoint_blocks(blocks, mutates=self.family.mutates, repeating=repeating))
             self._scope_mutates = self.family.mutates and checkpointing == "off"
             self._opened = stack.pop_all()
 
@@ -373,7 +373,6 @@ class TrainableModel:
             given,
             parameters=list(self._adapters.parameters().values()),
             mutates=self.family.mutates,
-            preserve_rng=self._adapters.dropout,
         )
 
     def _following(self, plan: TokenPlan | None, text_mask: Tensor | None) -> Callable[..., Tensor]:

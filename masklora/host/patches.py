@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,18 +15,49 @@ from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
 
 from ..archs import Blocks
+from ..checkpoint import checkpointed, trained_parameters
+from ..containers import take_apart
+from ..forwards import Forward, has_foreign_forward, is_altered, replaced_forwards
 from .blocks import read_slot
 
 
 @contextlib.contextmanager
 def training_kernels() -> Iterator[None]:
-    """ComfyUI picks kernels that have a backward. The switch is global, so it is put back even on cancel."""
+    """ComfyUI picks kernels that have a backward, and where it asks for rotary ones that have none, plain ones run.
+
+    Both are switches of the whole process, so they are put back even on cancel.
+    """
     before = comfy.model_management.in_training
     comfy.model_management.in_training = True
     try:
-        yield
+        with _plain_rotary():
+            yield
     finally:
         comfy.model_management.in_training = before
+
+
+@contextlib.contextmanager
+def _plain_rotary() -> Iterator[None]:
+    """The rotary functions of ComfyUI's kernels are those of their plain version, wherever ComfyUI names them."""
+    try:
+        import comfy_kitchen
+        from comfy_kitchen.backends.eager import rope
+    except ImportError:
+        yield
+        return
+    named = {name: f for name, f in vars(comfy_kitchen).items() if "rope" in name and callable(f)}
+    plain = {id(f): getattr(rope, name) for name, f in named.items() if callable(getattr(rope, name, None))}
+    users = [m for name, m in list(sys.modules.items()) if name.startswith("comfy.") and m is not None]
+    replaced: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for space in (vars(module) for module in (comfy_kitchen, *users)):
+            for name, function in [(n, f) for n, f in space.items() if id(f) in plain]:
+                replaced.append((space, name, function))
+                space[name] = plain[id(function)]
+        yield
+    finally:
+        for space, name, function in reversed(replaced):
+            space[name] = function
 
 
 @contextlib.contextmanager
@@ -56,50 +88,44 @@ def _same_memory(tensor: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def hollow_tails(
-    block: nn.Module, args: tuple, kwargs: dict[str, Any], *, kinds: Mapping[int, Blocks]
-) -> Iterator[None]:
+def hollow_tails(block: nn.Module, arguments: dict[str, Any], *, kinds: Mapping[int, Blocks]) -> Iterator[None]:
     """The last layers of `block` give gradients but no values while the context lasts.
 
     When a checkpointed block is repeated for backward, its result is known and nothing reads it: the last
     layer before each residual sum is a quarter to a half of the work, for nothing. Where that layer's result
     is scaled by a gate that is trained, the gate's gradient reads it, and all stays as it is.
 
+    So it does where anybody else has put a forward, a hook or a patch into the block, which may read it.
+
     Args:
         block: A block of the network.
-        args: The arguments that it is called with.
-        kwargs: Those given by name.
+        arguments: What it is called with, by name.
         kinds: What the family says of each block, by its id: names the layers and the gates.
     """
     kind = kinds[id(block)]
-    layers = [] if _gates_are_trained(block, args, kwargs, kind) else _tails(block, kind)
-    kept = [(layer, layer.__dict__.get("forward")) for layer in layers]
-    try:
-        for layer in layers:
-            layer.forward = _hollow_forward(layer)  # type: ignore[method-assign]
+    read = _others_read(block, arguments) or _gates_are_trained(block, arguments, kind)
+    with replaced_forwards([] if read else _tails(block, kind), lambda layer, _: _hollow_forward(layer)):
         yield
-    finally:
-        for layer, forward in kept:
-            if forward is None:
-                layer.__dict__.pop("forward", None)
-            else:
-                layer.forward = forward  # type: ignore[method-assign]
 
 
-def _gates_are_trained(block: nn.Module, args: tuple, kwargs: dict[str, Any], kind: Blocks) -> bool:
+def _others_read(block: nn.Module, arguments: dict[str, Any]) -> bool:
+    options = arguments.get("transformer_options") or {}
+    if any(options.get(patches) for patches in ("patches", "patches_replace")):
+        return True
+    return any(is_altered(module) for module in block.modules())
+
+
+def _gates_are_trained(block: nn.Module, arguments: dict[str, Any], kind: Blocks) -> bool:
     for name, module in block.named_modules():
         if name in kind.gate_layers and any(p.requires_grad for p in module.parameters()):
             return True
-    gates = [read_slot(block, slot, args, kwargs) for slot in kind.gates]
-    return any(gate is None or any(t.requires_grad for t in tensors_in(gate)) for gate in gates)
+    return any(_is_trained(read_slot(block, slot, (), arguments)) for slot in kind.gates)
 
 
-def tensors_in(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, (tuple, list)):
-        return [t for part in value for t in tensors_in(part)]
-    return [t for part in vars(value).values() for t in tensors_in(part)]
+def _is_trained(gate: Any) -> bool:
+    """Whether a gate's gradient is asked for; also where there is nothing that could tell."""
+    tensors, _ = take_apart(gate)
+    return not tensors or any(tensor.requires_grad for tensor in tensors)
 
 
 def _tails(block: nn.Module, kind: Blocks) -> list[nn.Module]:
@@ -131,38 +157,66 @@ def recast_layers(model: nn.Module, *, dtype: torch.dtype, device: torch.device)
     Autograd would otherwise keep every cast copy until backward: a second model in memory. Covers manual
     cast, float8 and other quantised weights, offloading and dynamic VRAM. Resident layers use plain ops.
     """
-    bound: list[nn.Module] = []
-    try:
+
+    def make(module: nn.Module, inner: Forward) -> Forward | None:
+        if not isinstance(module, comfy.ops.CastWeightBiasOp):
+            return None
+        resident = _resident(module, dtype=dtype, device=device)
+        if has_foreign_forward(module):
+            return None if resident else _repeated(inner, reads=model)
+        return _choose_forward(module, inner, resident=resident)
+
+    with contextlib.ExitStack() as stack:
         for module in model.modules():
-            forward = _choose_forward(module, dtype=dtype, device=device)
-            if forward is not None:
-                module.forward = forward  # type: ignore[method-assign]
-                bound.append(module)
+            if _is_cast_by_others(module, dtype=dtype, device=device):
+                stack.enter_context(_casting(module))
+        stack.enter_context(replaced_forwards(model.modules(), make))
         yield
-    finally:
-        for module in bound:
-            module.__dict__.pop("forward", None)
 
 
-def _choose_forward(module: nn.Module, *, dtype: torch.dtype, device: torch.device) -> Callable[..., Any] | None:
-    if not isinstance(module, comfy.ops.CastWeightBiasOp):
-        return None
-    resident = _resident(module, dtype=dtype, device=device)
+def _choose_forward(module: nn.Module, inner: Forward, *, resident: bool) -> Forward | None:
     if isinstance(module, nn.Linear):
         return _plain_linear(module) if resident else _recast_linear(module)
     if resident:
         return None
     if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
         return lambda x: _RecastConv2d.apply(x, module)
-    original = getattr(module, "forward_comfy_cast_weights", type(module).forward.__get__(module))
+    return _repeated(getattr(module, "forward_comfy_cast_weights", inner))
 
-    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if not (torch.is_grad_enabled() and x.requires_grad):
-            with torch.no_grad():
-                return original(x, *args, **kwargs)
-        return _RecastOther.apply(x, lambda t: original(t, *args, **kwargs))
+
+def _repeated(layer: Forward, *, reads: nn.Module | None = None) -> Forward:
+    """Any other layer: keeps its inputs and is repeated in backward, when the cast is short-lived.
+
+    That of another pack may run any layer that it `reads`.
+    """
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return layer(*args, **kwargs)
+        parameters = trained_parameters(*([reads] if reads else []))
+        return checkpointed(layer, args, kwargs, parameters=parameters, mutates=False)
 
     return forward
+
+
+def _is_cast_by_others(module: nn.Module, *, dtype: torch.dtype, device: torch.device) -> bool:
+    if not isinstance(module, comfy.ops.CastWeightBiasOp) or not has_foreign_forward(module):
+        return False
+    return not _resident(module, dtype=dtype, device=device)
+
+
+@contextlib.contextmanager
+def _casting(module: Any) -> Iterator[None]:
+    """The class's own forward casts the weights, which others will call without knowing that it has to."""
+    before = module.__dict__.get("comfy_cast_weights")
+    module.comfy_cast_weights = True
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.comfy_cast_weights
+        else:
+            module.comfy_cast_weights = before
 
 
 def _resident(module: nn.Module, *, dtype: torch.dtype, device: torch.device) -> bool:
@@ -258,20 +312,3 @@ class _HollowConv2d(_RecastConv2d):
                 module.groups,
             ).shape
         return x.new_zeros(shape)
-
-
-class _RecastOther(torch.autograd.Function):
-    """Any other layer: keeps its input and repeats the layer in backward, when the cast is short-lived."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.layer = layer
-        ctx.save_for_backward(x)
-        return layer(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        x = ctx.saved_tensors[0].detach().requires_grad_()
-        with torch.enable_grad():
-            out = ctx.layer(x)
-        return torch.autograd.grad(out, x, grad)[0], None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..archs import Blocks, Slot
 from ..errors import FamilyError
+from ..forwards import Forward, replaced_forwards
 from ..tokens import Passage, TokenPlan
 from .blocks import read_slot, with_result, with_slot
 from .token_attention import KEY_MASK, KeyMask, image_start
@@ -65,19 +66,6 @@ class PlannedNetwork:
 
 
 @contextlib.contextmanager
-def _forward(module: nn.Module, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    before = module.__dict__.get("forward")
-    module.forward = make(module.forward)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        if before is None:
-            module.__dict__.pop("forward", None)
-        else:
-            module.forward = before  # type: ignore[method-assign]
-
-
-@contextlib.contextmanager
 def _looking(block: nn.Module, kind: Blocks, mask: KeyMask | None) -> Iterator[None]:
     """Self-attention in `block` follows `mask`, and what looks at another sequence follows none.
 
@@ -89,12 +77,12 @@ def _looking(block: nn.Module, kind: Blocks, mask: KeyMask | None) -> Iterator[N
     with contextlib.ExitStack() as stack:
         for path in kind.cross:
             layer = block.get_submodule(path)
-            stack.enter_context(_forward(layer, lambda inner, layer=layer: _with_mask(layer, inner, None)))
-        stack.enter_context(_forward(block, lambda inner: _with_mask(block, inner, mask)))
+            stack.enter_context(replaced_forwards([layer], functools.partial(_with_mask, mask=None)))
+        stack.enter_context(replaced_forwards([block], functools.partial(_with_mask, mask=mask)))
         yield
 
 
-def _with_mask(module: nn.Module, inner: Callable[..., Any], mask: KeyMask | None) -> Callable[..., Any]:
+def _with_mask(module: nn.Module, inner: Forward, *, mask: KeyMask | None) -> Forward:
     def forward(*args: Any, **kwargs: Any) -> Any:
         args, kwargs = with_slot(module, _OPTIONS, args, kwargs, lambda options: {**options, KEY_MASK: mask})
         return inner(*args, **kwargs)
@@ -117,7 +105,7 @@ class _Way:
         """While it lasts this block is given the kept tokens only; what it does by itself stays as it is."""
         first, last = number == self.passage.first, number == self.passage.last
 
-        def make(inner: Callable[..., Any]) -> Callable[..., Any]:
+        def make(_: nn.Module, inner: Forward) -> Forward:
             def forward(*args: Any, **kwargs: Any) -> Any:
                 if first:
                     assert kind.image is not None
@@ -131,7 +119,7 @@ class _Way:
 
             return forward
 
-        with _forward(block, make):
+        with replaced_forwards([block], make):
             yield
 
     def _start(self, length: int, tokens: int, kind: Blocks, slot: Slot) -> int:

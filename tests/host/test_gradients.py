@@ -8,12 +8,11 @@ from comfy.quant_ops import QuantizedTensor
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.gradients import MODES, Problem, measure
-from harness.models import small_model, small_text
+from harness.bare_networks import BareNetwork
+from harness.casting import cast_run
 from masklora.archs import families
-from masklora.config import AdapterSettings
-from masklora.data.geometry import Geometry
+from masklora.checkpoint import checkpoint_blocks
 from masklora.host import patches
-from masklora.host.model import TrainableModel
 from masklora.saved_tensors import saved_tensor_scope
 
 NAMES = [f.name for f in families()]
@@ -106,24 +105,9 @@ def test_layers_that_nothing_reads_are_not_repeated(family, targets, skipped, mo
     assert len(calls) == skipped
 
 
-def _gradients_of_cast_weights(dtype, mode):
-    trainable = TrainableModel(small_model("flux", dtype=dtype), dtype=torch.float32)
-    adapters = trainable.make_adapters(AdapterSettings(rank=4, alpha=4.0, targets="default"), seed=0)
-    generator = torch.Generator().manual_seed(2)
-    for name, p in adapters.parameters().items():
-        if name.endswith("lora_B"):
-            p.data.normal_(0.0, 0.02, generator=generator)
-    noisy = torch.randn(1, 16, 8, 8, generator=generator)
-    square = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
-    with trainable.session(adapters, checkpointing=mode), trainable.autograd_scope():
-        text = trainable.collate([small_text("flux", tokens=77)], [square], noisy.shape[1:])
-        loss = trainable.denoise(noisy, torch.tensor([0.4]), text).square().mean()
-        return torch.autograd.grad(loss, list(adapters.parameters().values()))
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
 def test_weights_that_are_cast_have_the_same_gradients_when_a_block_is_repeated(dtype):
-    off, blocks = (_gradients_of_cast_weights(dtype, mode) for mode in ("off", "per block"))
+    off, blocks = (cast_run(dtype, mode)[1] for mode in ("off", "per block"))
     for a, b in zip(off, blocks, strict=True):
         assert (a - b).norm() <= 1e-5 * a.norm()
 
@@ -152,3 +136,20 @@ def test_torch_checkpointing_with_cloned_inputs_would_be_silently_wrong_on_flux(
     flat_right = torch.cat([g.flatten() for g in right.values()])
     flat_wrong = torch.cat([g.flatten() for g in wrong])
     assert (flat_right - flat_wrong).norm() / flat_right.norm() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["chroma", "flux2"])
+def test_gradients_of_modulation_that_blocks_are_handed_in_objects_are_not_lost(name):
+    bare = BareNetwork(name)
+    parameters = list(bare.network.requires_grad_().parameters())
+    with patches.training_kernels():
+        with saved_tensor_scope(mutates=True):
+            off = torch.autograd.grad(bare.loss(), parameters, allow_unused=True)
+        with checkpoint_blocks(bare.blocks, mutates=True):
+            blocks = torch.autograd.grad(bare.loss(), parameters, allow_unused=True)
+    used = [n for (n, _), g in zip(bare.network.named_parameters(), off, strict=True) if g is not None]
+    assert any("distilled_guidance_layer" in n or "stream_modulation" in n for n in used)
+    for plain, ours in zip(off, blocks, strict=True):
+        assert (plain is None) == (ours is None)
+        if plain is not None:
+            assert (plain - ours).norm() <= 1e-12 * plain.norm()

@@ -4,7 +4,9 @@ import asyncio
 import functools
 import importlib
 import sys
+from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import comfy.latent_formats
 import comfy.model_base
@@ -95,7 +97,7 @@ class Weave(nn.Module):
         self.rows = nn.ModuleList([Row(ops) for _ in range(3)])
 
     def forward(self, x, timesteps, context, control=None, transformer_options=None, **kwargs):
-        b, c, h, w = x.shape
+        h, w = x.shape[-2:]
         tokens = nn.functional.unfold(x, 2, stride=2).transpose(1, 2)
         text, image = self.read(context), self.take(tokens)
         beat = Beat(torch.sigmoid(self.time(timesteps[:, None]))[:, None])
@@ -105,9 +107,9 @@ class Weave(nn.Module):
 
 
 class Knitwork(comfy.supported_models_base.BASE):
-    unet_config = {"image_model": "knitwork"}
-    unet_extra_config = {}
-    sampling_settings = {"shift": 3.0, "multiplier": 1.0}
+    unet_config: ClassVar = {"image_model": "knitwork"}
+    unet_extra_config: ClassVar = {}
+    sampling_settings: ClassVar = {"shift": 3.0, "multiplier": 1.0}
     latent_format = comfy.latent_formats.SD3
     memory_usage_factor = 1.0
 
@@ -160,7 +162,7 @@ def _train(monkeypatch, cache, **settings):
 
 def test_one_file_makes_a_family_that_trains_exports_and_loads(family_file, train):
     out = train(make_cache("sd3"), checkpointing="per block")
-    lora, patched, losses, steps, path = out.args
+    _, patched, losses, steps, path = out.args
     assert steps == 3 and len(losses["loss"]) == 3
     tensors = safetensors.torch.load_file(path)
     assert {k.split("_rows_")[1].split(".")[0] for k in tensors} == {
@@ -205,9 +207,8 @@ def test_without_its_file_the_error_says_how_to_train_it_and_the_switch_does(tra
 
 
 def test_two_files_that_claim_one_model_are_named(family_file):
-    folder = archs.__path__[-1]
-    with open(f"{folder}/twin.py", "w", encoding="utf-8") as file:
-        file.write(FILE.replace('name="knitwork"', 'name="twin"'))
+    twin = Path(archs.__path__[-1], "twin.py")
+    twin.write_text(FILE.replace('name="knitwork"', 'name="twin"'), encoding="utf-8")
     archs.families.cache_clear()
     with pytest.raises(FamilyError, match=r"twin\.py and knitwork\.py both claim Knitwork"):
         archs.families()
