@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from harness.models import small_model, small_text, with_padding
 from masklora.adapters import AdapterSet
-from masklora.config import AdapterSettings, LossSettings
-from masklora.data.geometry import Geometry
-from masklora.flow import add_noise, target
-from masklora.host.model import TrainableModel
-from masklora.losses import masked_objective, preservation_term
-from masklora.prior import Prior, prior_factors, prior_weights
-from masklora.tokens import Passage, TokenPlan, token_cells, visible_tokens
+from masklora.dataset.geometry import Geometry
+from masklora.host.model.trainable import TrainableModel
+from masklora.loss.losses import masked_objective, preservation_term
+from masklora.loss.noise import add_noise, target
+from masklora.loss.prior import Prior, prior_factors, prior_weights
+from masklora.loss.tokens import Passage, TokenPlan, token_cells, visible_tokens
+from masklora.settings import AdapterSettings, LossSettings
 
 MODES = ("off", "per block", "whole model")
 # Eighth-order central differences: with steps of 1e-2 of a unit direction the truncation error is far below 1e-12.

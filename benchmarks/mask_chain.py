@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from benchmarks.memory import peak_above_start
-from masklora.config import MaskTransform
-from masklora.masks import transform_mask
+from masklora.loss.masks import transform_mask
+from masklora.settings import MaskTransform
 
 SIDE = 1024
 PICTURES = 500

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.prior_cost import measure
 from benchmarks.sides import NETWORKS, TRIGGER, Stage, Variant
-from masklora.config import LossSettings
+from masklora.settings import LossSettings
 
 SHARES = (1.0, 0.25, 0.1)
 WITH = "with preservation"

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.sides import LATENT, NETWORKS, RANK, WARM_UP, Stage, Variant
-from masklora.config import LossSettings
+from masklora.settings import LossSettings
 
 PROBABILITY = 0.25
 BAR = 1.12

@@ -15,7 +15,7 @@ import torch
 
 from harness.training import make_cache, make_request
 from masklora.host.training import train_lora
-from masklora.job import Hooks
+from masklora.training.job import Hooks
 
 FAMILIES = ("sd15", "sdxl", "sd3", "flux")
 

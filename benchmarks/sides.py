@@ -24,7 +24,11 @@ import safetensors.torch
 import torch
 
 from harness.models import HashedText, small_model
-from masklora.config import (
+from masklora.cache.cache import Cache, build_cache
+from masklora.dataset.loading import from_images
+from masklora.host.model.encoders import to_conditioning
+from masklora.host.training import Request, train_lora
+from masklora.settings import (
     AdapterSettings,
     CacheSettings,
     CaptionSettings,
@@ -33,12 +37,8 @@ from masklora.config import (
     OptimizerSettings,
     TrainSettings,
 )
-from masklora.data.cache import Cache, build_cache
-from masklora.data.loading import from_images
-from masklora.host.encode import to_conditioning
-from masklora.host.training import Request, train_lora
-from masklora.job import Hooks
-from masklora.metrics import StepReport
+from masklora.training.job import Hooks
+from masklora.training.metrics import StepReport
 
 RANK = 8
 # At 24 × 24 each weight of the U-Net is used as often in a step as SD 1.5's are at 512²: about 370 times.

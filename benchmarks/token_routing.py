@@ -27,7 +27,10 @@ import torch
 
 from benchmarks.sides import RANK, STRIDE, WARM_UP, Variant, tidy, train_ours
 from harness.models import HashedText, small_model
-from masklora.config import (
+from masklora.cache.cache import build_cache
+from masklora.dataset.loading import from_images
+from masklora.host.training import Request, train_lora
+from masklora.settings import (
     AdapterSettings,
     CacheSettings,
     DatasetSettings,
@@ -35,10 +38,7 @@ from masklora.config import (
     OptimizerSettings,
     TrainSettings,
 )
-from masklora.data.cache import build_cache
-from masklora.data.loading import from_images
-from masklora.host.training import Request, train_lora
-from masklora.job import Hooks
+from masklora.training.job import Hooks
 
 SIZES = {"hidden": 256, "double": 4, "single": 12}
 LATENT, LEARNING_LATENT = 64, 32

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
-from ..masklora.host.routes import register
+from ..masklora.host.page.routes import register
 from .cache import CacheDataset
 from .dataset import DatasetFromImages, LoadDataset, MergeDatasets
 from .export import ExportLoRA

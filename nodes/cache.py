@@ -2,15 +2,15 @@
 
 from comfy_api.latest import io
 
-from ..masklora.config import CROPS, INFILLS, CacheSettings
-from ..masklora.data.cache import build_cache
+from ..masklora.cache.cache import build_cache
 from ..masklora.findings import note, warning
 from ..masklora.host import paths
-from ..masklora.host.edits import EDITS
-from ..masklora.host.encode import ClipTextEncoder, VaeEncoder
-from ..masklora.host.fitting import check_before_encoding
-from ..masklora.host.progress import NodeProgress
-from ..masklora.host.telling import tell
+from ..masklora.host.model.encoders import ClipTextEncoder, VaeEncoder
+from ..masklora.host.model.fitting import check_before_encoding
+from ..masklora.host.page.edits import EDITS
+from ..masklora.host.page.progress import NodeProgress
+from ..masklora.host.page.telling import tell
+from ..masklora.settings import CROPS, INFILLS, CacheSettings
 from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, advanced, choice, number
 
 D = CacheSettings()

@@ -4,14 +4,14 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..masklora.config import MASK_CHANNELS, MASK_SOURCES, check_range
-from ..masklora.data.dataset import fit_mask, load_sample, merge
-from ..masklora.data.folder_names import tidy
-from ..masklora.data.loading import from_images, load_dataset
+from ..masklora.dataset.loading import from_images, load_dataset
+from ..masklora.dataset.sample import fit_mask, load_sample, merge
 from ..masklora.findings import counted, note
+from ..masklora.folder.folder_names import tidy
 from ..masklora.host import paths
-from ..masklora.host.progress import NodeProgress
-from ..masklora.host.telling import tell
+from ..masklora.host.page.progress import NodeProgress
+from ..masklora.host.page.telling import tell
+from ..masklora.settings import MASK_CHANNELS, MASK_SOURCES, check_range
 from .dataset_widgets import (
     CAPTION,
     SET,

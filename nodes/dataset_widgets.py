@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..masklora.config import CAPTION_LINES, CAPTION_POLICIES, FILLS, MISSING_MASK, CaptionSettings, DatasetSettings
-from ..masklora.data.folder_names import tidied
+from ..masklora.folder.folder_names import tidied
+from ..masklora.settings import CAPTION_LINES, CAPTION_POLICIES, FILLS, MISSING_MASK, CaptionSettings, DatasetSettings
 from .types import choice, number
 
 SET = DatasetSettings()

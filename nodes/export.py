@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..masklora.config import DTYPES, EXPORT_FORMATS, ExportSettings
 from ..masklora.errors import MaskLoraError
 from ..masklora.findings import warning
 from ..masklora.host.exporting import EXPORT, export_lora, given_state
 from ..masklora.host.outputs import lora_path
-from ..masklora.host.telling import tell
+from ..masklora.host.page.telling import tell
+from ..masklora.settings import DTYPES, EXPORT_FORMATS, ExportSettings
 from .types import TRAIN_CATEGORY, advanced
 
 _D = ExportSettings()

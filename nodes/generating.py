@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import torch
 from comfy_api.latest import io, ui
 
-from ..masklora.data.dataset import Dataset, fit_mask, load_mask
-from ..masklora.data.inspection import inspect
-from ..masklora.data.loading import from_images
-from ..masklora.data.tiles import dataset_sheet
+from ..masklora.dataset.loading import from_images
+from ..masklora.dataset.sample import Dataset, fit_mask, load_mask
 from ..masklora.errors import ConfigError
 from ..masklora.findings import counted, note, warning, warnings_of
+from ..masklora.generators.apply import GenerateSettings, Watch, generate
 from ..masklora.generators.finding import COMBINES, NOTHING_FOUND, Maker
-from ..masklora.generators.run import GenerateSettings, Watch, generate
-from ..masklora.host.progress import NodeProgress
-from ..masklora.host.telling import tell
+from ..masklora.host.page.progress import NodeProgress
+from ..masklora.host.page.telling import tell
+from ..masklora.viewing.inspection import inspect
+from ..masklora.viewing.sheet import dataset_sheet
 from .dataset import picture_arrays
 from .types import MASK_CATEGORY, MLT_DATASET, advanced, choice
 

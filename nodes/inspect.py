@@ -3,15 +3,15 @@
 import torch
 from comfy_api.latest import io
 
-from ..masklora.config import CacheSettings, LossSettings
-from ..masklora.data.browsing import Lens
-from ..masklora.data.plan import check_settings
-from ..masklora.data.tiles import INFILL_VIEW, VIEWS, dataset_sheet, infill_sheet
-from ..masklora.host.edits import EDITS
-from ..masklora.host.encode import VaeEncoder
-from ..masklora.host.opened import OPENED, OpenedDataset
-from ..masklora.host.progress import NodeProgress
-from ..masklora.host.telling import tell
+from ..masklora.cache.plan import check_settings
+from ..masklora.host.model.encoders import VaeEncoder
+from ..masklora.host.page.edits import EDITS
+from ..masklora.host.page.opened import OPENED, OpenedDataset
+from ..masklora.host.page.progress import NodeProgress
+from ..masklora.host.page.telling import tell
+from ..masklora.settings import CacheSettings, LossSettings
+from ..masklora.viewing.browsing import Lens
+from ..masklora.viewing.sheet import INFILL_VIEW, VIEWS, dataset_sheet, infill_sheet
 from .cache import infill_inputs
 from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, MLT_LOSS, advanced, choice
 

@@ -1,6 +1,7 @@
 """The widgets of the masked loss, by what they are about; each tells which trainers have it too."""
 
-from ..masklora.config import (
+from ..masklora.loss.presets import PRESET_NAMES
+from ..masklora.settings import (
     ELEMENTWISE,
     FLOOR_MODES,
     MASK_TYPES,
@@ -11,7 +12,6 @@ from ..masklora.config import (
     TIMESTEP_WEIGHTS,
     LossSettings,
 )
-from ..masklora.presets import PRESET_NAMES
 from .types import choice, number, switch
 
 LOSS = LossSettings()

@@ -3,9 +3,9 @@
 import torch
 from comfy_api.latest import io
 
-from ..masklora.config import MaskTransform, check_mask_transform
-from ..masklora.host.progress import NodeProgress
-from ..masklora.masks import transform_mask
+from ..masklora.host.page.progress import NodeProgress
+from ..masklora.loss.masks import transform_mask
+from ..masklora.settings import MaskTransform, check_mask_transform
 from .types import MASK_CATEGORY, MLT_DATASET, transform_inputs
 
 

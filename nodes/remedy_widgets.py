@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..masklora.config import FADES, NORMALIZE, PRIOR_REDUCTIONS, ROUTE_SELECTIONS
-from ..masklora.presets import PRESET_DECIDES
+from ..masklora.loss.presets import PRESET_DECIDES
+from ..masklora.settings import FADES, NORMALIZE, PRIOR_REDUCTIONS, ROUTE_SELECTIONS
 from .loss_widgets import LOSS
 from .types import choice, number, switch
 

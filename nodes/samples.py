@@ -4,7 +4,7 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..masklora.host.sampling import encode_prompts
-from ..masklora.samples import SIDES, SampleSettings, split_prompts
+from ..masklora.runs.sample_pictures import SIDES, SampleSettings, split_prompts
 from .types import MLT_SAMPLES, TRAIN_CATEGORY, advanced, choice, number
 
 _D = SampleSettings()

@@ -2,15 +2,15 @@
 
 from comfy_api.latest import io
 
-from ..masklora.data.corrections import find_picture, replace_captions, replace_masks
-from ..masklora.data.save_targets import FOLDER_LAYOUTS, LAYOUTS, WITHOUT_MASK, SaveSettings
-from ..masklora.data.saving import save_masks
+from ..masklora.dataset.corrections import find_picture, replace_captions, replace_masks
 from ..masklora.errors import ConfigError
 from ..masklora.findings import note, warning
-from ..masklora.host.edits import versions
 from ..masklora.host.outputs import allow_writing, save_folder
-from ..masklora.host.progress import NodeProgress
-from ..masklora.host.telling import tell
+from ..masklora.host.page.edits import versions
+from ..masklora.host.page.progress import NodeProgress
+from ..masklora.host.page.telling import tell
+from ..masklora.saving.saving import save_masks
+from ..masklora.saving.targets import FOLDER_LAYOUTS, LAYOUTS, WITHOUT_MASK, SaveSettings
 from .dataset import picture_arrays
 from .types import MASK_CATEGORY, MLT_DATASET, advanced, choice, switch
 

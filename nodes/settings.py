@@ -3,8 +3,8 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..masklora.archs import families
-from ..masklora.config import ALGORITHMS, OPTIMIZERS, SCHEDULES, AdapterSettings, OptimizerSettings
+from ..masklora.host.families import families
+from ..masklora.settings import ALGORITHMS, OPTIMIZERS, SCHEDULES, AdapterSettings, OptimizerSettings
 from .types import MLT_ADAPTER, MLT_OPTIMIZER, TRAIN_CATEGORY, advanced, choice, number, switch
 
 INITS = ("default", "gaussian")

@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..masklora.host.subject import SubjectMasks as SubjectFinder
-from ..masklora.host.subject import SubjectSettings
+from ..masklora.host.finders.subject import SubjectMasks as SubjectFinder
+from ..masklora.host.finders.subject import SubjectSettings
 from .generating import Request, generator_schema
 from .types import number, switch
 

@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..masklora.host.progress import NodeProgress
-from ..masklora.host.sam3 import TextMasks as TextSearch
-from ..masklora.host.sam3 import TextSettings
+from ..masklora.host.finders.sam3 import TextMasks as TextSearch
+from ..masklora.host.finders.sam3 import TextSettings
+from ..masklora.host.page.progress import NodeProgress
 from .generating import Request, generator_schema
 from .types import number
 

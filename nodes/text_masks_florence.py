@@ -11,8 +11,8 @@ from ..masklora.generators.florence2_sam2 import (
     florence2_sam2_maker,
 )
 from ..masklora.generators.sam2 import SAM2
-from ..masklora.host.model_folders import find_model_folder, model_folders, prepare_device, return_memory
-from ..masklora.host.progress import NodeProgress
+from ..masklora.host.finders.model_folders import find_model_folder, model_folders, prepare_device, return_memory
+from ..masklora.host.page.progress import NodeProgress
 from .generating import Request, generator_schema
 from .types import choice, number, switch
 

@@ -9,8 +9,18 @@ import folder_paths
 from comfy.model_management import InterruptProcessingException
 from comfy_api.latest import io
 
-from ..masklora.beforehand import check_numbers
-from ..masklora.config import (
+from ..masklora.findings import Finding, counted, note, warning
+from ..masklora.host.exporting import TRAIN, LoraTensors, apply_lora, export_once, given_state
+from ..masklora.host.outputs import lora_path, runs_folder
+from ..masklora.host.page.telling import tell
+from ..masklora.host.page.train_hooks import NodeHooks
+from ..masklora.host.training import Request, train_lora
+from ..masklora.runs.checks import check_numbers
+from ..masklora.runs.history import stopped_runs
+from ..masklora.runs.own_files import Written
+from ..masklora.runs.retention import make_room
+from ..masklora.runs.told import failure_told, read_told
+from ..masklora.settings import (
     CHECKPOINTING,
     EXISTING_RUNS,
     AdapterSettings,
@@ -19,16 +29,6 @@ from ..masklora.config import (
     OptimizerSettings,
     TrainSettings,
 )
-from ..masklora.exported import Written
-from ..masklora.findings import Finding, counted, note, warning
-from ..masklora.history import stopped_runs
-from ..masklora.host.exporting import TRAIN, LoraTensors, apply_lora, export_once, given_state
-from ..masklora.host.outputs import lora_path, runs_folder
-from ..masklora.host.telling import tell
-from ..masklora.host.train_hooks import NodeHooks
-from ..masklora.host.training import Request, train_lora
-from ..masklora.retention import make_room
-from ..masklora.told import failure_told, read_told
 from .types import MLT_ADAPTER, MLT_CACHE, MLT_LOSS, MLT_OPTIMIZER, MLT_SAMPLES, TRAIN_CATEGORY, advanced
 
 _D = TrainSettings()

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..masklora.config import MaskTransform
+from ..masklora.settings import MaskTransform
 
 MLT_DATASET = io.Custom("MLT_DATASET")
 MLT_CACHE = io.Custom("MLT_CACHE")

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,26 @@ UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
 UNSAFE_KEYWORDS = {"shell": True, "trust_remote_code": True, "allow_pickle": True, "weights_only": False}
 
-RANKS = {"errors": 0, "findings": 0}
-RANKS |= dict.fromkeys(("losses", "prior", "masks", "flow", "tokens", "files", "documents", "names"), 1)
-RANKS |= dict.fromkeys(("config", "presets", "adapters", "data", "archs"), 2)
-TRAINER_RANK, HOST_RANK, NODES_RANK = 3, 4, 5
+# Folders in the order in which a sample passes them; each imports only what stands before it.
+FLOORS = (
+    ("errors", "findings"),
+    ("files", "documents", "file_names"),
+    ("settings",),
+    ("loss", "pictures", "adapters", "autograd"),
+    ("folder",),
+    ("dataset",),
+    ("cache", "saving"),
+    ("viewing", "runs"),
+    ("training", "generators"),
+    ("host/families",),
+    ("host/model", "host/finders"),
+    ("host",),
+    ("host/page",),
+)
+RANKS = {name: rank for rank, names in enumerate(FLOORS) for name in names}
+NODES_RANK = len(FLOORS)
+# Families are files of one kind, however many there are.
+MOST_MODULES, UNCOUNTED = 15, {"masklora/host/families"}
 
 MACHINE_PATHS = re.compile(r"/(home|Users)/\w|/(root|work)/|[A-Z]:\\+Users")
 REGISTRIES = re.compile(r"(pypi|pythonhosted|npmjs)\.(org|com)|download\.pytorch")
@@ -98,10 +115,15 @@ def rank(module):
     head, _, rest = module.partition(".")
     if head == "nodes":
         return NODES_RANK
-    first = rest.split(".")[0]
-    if first == "host":
-        return HOST_RANK
-    return RANKS.get(first, TRAINER_RANK)
+    first, _, more = rest.partition(".")
+    inner = f"{first}/{more.partition('.')[0]}"
+    return RANKS[inner if inner in RANKS else first]
+
+
+def test_folders_hold_few_modules():
+    counted = Counter(str(Path(name).parent) for name in PACK if not name.endswith("__init__.py"))
+    held = {folder: count for folder, count in counted.items() if folder.startswith("masklora")}
+    assert {f: n for f, n in held.items() if n > MOST_MODULES and f not in UNCOUNTED} == {}
 
 
 def test_files_are_short():
@@ -191,12 +213,12 @@ def test_only_the_host_part_knows_comfyui():
 def test_masked_mean_is_defined_once_and_no_other_loss_reduction_exists():
     defined = [place for place, node in functions(TREES) if node.name == "masked_mean"]
     assert len(defined) == 1
-    assert defined[0].startswith("masklora/losses.py:")
+    assert defined[0].startswith("masklora/loss/losses.py:")
     elsewhere = [
         f"{name}:{node.lineno} {node.attr}"
         for name, tree in PACK.items()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and node.attr.endswith("_loss") and name != "masklora/losses.py"
+        if isinstance(node, ast.Attribute) and node.attr.endswith("_loss") and name != "masklora/loss/losses.py"
         if ast.unparse(node.value) in ("F", "torch.nn.functional", "nn.functional", "functional")
     ]
     assert elsewhere == []
@@ -228,7 +250,7 @@ def test_no_branch_asks_for_a_family_by_name():
     wrong = [
         f"{name}:{node.lineno} {ast.unparse(node)}"
         for name, tree in PACK.items()
-        if not name.startswith("masklora/archs/")
+        if not name.startswith("masklora/host/families/")
         for node in ast.walk(tree)
         if isinstance(node, ast.Compare) and asks(node)
     ]

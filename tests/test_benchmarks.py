@@ -14,7 +14,7 @@ import torch
 from benchmarks import mask_chain, preservation_cost, prior_cost, token_routing
 from benchmarks.sides import NETWORKS, Stage
 from benchmarks.train_step import RATIOS, VARIANTS, measure, ratio, table
-from masklora import masks
+from masklora.loss import masks
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "benchmarks" / "train_step.json"

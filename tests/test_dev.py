@@ -212,7 +212,7 @@ def test_an_installed_pack_holds_what_users_need_and_nothing_stale(tmp_path):
     (tmp_path / PACK_FOLDER / "stale.py").touch()
     target = install_pack(tmp_path)
     assert (target / "__init__.py").is_file()
-    assert (target / "masklora" / "losses.py").is_file()
+    assert (target / "masklora" / "loss" / "losses.py").is_file()
     assert not (target / "stale.py").exists()
     assert not (target / "tests").exists()
     assert not list(target.rglob("__pycache__"))

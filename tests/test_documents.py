@@ -5,7 +5,7 @@ import pytest
 from harness.toy import Recorder, toy_job, train_toy
 from masklora import documents
 from masklora.documents import metric_rows, read_document
-from masklora.history import run_folders
+from masklora.runs.history import run_folders
 
 SHAPES = [
     b"",

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from masklora.errors import RunError
-from masklora.export import write_lora
 from masklora.files import (
     clear_leftovers,
     free_bytes,
@@ -22,7 +21,8 @@ from masklora.files import (
     write_new_bytes,
     write_text_atomically,
 )
-from masklora.run import Run
+from masklora.runs.lora_file import write_lora
+from masklora.runs.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 DEAD = 999_999_999
@@ -93,7 +93,7 @@ def test_many_exports_at_once_are_many_whole_files(tmp_path):
 def test_exports_of_two_processes_are_all_there(tmp_path):
     code = """
         import pathlib, torch
-        from pack.masklora.export import write_lora
+        from pack.masklora.runs.lora_file import write_lora
         for number in range(8):
             write_lora(pathlib.Path(sys.argv[1]) / "cat", {"w": torch.zeros(50)}, metadata={}, dtype="float32")
     """
@@ -111,7 +111,7 @@ def test_exports_of_two_processes_are_all_there(tmp_path):
 def test_a_writer_that_is_killed_leaves_nothing_wrong_and_what_it_leaves_is_cleared(tmp_path, call):
     code = f"""
         import os, pathlib, torch
-        from pack.masklora.export import write_lora
+        from pack.masklora.runs.lora_file import write_lora
         from pack.masklora.files import write_text_atomically
         class Killed:
             def __call__(self, *a, **k): os._exit(9)

@@ -11,7 +11,7 @@ import torch
 from benchmarks.leakage import base, codec, conditions, gates, measure, oracle, picture, report, run, scenes, words
 from benchmarks.leakage.results import Results
 from benchmarks.leakage.world import World, training_scenes
-from masklora.config import LossSettings
+from masklora.settings import LossSettings
 
 PLACE = run.MAIN
 COVERAGES = tuple(scenes.SUBJECTS)

@@ -22,12 +22,12 @@ from harness.damage import damaged, many
 from harness.folders import anywhere, folder_settings
 from harness.toy import Recorder, same, toy_job, train_toy
 from masklora.adapters import from_file
-from masklora.data.loading import load_dataset
-from masklora.data.reading import read_header, read_image, read_mask
+from masklora.dataset.loading import load_dataset
 from masklora.errors import AdapterError, DataError, MaskLoraError
-from masklora.history import read_curve
 from masklora.host.training import read_lora
-from masklora.run_list import RunList
+from masklora.pictures.reading import read_header, read_image, read_mask
+from masklora.runs.history import read_curve
+from masklora.runs.run_list import RunList
 
 LONGEST = 30
 FORMATS = {

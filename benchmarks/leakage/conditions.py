@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from masked_lora_pack.nodes.loss import MaskedLoss
-from masklora.config import LossSettings
-from masklora.presets import CUSTOM, PRESET_NAMES
+from masklora.loss.presets import CUSTOM, PRESET_NAMES
+from masklora.settings import LossSettings
 
 from .scenes import PERTURBATIONS
 

@@ -17,14 +17,14 @@ from torch import Tensor
 from masked_lora_pack.nodes.cache import CacheDataset
 from masked_lora_pack.nodes.dataset import DatasetFromImages
 from masked_lora_pack.nodes.settings import Adapter, Optimizer
-from masklora.config import LossSettings, TrainSettings
-from masklora.data.cache import Cache
-from masklora.data.geometry import Geometry
-from masklora.host.encode import to_conditioning
+from masklora.cache.cache import Cache
+from masklora.dataset.geometry import Geometry
 from masklora.host.exporting import LoraTensors, apply_lora
-from masklora.host.model import TrainableModel
+from masklora.host.model.encoders import to_conditioning
+from masklora.host.model.trainable import TrainableModel
 from masklora.host.training import Request, train_lora
-from masklora.job import Hooks
+from masklora.settings import LossSettings, TrainSettings
+from masklora.training.job import Hooks
 
 from . import codec, scenes, words
 from .base import base_tensors

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..config import ALGORITHMS, AdapterSettings, check_choice, check_range
 from ..errors import AdapterError
 from ..findings import counted
-from .keys import ADAPTER, Factors
+from ..settings import ALGORITHMS, AdapterSettings, check_choice, check_range
+from .lora_keys import ADAPTER, Factors
 
 INITS = ("default", "gaussian")
 

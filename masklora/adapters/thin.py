@@ -14,7 +14,7 @@ from peft.tuners.lora.layer import Conv2d as PeftConv2d
 from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 
-from .keys import ADAPTER
+from .lora_keys import ADAPTER
 
 
 class ThinLinear(PeftLinear):

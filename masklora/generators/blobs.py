@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..config import check_range
 from ..errors import ConfigError
+from ..settings import check_range
 from .finding import Finding, Maker, Picture
 
 MAX_COUNT = 64

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config import check_choice
+from ..settings import check_choice
 
 COMBINES = ("fill missing only", "replace", "union", "intersect", "subtract")
 NOTHING_FOUND = ("error", "white", "black", "skip")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config import check_choice
 from ..errors import ConfigError
-from ..masks import feather_mask, fill_holes, grow_mask
+from ..loss.masks import feather_mask, fill_holes, grow_mask
+from ..settings import check_choice
 from .finding import Finding, Picture
 from .florence2 import FLORENCE2, TASKS, Answer, Box, Boxes, Florence2, check_boxes
 from .local_models import require_files

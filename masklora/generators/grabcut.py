@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..config import check_choice, check_range
 from ..errors import ConfigError, MaskError
-from ..masks import grow_mask
+from ..loss.masks import grow_mask
+from ..settings import check_choice, check_range
 from .finding import Finding, Maker, Picture
 from .places import Box, box_in, check_box
 

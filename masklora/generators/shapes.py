@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..config import check_choice, check_range
 from ..errors import ConfigError, MaskError
-from ..masks import feather_mask, shrink_to_circle
+from ..loss.masks import feather_mask, shrink_to_circle
+from ..settings import check_choice, check_range
 from .blobs import check_coverage, coverage_of, top_pixels
 from .finding import Finding, Maker, Picture
 from .places import Box, box_in, check_box

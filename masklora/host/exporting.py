@@ -13,11 +13,11 @@ import comfy.sd
 from torch import Tensor
 
 from ..adapters import to_diffusers
-from ..config import DTYPES, EXPORT_FORMATS, ExportSettings, check_choice
 from ..errors import ConfigError, PathError, RunError
-from ..export import LoraRecord, cast_tensors, lora_metadata, lora_model, write_lora
-from ..exported import FileMark, Written, mark_of, write_once
-from ..told import keep_told
+from ..runs.lora_file import LoraRecord, cast_tensors, lora_metadata, lora_model, write_lora
+from ..runs.own_files import FileMark, Written, mark_of, write_once
+from ..runs.told import keep_told
+from ..settings import DTYPES, EXPORT_FORMATS, ExportSettings, check_choice
 from .outputs import lora_path, shown_path
 from .training import TrainedLora
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..config import LossSettings
-from ..data.cache import Cache
+from ..cache.cache import Cache
 from ..findings import worded
-from ..tokens import parse_routes
+from ..loss.tokens import parse_routes
+from ..settings import LossSettings
 
 
 def cache_notes(loss: LossSettings, cache: Cache) -> list[str]:

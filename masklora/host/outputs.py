@@ -7,7 +7,7 @@ from pathlib import Path
 import folder_paths
 
 from ..errors import PathError
-from ..names import name_fault
+from ..file_names import name_fault
 from .paths import allow, allowed_roots, own_folder
 
 

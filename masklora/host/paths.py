@@ -11,9 +11,9 @@ from typing import Any
 
 import folder_paths
 
-from ..data.folder_names import tidy, turned
-from ..data.mask_names import is_mask_folder
 from ..errors import PathError
+from ..folder.folder_names import tidy, turned
+from ..folder.mask_names import is_mask_folder
 
 OWN_FOLDER = "masked_lora"
 CONFIG_NAME = "allowed_folders.json"

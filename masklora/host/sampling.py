@@ -19,14 +19,14 @@ from PIL import Image
 from torch import Tensor
 
 from ..adapters import AdapterSet
-from ..chance import own_global_random
-from ..config import check_choice
 from ..errors import ConfigError, FamilyError
-from ..job import Hooks
-from ..samples import SampleFolder, SampleSettings, check_samples
-from .borrowed import silent_progress, unload
-from .memory import MemoryPlan
-from .model import TrainableModel
+from ..runs.sample_pictures import SampleFolder, SampleSettings, check_samples
+from ..settings import check_choice
+from ..training.job import Hooks
+from ..training.seeds import own_global_random
+from .finders.borrowed import silent_progress, unload
+from .model.memory import MemoryPlan
+from .model.trainable import TrainableModel
 
 _KEY = "masked_lora"
 

@@ -17,9 +17,21 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..adapters import AdapterSet, Factors, from_file, to_comfyui
-from ..archs import Resolved, check_tokens, families, resolve
-from ..beforehand import Room, check_numbers, check_takes_files, room_notes, trigger_notes, warmup_notes
-from ..config import (
+from ..cache.cache import Cache
+from ..cache.keys import digest
+from ..errors import AdapterError, ConfigError
+from ..files import clear_leftovers
+from ..findings import Finding, counted, note, warning
+from ..loss.noise import Schedule, timestep_weights
+from ..loss.tokens import parse_routes, resolve_routes
+from ..runs.checks import Room, check_numbers, check_takes_files, room_notes, trigger_notes, warmup_notes
+from ..runs.identity import lasting
+from ..runs.lora_file import LoraRecord, ModelLabels, free_name, tag_frequency
+from ..runs.record import keep_record
+from ..runs.run import Run, fingerprint
+from ..runs.sample_pictures import SampleFolder
+from ..runs.told import failure_told, keep_told, read_told
+from ..settings import (
     EXISTING_RUNS,
     AdapterSettings,
     LossSettings,
@@ -28,28 +40,16 @@ from ..config import (
     TrainSettings,
     check_range,
 )
-from ..data.cache import Cache
-from ..data.keys import digest
-from ..earlier import difference_note, find_source, go_on_from, length_bound, source_notes
-from ..errors import AdapterError, ConfigError
-from ..export import LoraRecord, ModelLabels, free_name, tag_frequency
-from ..files import clear_leftovers
-from ..findings import Finding, counted, note, warning
-from ..flow import Schedule, timestep_weights
-from ..identity import lasting
-from ..job import Hooks, TrainJob, TrainResult
-from ..mask_check import weightless
-from ..run import Run, fingerprint
-from ..run_record import keep_record
-from ..samples import SampleFolder
-from ..tokens import parse_routes, resolve_routes
-from ..told import failure_told, keep_told, read_told
-from ..trainer import planned_steps, train
-from .encode import TEXT_MASK, patcher_identity
-from .fitting import check_cache_fits
-from .memory import MemoryPlan, plan_memory
-from .model import NO_TEXT_MASK, TrainableModel
-from .names import LayerNames, layer_names
+from ..training.earlier import difference_note, find_source, go_on_from, length_bound, source_notes
+from ..training.job import Hooks, TrainJob, TrainResult
+from ..training.mask_check import weightless
+from ..training.trainer import planned_steps, train
+from .families import Resolved, check_tokens, families, resolve
+from .model.encoders import TEXT_MASK, patcher_identity
+from .model.fitting import check_cache_fits
+from .model.layer_names import LayerNames, layer_names
+from .model.memory import MemoryPlan, plan_memory
+from .model.trainable import NO_TEXT_MASK, TrainableModel
 from .notes import cache_notes
 from .sampling import PictureSampler, SampleRequest
 

@@ -2,7 +2,7 @@
 
 Its code is run where that is short. Source: comfy_extras/nodes_train.py unless another file is named. What it leaves
 out besides is tested where ours is: cancelling and metadata in tests/host/test_training.py, copies of the weights in
-tests/host/test_model.py, time and memory in benchmarks/train_step.py.
+tests/host/model/test_trainable.py, time and memory in benchmarks/train_step.py.
 """
 
 from pathlib import Path
@@ -26,20 +26,20 @@ from harness.folders import anywhere, folder_settings
 from harness.models import small_model, small_text
 from harness.toy import toy_job
 from masklora.adapters import to_comfyui
-from masklora.config import AdapterSettings, LossSettings
-from masklora.data.dataset import load_sample
-from masklora.data.geometry import Geometry
-from masklora.data.loading import load_dataset
-from masklora.feed import MicroBatch
-from masklora.flow import Schedule, sigma_of
-from masklora.host import model
-from masklora.host.model import TrainableModel
-from masklora.host.names import layer_names
+from masklora.dataset.geometry import Geometry
+from masklora.dataset.loading import load_dataset
+from masklora.dataset.sample import load_sample
+from masklora.host.model import trainable as model
+from masklora.host.model.layer_names import layer_names
+from masklora.host.model.token_attention import pinned_attention
+from masklora.host.model.trainable import TrainableModel
 from masklora.host.outputs import runs_folder
 from masklora.host.paths import cache_folder
-from masklora.host.token_attention import pinned_attention
 from masklora.host.training import read_lora
-from masklora.objective import Objective
+from masklora.loss.noise import Schedule, sigma_of
+from masklora.settings import AdapterSettings, LossSettings
+from masklora.training.microbatch import MicroBatch
+from masklora.training.objective import Objective
 
 SQUARE = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
 

@@ -10,12 +10,12 @@ import pytest
 from scipy import ndimage
 
 from harness.folders import anywhere, folder_settings, grey, picture
-from masklora.data.dataset import load_mask
-from masklora.data.loading import load_dataset
+from masklora.dataset.loading import load_dataset
+from masklora.dataset.sample import load_mask
 from masklora.errors import MaskError
+from masklora.generators.apply import GenerateSettings, generate
 from masklora.generators.blobs import BlobSettings, random_blobs
 from masklora.generators.finding import Finding, Picture
-from masklora.generators.run import GenerateSettings, generate
 from masklora.generators.shapes import ShapeSettings, shape_maker
 
 

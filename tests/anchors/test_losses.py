@@ -1,18 +1,18 @@
 """Faults of other trainers in how a mask enters the loss; each is computed here and is not ours.
 
-Those of the priors (ai-toolkit, blissful) are in tests/test_presets_prior.py. Read at kohya-ss/sd-scripts 48d368fa,
-bghira/SimpleTuner bc8e6ab7, ostris/ai-toolkit 27a03a91, Nerogar/OneTrainer 23df3832 and DustyL/blissful-tuner 289c641.
+Those of the priors (ai-toolkit, blissful) are in tests/loss/test_presets_prior.py. Read at kohya-ss/sd-scripts
+48d368fa, bghira/SimpleTuner bc8e6ab7, ostris/ai-toolkit 27a03a91, Nerogar/OneTrainer 23df3832 and DustyL/blissful-tuner 289c641.
 """
 
 import pytest
 import torch
 
 from harness.toy import Recorder, open_run, toy_job, train_toy
-from masklora.config import NORMALIZE, LossSettings
-from masklora.losses import elementwise_loss, flow_weights, masked_objective, outside_share, snr_weights
-from masklora.masks import effective_weights
-from masklora.presets import apply_preset
-from masklora.prior import Prior, prior_weights
+from masklora.loss.losses import elementwise_loss, flow_weights, masked_objective, outside_share, snr_weights
+from masklora.loss.masks import effective_weights
+from masklora.loss.presets import apply_preset
+from masklora.loss.prior import Prior, prior_weights
+from masklora.settings import NORMALIZE, LossSettings
 
 SHAPE = (3, 4, 8, 8)
 

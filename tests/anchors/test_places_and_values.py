@@ -14,11 +14,11 @@ from PIL import Image
 
 from harness.caching import SETTINGS, Bench, save
 from harness.folders import anywhere, folder_settings, grey, picture
-from masklora.data.geometry import apply_mask, plan_geometry
-from masklora.data.loading import load_dataset
-from masklora.data.reading import read_mask
+from masklora.dataset.geometry import apply_mask, plan_geometry
+from masklora.dataset.loading import load_dataset
 from masklora.errors import MaskError
-from masklora.masks import reduce_mask
+from masklora.loss.masks import reduce_mask
+from masklora.pictures.reading import read_mask
 
 SQUARE = replace(SETTINGS, bucketing=False, resize="area")
 

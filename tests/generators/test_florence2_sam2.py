@@ -24,7 +24,7 @@ from masklora.generators.florence2_sam2 import (
 )
 from masklora.generators.local_models import library_classes
 from masklora.generators.sam2 import Sam2
-from masklora.masks import feather_mask, grow_mask
+from masklora.loss.masks import feather_mask, grow_mask
 
 
 @pytest.fixture(scope="module")

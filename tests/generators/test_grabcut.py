@@ -19,7 +19,7 @@ from masklora.generators.grabcut import (
     refine_edge,
 )
 
-PHOTOGRAPHS = Path(__file__).resolve().parents[1] / "data" / "photographs"
+PHOTOGRAPHS = Path(__file__).resolve().parents[1] / "pictures" / "photographs"
 OUTLINES = json.loads((PHOTOGRAPHS / "outlines.json").read_text(encoding="utf-8"))
 FLOORS = {
     "coin, top row, third": 0.90,

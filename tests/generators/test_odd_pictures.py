@@ -18,22 +18,22 @@ from harness.odd_pictures import (
     write_sound_pictures,
 )
 from harness.segmentation_models import core_node, load_birefnet, load_sam3, write_birefnet, write_sam3
-from masklora.config import INFILLS, CacheSettings
-from masklora.data.cache import build_cache
-from masklora.data.dataset import Dataset, fit_mask, load_mask, load_sample
-from masklora.data.loading import load_dataset
-from masklora.data.save_targets import LAYOUTS, SaveSettings
-from masklora.data.saving import save_masks
+from masklora.cache.cache import build_cache
+from masklora.dataset.loading import load_dataset
+from masklora.dataset.sample import Dataset, fit_mask, load_mask, load_sample
 from masklora.errors import DataError, MaskError, MaskLoraError
+from masklora.generators.apply import GenerateSettings, generate
 from masklora.generators.blobs import BlobSettings, blob_maker
 from masklora.generators.colour import ColourSettings, colour_maker
 from masklora.generators.finding import COMBINES
 from masklora.generators.florence2_sam2 import Florence2Sam2Settings, florence2_sam2_maker
 from masklora.generators.grabcut import ROUGH_MASK, GrabCutSettings, grabcut_maker
-from masklora.generators.run import GenerateSettings, generate
 from masklora.generators.shapes import SHAPES, ShapeSettings, shape_maker
-from masklora.host.sam3 import TextMasks, TextSettings
-from masklora.host.subject import SubjectMasks, SubjectSettings
+from masklora.host.finders.sam3 import TextMasks, TextSettings
+from masklora.host.finders.subject import SubjectMasks, SubjectSettings
+from masklora.saving.saving import save_masks
+from masklora.saving.targets import LAYOUTS, SaveSettings
+from masklora.settings import INFILLS, CacheSettings
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 

@@ -10,7 +10,7 @@ from masklora.errors import ConfigError
 from masklora.generators.finding import Picture
 from masklora.generators.florence2_sam2 import Florence2Sam2Settings, florence2_sam2_maker
 from masklora.generators.phrases import check_phrases, split_phrases
-from masklora.host.sam3 import TextMasks, TextSettings
+from masklora.host.finders.sam3 import TextMasks, TextSettings
 
 ODD = {
     '"cat"': 1,

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from masklora.config import CacheSettings, DatasetSettings
-from masklora.data.cache import build_cache
-from masklora.data.loading import load_dataset
+from masklora.cache.cache import build_cache
+from masklora.dataset.loading import load_dataset
+from masklora.settings import CacheSettings, DatasetSettings
 
 SETTINGS = CacheSettings(resolution=64, bucket_step=16, batch_size=2, infill_variants=0)
 

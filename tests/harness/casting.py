@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from masklora.config import AdapterSettings
-from masklora.data.geometry import Geometry
-from masklora.host.model import TrainableModel
+from masklora.dataset.geometry import Geometry
+from masklora.host.model.trainable import TrainableModel
+from masklora.settings import AdapterSettings
 
 from .models import small_model, small_text
 

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from masklora.config import CaptionSettings, DatasetSettings
+from masklora.settings import CaptionSettings, DatasetSettings
 
 
 def anywhere(path):

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "web" / "docs"
-PHOTOGRAPHS = ROOT / "tests" / "data" / "photographs"
+PHOTOGRAPHS = ROOT / "tests" / "pictures" / "photographs"
 UPDATE = "MASKLORA_UPDATE_PICTURES"
 taking = pytest.mark.skipif(not os.environ.get(UPDATE), reason=f"pictures are taken with {UPDATE}=1")
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from masklora.config import LossSettings, OptimizerSettings, TrainSettings
-from masklora.flow import Schedule
-from masklora.job import Hooks, TrainJob
-from masklora.run import Run
-from masklora.trainer import train
+from masklora.loss.noise import Schedule
+from masklora.runs.run import Run
+from masklora.settings import LossSettings, OptimizerSettings, TrainSettings
+from masklora.training.job import Hooks, TrainJob
+from masklora.training.trainer import train
 
 CHANNELS, HIDDEN, RANK, CAPTION = 4, 12, 3, 5
 GRIDS = {(64, 64): (8, 8), (96, 48): (6, 12)}

@@ -2,7 +2,11 @@
 
 import numpy as np
 
-from masklora.config import (
+from masklora.cache.cache import build_cache
+from masklora.dataset.loading import from_images
+from masklora.host.model.encoders import VaeEncoder
+from masklora.host.training import Request
+from masklora.settings import (
     AdapterSettings,
     CacheSettings,
     DatasetSettings,
@@ -10,10 +14,6 @@ from masklora.config import (
     OptimizerSettings,
     TrainSettings,
 )
-from masklora.data.cache import build_cache
-from masklora.data.loading import from_images
-from masklora.host.encode import VaeEncoder
-from masklora.host.training import Request
 
 from .models import HashedText, small_model, small_vae
 

@@ -10,13 +10,13 @@ import torch
 
 from harness.models import small_vae
 from harness.training import make_cache, make_request
-from masklora.config import ExportSettings, OptimizerSettings
 from masklora.errors import AdapterError, ConfigError, RunError
 from masklora.host.sampling import SampleRequest
 from masklora.host.training import train_lora
-from masklora.job import Hooks
-from masklora.run_record import export_checkpoint
-from masklora.samples import SampleSettings
+from masklora.runs.record import export_checkpoint
+from masklora.runs.sample_pictures import SampleSettings
+from masklora.settings import ExportSettings, OptimizerSettings
+from masklora.training.job import Hooks
 
 
 @pytest.fixture(scope="module")

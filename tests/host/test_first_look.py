@@ -8,7 +8,11 @@ import torch
 
 from demo.assemble import build_checkpoint
 from harness.models import small_vae
-from masklora.config import (
+from masklora.cache.cache import build_cache
+from masklora.dataset.loading import load_dataset
+from masklora.host.model.encoders import ClipTextEncoder, VaeEncoder
+from masklora.host.training import Request, train_lora
+from masklora.settings import (
     AdapterSettings,
     CacheSettings,
     DatasetSettings,
@@ -16,12 +20,8 @@ from masklora.config import (
     OptimizerSettings,
     TrainSettings,
 )
-from masklora.data.cache import build_cache
-from masklora.data.loading import load_dataset
-from masklora.first_look import LOST, SAMPLES, FirstLook
-from masklora.host.encode import ClipTextEncoder, VaeEncoder
-from masklora.host.training import Request, train_lora
-from masklora.job import Hooks
+from masklora.training.first_look import LOST, SAMPLES, FirstLook
+from masklora.training.job import Hooks
 
 ROOT = Path(__file__).resolve().parents[2]
 

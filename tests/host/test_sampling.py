@@ -14,13 +14,13 @@ from PIL import Image
 
 from harness.models import HashedText, small_model, small_vae
 from harness.training import LIGHT, make_cache, make_request
-from masklora.config import AdapterSettings, OptimizerSettings
 from masklora.errors import FamilyError
 from masklora.host.exporting import apply_lora
 from masklora.host.sampling import SampleRequest
 from masklora.host.training import train_lora
-from masklora.job import Hooks
-from masklora.samples import SampleFolder, SampleSettings
+from masklora.runs.sample_pictures import SampleFolder, SampleSettings
+from masklora.settings import AdapterSettings, OptimizerSettings
+from masklora.training.job import Hooks
 
 PROMPTS = ("a thing 0", "a thing 1")
 

@@ -21,7 +21,14 @@ from harness.folders import anywhere, folder_settings, grey, picture
 from harness.models import HashedText, small_model, small_vae
 from harness.training import LIGHT, make_cache, make_request, pictures
 from masklora.adapters import to_comfyui
-from masklora.config import (
+from masklora.cache.cache import build_cache
+from masklora.dataset.loading import load_dataset
+from masklora.errors import AdapterError, ConfigError, FamilyError
+from masklora.host.exporting import LoraTensors, apply_lora, export_lora, export_once
+from masklora.host.model.encoders import VaeEncoder
+from masklora.host.notes import cache_notes
+from masklora.host.training import train_lora
+from masklora.settings import (
     AdapterSettings,
     CacheSettings,
     CaptionSettings,
@@ -31,14 +38,7 @@ from masklora.config import (
     MaskTransform,
     OptimizerSettings,
 )
-from masklora.data.cache import build_cache
-from masklora.data.loading import load_dataset
-from masklora.errors import AdapterError, ConfigError, FamilyError
-from masklora.host.encode import VaeEncoder
-from masklora.host.exporting import LoraTensors, apply_lora, export_lora, export_once
-from masklora.host.notes import cache_notes
-from masklora.host.training import train_lora
-from masklora.job import Hooks
+from masklora.training.job import Hooks
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_core_saves_no_metadata_here_they_tell_kohya_s_tools_and_us_what_was_tra
     assert 0 < summary["coverage"] < 1 and summary["inside"] > 0 and summary["outside"] > 0
     assert json.loads(metadata["ss_datasets"])[0]["mask_transforms"]["invert"] is False
     assert json.loads(metadata["masklora.cache"])["resolution"] == 64
-    assert json.loads(metadata["masklora.masks"]) == [dataclasses.asdict(MaskTransform())]
+    assert json.loads(metadata["masklora.loss.masks"]) == [dataclasses.asdict(MaskTransform())]
 
 
 def test_record_carries_the_data_sets_own_trigger_word_and_mask_transforms(caches, tmp_path):

@@ -92,7 +92,7 @@ def test_a_link_out_of_the_allowed_folders_is_refused(paths, input_folder, tmp_p
 
 def test_a_linked_picture_from_outside_stops_the_dataset(paths, input_folder, tmp_path):
     from harness.folders import folder_settings, picture
-    from masklora.data.loading import load_dataset
+    from masklora.dataset.loading import load_dataset
 
     picture(input_folder / "linked" / "a.png")
     place = link(input_folder / "linked" / "b.png", picture(tmp_path / "secret.png"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from masklora.config import MaskTransform
+from masklora.settings import MaskTransform
 
 SIZE = (64, 192)
 REPORT = "masked_lora_report"

@@ -11,14 +11,14 @@ from PIL import Image
 
 from devtools.comfy import PACK_FOLDER
 from harness.caching import Letters, Pooling
-from masklora.config import CacheSettings, DatasetSettings, LossSettings
-from masklora.data.batches import Draw
-from masklora.data.cache import build_cache
-from masklora.data.loading import load_dataset
-from masklora.feed import Feed
-from masklora.flow import Schedule
-from masklora.job import TrainJob
-from masklora.objective import Objective
+from masklora.cache.cache import build_cache
+from masklora.dataset.loading import load_dataset
+from masklora.loss.noise import Schedule
+from masklora.settings import CacheSettings, DatasetSettings, LossSettings
+from masklora.training.batches import Draw
+from masklora.training.job import TrainJob
+from masklora.training.microbatch import Feed
+from masklora.training.objective import Objective
 
 BROWSER = ".mlt-browser"
 DIALOG = ".mlt-dialog"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from masklora.config import LossSettings
-from masklora.losses import outside_share
-from masklora.masks import feather_mask, latent_weights, reduce_mask
+from masklora.loss.losses import outside_share
+from masklora.loss.masks import feather_mask, latent_weights, reduce_mask
+from masklora.settings import LossSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "web" / "docs").glob("*.md"))

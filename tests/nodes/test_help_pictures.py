@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from harness.help_pictures import DOCS, ROOT, outline, store, taking
-from masklora.config import MaskTransform
-from masklora.data.preview import contact_sheet, latent_grid, overlay
-from masklora.masks import reduce_mask, transform_mask
+from masklora.loss.masks import reduce_mask, transform_mask
+from masklora.settings import MaskTransform
+from masklora.viewing.views import contact_sheet, latent_grid, overlay
 
 PLAIN, FIGURES = "masked-lora-demo/plain", "masked-lora-demo/alpha"
 SHEETS = {

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from masklora.config import CacheSettings, DatasetSettings
-from masklora.data.cache import build_cache
-from masklora.data.dataset import merge
-from masklora.data.inspection import inspect
-from masklora.data.loading import from_images
-from masklora.data.tiles import BAR, SIDE, dataset_sheet
+from masklora.cache.cache import build_cache
+from masklora.dataset.loading import from_images
+from masklora.dataset.sample import merge
 from masklora.errors import ConfigError, MaskError
+from masklora.settings import CacheSettings, DatasetSettings
+from masklora.viewing.inspection import inspect
+from masklora.viewing.sheet import BAR, SIDE, dataset_sheet
 
 GREY = np.full((64, 96, 3), 0.5, np.float32)
 TOP = np.repeat(np.float32([1, 0]), 32)[:, None] * np.ones((1, 96), np.float32)

@@ -1,0 +1,1 @@
+"""Gradients that stay correct: recomputing, containers, saved tensors, replaced forwards."""

@@ -1,0 +1,1 @@
+"""Samples to what training reads: latents, masks and caption embeddings, made once."""

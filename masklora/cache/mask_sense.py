@@ -1,0 +1,255 @@
+"""Whether the masks of a data set make sense, judged where the loss will look, before anything is trained.
+
+The curves of a training cannot show it: an inverted set has the curves of a good one, and a picture whose mask the
+crop took away teaches nothing without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from ..dataset.geometry import Geometry
+from ..errors import MaskError
+from ..findings import Finding, note, warning, worded
+from ..pictures.mask_values import DIM, DOUBTS, READ
+from .plan import Entry
+
+NAMES_SHOWN = 5
+# A mask whose smallest weight is above this has no black, and is told.
+PALE = 0.1
+# JPEG masks are seldom exactly 0 or 255.
+NEARLY = 2.5 / 255
+# A variant that keeps less of its mask's weight than this is told.
+MOST = 0.5
+# Leaning of a single mask that counts, and of a whole set that is told, or told where the kept parts are the less alike
+# too. Set by hand, fitted to no data; `tests/cache/test_mask_sense.py` tries them on made-up sets.
+LEANS, LEANING, PERHAPS = 0.3, -0.3, -0.15
+MOSTLY = 0.7
+# How much less alike the kept parts must be than the others to be taken for surroundings.
+UNLIKE = 1.5
+LOOKED_AT = 48
+
+Read = Callable[[Entry], tuple[np.ndarray, np.ndarray]]
+
+
+def mask_findings(entries: Sequence[Entry], weights: Mapping[str, float], read: Read) -> list[Finding]:
+    """What a person should know of the masks, warnings first.
+
+    Args:
+        entries: Of a cache.
+        weights: Mean weight at the training size by mask key.
+        read: Gives an entry's latent (C, h, w) and mask (H, W), both float32, at the training geometry.
+    """
+    masked = [entry for entry in entries if entry.facts is not None]
+    found = [*lost_weight(masked, weights), *doubtful(masked), *inverted(masked, read)]
+    return sorted(found, key=lambda finding: finding.level != "warning")
+
+
+def require_weight(entries: Sequence[Entry], weights: Mapping[str, float]) -> None:
+    """Nothing if some picture has weight to learn from; regularisation pictures alone teach nothing.
+
+    Args:
+        entries: Of a cache.
+        weights: Mean weight at the training size by mask key; a mask that is not there yet counts before its crop.
+
+    Raises:
+        MaskError: No picture has; says where the weight went and what to do.
+    """
+    taught = [entry for entry in entries if not entry.regularisation]
+    if not taught or any(e.facts is None or any(weights.get(k, e.facts.mean) > 0 for k in e.mask_keys) for e in taught):
+        return
+    first = taught[0]
+    facts = first.facts
+    assert facts is not None
+    which = f"All {len(taught)} masks are" if len(taught) > 1 else "The only mask is"
+    head = f"{which} black at the training size, beginning with {first.name}: nothing would be learned."
+    if facts.mean > 0:
+        raise MaskError(
+            f"{head} The masks have weight before the crop, which cuts it away: set crop in Cache Dataset to around "
+            "mask, turn on bucketing, or grow the masks if they are tiny."
+        )
+    if facts.raw_peak > 0:
+        raise MaskError(
+            f"{head} Their files have weight (at most {facts.raw_peak:.2f}), and Transform Masks takes it away: lower "
+            "threshold or min_area, shrink less, or turn invert off."
+        )
+    raise MaskError(
+        f"{head} Their files are black everywhere. White means learn; look whether the mask is in another channel "
+        "(mask_channel in Load Dataset), and at the files themselves."
+    )
+
+
+def lost_weight(entries: Sequence[Entry], weights: Mapping[str, float]) -> list[Finding]:
+    """Pictures that teach nothing, at all or in some of their crops, and those that lose most of their mask."""
+    black, cut, sometimes, sliver = [], [], [], []
+    for entry in entries:
+        shares = [kept_share(entry, variant, weights) for variant in range(entry.variants)]
+        if entry.facts.mean <= 0:
+            black.append(entry.name)
+        elif max(shares) <= 0:
+            cut.append(entry.name)
+        elif min(shares) <= 0:
+            sometimes.append(entry.name)
+        elif (least := min(s for s, shrink in zip(shares, _shrinks(entry), strict=True) if not shrink)) < MOST:
+            sliver.append(f"{entry.name} (keeps {least:.0%})")
+    mend = "Set crop in Cache Dataset to around mask, or turn on bucketing."
+    told = [
+        (
+            black,
+            "[teaches nothing: its mask is|teach nothing: their masks are] black everywhere",
+            "Look at the files, or take the pictures out.",
+        ),
+        (cut, "[teaches nothing: the crop cuts its|teach nothing: the crop cuts their] whole mask away", mend),
+        (sometimes, "[teaches|teach] nothing in some of [its|their] crops, which leave nothing of the mask", mend),
+        (sliver, "[loses most of its|lose most of their] mask to the crop", mend),
+    ]
+    return [
+        warning(f"{count(names, len(entries))} {worded(len(names), what)}: {listed(names)}. {advice}")
+        for names, what, advice in told
+        if names
+    ]
+
+
+def _shrinks(entry: Entry) -> Iterable[bool]:
+    """Per variant whether its mask was shrunk on purpose; where all were, none counts as such."""
+    shrunk = [shrink is not None for shrink in entry.shrinks] or [False] * entry.variants
+    return [False] * entry.variants if all(shrunk) else shrunk
+
+
+def kept_share(entry: Entry, variant: int, weights: Mapping[str, float]) -> float:
+    """`share_left` by a variant's geometry; 1 without a mask."""
+    facts = entry.facts
+    if facts is None:
+        return 1.0
+    after = weights[entry.mask_keys[variant]]
+    return share_left(facts.mean, after, geometry=entry.geometries[variant], lowest=facts.lowest)
+
+
+def share_left(before: float, after: float, *, geometry: Geometry, lowest: float) -> float:
+    """How much of a mask's weight a geometry leaves, in [0, 1]; 1 of a mask that has nothing to lose.
+
+    A white mask, like a picture without one, is learned wherever the crop lies; a black one is learned nowhere.
+
+    Args:
+        before: mean weight of the whole mask.
+        after: mean weight in the training picture.
+        geometry: what lies between the two.
+        lowest: the smallest weight of the whole mask.
+    """
+    (width, height), (full_w, full_h) = geometry.size, geometry.resized
+    whole = before * full_w * full_h
+    return 1.0 if whole <= 0 or is_white(lowest) else min(1.0, after * width * height / whole)
+
+
+def is_white(lowest: float) -> bool:
+    """Whether a mask of which this is the smallest weight is white everywhere, or as near to it as JPEG writes."""
+    return lowest >= 1 - NEARLY
+
+
+def doubtful(entries: Sequence[Entry]) -> list[Finding]:
+    """How mask files were read where that is not as they are stored, and what they may mean instead."""
+    read: dict[str, list[str]] = {}
+    doubts: dict[str, list[Entry]] = {}
+    for entry in entries:
+        for kind in dict.fromkeys(entry.facts.read):
+            read.setdefault(kind, []).append(entry.name)
+        for kind in dict.fromkeys(entry.facts.doubts):
+            # What the transforms have made white is no longer in doubt.
+            if entry.facts.peak < DIM or kind in ("several colours", "grey and alpha"):
+                doubts.setdefault(kind, []).append(entry)
+    found = [note(f"{count(names, len(entries))}: {READ[kind]}: {listed(names)}.") for kind, names in read.items()]
+    pale = [entry for entry in entries if entry.facts.lowest > PALE and not is_white(entry.facts.lowest)]
+    if pale:
+        names = [entry.name for entry in pale]
+        least = min(entry.facts.lowest for entry in pale)
+        found.append(
+            note(
+                f"{count(names, len(entries))}: no part of the {worded(len(names), '[mask|masks]')} is black, and the "
+                f"darkest weighs {least:.2f}: {listed(names)}. Black means leave out; if that was meant, turn on "
+                "binarize in Transform Masks with a threshold above it."
+            )
+        )
+    for kind, those in doubts.items():
+        peak = max(entry.facts.raw_peak for entry in those)
+        what = DOUBTS[kind].format(peak=peak, threshold=f"{peak / 2:.2g}")
+        names = [entry.name for entry in those]
+        whose = worded(len(names), "[The mask|Masks] of ") + count(names, len(entries)).replace("The", "the")
+        found.append(warning(f"{whose} ({listed(names)}): {what}."))
+    return found
+
+
+def inverted(entries: Sequence[Entry], read: Read) -> list[Finding]:
+    """A warning with two pictures where the masks seem to keep the surroundings and leave out the subject."""
+    judged = [entry for entry in entries if not entry.regularisation and 0 < entry.facts.mean < 1]
+    leans = {entry.name: leaning(entry) for entry in judged}
+    clear = [lean for lean in leans.values() if abs(lean) >= LEANS]
+    if not clear or np.mean([lean <= -LEANS for lean in clear]) < MOSTLY:
+        return []
+    mean = np.mean(list(leans.values()))
+    unlike = len(judged) > 2 and mean <= PERHAPS and likeness(judged, read) >= UNLIKE
+    if mean > (PERHAPS if unlike else LEANING):
+        return []
+    first, second = (sorted(leans, key=leans.__getitem__) * 2)[:2]
+    which = first if first == second else f"{first} and {second}"
+    also = " What they keep also differs more from picture to picture than what they leave out." if unlike else ""
+    return [
+        warning(
+            f"The masks look inverted: they keep the borders of the pictures and leave out the middle, as in {which}."
+            f"{also} White means learn. If the subject is black in yours, turn on invert in Transform Masks, or "
+            "invert_masks in Dataset From Images for masks from Load Image. What was painted in ComfyUI's mask editor "
+            "is transparent, which means left out: invert too. If the surroundings are what you train, all is well."
+        )
+    ]
+
+
+def leaning(entry: Entry) -> float:
+    """Where a mask's weight lies, -1 (at the border) to 1 (in the middle), whatever it covers; 0 for evenly."""
+    facts = entry.facts
+    return float(np.clip((facts.middle - facts.border) / max(min(facts.mean, 1 - facts.mean), 0.02), -1, 1))
+
+
+def likeness(entries: Sequence[Entry], read: Read) -> float:
+    """How far the kept parts differ from picture to picture, as a share of how far the other parts do.
+
+    A subject is alike in all its pictures, their surroundings are not: below 1 the kept parts are the more alike.
+    Means and spreads of the latents inside and outside the masks are compared, of at most `LOOKED_AT` pictures.
+    """
+    step = max(1, len(entries) // LOOKED_AT)
+    kept, left = [], []
+    for entry in entries[::step]:
+        latent, mask = read(entry)
+        w = cv2.resize(mask, latent.shape[:0:-1], interpolation=cv2.INTER_AREA)
+        if w.sum() > 0.05 and (1 - w).sum() > 0.05:
+            kept.append(_features(latent, w))
+            left.append(_features(latent, 1 - w))
+    if len(kept) < 3:
+        return 1.0
+    spread = np.std([*kept, *left], axis=0) + 1e-6
+    return _apart(np.array(kept) / spread) / max(_apart(np.array(left) / spread), 1e-6)
+
+
+def _features(latent: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Weighted mean and spread of each channel: (2·C,)."""
+    mean = (latent * w).sum(axis=(1, 2)) / w.sum()
+    spread = np.sqrt(((latent - mean[:, None, None]) ** 2 * w).sum(axis=(1, 2)) / w.sum())
+    return np.concatenate([mean, spread])
+
+
+def _apart(points: np.ndarray) -> float:
+    """Mean distance of two different rows."""
+    n = len(points)
+    return float(np.linalg.norm(points[:, None] - points[None], axis=2).sum() / (n * (n - 1)))
+
+
+def count(names: Sequence[str], total: int) -> str:
+    """«3 of 20 pictures», «The only picture»."""
+    return f"{len(names)} of {total} pictures" if total > 1 else "The only picture"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more

@@ -1,0 +1,311 @@
+"""Data sets made: from a folder, reading headers only, or from pictures in memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ConfigError, DataError, MaskError
+from ..findings import counted, printable, worded
+from ..folder.captions import text_fault
+from ..folder.folder_names import tidied
+from ..folder.folder_repeats import FolderRule
+from ..folder.leftovers import MASK, NAMES_SHOWN, shown
+from ..folder.listing import Item, check_settings, masks_beside_the_folder, match
+from ..folder.report import MatchReport
+from ..folder.tree import Allowed
+from ..pictures.reading import MAX_PIXELS, read_bands, read_header
+from ..settings import FILLS, DatasetSettings, check_choice, check_range
+from .sample import Dataset, Sample, aspect_fault, check_aspect, naming
+
+Progress = Callable[[int, int, str], None]
+# Core's LoadImage gives this shape, all zero, for a picture without alpha.
+CORE_EMPTY_MASK = (64, 64)
+
+
+def load_dataset(
+    settings: DatasetSettings,
+    *,
+    allowed: Allowed,
+    progress: Progress | None = None,
+    check_cancel: Callable[[], None] | None = None,
+) -> Dataset:
+    """The data set of a folder; only headers are read, so ten thousand pictures take seconds.
+
+    Pictures with an alpha band are decoded where that may be their mask, because an opaque alpha is none; what is
+    found is remembered for as long as the file stays the same.
+
+    Args:
+        settings: the folder and how its samples count.
+        allowed: returns a path that may be read, raises `PathError` for any other.
+        progress: called with (done, total, name).
+        check_cancel: called between pictures; raises to stop.
+
+    Raises:
+        DataError: folder or picture unusable, no picture at all, or a caption that is missing or not UTF-8.
+        MaskError: masks ambiguous, of another aspect than their picture, missing where that is an error, or none at
+            all from the source that was asked for.
+        ConfigError: a setting is unknown or out of range.
+    """
+    check_settings(settings)
+    _check_counting(settings)
+    settings = tidied(settings)
+    items, report = match(settings, allowed=allowed, check_cancel=check_cancel)
+    by_rule: dict[FolderRule | None, DatasetSettings] = {}
+    samples: list[Sample] = []
+    skipped: list[str] = []
+    with_mask: list[str] = []
+    faults: dict[Path, str] = {}
+    for done, item in enumerate(items):
+        if check_cancel is not None:
+            check_cancel()
+        if item.rule not in by_rule:
+            times = 1 if item.rule is None else item.rule.repeats
+            by_rule[item.rule] = replace(settings, repeats=settings.repeats * times)
+        sample = _sample(item, by_rule[item.rule], faults)
+        if sample.mask_path is not None or sample.parts or sample.alpha:
+            with_mask.append(sample.name)
+        elif _is_left_out(sample, settings):
+            skipped.append(sample.name)
+            continue
+        samples.append(sample)
+        if progress is not None:
+            progress(done + 1, len(items), sample.name)
+    if faults:
+        raise MaskError(_other_aspects(list(faults.values())))
+    if settings.mask_source == "alpha" and not with_mask:
+        raise MaskError(
+            f"mask_source is alpha, but no picture has transparent parts; the first is {printable(items[0].relative)}. "
+            f"{_other_masks(report)}"
+        )
+    if not with_mask:
+        report = replace(report, warnings=(*report.warnings, *masks_beside_the_folder(settings, allowed)))
+    return Dataset(tuple(samples), _final_report(report, samples, with_mask, skipped))
+
+
+def from_images(
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray | None] = (),
+    captions: Sequence[str] = (),
+    settings: DatasetSettings | None = None,
+    *,
+    name: str = "picture",
+    invert_masks: bool = False,
+) -> Dataset:
+    """A data set of pictures in memory, as other nodes hand them over; the arrays are not copied.
+
+    Args:
+        images: float32 (H, W, 3) in 0..1, or (H, W, 4) whose alpha is the mask where none is given.
+        masks: none, one for all, or one per picture: float32 (H, W) in 0..1, 1 = learn. An entry of None is
+            no mask, and so is the empty 64×64 mask that core gives for an opaque picture of another size.
+        captions: none, one for all, or one per picture.
+        settings: how the samples count; folder and mask source have no meaning here.
+        name: begins the samples' names.
+        invert_masks: for masks in core's polarity, where 1 is transparent.
+
+    Raises:
+        DataError: no picture, wrong counts or shapes, or values that are not finite.
+        MaskError: a mask of another aspect than its picture, or missing where that is an error.
+    """
+    settings = settings or DatasetSettings()
+    check_settings(replace(settings, mask_source="auto"))
+    _check_counting(settings)
+    if len(images) == 0:
+        raise DataError("images: expected at least one picture, got none. Connect a list of images.")
+    _check_texts(name, captions)
+    all_masks = _spread(masks, len(images), "masks")
+    all_captions = _spread(captions, len(images), "captions")
+    samples: list[Sample] = []
+    skipped: list[str] = []
+    for i, (image, mask, caption) in enumerate(zip(images, all_masks, all_captions, strict=True)):
+        label = f"{name}-{i + 1:04d}"
+        sample = _memory_sample(label, image, mask, caption, settings, invert_masks)
+        if sample.mask is None and _is_left_out(sample, settings):
+            skipped.append(label)
+        else:
+            samples.append(sample)
+    bare = tuple(s.name for s in samples if s.caption is None)
+    if bare and settings.caption.missing == "error":
+        raise DataError(f"captions: {bare[0]} has none. Connect captions, or change what missing captions do.")
+    with_mask = [s.name for s in samples if s.mask is not None]
+    return Dataset(tuple(samples), _final_report(MatchReport(no_caption=bare), samples, with_mask, skipped))
+
+
+def _check_texts(name: str, captions: Sequence[str]) -> None:
+    """Nothing if other nodes' texts can be trained on and told; else a `ConfigError` that names the input."""
+    for widget, text in (("name", name.replace("\0", "")), *(("captions", caption or "") for caption in captions)):
+        fault = text_fault(text)
+        if fault:
+            raise ConfigError(f"{widget}: {fault}")
+
+
+def _check_counting(settings: DatasetSettings) -> None:
+    check_choice("fill", settings.fill, FILLS)
+    check_range("repeats", settings.repeats, 1, 10_000)
+    check_range("loss_multiplier", settings.loss_multiplier, 0, 1000)
+
+
+def _other_aspects(faults: list[str]) -> str:
+    if len(faults) == 1:
+        return f"{faults[0]}. Save the mask at the image's size."
+    more = f"; and {len(faults) - NAMES_SHOWN} more" if len(faults) > NAMES_SHOWN else ""
+    return (
+        f"{len(faults)} masks have another aspect than their images. {'; '.join(faults[:NAMES_SHOWN])}{more}. Save "
+        "each mask at its image's size."
+    )
+
+
+def _sample(item: Item, settings: DatasetSettings, faults: dict[Path, str]) -> Sample:
+    """The sample of an item; masks of another aspect go into `faults`, by their files."""
+    name = printable(item.relative)
+    with naming(item.image, name):
+        header = read_header(item.image)
+        bare = item.mask is None and not item.parts and settings.mask_source in ("auto", "alpha")
+        alpha = bare and header.alpha and _is_transparent(item.image)
+    for path in [item.mask, *(part.path for part in item.parts)]:
+        if path is None:
+            continue
+        label = f"{name} (mask {path.name})"
+        with naming(path, label, MaskError):
+            mask_size = read_header(path).size
+        fault = aspect_fault(label, mask_size, header.size)
+        if fault:
+            faults.setdefault(path, fault)
+    return Sample(
+        key=item.relative,
+        name=name,
+        size=header.size,
+        image_path=item.image,
+        mask_path=item.mask,
+        caption=item.text,
+        settings=settings,
+        alpha=alpha,
+        subject=item.subject,
+        parts=item.parts,
+        share=item.share,
+        reading=header.reading,
+    )
+
+
+def _is_transparent(path: Path) -> bool:
+    """Whether a picture's alpha is below 1 anywhere."""
+    state = path.stat()
+    return _has_transparency(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+
+
+@functools.lru_cache(maxsize=200_000)
+def _has_transparency(path: Path, *state: int) -> bool:
+    bands = read_bands(path)
+    return bands.alpha is not None and bool((bands.alpha < bands.scale).any())
+
+
+def _other_masks(report: MatchReport) -> str:
+    there = [left.name for left in report.left if left.kind == MASK]
+    if there:
+        return f"{there[0]} is named like a mask: choose mask_source sidecar to use it."
+    return "Save the pictures as PNG or WebP with transparency, or choose where else their masks are."
+
+
+def _is_left_out(sample: Sample, settings: DatasetSettings) -> bool:
+    """Whether a sample without a mask is dropped; raises where that is an error."""
+    if settings.mask_source == "none" or settings.missing_mask == "train whole image":
+        return False
+    if settings.missing_mask == "error":
+        raise MaskError(
+            f"{sample.name}: no mask found (mask source: {settings.mask_source}), and missing masks are an "
+            f"error. Add one, or change what missing masks do."
+        )
+    return True
+
+
+def _final_report(report: MatchReport, samples: list[Sample], with_mask: list[str], skipped: list[str]) -> MatchReport:
+    if not samples:
+        raise MaskError(
+            f"{worded(len(skipped), f'[The only picture was|All {len(skipped)} pictures were]')} left out for want "
+            f"of a mask, beginning with {skipped[0]}. Check the mask source, or train whole images."
+        )
+    matched = frozenset(with_mask)
+    missing = tuple(sample.name for sample in samples if sample.name not in matched)
+    kept = frozenset(sample.name for sample in samples)
+    bare = tuple(name for name in report.no_caption if name in kept)
+    caption = samples[0].settings.caption
+    report = replace(report, matched=tuple(with_mask), missing=missing, skipped=tuple(skipped))
+    if not bare or caption.missing != "use trigger word":
+        unused = (caption.trigger.strip(),) if bare and caption.trigger.strip() else ()
+        return replace(report, no_caption=bare, unused_triggers=unused)
+    word = caption.trigger.strip()
+    lacking = worded(len(bare), "[caption|captions]")
+    pictures = counted(len(bare), "[picture|pictures]")
+    told = f"the trigger word {word} stands for the missing {lacking} of {pictures}: {shown(bare)}."
+    return replace(report, no_caption=(), notes=(*report.notes, told))
+
+
+def _spread(values: Sequence, count: int, what: str) -> list:
+    if len(values) in (0, 1):
+        return [values[0] if len(values) else None] * count
+    if len(values) != count:
+        raise DataError(f"{what}: expected none, one, or {count} (one per picture), got {len(values)}.")
+    return list(values)
+
+
+def _memory_sample(
+    name: str,
+    image: np.ndarray,
+    mask: np.ndarray | None,
+    caption: str | None,
+    settings: DatasetSettings,
+    invert: bool,
+) -> Sample:
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] not in (3, 4) or 0 in image.shape:
+        raise DataError(f"{name}: expected a picture of shape (height, width, 3), got {image.shape}.")
+    height, width = image.shape[:2]
+    if height * width >= MAX_PIXELS:
+        raise DataError(f"{name}: expected less than 100 Mpx, got {width}×{height}. Scale the picture down.")
+    _check_finite(name, image)
+    weights = given_mask(name, mask, (width, height), invert)
+    if weights is None and image.shape[2] == 4 and bool((image[..., 3] < 1).any()):
+        weights = np.clip(image[..., 3], 0, 1).astype(np.float32)
+    return Sample(
+        f"memory:{name}", name, (width, height), image=image, mask=weights, caption=caption, settings=settings
+    )
+
+
+def given_mask(name: str, mask: np.ndarray | None, size: tuple[int, int], invert: bool) -> np.ndarray | None:
+    """The mask that another node gave for a picture of `size` (width, height), checked: float32 (H, W) in 0..1.
+
+    Args:
+        name: begins the messages.
+        mask: (H, W) or (1, H, W); None is no mask.
+        size: of the picture; the mask may have another scale.
+        invert: for masks in core's polarity, where 1 is transparent.
+
+    Returns:
+        None where there is no mask, which the empty 64×64 mask also means that core gives for an opaque
+        picture of another size.
+
+    Raises:
+        DataError: another shape, or values that are not finite.
+        MaskError: another aspect than the picture's.
+    """
+    if mask is None:
+        return None
+    weights = np.asarray(mask, np.float32)
+    weights = weights[0] if weights.ndim == 3 and weights.shape[0] == 1 else weights
+    if weights.ndim != 2 or 0 in weights.shape:
+        raise DataError(f"{name}: expected a mask of shape (height, width), got {weights.shape}.")
+    if weights.shape == CORE_EMPTY_MASK != size[::-1] and not weights.any():
+        return None
+    _check_finite(f"{name}, mask", weights)
+    check_aspect(name, (weights.shape[1], weights.shape[0]), size)
+    weights = np.clip(weights, 0, 1)
+    return 1 - weights if invert else weights
+
+
+def _check_finite(name: str, array: np.ndarray) -> None:
+    if not np.isfinite(array).all():
+        raise DataError(f"{name}: expected values in 0..1, got NaN or infinity. Check the node that made it.")

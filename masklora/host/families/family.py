@@ -1,0 +1,225 @@
+"""What the trainer must know about a family of models, as data: a new family is one file beside this one.
+
+How a network is called, which conditions it takes and what its latents look like is ComfyUI's business and is read
+from the loaded model. A family says where to put adapters, which blocks repeat, and how its tokens pass them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from ...errors import ConfigError
+from ...settings import AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
+
+# The guidance that stands for the family's own: no model is trained with a negative one.
+FAMILY_GUIDANCE = -1.0
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Training defaults from published practice; `source` names the publication.
+
+    Attributes:
+        timestep_shift: Of "shifted" noise levels; 0 for the model's own, with which it samples.
+        guidance: What a guidance-distilled model is told.
+    """
+
+    learning_rate: float
+    rank: int
+    alpha: float
+    steps: int
+    timestep_sampling: str
+    timestep_mean: float = 0.0
+    timestep_std: float = 1.0
+    timestep_shift: float = 0.0
+    timestep_min: float = 0.0
+    timestep_max: float = 1.0
+    guidance: float = 1.0
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a tensor lies in the call of a block, or in what the block returns.
+
+    Attributes:
+        at: The parameter's name or place in the block's `forward`, however it is passed. In a result: the element of
+            the tuple, or None for all of it.
+        item: Element of the tuple that lies there; None where the tensor itself does.
+        axis: The axis that counts its tokens.
+        joined: Whether that axis runs over all parts of the block's `order`; else over the image tokens alone.
+    """
+
+    at: int | str | None = None
+    item: int | None = None
+    axis: int = 1
+    joined: bool = False
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """One kind of block that a network repeats.
+
+    Attributes:
+        path: Regular expression that fully matches the paths of such modules in the network.
+        kind: Their class's name where paths alone do not tell them apart.
+        image: Where they are given the image tokens; None where no run of image tokens passes them.
+        result: Where these are in what they return.
+        rotary: Tables of positions, which follow the tokens.
+        order: The parts of the sequence that their self-attention looks at, where image tokens are among them:
+            "text", "image", and "pad" for tokens that fill the image up to a multiple of `pad`.
+        pad: See `order`.
+        cross: Layers in them that look at another sequence than these tokens.
+        tails: Layers in them whose result is added to the block's result and read by nothing else.
+        gates: What scales those results before they are added.
+        gate_layers: Layers in them that do.
+    """
+
+    path: str = r".*"
+    kind: str = ""
+    image: Slot | None = None
+    result: Slot = Slot()
+    rotary: tuple[Slot, ...] = ()
+    order: tuple[str, ...] = ()
+    pad: int = 1
+    cross: tuple[str, ...] = ()
+    tails: tuple[str, ...] = ()
+    gates: tuple[Slot, ...] = ()
+    gate_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of diffusion models as ComfyUI holds them.
+
+    Attributes:
+        name: Short identifier that users see in errors and metadata.
+        title: Name in prose.
+        configs: Names of ComfyUI's model configurations that belong to it.
+        blocks: The blocks that gradient checkpointing recomputes, in the order in which tokens pass them.
+        targets: Regular expressions (full match on the module path) by preset name.
+        architecture: Value of `modelspec.architecture` in LoRA files, without "/lora".
+        base_model_version: Value of `ss_base_model_version` in LoRA files.
+        defaults: Training defaults.
+        predictions: What the network may predict: "epsilon", "v" or "flow".
+        patch: Latent cells per token: frames, rows, columns (1 for U-Nets).
+        divides: Whether rows and columns of a latent must be multiples of `patch`; else the network fills them up.
+        mutates: Whether the blocks write to their inputs in place.
+        text_layer: Regular expression for the path of the first layer that reads the texts' features; "" for unknown.
+        pooled_layer: The same of the layer that reads the pooled text.
+        text_repeats: Whether texts of unequal token count may be repeated to a common length; else samples
+            of unequal text length run one by one.
+        kohya_as_diffusers: Whether kohya's tools name this family's layers as diffusers does.
+        notes: What a person should know who trains it.
+    """
+
+    name: str
+    title: str
+    configs: tuple[str, ...]
+    blocks: tuple[Blocks, ...]
+    targets: dict[str, str] = field(hash=False)
+    architecture: str
+    base_model_version: str
+    defaults: Defaults
+    predictions: tuple[str, ...] = ("flow",)
+    patch: tuple[int, int, int] = (1, 2, 2)
+    divides: bool = False
+    mutates: bool = False
+    text_layer: str = ""
+    pooled_layer: str = ""
+    text_repeats: bool = False
+    kohya_as_diffusers: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether image tokens pass its blocks, so that they can be routed and hidden; not in U-Nets."""
+        return any(blocks.image is not None for blocks in self.blocks)
+
+
+def attention_and_mlp(attention: str, mlp: str) -> dict[str, str]:
+    """The presets of targets that every transformer has, from the patterns of its attention and its feed-forward."""
+    both = f"{attention}|{mlp}"
+    return {"default": both, "attention": attention, "attention and mlp": both, "all": r".*"}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings in which every "default of the family" has been replaced by its value."""
+
+    loss: LossSettings
+    adapter: AdapterSettings
+    optimizer: OptimizerSettings
+    train: TrainSettings
+
+
+def check_tokens(family: Family, loss: LossSettings) -> None:
+    """Nothing if the family has the tokens that the loss settings act on.
+
+    Raises:
+        ConfigError: It has none that are known; names the widget and what does the same there.
+    """
+    if family.has_tokens:
+        if loss.text_padding_mask and not any("text" in blocks.order for blocks in family.blocks):
+            raise ConfigError(
+                f"text_padding_mask: {family.title} looks at the text in an attention of its own, which hides no "
+                "padding. Switch it off."
+            )
+        return
+    instead = 'Cache Dataset with crop "masked crop" spends the steps on the masked part instead'
+    asked = {
+        "routes": (loss.routes.strip(), f"Empty it; {instead}."),
+        "attention_mask": (loss.attention_mask, f"Switch it off; {instead}."),
+        "text_padding_mask": (loss.text_padding_mask, "Switch it off; this model was trained to see the padding."),
+    }
+    for widget, (on, remedy) in asked.items():
+        if on:
+            raise ConfigError(f"{widget}: {_without_tokens(family)}. {remedy}")
+
+
+def _without_tokens(family: Family) -> str:
+    if all(size == 1 for size in family.patch):
+        return f"{family.title} is a U-Net, which has no tokens for it"
+    return f"it is not known how tokens pass {family.title}"
+
+
+def resolve(
+    family: Family,
+    *,
+    loss: LossSettings,
+    adapter: AdapterSettings,
+    optimizer: OptimizerSettings,
+    train: TrainSettings,
+) -> Resolved:
+    """The settings with the family's defaults filled in where the user left zero or "default".
+
+    Raises:
+        ConfigError: If `targets` is no preset of the family.
+    """
+    d = family.defaults
+    if adapter.targets not in family.targets:
+        known = ", ".join(family.targets)
+        raise ConfigError(f"targets: {family.title} has {known}; got {adapter.targets!r}. Choose one of these.")
+    rank = adapter.rank or d.rank
+    alpha = adapter.alpha or (d.alpha if not adapter.rank else float(rank))
+    # Prodigy's rate is a factor on the step size that it finds: the family's would all but stop it.
+    usual_rate = 1.0 if optimizer.optimizer == "prodigy" else d.learning_rate
+    length = train.steps if train.steps or train.epochs else d.steps
+    guidance = d.guidance if train.guidance == FAMILY_GUIDANCE else train.guidance
+    return Resolved(
+        loss=_with_noise_levels(loss, d),
+        adapter=dataclasses.replace(adapter, rank=rank, alpha=alpha),
+        optimizer=dataclasses.replace(optimizer, learning_rate=optimizer.learning_rate or usual_rate),
+        train=dataclasses.replace(train, steps=length, guidance=guidance),
+    )
+
+
+def _with_noise_levels(loss: LossSettings, defaults: Defaults) -> LossSettings:
+    """The family's noise levels where their sampling is "default"; a number that the user changed stays."""
+    if loss.timestep_sampling != "default":
+        return loss
+    usual = LossSettings()
+    names = ("timestep_mean", "timestep_std", "timestep_shift", "timestep_min", "timestep_max")
+    own = {name: getattr(defaults, name) for name in names if getattr(loss, name) == getattr(usual, name)}
+    return dataclasses.replace(loss, timestep_sampling=defaults.timestep_sampling, **own)

@@ -1,0 +1,76 @@
+"""A family made from the network itself, for models that this pack does not know."""
+
+from __future__ import annotations
+
+import re
+
+from torch import nn
+
+from ...errors import FamilyError
+from .family import Blocks, Defaults, Family, attention_and_mlp
+
+# What tells the blocks of the time and the text, not the picture: layers that trainers leave alone.
+_MODULATION = r"(?!.*(mod|norm|ada|time|embed))"
+_ATTENTION = r".*attn|.*attention"
+
+
+def generic_family(config: str, network: nn.Module) -> Family:
+    """A family for a network about which only its modules are known.
+
+    Its targets are the linear layers of the blocks that it repeats, its modulation left out; those with "attn" or
+    "attention" in their path are its attention. Blocks are taken to write to their inputs, which costs a copy of
+    each; how tokens pass them is not known, so no setting may act on them.
+
+    Args:
+        config: Name of ComfyUI's model configuration.
+        network: The diffusion network.
+
+    Raises:
+        FamilyError: It repeats no blocks.
+    """
+    lists = _repeated(network)
+    if not lists:
+        raise FamilyError(f"model: {config} repeats no blocks that could be trained. Connect another MODEL.")
+    inside = rf"({'|'.join(map(re.escape, lists))})\.\d+\."
+    attention = rf"{inside}{_MODULATION}({_ATTENTION}).*"
+    targets = attention_and_mlp(attention, rf"{inside}{_MODULATION}.*")
+    return Family(
+        name="unknown",
+        title=config,
+        configs=(config,),
+        blocks=tuple(Blocks(path=rf"{re.escape(path)}\.\d+") for path in lists),
+        targets=targets,
+        architecture=config.lower(),
+        base_model_version=config.lower(),
+        predictions=("epsilon", "v", "flow"),
+        patch=_patch(network),
+        mutates=True,
+        defaults=Defaults(
+            learning_rate=1e-4,
+            rank=16,
+            alpha=16.0,
+            steps=2000,
+            timestep_sampling="uniform",
+            source="none: what most families of this pack begin with",
+        ),
+    )
+
+
+def _repeated(network: nn.Module) -> list[str]:
+    """Paths of the outermost lists of two or more blocks of one class with linear layers in them."""
+    found: list[str] = []
+    for path, module in network.named_modules():
+        if not isinstance(module, nn.ModuleList) or len(module) < 2 or any(path.startswith(f"{p}.") for p in found):
+            continue
+        alike = len({type(block) for block in module}) == 1
+        if alike and any(isinstance(layer, nn.Linear) for layer in module[0].modules()):
+            found.append(path)
+    return found
+
+
+def _patch(network: nn.Module) -> tuple[int, int, int]:
+    given = getattr(network, "patch_size", 1)
+    if isinstance(given, (tuple, list)):
+        sides = [int(side) for side in given]
+        return (1, 1, *sides)[-3:]  # type: ignore[return-value]
+    return (1, int(given), int(given)) if isinstance(given, int) else (1, 1, 1)

@@ -1,0 +1,94 @@
+"""The repeated blocks of a loaded network, and where tensors lie in their calls."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from ...errors import FamilyError
+from ..families import Blocks, Family, Slot
+
+
+def find_blocks(network: nn.Module, family: Family) -> list[tuple[nn.Module, Blocks]]:
+    """The network's blocks, in the family's order and within one kind in the network's own."""
+    found = []
+    for blocks in family.blocks:
+        for path, module in network.named_modules():
+            if re.fullmatch(blocks.path, path) and blocks.kind in ("", type(module).__name__):
+                found.append((module, blocks))
+    return found
+
+
+def block_width(block: nn.Module) -> int:
+    """Features of a token that passes `block`: what most of its layers take; 0 where it has none.
+
+    Raises nothing: it serves estimates.
+    """
+    widths = [
+        module.in_features if isinstance(module, nn.Linear) else module.in_channels
+        for module in block.modules()
+        if isinstance(module, (nn.Linear, nn.Conv2d))
+    ]
+    return Counter(widths).most_common(1)[0][0] if widths else 0
+
+
+def read_slot(block: nn.Module, slot: Slot, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """What lies in `slot` of a call of `block`; None where the call leaves it out."""
+    place = _place(block, slot, args, kwargs)
+    if place is None:
+        return None
+    value = kwargs[place] if isinstance(place, str) else args[place]
+    return value if slot.item is None or value is None else value[slot.item]
+
+
+def with_slot(
+    block: nn.Module, slot: Slot, args: tuple, kwargs: dict[str, Any], change: Callable[[Any], Any]
+) -> tuple[tuple, dict[str, Any]]:
+    """The arguments of a call of `block` with what lies in `slot` changed; the caller's stay as they are.
+
+    Raises:
+        FamilyError: The call has nothing there: the family's file does not fit this ComfyUI.
+    """
+    place = _place(block, slot, args, kwargs)
+    if place is None:
+        raise FamilyError(
+            f"model: ComfyUI calls {type(block).__name__} without {slot.at!r}. The family's file does not fit this "
+            "version of ComfyUI; empty routes and switch attention_mask and text_padding_mask off."
+        )
+    if isinstance(place, str):
+        return args, {**kwargs, place: _changed(kwargs[place], slot.item, change)}
+    return (*args[:place], _changed(args[place], slot.item, change), *args[place + 1 :]), kwargs
+
+
+def with_result(slot: Slot, out: Any, change: Callable[[Any], Any]) -> Any:
+    """What a block returned, with what lies in `slot` changed."""
+    if slot.at is None:
+        return _changed(out, slot.item, change)
+    return tuple(_changed(x, slot.item, change) if i == slot.at else x for i, x in enumerate(out))
+
+
+def _changed(value: Any, item: int | None, change: Callable[[Any], Any]) -> Any:
+    if item is None:
+        return change(value)
+    return type(value)(change(x) if i == item else x for i, x in enumerate(value))
+
+
+def _place(block: nn.Module, slot: Slot, args: tuple, kwargs: dict[str, Any]) -> int | str | None:
+    """Where the slot's parameter is in this call: ComfyUI passes it by place in one network, by name in another."""
+    at = slot.at
+    if isinstance(at, str) and at in kwargs:
+        return at
+    if isinstance(at, int) and at < len(args):
+        return at
+    names = [p.name for p in inspect.signature(type(block).forward).parameters.values() if p.kind in _NAMED][1:]
+    if isinstance(at, int):
+        return names[at] if at < len(names) and names[at] in kwargs else None
+    return names.index(at) if at in names and names.index(at) < len(args) else None
+
+
+_NAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

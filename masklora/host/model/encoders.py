@@ -1,0 +1,251 @@
+"""ComfyUI's VAE and CLIP as the cache's encoders.
+
+Both run under `torch.no_grad()` inside or outside the executor's inference mode, and hand out ordinary CPU
+tensors, because the trainer differentiates through what is built from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from numbers import Integral
+from typing import Any
+
+import torch
+
+from ...cache.keys import digest
+from ...errors import FamilyError
+
+SAMPLES = 1 << 16
+Plain = (bool, int, float, str, type(None))
+# Where a text entry tells which of its tokens are no padding, (1, T) bool; the rest of it is ComfyUI's.
+TEXT_MASK = "text_mask"
+# By ComfyUI's class of the tokenizer, what lies one after the other in "cond": texts that share their place are
+# joined in width. Other encoders' padding is part of how their models were trained, and is not told apart.
+_PARTS = {"FluxTokenizer": (("t5xxl",),), "SD3Tokenizer": (("l", "g"), ("t5xxl",))}
+
+
+class VaeEncoder:
+    """A VAE as the cache's `Encoder`.
+
+    Attributes:
+        identity: Changes with the VAE's weights, their precision or its class.
+        channels: Channels of its latents.
+        stride: Pixels per latent cell and side.
+    """
+
+    def __init__(self, vae: Any) -> None:
+        """Reads the VAE's layout and hashes a sample of its weights.
+
+        Raises:
+            FamilyError: The VAE is empty, or is for sound or another thing than pictures.
+        """
+        if vae is None or getattr(vae, "first_stage_model", None) is None:
+            raise FamilyError("VAE: this one is empty; the checkpoint holds none. Connect a Load VAE node instead.")
+        stride, channels = vae.spacial_compression_encode(), vae.latent_channels
+        if vae.latent_dim not in (2, 3) or vae.extra_1d_channel is not None or not isinstance(stride, int):
+            raise FamilyError("VAE: this one does not encode pictures. Connect the VAE of the model you train.")
+        self.vae = vae
+        self.channels, self.stride = int(channels), stride
+        self.identity = digest("vae", channels, stride, vae.latent_dim, patcher_identity(vae.patcher))
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """The latents' mean without chance: float32 (B, C, h, w), in the VAE's own space, on the CPU.
+
+        Args:
+            images: float32 (B, H, W, 3) in 0..1; sides that the stride divides.
+
+        Returns:
+            A video VAE gets the pictures one by one, else it would take the batch for the frames of a clip;
+            its frame axis is dropped.
+
+        Raises:
+            FamilyError: The VAE answers with another shape.
+        """
+        with torch.no_grad():
+            if self.vae.latent_dim == 3:
+                latents = torch.cat([self.vae.encode(image[None])[:, :, 0] for image in images])
+            else:
+                latents = self.vae.encode(images)
+        cells = images.shape[1] // self.stride, images.shape[2] // self.stride
+        expected = (images.shape[0], self.channels, *cells)
+        if tuple(latents.shape) != expected:
+            raise FamilyError(f"VAE: it gave latents of shape {tuple(latents.shape)}, expected {expected}.")
+        return _ordinary(latents).float()
+
+
+class ClipTextEncoder:
+    """A CLIP (any text encoder of ComfyUI) as the cache's `TextEncoder`.
+
+    Captions are literal: parentheses carry no weight, unlike in a prompt, because training captions are full
+    of `name (series)` that nobody meant to stress.
+
+    Attributes:
+        identity: Changes with the weights, LoRAs on them, the layer and the tokenizer's options.
+    """
+
+    def __init__(self, clip: Any) -> None:
+        """Hashes a sample of the text encoder's weights and its options.
+
+        Raises:
+            FamilyError: There is no text encoder, or it carries hooks, whose effect cannot be stored.
+        """
+        if clip is None:
+            raise FamilyError(
+                "CLIP: there is none; the checkpoint holds no text encoder. Connect a Load CLIP node instead."
+            )
+        if clip.apply_hooks_to_conds is not None or clip.patcher.forced_hooks is not None:
+            raise FamilyError("CLIP: it carries hooks, which cannot be stored. Connect it without them.")
+        self.clip = clip
+        tokenizer = type(clip.tokenizer).__qualname__
+        self.identity = digest(
+            "clip",
+            tokenizer,
+            clip.layer_idx,
+            _canonical(clip.tokenizer_options),
+            patcher_identity(clip.patcher),
+            *([TEXT_MASK] if tokenizer in _PARTS else []),
+        )
+
+    def encode(self, texts: list[str]) -> list[dict[str, Any]]:
+        """Per text a flat dict: "cond", whatever else this text encoder gives, and `TEXT_MASK`, on the CPU.
+
+        Raises:
+            FamilyError: The text encoder gives something that cannot be stored.
+        """
+        out = []
+        for text in texts:
+            with torch.no_grad():
+                tokens = self.clip.tokenize(text, disable_weights=True)
+                values = from_conditioning(self.clip.encode_from_tokens_scheduled(tokens, show_pbar=False))
+            mask = text_mask(self.clip, tokens)
+            if mask is not None and mask.shape[1] == values["cond"].shape[1]:
+                values[TEXT_MASK] = mask
+            out.append(values)
+        return out
+
+
+def text_mask(clip: Any, tokens: dict[str, list[list[tuple]]]) -> torch.Tensor | None:
+    """Which tokens of "cond" are no padding, (1, T) bool; None for a text encoder whose padding is not told apart.
+
+    Args:
+        clip: A CLIP.
+        tokens: From its `tokenize`: by encoder the sections of a text, each a list of (token, weight).
+    """
+    parts = _PARTS.get(type(clip.tokenizer).__qualname__)
+    if parts is None:
+        return None
+    masks = []
+    for names in parts:
+        there = [name for name in names if getattr(clip.cond_stage_model, _attribute(clip, name), None) is not None]
+        rows = [_not_padding(tokens[name], getattr(clip.tokenizer, _attribute(clip, name))) for name in there]
+        if rows:
+            length = min(len(row) for row in rows)
+            masks += [any(row[i] for row in rows) for i in range(length)]
+    with torch.inference_mode(False):
+        return torch.tensor([masks], dtype=torch.bool)
+
+
+def _attribute(clip: Any, name: str) -> str:
+    """ComfyUI calls the CLIP encoders by a letter in tokens and `clip_` with it in objects."""
+    return name if hasattr(clip.tokenizer, name) else f"clip_{name}"
+
+
+def _not_padding(sections: list[list[tuple]], tokenizer: Any) -> list[bool]:
+    """For each token whether it is no padding; where the end token pads, the first one belongs to the text."""
+    out = []
+    for section in sections:
+        ids = [int(token) if isinstance(token, Integral) else None for token, *_ in section]
+        length = len(ids)
+        while length and ids[length - 1] == tokenizer.pad_token:
+            length -= 1
+        if tokenizer.pad_token == tokenizer.end_token:
+            length = min(length + 1, len(ids))
+        out += [i < length for i in range(len(ids))]
+    return out
+
+
+def from_conditioning(conditioning: list[Any]) -> dict[str, Any]:
+    """ComfyUI's CONDITIONING of one text as a flat dict of ordinary CPU tensors and plain values.
+
+    Raises:
+        FamilyError: It has several parts, or holds something else than tensors, numbers, texts and None.
+    """
+    if len(conditioning) != 1:
+        raise FamilyError(f"CLIP: it gave {len(conditioning)} conditionings for one text, expected 1.")
+    cond, options = conditioning[0]
+    values: dict[str, Any] = {"cond": cond, **options}
+    for name, value in values.items():
+        if isinstance(value, torch.Tensor):
+            values[name] = _ordinary(value)
+        elif not isinstance(value, Plain):
+            raise FamilyError(f"CLIP: its {name} is a {type(value).__name__}, which the cache cannot store.")
+    return values
+
+
+def to_conditioning(values: dict[str, Any]) -> list[Any]:
+    """ComfyUI's CONDITIONING from `from_conditioning`'s dict, nothing lost; what is ours is left out."""
+    return [[values["cond"], {name: value for name, value in values.items() if name not in ("cond", TEXT_MASK)}]]
+
+
+def _ordinary(tensor: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode(False):
+        return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def patcher_identity(patcher: Any) -> str:
+    """Digest of a model's class, weights and patches, the same whether it is loaded and patched or not."""
+    hasher = hashlib.blake2b(type(patcher.model).__qualname__.encode(), digest_size=20)
+    state, backup = patcher.model_state_dict(), patcher.backup
+    for key in sorted(state):
+        hasher.update(f"|{key}".encode())
+        _update(hasher, backup[key].weight if key in backup else state[key])
+    for key in sorted(patcher.patches):
+        hasher.update(f"|patch {key}".encode())
+        _update(hasher, patcher.patches[key])
+    extras = [patcher.object_patches, patcher.weight_wrapper_patches, patcher.injections]
+    hasher.update(repr([sorted(map(str, extra)) for extra in extras]).encode())
+    return hasher.hexdigest()
+
+
+def _update(hasher: Any, value: Any) -> None:
+    """Feed tensors by a sample of their values, containers and adapters by their parts, the rest by name."""
+    if isinstance(value, torch.Tensor):
+        hasher.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        hasher.update(_sample(value))
+    elif isinstance(value, dict):
+        _update(hasher, [part for key in sorted(value, key=str) for part in (str(key), value[key])])
+    elif isinstance(value, (list, tuple)):
+        hasher.update(f"[{len(value)}".encode())
+        for part in value:
+            _update(hasher, part)
+    elif isinstance(value, Plain):
+        hasher.update(repr(value).encode())
+    else:
+        name = getattr(value, "__qualname__", type(value).__qualname__)
+        hasher.update(str(name).encode())
+        weights = getattr(value, "weights", None)
+        if isinstance(weights, Iterable):
+            _update(hasher, list(weights))
+
+
+def _sample(tensor: torch.Tensor) -> bytes:
+    """Bytes of all values of a small tensor, or of 65536 spread over a large one."""
+    if hasattr(tensor, "dequantize") and type(tensor) is not torch.Tensor and not _is_parameter(tensor):
+        tensor = tensor.dequantize()
+    with torch.no_grad():
+        flat = tensor.detach().reshape(-1)
+        step = max(1, flat.numel() // SAMPLES)
+        return flat[::step].to("cpu").contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _is_parameter(tensor: torch.Tensor) -> bool:
+    return type(tensor) is torch.nn.Parameter
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _canonical(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(part) for part in value]
+    return value if isinstance(value, Plain) else str(value)

@@ -1,0 +1,79 @@
+"""Layer names of other tools for a loaded model, from ComfyUI's own map of LoRA keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.lora
+import comfy.utils
+
+from ...adapters.lora_keys import Slice, stem_aliases
+
+_PREFIX, _WEIGHT = "diffusion_model.", ".weight"
+_DIFFUSERS = "transformer."
+
+
+@dataclass(frozen=True)
+class LayerNames:
+    """Names of one model's layers.
+
+    Attributes:
+        kohya: Module path → stem, where kohya's tools use diffusers' names (SD 1.5); else empty.
+        diffusers: Module path → diffusers layers in it, for transformers; else empty.
+        aliases: Every stem of a LoRA file that stands for a whole layer → module path.
+    """
+
+    kohya: dict[str, str]
+    diffusers: dict[str, list[Slice]]
+    aliases: dict[str, str]
+
+
+def layer_names(model: Any, *, paths: list[str], kohya_as_diffusers: bool) -> LayerNames:
+    """The names of `model`'s layers in other tools.
+
+    Args:
+        model: ComfyUI's BaseModel.
+        paths: Module paths of the layers that may be adapted.
+        kohya_as_diffusers: Whether kohya's tools name this family's layers as diffusers does.
+    """
+    # Its values are keys of weights, or such a key with the rows of a part.
+    known = comfy.lora.model_lora_keys_unet(model, {})
+    slices = _transformer_slices(known)
+    unet = {
+        name.removesuffix(_WEIGHT): path.removesuffix(_WEIGHT)
+        for name, path in comfy.utils.unet_to_diffusers(model.model_config.unet_config).items()
+        if name.endswith(_WEIGHT)
+    }
+    whole = unet or {parts[0][0]: path for path, parts in slices.items() if len(parts) == 1 and not parts[0][2]}
+    adaptable = set(paths)
+    aliases = {stem: _path(key) for stem, key in known.items() if isinstance(key, str) and _path(key) in adaptable}
+    return LayerNames(
+        kohya={path: name for name, path in unet.items()} if kohya_as_diffusers else {},
+        diffusers=slices,
+        aliases=aliases | stem_aliases(paths, diffusers=whole),
+    )
+
+
+def _path(key: str) -> str:
+    return key.removeprefix(_PREFIX).removesuffix(_WEIGHT)
+
+
+def _transformer_slices(known: dict[str, Any]) -> dict[str, list[Slice]]:
+    out: dict[str, list[Slice]] = {}
+    for name, target in known.items():
+        if not name.startswith(_DIFFUSERS):
+            continue
+        key, place = (target[0], target[1]) if isinstance(target, tuple) else (target, (0, 0, 0))
+        if place is None:
+            continue  # diffusers stores this layer rearranged: no LoRA of ours fits it
+        parts = out.setdefault(_path(key), [])
+        if not any(_overlap(place, part) for part in parts):
+            parts.append((name.removeprefix(_DIFFUSERS), place[1], place[2]))
+    return out
+
+
+def _overlap(place: tuple[int, int, int], part: Slice) -> bool:
+    """Whether two row ranges share rows: ComfyUI's table has second names for the same rows."""
+    (_, first, count), (_, other, rows) = place, part
+    return not count or not rows or (first < other + rows and other < first + count)

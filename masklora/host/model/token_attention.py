@@ -1,0 +1,134 @@
+"""Which tokens attention looks at: scaled dot-product attention with ours and the host's mask together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from torch import Tensor
+
+from ...errors import FamilyError
+
+# Where the options that a block of image tokens is given carry the `KeyMask` of these.
+KEY_MASK = "masked_lora_key_mask"
+_MASK_POSITION = 4
+
+
+def image_start(order: Sequence[str], length: int, *, tokens: int, pad: int = 0) -> int | None:
+    """Where the image tokens begin in a sequence of `length` tokens; None where they do not fit into it.
+
+    Args:
+        order: Of the sequence's parts: "text", "image", "pad".
+        length: Of all of it; what is neither image nor padding is text.
+        tokens: How many image tokens there are.
+        pad: How many fill the image up.
+    """
+    text = length - tokens - (pad if "pad" in order else 0)
+    if text < 0 or (text and "text" not in order):
+        return None
+    sizes = {"text": text, "pad": pad, "image": tokens}
+    return sum(sizes[part] for part in order[: order.index("image")])
+
+
+class KeyMask:
+    """The attention masks of one call of the network for one set of image tokens, made once for all its blocks.
+
+    Args:
+        tokens: How many image tokens there are.
+        image: (B, tokens) bool, those that others see; None for all.
+        text: (B, text tokens) bool, likewise.
+        order: Parts of the sequence that self-attention looks at; see `Blocks`.
+        pad: How many tokens fill the image up.
+    """
+
+    def __init__(
+        self,
+        tokens: int,
+        *,
+        image: Tensor | None,
+        text: Tensor | None,
+        order: Sequence[str] = ("text", "image"),
+        pad: int = 0,
+    ) -> None:
+        self.tokens, self.image, self.text, self.order, self.pad = tokens, image, text, tuple(order), pad
+        self._made: dict[int, Tensor | None] = {}
+
+    def of(self, length: int) -> Tensor | None:
+        """(B, 1, length, length) bool, True where a query (third axis) sees a key (last axis); None for all.
+
+        Every token sees itself, so that no row is empty, and every visible one.
+
+        Args:
+            length: Of the attention: the image tokens alone, or with the other parts.
+
+        Raises:
+            FamilyError: Neither is of this length.
+        """
+        if length not in self._made:
+            self._made[length] = self._make(length)
+        return self._made[length]
+
+    def _make(self, length: int) -> Tensor | None:
+        order = ("image",) if length == self.tokens else self.order
+        start = image_start(order, length, tokens=self.tokens, pad=self.pad)
+        others = length - self.tokens - (self.pad if "pad" in order else 0)
+        known = 0 if self.text is None else self.text.shape[1]
+        if start is None or 0 < others < known:
+            raise FamilyError(
+                f"attention_mask, text_padding_mask: the model attends to {length} tokens, expected {self.tokens} of "
+                f"the picture after {known} of the text. Switch both off for this model."
+            )
+        given = self.image if self.image is not None else (self.text if others else None)
+        if given is None:
+            return None
+        seen = given.new_ones(len(given), length)
+        if self.image is not None:
+            seen[:, start : start + self.tokens] = self.image
+        if self.text is not None and others:
+            # Tokens that a model puts before the text are no padding.
+            end = start if start else length
+            seen[:, end - known : end] = self.text
+        return seen[:, None, None, :] | torch.eye(length, dtype=torch.bool, device=seen.device)
+
+
+def pinned_attention(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Scaled dot-product attention whatever ComfyUI chose: others depend on free memory or have no backward.
+
+    For `transformer_options["optimized_attention_override"]`. Where the options carry a `KeyMask`, self-attention
+    follows it, together with the mask that the block passes: ComfyUI's own functions take a boolean mask in
+    different ways, and some add it to the scores as 0 and 1.
+    """
+    key_mask = (kwargs.get("transformer_options") or {}).get(KEY_MASK)
+    if key_mask is None:
+        return attention_pytorch(*args, **kwargs)
+    axis = 2 if kwargs.get("skip_reshape") else 1
+    length = args[0].shape[axis]
+    ours = key_mask.of(length) if args[1].shape[axis] == length else None
+    positional = len(args) > _MASK_POSITION
+    theirs = args[_MASK_POSITION] if positional else kwargs.get("mask")
+    kwargs["mask"] = combined_masks(ours, theirs)
+    return attention_pytorch(*args[:_MASK_POSITION], *args[_MASK_POSITION + 1 :], **kwargs)
+
+
+def combined_masks(ours: Tensor | None, theirs: Tensor | None) -> Tensor | None:
+    """One mask that hides what either hides, (B, 1 or heads, L, L); None for none.
+
+    Args:
+        ours: (B, 1, L, L) bool, True where a query sees a key.
+        theirs: (L, L), (B, L, L) or (B, heads, L, L); bool likewise, or a float that is added to the scores.
+
+    Returns:
+        Bool, or float if theirs is. A query to which nothing would be left follows theirs alone: softmax over
+        nothing is no number.
+    """
+    if ours is None or theirs is None:
+        return theirs if ours is None else ours
+    theirs = theirs[None] if theirs.ndim == 2 else theirs
+    theirs = theirs[:, None] if theirs.ndim == 3 else theirs
+    if theirs.dtype == torch.bool:
+        both = ours & theirs
+        return torch.where(both.any(dim=-1, keepdim=True), both, theirs)
+    left = (ours & (theirs > torch.finfo(theirs.dtype).min / 2)).any(dim=-1, keepdim=True)
+    return theirs.masked_fill(~ours & left, float("-inf"))

@@ -1,0 +1,288 @@
+"""What the page may ask about an opened data set: its numbers, its pictures in every view, and other transforms.
+
+Pictures are decoded outside of the server's event loop, two at a time, and small ones are remembered within a
+bound, so that ten thousand of them leave the server's memory as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+from PIL import Image
+
+from ...dataset.sample import load_sample
+from ...settings import MaskTransform
+from ...viewing.browsing import VIEWS, crop_corners, draw_infill, draw_thumbnail, learned_levels, picture_weights
+from ...viewing.inspection import findings
+from ...viewing.views import OPACITY, TINT
+from .opened import OpenedDataset, check_inside, opened_of, picture_of
+from .requests import Handler, RefusedError, path_number, query_number, read_json
+
+SIDES = (96, 512)
+REMEMBERED_BYTES = 48 << 20
+CAPTION_SHOWN = 300
+# A second decoder keeps both cores of a small machine busy; more only take memory.
+DECODERS = 2
+# The URL carries what the picture depends on, so the browser may keep it.
+KEPT = {"Cache-Control": "private, max-age=86400, immutable"}
+_COLOUR = re.compile("[0-9a-fA-F]{6}")
+# The ranges of the widgets of Transform Masks.
+_RANGES: dict[str, tuple[float, float]] = {
+    "threshold": (0, 1),
+    "min_area": (0, 100_000_000),
+    "grow": (-512, 512),
+    "feather": (0, 256),
+}
+
+
+class Drawn:
+    """Small encoded pictures by what they depend on, the least recently used dropped beyond a bound."""
+
+    def __init__(self, most_bytes: int) -> None:
+        """Nothing is remembered."""
+        self._most, self._bytes = most_bytes, 0
+        self._known: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
+
+    def get(self, key: tuple[Any, ...]) -> bytes | None:
+        """What was put there, None if nothing or no longer."""
+        if key in self._known:
+            self._known.move_to_end(key)
+        return self._known.get(key)
+
+    def put(self, key: tuple[Any, ...], data: bytes) -> None:
+        """Remember `data`."""
+        self._bytes += len(data) - len(self._known.pop(key, b""))
+        self._known[key] = data
+        while self._bytes > self._most:
+            self._bytes -= len(self._known.popitem(last=False)[1])
+
+
+_DRAWN = Drawn(REMEMBERED_BYTES)
+_DECODING = asyncio.Semaphore(DECODERS)
+
+
+async def get_dataset(request: web.Request) -> Any:
+    """How the data set is looked at, what was found, and how far the measuring is."""
+    opened = opened_of(request)
+    report = opened.report
+    return {
+        "id": opened.id,
+        "node": opened.node_id,
+        "count": len(opened),
+        "version": opened.version,
+        "measured": opened.measured,
+        "problem": opened.problem or opened.plan.note,
+        "stride": opened.lens.stride,
+        "resolution": opened.resolution,
+        "transform": None if opened.transform is None else dataclasses.asdict(opened.transform),
+        "loss": opened.lens.loss.preset,
+        "cached": opened.cache is not None,
+        "selects": opened.segmenter is not None,
+        "orphaned": report.orphaned,
+        "skipped": report.skipped,
+        "notes": report.notes,
+    }
+
+
+async def get_pictures(request: web.Request) -> Any:
+    """One list per property, each with a value per picture: names, sizes, coverage, warnings and so on."""
+    opened = opened_of(request)
+    body = await asyncio.to_thread(lambda: json.dumps(_columns(opened)))
+    return web.Response(text=body, content_type="application/json")
+
+
+async def get_picture(request: web.Request) -> Any:
+    """Everything about one picture, the weight of every latent cell among it, row by row."""
+    opened = opened_of(request)
+    index = picture_of(request, opened)
+    # Text in the thread too: a large grid has a million weights.
+    body = await asyncio.to_thread(lambda: json.dumps(_details(opened, index)))
+    return web.Response(text=body, content_type="application/json")
+
+
+async def get_thumbnail(request: web.Request) -> Any:
+    """A small picture: query `view`, `side` (96 to 512 px), `colour` (rrggbb) and `opacity` (0 to 100)."""
+    opened = opened_of(request)
+    index = picture_of(request, opened)
+    view, colour = request.query.get("view", VIEWS[0]), _colour(request)
+    side, opacity = query_number(request, "side", 192), query_number(request, "opacity", round(OPACITY * 100))
+    if view not in VIEWS:
+        raise RefusedError(400, f"view: expected one of {', '.join(VIEWS)}.")
+    if not SIDES[0] <= side <= SIDES[1] or opacity > 100:
+        raise RefusedError(400, f"Expected side {SIDES[0]} to {SIDES[1]} and opacity 0 to 100.")
+    key = (opened.id, index, opened.stamp(index), view, side, colour, opacity)
+    data = _DRAWN.get(key)
+    if data is None:
+
+        def draw() -> bytes:
+            geometry = opened.plan.geometries[index]
+            options = {"view": view, "side": side, "colour": colour, "opacity": opacity / 100}
+            return _jpeg(draw_thumbnail(opened.sample(index), geometry, opened.lens, **options), 82)
+
+        data = await _decoded(request, draw)
+        _DRAWN.put(key, data)
+    return web.Response(body=data, content_type="image/jpeg", headers=KEPT)
+
+
+async def get_image(request: web.Request) -> Any:
+    """The picture itself, upright, at its own size."""
+    opened = opened_of(request)
+    index = picture_of(request, opened)
+    data = await _decoded(request, lambda: _jpeg(load_sample(opened.source(index)).rgb, 95))
+    return web.Response(body=data, content_type="image/jpeg", headers=KEPT)
+
+
+async def get_learned(request: web.Request) -> Any:
+    """The mask after its transforms at the picture's size, as a grey PNG; white = learn."""
+    opened = opened_of(request)
+    index = picture_of(request, opened)
+    data = await _decoded(request, lambda: _png(learned_levels(opened.sample(index))))
+    return web.Response(body=data, content_type="image/png", headers=KEPT)
+
+
+async def get_infill(request: web.Request) -> Any:
+    """The training picture with one of the backgrounds that the cache puts behind it."""
+    opened = opened_of(request)
+    index, number = picture_of(request, opened), path_number(request, "number")
+    entries = opened.plan.entries
+    if entries is None or number >= len(entries[index].infills):
+        raise RefusedError(404, "There is no such background. Connect the cache to Inspect Dataset to see them.")
+    samples, entry, resize = opened.dataset().samples, entries[index], opened.settings.resize
+    infill = entry.infills[number]
+    if infill.donor is not None:
+        check_inside(opened.source(infill.donor))
+    data = await _decoded(
+        request, lambda: _jpeg(draw_infill(samples, index, entry.geometry, infill, resize=resize), 90)
+    )
+    return web.Response(body=data, content_type="image/jpeg", headers=KEPT)
+
+
+async def post_look(request: web.Request) -> Any:
+    """Try other transforms or another resolution: `{"transform": {…} or null, "resolution": px}`."""
+    opened = opened_of(request)
+    body = await read_json(request)
+    if set(body) != {"transform", "resolution"}:
+        raise RefusedError(400, 'Expected {"transform": …, "resolution": …} and nothing else.')
+    resolution = body["resolution"]
+    if not isinstance(resolution, int) or isinstance(resolution, bool) or not 0 <= resolution <= 8192:
+        raise RefusedError(400, "resolution: expected a whole number, 0 to 8192.")
+    transform = None if body["transform"] is None else _transform(body["transform"])
+    # It may have to wait for a mask that is being saved.
+    await asyncio.to_thread(opened.look, transform=transform, resolution=resolution)
+    return await get_dataset(request)
+
+
+def _transform(values: Any) -> MaskTransform:
+    defaults = dataclasses.asdict(MaskTransform())
+    if not isinstance(values, dict) or set(values) != set(defaults):
+        raise RefusedError(400, f"transform: expected exactly the fields {', '.join(defaults)}.")
+    for name, default in defaults.items():
+        value = values[name]
+        if isinstance(default, bool) != isinstance(value, bool) or not isinstance(value, int | float):
+            raise RefusedError(400, f"{name}: expected a value like {default!r}.")
+        if name in _RANGES and not _RANGES[name][0] <= value <= _RANGES[name][1]:
+            raise RefusedError(400, f"{name}: expected {_RANGES[name][0]} to {_RANGES[name][1]}, got {value}.")
+    return MaskTransform(**{name: type(default)(values[name]) for name, default in defaults.items()})
+
+
+def _columns(opened: OpenedDataset) -> dict[str, Any]:
+    # First, so that what changes meanwhile is asked for once more and never taken for known.
+    version = opened.version
+    report, plan, samples = opened.report, opened.plan, [opened.source(i) for i in range(len(opened))]
+    bare = set(report.no_caption)
+    warnings = [
+        [*found, *(["no_caption"] if sample.name in bare else [])]
+        for found, sample in zip(findings(report.pictures), samples, strict=True)
+    ]
+    captions = [sample.caption for sample in samples]
+    return {
+        "version": version,
+        "name": [sample.name for sample in samples],
+        "size": [sample.size for sample in samples],
+        "stamp": [opened.stamp(i) for i in range(len(samples))],
+        "has_mask": [stats.has_mask for stats in report.pictures],
+        "coverage": [round(stats.coverage, 4) for stats in report.pictures],
+        "bucket": [geometry.size for geometry in plan.geometries],
+        "caption": [None if text is None else text[:CAPTION_SHOWN] for text in captions],
+        "warnings": warnings,
+        "stale": [plan.stale.get(i, []) for i in range(len(samples))],
+    }
+
+
+def _details(opened: OpenedDataset, index: int) -> dict[str, Any]:
+    sample, plan = opened.sample(index), opened.plan
+    geometry = plan.geometries[index]
+    entry = None if plan.entries is None else plan.entries[index]
+    shrink = entry.shrinks[0] if entry is not None and entry.shrinks else None
+    weights = picture_weights(sample, geometry, opened.lens, shrink=shrink)
+    infills = () if entry is None else entry.infills
+    lenders = [None if infill.donor is None else opened.source(infill.donor).name for infill in infills]
+    return {
+        "index": index,
+        "version": opened.version,
+        "name": sample.name,
+        "size": sample.size,
+        "stamp": opened.stamp(index),
+        "caption": sample.caption,
+        "bucket": geometry.size,
+        "corners": crop_corners(geometry),
+        "flip": geometry.flip,
+        "grid": weights.shape,
+        # Six digits tell every step of 1/65535 apart.
+        "weights": [round(float(w), 6) for w in weights.ravel()],
+        "has_mask": sample.mask is not None or sample.mask_path is not None or bool(sample.parts) or sample.alpha,
+        "infills": [{"kind": i.kind, "from": lender} for i, lender in zip(infills, lenders, strict=True)],
+        "stale": plan.stale.get(index, []),
+    }
+
+
+async def _decoded(request: web.Request, draw: Callable[[], bytes]) -> bytes:
+    async with _DECODING:
+        if request.transport is None or request.transport.is_closing():
+            # The page has scrolled on.
+            raise RefusedError(410, "Nobody waits for this picture any more.")
+        return await asyncio.to_thread(draw)
+
+
+def _colour(request: web.Request) -> tuple[int, int, int]:
+    text = request.query.get("colour")
+    if text is None:
+        return TINT
+    if not _COLOUR.fullmatch(text):
+        raise RefusedError(400, "colour: expected six hexadecimal digits, such as dc1e3c.")
+    red, green, blue = bytes.fromhex(text)
+    return red, green, blue
+
+
+def _jpeg(rgb: np.ndarray, quality: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb)).save(file, "JPEG", quality=quality, subsampling=0)
+    return file.getvalue()
+
+
+def _png(levels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+_ONE = "/datasets/{dataset}/pictures/{picture}"
+DATASET_GETS: dict[str, Handler] = {
+    "/datasets/{dataset}": get_dataset,
+    "/datasets/{dataset}/pictures": get_pictures,
+    _ONE: get_picture,
+    f"{_ONE}/thumbnail": get_thumbnail,
+    f"{_ONE}/image": get_image,
+    f"{_ONE}/learned": get_learned,
+    f"{_ONE}/infill/{{number}}": get_infill,
+}
+DATASET_POSTS: dict[str, Handler] = {"/datasets/{dataset}/look": post_look}

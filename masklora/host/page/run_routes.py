@@ -1,0 +1,168 @@
+"""What the page may ask about runs: the list, a run's curve, pictures and graph, and to act on one.
+
+Files are read outside of the server's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import folder_paths
+import numpy as np
+from aiohttp import web
+from PIL import Image
+
+from ...documents import strict_json
+from ...runs.graph import read_graph
+from ...runs.history import PastRun, find_run, read_curve, read_run
+from ...runs.record import export_checkpoint
+from ...runs.run import trained_elsewhere
+from ...runs.run_list import RunList
+from ...runs.sample_pictures import MOST_PROMPTS, SampleFolder, look_of
+from ...settings import ExportSettings
+from ...viewing.training_sample import draw_seen
+from ..outputs import lora_path, runs_folder
+from .live import ACTIONS, LIVE, LiveRun
+from .requests import Handler, RefusedError, path_id, path_number, query_number, read_empty, read_json
+
+# What is told of a run that is not being trained.
+RESTING = {
+    "node": None,
+    "steps_per_second": None,
+    "memory": None,
+    "can_sample": False,
+    "drawing": None,
+    "names": [],
+}
+
+LIST = RunList(RESTING)
+_RESTS = "This run is not being trained now. Queue its graph again to go on with it."
+_ELSEWHERE = "This run is being trained by another ComfyUI, or by another job. Its own page can act on it."
+
+
+async def get_runs(request: web.Request) -> Any:
+    """All runs, newest first."""
+    rows = await asyncio.to_thread(LIST.rows, runs_folder())
+    texts = (row.text if row.run.id not in LIVE else strict_json(_facts(row.run)) for row in rows)
+    return web.Response(text=f'{{"runs": [{", ".join(texts)}]}}', content_type="application/json")
+
+
+async def get_run(request: web.Request) -> Any:
+    """One run and its numbers after the step `since`, 0 if that is not given."""
+    since = query_number(request, "since", 0)
+    folder = await _folder(request)
+    rows = await asyncio.to_thread(read_curve, folder, since=since)
+    return {"run": _facts(await asyncio.to_thread(read_run, folder)), "rows": rows}
+
+
+async def post_action(request: web.Request) -> Any:
+    """Pass on a wish to a run that is being trained."""
+    await read_empty(request)
+    action = request.match_info["action"]
+    if action not in ACTIONS:
+        raise RefusedError(404, f"There is no such action. Expected one of: {', '.join(ACTIONS)}.")
+    live = LIVE.get(path_id(request, "run"))
+    if live is None:
+        elsewhere = await asyncio.to_thread(trained_elsewhere, await _folder(request))
+        raise RefusedError(409, _ELSEWHERE if elsewhere else _RESTS)
+    if action == "sample" and not live.can_sample:
+        raise RefusedError(
+            409, "No sample pictures are asked for. Connect Sample Pictures to the training node's input samples."
+        )
+    live.wish(action)
+    return {"run": live.facts()}
+
+
+async def get_samples(request: web.Request) -> Any:
+    """What sample pictures there are: the steps, oldest first, each with the numbers of its prompts."""
+    folder = SampleFolder(await _folder(request))
+    settings, pictures = await asyncio.to_thread(lambda: (folder.settings(), folder.pictures()))
+    steps = [{"step": step, "numbers": numbers} for step, numbers in pictures.items()]
+    shown = {key: settings.get(key) for key in ("prompts", "width", "height", "seed")}
+    return {**shown, "look": look_of(settings), "steps": steps}
+
+
+async def get_sample(request: web.Request) -> web.Response:
+    """One sample picture."""
+    step, number = path_number(request, "step"), path_number(request, "number")
+    folder = SampleFolder(await _folder(request))
+    content = await asyncio.to_thread(folder.read, step, number) if number < MOST_PROMPTS else None
+    if content is None:
+        raise RefusedError(404, "There is no such picture. It may have been dropped; reload the list.")
+    return web.Response(body=content, content_type="image/png")
+
+
+async def get_current(request: web.Request) -> web.Response:
+    """The first sample of the last step as the loss saw it, beside its weights; its name is a header."""
+    live = LIVE.get(path_id(request, "run"))
+    seen = live.seen if live else None
+    if live is None or seen is None:
+        await _folder(request)
+        raise RefusedError(409, "This run shows no sample now: it is not being trained, or has not begun.")
+    content = await asyncio.to_thread(lambda: _png(draw_seen(seen, live.preview)))
+    headers = {"X-Sample-Name": quote(seen.name), "X-Sample-Step": str(live.step)}
+    return web.Response(body=content, content_type="image/png", headers=headers)
+
+
+async def get_graph(request: web.Request) -> Any:
+    """The graph that queued the run: `workflow` for the page, `prompt` for where no page queued it."""
+    graph = await asyncio.to_thread(read_graph, await _folder(request))
+    if graph is None:
+        raise RefusedError(404, "This run has no stored graph. It was made by an earlier version, or by a script.")
+    return graph
+
+
+async def post_export(request: web.Request) -> Any:
+    """Write a LoRA file of a checkpoint, the newest if no step is given; tells its name below the output folder."""
+    body = await read_json(request)
+    step = body.pop("step", None)
+    if body or not (step is None or (type(step) is int and 0 <= step < 10**9)):
+        raise RefusedError(400, 'Expected {} or {"step": the number of a checkpoint}.')
+    folder = await _folder(request)
+    written = await asyncio.to_thread(_export, folder, step)
+    return {"file": written.relative_to(Path(folder_paths.get_output_directory()).resolve()).as_posix()}
+
+
+def _export(folder: Path, step: int | None) -> Path:
+    run = read_run(folder)
+    known = run.checkpoints
+    chosen = step if step is not None else known[-1] if known else None
+    if step is not None and step not in known:
+        raise RefusedError(404, f"There is no checkpoint of step {step}. It may have been dropped; reload the list.")
+    tail = "" if chosen is None else f"-step{chosen:06d}"
+    return export_checkpoint(folder, chosen, lora_path(run.name + tail), ExportSettings())
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def _facts(run: PastRun) -> dict[str, Any]:
+    live: LiveRun | None = LIVE.get(run.id)
+    return RESTING | dataclasses.asdict(run) | (live.facts() if live else {})
+
+
+async def _folder(request: web.Request) -> Path:
+    folder = await asyncio.to_thread(find_run, runs_folder(), path_id(request, "run"))
+    if folder is None:
+        raise RefusedError(404, "There is no run with this id. It may have been deleted; reload the list.")
+    return folder
+
+
+RUN_GETS: dict[str, Handler] = {
+    "/runs": get_runs,
+    "/runs/{run}": get_run,
+    "/runs/{run}/samples": get_samples,
+    "/runs/{run}/samples/{step}/{number}": get_sample,
+    "/runs/{run}/current": get_current,
+    "/runs/{run}/graph": get_graph,
+}
+# The first that fits answers.
+RUN_POSTS: dict[str, Handler] = {"/runs/{run}/export": post_export, "/runs/{run}/{action}": post_action}

@@ -1,0 +1,1 @@
+"""What is learned: the masked loss, the weights that masks become, noise and its levels. Torch alone."""

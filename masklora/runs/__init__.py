@@ -1,0 +1,1 @@
+"""What a training leaves: its folder, checkpoints, records, sample pictures and LoRA files."""

@@ -1,0 +1,79 @@
+"""How much of finished runs stays on the disk: the newest whole, of the others all but the optimizer's state."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import filelock
+
+from ..errors import RunError
+from ..findings import Finding, counted, note
+from .history import run_folders
+from .run import Run, checkpoint_steps, read_result
+
+
+def make_room(root: Path, *, keep: int, spare: Path | None = None) -> list[Finding]:
+    """What was freed, and what the runs take now, after every finished run was brought to what shall stay of it.
+
+    The newest `keep` finished runs can be made longer without a seam: their last checkpoint stays whole. Of earlier
+    checkpoints, and of older runs, the optimizer's state goes; weights, metrics and pictures stay.
+
+    Args:
+        root: Folder of the runs.
+        keep: How many of the newest stay whole.
+        spare: A run that stays whole besides: the one that was just asked for.
+    """
+    ended = [(folder, read_result(folder)) for folder in run_folders(root)]
+    finished = sorted((f for f, end in ended if end and end["completed"]), key=_ended, reverse=True)
+    freed, thinned = 0, 0
+    for number, folder in enumerate(finished):
+        steps = checkpoint_steps(folder)
+        whole = number < keep or folder == spare
+        room = sum(_shed(folder, steps[:-1] if whole else steps))
+        freed, thinned = freed + room, thinned + (room > 0)
+    sizes = [_size(folder) for folder, _ in ended]
+    runs = counted(len(sizes), "[run takes|runs take]")
+    text = f"{runs} {_mib(sum(sizes))} on the disk, this one {_mib(_size(spare))}." if spare else ""
+    if thinned:
+        text += (
+            f" {_mib(freed)} of optimizer state of {counted(thinned, 'finished [run|runs]')} made room: "
+            f"keep_finished_runs is {keep}. Their LoRA files, weights, curves and pictures stay; going on with one "
+            "starts with fresh state."
+        )
+    return [note(text.strip())] if text else []
+
+
+def _shed(folder: Path, steps: list[int]) -> list[int]:
+    lock = filelock.FileLock(folder / "run.lock", timeout=0)
+    # Somebody trains there, or the disk refuses: another time.
+    with contextlib.suppress(filelock.Timeout, OSError), lock:
+        run = Run(folder=folder, fingerprint="")
+        return [freed for step in steps if (freed := _freed(run, step)) > 0]
+    return []
+
+
+def _freed(run: Run, step: int) -> int:
+    with contextlib.suppress(RunError):
+        return run.shed_optimizer(step)
+    return 0
+
+
+def _ended(folder: Path) -> float:
+    with contextlib.suppress(OSError):
+        return (folder / "result.json").stat().st_mtime
+    return 0.0
+
+
+def _size(folder: Path | None) -> int:
+    total = 0
+    for place, _, names in os.walk(folder or ""):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(place) / name).lstat().st_size
+    return total
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"

@@ -1,0 +1,73 @@
+"""Former versions of files, whole and bit for bit, a few of each."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import shutil
+import unicodedata
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..cache.keys import file_digest
+from ..errors import DataError
+
+MOST_KEPT = 20
+# File systems allow 255 bytes; the time comes before it.
+_NAME_BYTES = 180
+_MARK = ".edited"
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Former versions below a folder, by the path of the file that they are versions of."""
+
+    root: Path
+
+    def keep(self, file: Path, *, of: Path) -> Path:
+        """Copies `file` as the newest former version of the path `of`, and drops the oldest beyond `MOST_KEPT`.
+
+        Raises:
+            OSError: It cannot be copied; then nothing is kept of it.
+        """
+        folder = self._folder(of)
+        folder.mkdir(parents=True, exist_ok=True)
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S-%f")
+        name = file.name.encode("utf-8", "replace")[-_NAME_BYTES:].decode("utf-8", "ignore")
+        kept, temporary = folder / f"{now}-{name}", folder / f".{uuid.uuid4().hex}.tmp"
+        try:
+            shutil.copyfile(file, temporary)
+            temporary.replace(kept)
+        finally:
+            temporary.unlink(missing_ok=True)
+        for old in self.all(of)[MOST_KEPT:]:
+            old.unlink(missing_ok=True)
+        return kept
+
+    def all(self, of: Path) -> list[Path]:
+        """Former versions of a path, newest first."""
+        folder = self._folder(of)
+        found = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+        return sorted(found, key=lambda path: path.name, reverse=True)
+
+    def mark_edited(self, path: Path) -> None:
+        """Note that `path` holds what a person saved by hand, until something else writes it.
+
+        Raises:
+            OSError: It cannot be noted.
+        """
+        folder = self._folder(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _MARK).write_text(file_digest(path), encoding="ascii")
+
+    def is_edited(self, path: Path) -> bool:
+        """Whether `path` still holds what a person saved by hand."""
+        try:
+            return (self._folder(path) / _MARK).read_text(encoding="ascii") == file_digest(path)
+        except (OSError, UnicodeDecodeError, DataError):
+            return False
+
+    def _folder(self, of: Path) -> Path:
+        text = unicodedata.normalize("NFC", str(of)).encode("utf-8", "surrogatepass")
+        return self.root / hashlib.blake2b(text, digest_size=10).hexdigest()

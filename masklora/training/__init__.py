@@ -1,0 +1,1 @@
+"""How it is learned: from cache entries to steps of the optimizer."""

@@ -1,0 +1,435 @@
+"""The training loop: `train` takes a denoiser, a cache and settings, and leaves a trained adapter.
+
+It knows no ComfyUI: whatever is special about a model or a host comes in as a callable of `TrainJob` or
+a method of `Hooks`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import NonFiniteLossError, RunError
+from ..files import random_state
+from ..findings import counted, warning
+from ..loss.prior import preservation_runs
+from ..runs.run import Checkpoint, Run
+from ..runs.sample_pictures import Sampling
+from . import optim
+from .batches import BatchPlan, Draw, split_entries
+from .job import Hooks, TrainJob, TrainResult, check_job
+from .metrics import MetricBuffer, StepFacts, StepReport, step_row, summarise
+from .microbatch import Feed
+from .objective import Objective
+from .seeds import mix, own_global_random, seed_global_random
+
+VALIDATION_DRAWS = 16
+# About as many halvings as a gradient scaler can need.
+SKIPPED_LIMIT = 20
+NOTHING_HELD_OUT = "There is no held-out loss: it takes two pictures and a validation_share above 0."
+FRESH_STATE = (
+    "The optimizer starts with fresh state: the one of this run made room when newer runs finished "
+    "(keep_finished_runs). The first steps are a little rougher than they would have been."
+)
+# Keeps the held-out noise apart from the training noise, whatever the seed.
+VALIDATION_SALT = 0x5EED
+PAUSE_SECONDS = 0.1
+
+
+def train(job: TrainJob, *, run: Run, hooks: Hooks | None = None) -> TrainResult:
+    """The trained adapter of `job`, from the run folder if it is finished, else trained or resumed.
+
+    Args:
+        job: what to train. Its `params` hold the trained live weights afterwards; whoever made them puts
+            the model back.
+        run: an open run folder, whose fingerprint stands for this very job.
+        hooks: the host's.
+
+    Returns:
+        See `TrainResult`. A run that was stopped is not complete: training it again goes on.
+
+    Raises:
+        NonFiniteLossError: the loss or its gradient became NaN or infinite; the weights of before are in
+            the last checkpoint.
+        ConfigError: settings that contradict each other or the data.
+        RunError: the run folder cannot be written.
+        BaseException: whatever a hook or the model raised, after a resumable checkpoint was written.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), own_global_random(job.device):
+        return _Session(job, run, hooks or Hooks()).result()
+
+
+def planned_steps(job: TrainJob) -> int:
+    """How many optimizer steps `job` takes.
+
+    Raises:
+        ConfigError: there is nothing to train on.
+    """
+    settings = job.train
+    if settings.epochs > 0:
+        return _batch_plan(job)[0].steps_for(settings.epochs, accumulation=settings.gradient_accumulation)
+    return settings.steps or job.default_steps
+
+
+def _batch_plan(job: TrainJob) -> tuple[BatchPlan, list[int]]:
+    """The run's batches, and the entries that are held out."""
+    settings, entries = job.train, job.cache.entries
+    share = settings.validation_share if settings.validate_every > 0 else 0.0
+    training, held_out = split_entries(entries, share=share, seed=settings.seed)
+    infill = job.loss.infill_probability
+    plan = BatchPlan(entries, settings.batch_size, settings.seed, use=training, infill_probability=infill)
+    return plan, held_out
+
+
+class _Session:
+    def __init__(self, job: TrainJob, run: Run, hooks: Hooks) -> None:
+        self.job, self.run, self.hooks = job, run, hooks
+        check_job(job)
+        hooks.on_job(job)
+        settings = job.train
+        self.plan, self.held_out = _batch_plan(job)
+        self.accumulation = settings.gradient_accumulation
+        self.total = planned_steps(job)
+        self.feed = Feed(
+            job.cache,
+            job.loss,
+            collate=job.collate,
+            grid_of=job.grid_of,
+            latent_in=job.latent_in,
+            regularisation_weight=settings.regularisation_weight,
+            device=job.device,
+        )
+        self.objective = Objective(job, feed=self.feed, tell=hooks.on_message)
+        self.sampling = Sampling(job.sampler, hooks=hooks, set_training=job.set_training)
+        self.params = list(job.params.values())
+        rate = optim.resolve_learning_rate(job.optim, default=job.default_learning_rate)
+        groups = optim.parameter_groups(job.params, job.optim, learning_rate=rate)
+        self.optimizer = optim.make_optimizer(groups, job.optim)
+        self.ema = optim.Ema(job.params, job.optim.ema_decay) if job.optim.ema_decay > 0 else None
+        self.gate = optim.StepGate(job.device)
+        self.scaler = torch.amp.GradScaler(job.device.type) if job.grad_scaling else None
+        self.generator = torch.Generator(device=job.device).manual_seed(settings.seed)
+        self.immediate = job.device.type == "cpu" if job.immediate is None else job.immediate
+        self.buffer = MetricBuffer(self.total, immediate=self.immediate)
+        self.step, self.saved_step, self.resumed_from = 0, 0, 0
+        self.skipped = 0
+        self.best: float | None = None
+        self.validation: float | None = None
+        # The random state at the start of the step in progress, and whether the weights are being changed:
+        # an interrupt in the middle of a step is saved as if the step had not begun.
+        self.random_before = random_state(self.generator)
+        self.updating = False
+
+    def result(self) -> TrainResult:
+        checkpoint = self.run.load_checkpoint()
+        for text in self.run.messages:
+            self.hooks.on_message(text)
+        if checkpoint and (ended := self.run.finished_at(checkpoint.step)):
+            self.hooks.on_run(self.run.folder, step=checkpoint.step, total=checkpoint.step)
+            self._tell_lost_numbers(self.run.read_metrics(), checkpoint.step)
+            return self._outcome(checkpoint.adapter, ended.get("summary") or {}, checkpoint.step, loaded=True)
+        if checkpoint:
+            self._restore(checkpoint)
+        if self.job.train.validate_every > 0 and not self.held_out:
+            self.hooks.on_message(NOTHING_HELD_OUT)
+        self.run.clear_result()
+        self.run.start_metrics(self.step)
+        self.hooks.on_run(self.run.folder, step=self.step, total=self.total)
+        self.sampling.start(self.run.folder, step=self.step)
+        self.job.set_training(True)
+        try:
+            completed = self._loop()
+        except BaseException as error:
+            # A bad loss that is seen at once has not touched the weights, one that is seen late may have.
+            if self.immediate or not isinstance(error, NonFiniteLossError):
+                self._rescue()
+            raise
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+        records = self.run.read_metrics()
+        self._tell_lost_numbers(records, self.step)
+        summary = summarise(records)
+        summary |= {"validation": self.validation, "validation_best": self.best}
+        summary["best_step"] = self.run.best_step()
+        if self.objective.planner.kept:
+            summary["kept_tokens"] = self.objective.planner.kept
+        self.run.write_result({"steps": self.step, "completed": completed, "summary": summary})
+        adapter = self._result_weights()
+        return self._outcome({n: t.cpu() for n, t in adapter.items()}, summary, self.step, completed=completed)
+
+    def _tell_lost_numbers(self, records: list[dict[str, Any]], steps: int) -> None:
+        lost = steps - len({r["step"] for r in records if "loss" in r})
+        if lost > 0:
+            self.hooks.on_message(
+                warning(
+                    f"{self.run.folder / 'metrics.jsonl'} lacks the numbers of {lost} of "
+                    f"{counted(steps, '[step|steps]')}: it was "
+                    "removed or damaged. The curves have a gap there; the LoRA is whole."
+                )
+            )
+
+    def _outcome(
+        self,
+        adapter: dict[str, Tensor],
+        summary: dict[str, Any],
+        steps: int,
+        *,
+        completed: bool = True,
+        loaded: bool = False,
+    ) -> TrainResult:
+        losses = [r["loss"] for r in self.run.read_metrics() if "loss" in r and r["step"] <= steps]
+        return TrainResult(
+            adapter=adapter,
+            steps=steps,
+            completed=completed,
+            loaded=loaded,
+            resumed_from=self.resumed_from,
+            losses=losses,
+            summary=summary,
+            folder=self.run.folder,
+        )
+
+    def _loop(self) -> bool:
+        settings, stopped = self.job.train, False
+        if self.sampling.owed(self.step):
+            self._draw_samples()
+        while self.step < self.total and not stopped:
+            self.hooks.check_cancel()
+            self._wait_while_paused()
+            stopped = self.hooks.should_stop()
+            if stopped:
+                break
+            self._take_step()
+            if self.buffer.due:
+                self._flush()
+            better = False
+            last = self.step == self.total
+            if settings.validate_every > 0 and (self.step % settings.validate_every == 0 or last):
+                better = self._validate()
+            asked = self.hooks.should_save()
+            if asked or better or last or (settings.save_every > 0 and self.step % settings.save_every == 0):
+                self._save(best=better)
+            self._sample()
+            self.hooks.after_step(self.step)
+        if self.step > self.saved_step:
+            self._save()
+        self._sample(ended=True)
+        return self.step >= self.total
+
+    def _take_step(self) -> None:
+        self.random_before = random_state(self.generator)
+        losses, parts, names = [], [], []
+        settings, loss = self.job.train, self.job.loss
+        for micro in range(self.accumulation):
+            if micro:
+                self.hooks.check_cancel()
+            number = self.step * self.accumulation + micro
+            seed_global_random(self.job.device, mix(settings.seed, number))
+            plain = preservation_runs(loss, seed=settings.seed, number=number)
+            batch = self.feed.make(self.plan.batch(number), plain=plain)
+            values, part = [], {}
+            for term in self.objective.terms(
+                batch, loss, self.generator, number=number, progress=self.step / self.total
+            ):
+                with self.job.autograd_scope():
+                    value, seen = term()
+                    share = value / self.accumulation
+                    (self.scaler.scale(share) if self.scaler else share).backward()
+                values.append(value.detach())
+                part |= seen
+            losses.append(torch.stack(values).sum())
+            parts.append(part)
+            names += batch.names
+            if micro == 0 and self.objective.seen is not None:
+                self.hooks.on_seen(self.objective.seen)
+        norm = self._clip()
+        row = step_row(losses, parts, norm)
+        self.gate.observe(row[0], *([] if self.scaler else [norm]))
+        epoch = self.plan.epoch_of(self.step * self.accumulation)
+        if self.immediate:
+            self._refuse_non_finite(row[0].item(), norm.item(), self.step + 1, tuple(names))
+        self.updating = True
+        rate = self._update()
+        self.step += 1
+        self.buffer.add(row, StepFacts(self.step, epoch, rate, tuple(names)))
+        self.random_before = random_state(self.generator)
+        self.updating = False
+
+    def _clip(self) -> Tensor:
+        if self.scaler:
+            self.scaler.unscale_(self.optimizer)
+        limit = self.job.optim.clip_norm
+        return nn.utils.clip_grad_norm_(self.params, limit if limit > 0 else float("inf"))
+
+    def _update(self) -> float:
+        rate = optim.apply_learning_rate(self.optimizer, self.step, total=self.total, settings=self.job.optim)
+        self.gate.close(self.optimizer, scaled=self.scaler is not None)
+        if self.scaler:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema:
+            self.ema.update(self.step)
+        return rate
+
+    def _wait_while_paused(self) -> None:
+        if not self.hooks.should_pause():
+            return
+        self._flush()
+        while self.hooks.should_pause() and not self.hooks.should_stop():
+            time.sleep(PAUSE_SECONDS)
+            self.hooks.check_cancel()
+            if self.hooks.should_save() and self.step > self.saved_step:
+                self._save()
+            self._sample()
+        self.buffer.restart_clock()
+
+    def _flush(self, *, quiet: bool = False) -> None:
+        reports = self.buffer.fetch()
+        good: list[StepReport] = []
+        try:
+            for report in reports:
+                self._refuse_non_finite(report.loss, report.grad_norm, report.step, report.samples)
+                self.skipped = 0 if _finite(report.grad_norm) else self.skipped + 1
+                good.append(report)
+                if self.skipped >= SKIPPED_LIMIT:
+                    raise NonFiniteLossError(
+                        f"Step {report.step}: the last {self.skipped} steps were skipped because float16 gradients "
+                        "overflowed; nothing is being learned. Let the model compute in bfloat16 or float32."
+                    )
+        finally:
+            self.run.append_metrics(report.as_json() for report in good)
+        for report in () if quiet else good:
+            self.hooks.on_step(report)
+
+    def _refuse_non_finite(self, loss: float, norm: float, step: int, names: tuple[str, ...]) -> None:
+        bad_norm = self.scaler is None and not _finite(norm)
+        if _finite(loss) and not bad_norm:
+            return
+        what = "loss" if not _finite(loss) else "gradient"
+        kept = self.run.checkpoints()
+        where = f"The checkpoint of step {kept[-1]} is kept." if kept else "No checkpoint was written yet."
+        raise NonFiniteLossError(
+            f"Step {step}: the {what} is not a finite number, with the pictures {', '.join(names[:8])}. "
+            f"{where} Lower the learning rate, let the model compute in bfloat16 or float32, or look at "
+            "these pictures; then queue again."
+        )
+
+    def _validate(self) -> bool:
+        if not self.held_out:
+            return False
+        self._flush()
+        loss = dataclasses.replace(self.job.loss, mask_probability=1.0, edge_jitter=0.0, prior_weight=0.0, routes="")
+        generator = torch.Generator(device=self.job.device).manual_seed(mix(self.job.train.seed + VALIDATION_SALT, 0))
+        total, count = 0.0, 0
+        self.job.set_training(False)
+        try:
+            with torch.no_grad(), self._wearing(self._result_weights()):
+                for group in self._validation_batches():
+                    self.hooks.check_cancel()
+                    batch = self.feed.make(group)
+                    value, _ = self.objective.terms(batch, loss, generator, number=0, progress=0.0)[0]()
+                    total += value.item() * len(group)
+                    count += len(group)
+        finally:
+            self.job.set_training(True)
+        value = total / count
+        self.validation = value
+        self.run.append_metrics([{"step": self.step, "validation": value}])
+        self.hooks.on_validation(self.step, value)
+        self.buffer.restart_clock()
+        better = _finite(value) and (self.best is None or value < self.best)
+        if better:
+            self.best = value
+        return better
+
+    def _validation_batches(self) -> Iterator[list[Draw]]:
+        entries, size = self.job.cache.entries, self.job.train.batch_size
+        rounds = -(-VALIDATION_DRAWS // len(self.held_out))
+        by_bucket: dict[tuple[int, int], list[int]] = {}
+        for index in self.held_out:
+            by_bucket.setdefault(entries[index].bucket, []).append(index)
+        for members in by_bucket.values():
+            draws = [Draw(index, 0, 0 if entries[index].text_keys else -1) for index in members * rounds]
+            for start in range(0, len(draws), size):
+                yield draws[start : start + size]
+
+    def _sample(self, *, ended: bool = False) -> None:
+        if self.sampling.due(self.step, ended=ended):
+            self._draw_samples()
+
+    def _draw_samples(self) -> None:
+        self._flush()
+        with self._wearing(self._result_weights()):
+            self.sampling.draw(self.step)
+        self.buffer.restart_clock()
+
+    def _result_weights(self) -> dict[str, Tensor]:
+        return optim.result_weights(self.job.params, self.optimizer, self.ema)
+
+    @contextlib.contextmanager
+    def _wearing(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        live = {name: p.detach().clone() for name, p in self.job.params.items()}
+        tensors = {name: p.data for name, p in self.job.params.items()}
+        try:
+            optim.copy_named(tensors, weights)
+            yield
+        finally:
+            optim.copy_named(tensors, live)
+
+    def _save(self, *, best: bool = False, quiet: bool = False) -> None:
+        self._flush(quiet=quiet)
+        adapter = self._result_weights()
+        state: dict[str, Any] = {
+            "step": self.step,
+            "best": self.best,
+            "optimizer": optim.optimizer_state(self.optimizer),
+            "generator": self.random_before,
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+            "live": optim.live_weights(self.job.params, adapter),
+        }
+        folder = self.run.save_checkpoint(
+            self.step, adapter=adapter, state=state, keep_last=self.job.train.keep_last, best=best
+        )
+        self.saved_step = self.step
+        if not quiet:
+            self.hooks.on_checkpoint(self.step, folder)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
+        with torch.no_grad():
+            live = checkpoint.adapter if state["live"] is None else state["live"]
+            optim.copy_named({n: p.data for n, p in self.job.params.items()}, live)
+        if state["optimizer"] is None and checkpoint.step < self.total:
+            self.hooks.on_message(warning(FRESH_STATE))
+        elif state["optimizer"] is not None:
+            optim.restore_optimizer(self.optimizer, state["optimizer"])
+        if self.ema:
+            self.ema.load(checkpoint.adapter)
+        if self.scaler and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.generator.set_state(state["generator"])
+        self.random_before = state["generator"]
+        self.best = state["best"]
+        self.step = self.saved_step = self.resumed_from = checkpoint.step
+        self.hooks.on_message(f"Going on from the checkpoint of step {self.step}.")
+
+    def _rescue(self) -> None:
+        if self.updating or self.step == self.saved_step:
+            return
+        try:
+            self._save(quiet=True)
+        except (RunError, OSError, RuntimeError) as error:
+            self.run.messages.append(f"No checkpoint could be written after the interruption: {error}")
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and abs(value) != float("inf") and value == value
