@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from .errors import ConfigError
-from .loss.tokens import parse_routes
 
 T = TypeVar("T")
 
@@ -63,7 +62,7 @@ FADES = ("constant", "linear", "cosine")
 PRIOR_REDUCTIONS = ("as the mask", "bicubic (ai-toolkit)")
 ROUTE_SELECTIONS = ("mask kept", "mask-aware", "random")
 
-_LOSS_CHOICES = {
+LOSS_CHOICES = {
     "elementwise": ELEMENTWISE,
     "mask_type": MASK_TYPES,
     "normalize": NORMALIZE,
@@ -78,7 +77,7 @@ _LOSS_CHOICES = {
     "prior_timestep_schedule": FADES,
     "route_selection": ROUTE_SELECTIONS,
 }
-_LOSS_RANGES = {
+LOSS_RANGES = {
     "elementwise_param": (0.0, 1000.0),
     "area_min": (0.0, 1.0),
     "area_beta": (0.0, 1.0),
@@ -353,31 +352,6 @@ def check_range(widget: str, value: float, low: float, high: float) -> float:
     if not low <= value <= high:
         raise ConfigError(f"{widget}: expected {low:g} to {high:g}, got {value:g}.")
     return value
-
-
-def check_loss(settings: LossSettings) -> LossSettings:
-    """`settings` if every value is usable, else a `ConfigError` that names the widget and its range."""
-    for widget, choices in _LOSS_CHOICES.items():
-        check_choice(widget, getattr(settings, widget), choices)
-    for widget, (low, high) in _LOSS_RANGES.items():
-        check_range(widget, getattr(settings, widget), low, high)
-    if settings.mask_channel:
-        check_choice("mask_channel", settings.mask_channel, MASK_CHANNELS)
-    parse_routes(settings.routes)
-    if settings.latent_blur and settings.latent_blur % 2 == 0:
-        raise ConfigError(f"latent_blur: expected 0 or an odd number of cells, got {settings.latent_blur}.")
-    if settings.floor > settings.ceiling:
-        raise ConfigError(f"floor: {settings.floor:g} lies above the ceiling {settings.ceiling:g}. Lower it.")
-    if settings.timestep_min >= settings.timestep_max:
-        raise ConfigError(
-            f"timestep_min: {settings.timestep_min:g} must be below timestep_max {settings.timestep_max:g}."
-        )
-    if settings.timestep_min >= settings.masked_timestep_max:
-        raise ConfigError(
-            f"masked_timestep_max: {settings.masked_timestep_max:g} must be above timestep_min "
-            f"{settings.timestep_min:g}."
-        )
-    return settings
 
 
 def check_mask_transform(settings: MaskTransform) -> MaskTransform:

@@ -51,7 +51,7 @@ class CacheDataset(io.ComfyNode):
             description="Resizes, crops and encodes pictures, masks and captions once; only what changed is "
             "encoded again.",
             search_aliases=["latents", "buckets", "encode dataset"],
-            inputs=[*cls._visible(), *advanced(cls._advanced())],
+            inputs=[*cls._visible(), *advanced([*cls._advanced(), *cls._model()])],
             outputs=[
                 MLT_CACHE.Output("cache", tooltip="Everything that training reads."),
                 io.String.Output(
@@ -187,7 +187,12 @@ class CacheDataset(io.ComfyNode):
                 "Each variant keeps of its mask a disc around a random point of it, from this share of the "
                 "mask's reach up to 1. 1 = off.",
             ),
-            # Last, because saved workflows know the others by their place.
+        ]
+
+    @staticmethod
+    def _model():
+        # Last, because saved workflows know the others by their place.
+        return [
             io.Model.Input(
                 "model",
                 optional=True,

@@ -5,8 +5,8 @@ import dataclasses
 from comfy_api.latest import io
 
 from ..masklora.host.page.telling import tell
+from ..masklora.loss.check import check_loss
 from ..masklora.loss.presets import PRESET_DECIDES, apply_preset, overruled_options, preset_help
-from ..masklora.settings import check_loss
 from . import loss_widgets, remedy_widgets
 from .loss_widgets import LOSS
 from .types import MLT_LOSS, TRAIN_CATEGORY, advanced

@@ -21,12 +21,11 @@ from ..findings import Finding, counted, warnings_of
 from ..folder.subjects import parse_subjects
 from ..pictures.packed_mask import decode_mask
 from ..settings import CacheSettings
-from ..training.batches import ORIGINAL
 from .builder import Builder, Cancel, Encoder, TextEncoder
 from .crops import MASKED, saving_note
 from .keys import Memo, digest, text_key
 from .mask_sense import mask_findings, require_weight
-from .plan import Entry, Progress, check_settings, plan_entries
+from .plan import ORIGINAL, Entry, Progress, check_settings, plan_entries
 from .store import DiskStore, MemoryStore, Store, Tensors, Values
 
 

@@ -32,6 +32,9 @@ Progress = Callable[[int, int, str], None]
 FACTS = 1
 _NOTED = ("has", "box", "mark", "mean", "peak", "lowest", "raw_peak", "border", "middle", "read", "doubts")
 
+# The number of a variant's own picture among its backgrounds.
+ORIGINAL = -1
+
 
 @dataclass(frozen=True)
 class Shrink:

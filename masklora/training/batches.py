@@ -18,10 +18,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from ..cache.plan import ORIGINAL
 from ..errors import ConfigError
 
 EMPTY_CAPTION = -1
-ORIGINAL = -1
 
 _EPOCH, _PHASE, _START, _DRAW = range(4)
 # Epochs whose orders are remembered: a lone picture of few repeats collects a batch over many.

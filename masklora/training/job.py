@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..findings import Finding
+from ..loss.check import check_loss
 from ..loss.noise import Schedule, timestep_weights
 from ..loss.tokens import TokenModel, parse_routes, resolve_routes
 from ..runs.sample_pictures import Sampler
-from ..settings import LossSettings, OptimizerSettings, TrainSettings, check_loss, check_range
+from ..settings import LossSettings, OptimizerSettings, TrainSettings, check_range
 from ..viewing.training_sample import Seen, false_colours
 from .metrics import StepReport
 from .microbatch import CacheLike

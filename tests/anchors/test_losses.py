@@ -1,7 +1,8 @@
 """Faults of other trainers in how a mask enters the loss; each is computed here and is not ours.
 
 Those of the priors (ai-toolkit, blissful) are in tests/loss/test_presets_prior.py. Read at kohya-ss/sd-scripts
-48d368fa, bghira/SimpleTuner bc8e6ab7, ostris/ai-toolkit 27a03a91, Nerogar/OneTrainer 23df3832 and DustyL/blissful-tuner 289c641.
+48d368fa, bghira/SimpleTuner bc8e6ab7, ostris/ai-toolkit 27a03a91, Nerogar/OneTrainer 23df3832 and
+DustyL/blissful-tuner 289c641.
 """
 
 import pytest

@@ -8,9 +8,10 @@ import torch
 
 from harness.toy import Recorder, ToyEntry, open_run, same, toy_entries, toy_job, train_toy
 from masklora.errors import ConfigError
+from masklora.loss.check import check_loss
 from masklora.loss.losses import preservation_term
 from masklora.loss.prior import preservation_runs
-from masklora.settings import LossSettings, check_loss
+from masklora.settings import LossSettings
 from masklora.training.batches import EMPTY_CAPTION, Draw
 from masklora.training.microbatch import Feed
 

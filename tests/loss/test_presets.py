@@ -12,6 +12,7 @@ import torch
 
 from harness.parity import CELL, GRID, blissful_weights, block_mean, make_case, scaled_mean, triangle_filter
 from masklora.errors import ConfigError
+from masklora.loss.check import check_loss
 from masklora.loss.losses import masked_objective
 from masklora.loss.masks import effective_weights
 from masklora.loss.presets import (
@@ -23,7 +24,7 @@ from masklora.loss.presets import (
     overruled_options,
     preset_help,
 )
-from masklora.settings import LossSettings, check_loss
+from masklora.settings import LossSettings
 
 
 def compare(settings, formula, batch, *, multiplier=True):

@@ -21,12 +21,13 @@ from harness.parity import (
 )
 from harness.toy import ToyEntry, ToyNet, toy_job
 from masklora.errors import ConfigError
+from masklora.loss.check import check_loss
 from masklora.loss.losses import masked_objective
 from masklora.loss.masks import effective_weights, reduce_mask
 from masklora.loss.noise import Schedule
 from masklora.loss.presets import PRESET_DECIDES, PRESETS, apply_preset, overruled_options, preset_help
 from masklora.loss.prior import Prior, prior_factors, prior_gate, prior_weights
-from masklora.settings import LossSettings, check_loss
+from masklora.settings import LossSettings
 from masklora.training.batches import Draw
 from masklora.training.microbatch import Feed
 from masklora.training.objective import Objective

@@ -8,9 +8,10 @@ import torch
 
 from harness.toy import Recorder, ToyNet, open_run, same, toy_job, train_toy
 from masklora.errors import ConfigError
+from masklora.loss.check import check_loss
 from masklora.loss.losses import masked_mean, masked_objective, prior_term
 from masklora.loss.prior import Prior, prior_factors, prior_runs, prior_weights
-from masklora.settings import ELEMENTWISE, NORMALIZE, LossSettings, check_loss
+from masklora.settings import ELEMENTWISE, NORMALIZE, LossSettings
 
 SHAPE = (3, 4, 6, 5)
 WITH = LossSettings(prior_weight=1.0)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from masklora.errors import ConfigError
+from masklora.loss.check import check_loss
 from masklora.loss.tokens import (
     KEPT_MULTIPLE,
     Passage,
@@ -24,7 +25,7 @@ from masklora.loss.tokens import (
     token_weights,
     visible_tokens,
 )
-from masklora.settings import LossSettings, check_loss
+from masklora.settings import LossSettings
 
 MODEL = TokenModel(patch=2, blocks=12, title="this model")
 SELECTIONS = ("mask kept", "mask-aware", "random")
