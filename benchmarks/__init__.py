@@ -1,1 +1,1 @@
-"""Measurements that the README quotes; each script writes its raw JSON beside itself."""
+"""Measurements that docs/evidence.md quotes; each script writes its raw JSON beside itself."""

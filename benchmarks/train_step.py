@@ -1,6 +1,6 @@
 """Our training step against ComfyUI's Train LoRA node: `python dev.py run benchmarks/train_step.py`.
 
-Prints the table of the README and writes train_step.json beside this file. One process, one thread, CPU time
+Prints the table of docs/evidence.md and writes train_step.json beside this file. One process, one thread, CPU time
 of the process; the sides take turns (A B … B A). Peak memory comes from a process of its own for each side.
 """
 

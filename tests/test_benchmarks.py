@@ -1,4 +1,4 @@
-"""The promises about speed, memory and start-up that the README makes, on a small scale."""
+"""The promises about speed, memory and start-up of docs/evidence.md, on a small scale."""
 
 import json
 import statistics
@@ -142,11 +142,11 @@ def test_a_disc_of_bytes_grows_a_mask_exactly_as_the_distance_does():
         assert np.array_equal(masks.grow_mask(mask, radius=radius), distance <= radius + 1e-3)
 
 
-def test_the_readme_tells_the_stored_figures_of_the_browser():
+def test_the_evidence_tells_the_stored_figures_of_the_browser():
     figures = json.loads((ROOT / "benchmarks" / "dataset_browser.json").read_text(encoding="utf-8"))
     assert figures["pictures"] == 10_000
     told = f"Ten thousand pictures of 256×256 px open in {figures['first_paint_ms'] / 1000:.1f} s and scroll at "
     told += f"{1000 / figures['frame_ms_median']:.0f} frames a second, 95 % of them within "
     told += f"{figures['frame_ms_p95']:.0f} ms"
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert told in readme
+    evidence = " ".join((ROOT / "docs" / "evidence.md").read_text(encoding="utf-8").split())
+    assert told in evidence

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -399,7 +400,7 @@ def test_the_committed_picture_is_small():
     assert 20_000 < (run.HERE / "leakage.png").stat().st_size < 600_000
 
 
-def test_the_readme_s_table_is_of_the_stored_results():
+def test_the_table_of_the_evidence_is_of_the_stored_results():
     shown = {
         "no mask": "no mask",
         "OneTrainer (0.1 outside)": "OneTrainer",
@@ -410,7 +411,7 @@ def test_the_readme_s_table_is_of_the_stored_results():
         "**our preset: mask + prior + infill**": conditions.OURS,
     }
     stored = Results.load(run.HERE / "results.json")
-    lines = (run.HERE.parents[1] / "README.md").read_text(encoding="utf-8").splitlines()
+    lines = (run.HERE.parents[1] / "docs" / "evidence.md").read_text(encoding="utf-8").splitlines()
     rows = {cells[0]: cells[1:] for cells in ([c.strip() for c in x.strip("|").split("|")] for x in lines if "±" in x)}
     for title, name in shown.items():
         for cell, figure in zip(rows[title], measure.FIGURES, strict=True):
@@ -419,3 +420,11 @@ def test_the_readme_s_table_is_of_the_stored_results():
             step = 10.0 ** -len(cell.split(" ± ")[0].partition(".")[2])
             assert mean == pytest.approx(values.mean(), abs=0.51 * step), (title, figure)
             assert spread == pytest.approx(values.std(ddof=1), abs=0.51 * step), (title, figure)
+
+
+def test_the_readme_s_three_figures_are_those_of_the_stored_results():
+    stored = Results.load(run.HERE / "results.json")
+    readme = (run.HERE.parents[1] / "README.md").read_text(encoding="utf-8")
+    told = re.findall(r"\*\*(\d+) %\*\*", readme)
+    found = [stored.values(PLACE, conditions.OURS, figure).mean() for figure in ("SF", "BG", "Leak0")]
+    assert told == [f"{100 * mean:.0f}" for mean in found]

@@ -58,7 +58,8 @@ def test_every_help_page_has_a_picture_that_shows_something():
             pixels = np.asarray(Image.open(path).convert("RGB"))
             assert min(pixels.shape[:2]) >= 150 and pixels.std() > 10, link
         shown |= set(links)
-    shown |= set(re.findall(r"web/docs/(images/[\w.-]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        shown |= set(re.findall(r"web/docs/(images/[\w.-]+)", page.read_text(encoding="utf-8")))
     assert {f"images/{path.name}" for path in (DOCS / "images").iterdir()} == shown
 
 

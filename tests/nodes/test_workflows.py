@@ -39,9 +39,10 @@ def thumbnail(page, path):
     shot.save(path.with_suffix(".jpg"), quality=85)
 
 
-def test_there_are_the_examples_that_the_readme_names():
+def test_there_are_the_examples_that_the_documents_name():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert {path.stem for path in WORKFLOWS} == set(re.findall(r"`(Demo - [^`]+)`", readme))
+    nodes = (ROOT / "docs" / "node-reference.md").read_text(encoding="utf-8")
+    assert {path.stem for path in WORKFLOWS} == set(re.findall(r"`(Demo - [^`]+)`", nodes))
     assert {path.stem for path in (ROOT / "workflows").glob("*.json")} == set(re.findall(r"`(1 Start [^`]+)`", readme))
 
 
