@@ -1,10 +1,16 @@
 """ComfyUIs that end and start anew in one base folder."""
 
+import os
 import shutil
 import signal
 
-# How long ComfyUI may take to end by a signal that it hears.
+# Seconds that ComfyUI may take to end by a signal that it hears, on a machine that has nothing else to do.
 LIMIT = 8.0
+
+
+def limit():
+    """The same on this machine now: as much longer as its processors have more to do than they can."""
+    return LIMIT * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 class Restarts:

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from harness.damage import many
-from harness.restarts import LIMIT, ended_in_order
+from harness.restarts import ended_in_order, limit
 from harness.toy import same
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a process there cannot be sent these signals")
@@ -142,7 +142,7 @@ def test_a_process_that_ends_anywhere_loses_little_and_the_result_is_that_of_an_
         assert done - saved <= SAVE_EVERY
     else:
         assert done == saved, server.log_tail()
-        assert seconds < LIMIT
+        assert seconds < limit()
         assert ended_in_order(server, getattr(signal, name)), server.log_tail()
     server = restarts.up()
     outputs = server.wait(server.submit(prompt))["outputs"]
