@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from devtools.comfy import ComfyServer
 from harness.folders import anywhere
 from harness.toy import same
-from masklora.config import DatasetSettings
-from masklora.data.loading import load_dataset
+from masklora.dataset.loading import load_dataset
+from masklora.settings import DatasetSettings
 
 everything = pytest.mark.skipif(not os.environ.get("MASKLORA_ALL"), reason="runs with --all")
 SLOW = 60
