@@ -7,8 +7,9 @@ from typing import Any
 
 import comfy_extras.nodes_model_advanced
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from harness.double import in_double
 from harness.models import small_model, small_text, with_padding
 from masklora.adapters import AdapterSet
 from masklora.dataset.geometry import Geometry
@@ -22,22 +23,6 @@ from masklora.settings import AdapterSettings, LossSettings
 MODES = ("off", "per block", "whole model")
 # Eighth-order central differences: with steps of 1e-2 of a unit direction the truncation error is far below 1e-12.
 _STENCIL = ((1, 4 / 5), (2, -1 / 5), (3, 4 / 105), (4, -1 / 280))
-
-
-class _InDouble(nn.Module):
-    """A layer in float64 where ComfyUI's networks ask for float32, which would drown the differences."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    @property
-    def weight(self) -> Tensor:
-        """The layer's, which ComfyUI looks at."""
-        return self.layer.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.double()).double()
 
 
 class Problem:
@@ -68,12 +53,8 @@ class Problem:
         self.triggered = torch.tensor([0.6, 0.0]) if preservation else None
         self.trainable = TrainableModel(patcher, dtype=dtype, guidance=1.0)
         self.network = self.trainable.network
-        self.network.to(dtype)
         if dtype == torch.float64:
-            self.network.dtype = dtype
-            for name in ("pe_embedder", "rope_embedder", "patch_embedding"):
-                if hasattr(self.network, name):
-                    setattr(self.network, name, _InDouble(getattr(self.network, name)))
+            in_double(self.network)
         settings = AdapterSettings(
             rank=4,
             alpha=4.0,
