@@ -7,13 +7,16 @@ from pathlib import Path
 import torch
 
 from benchmarks.gradients import measure
+from masklora.host.families import families
 
-FAMILIES = ("sd15", "sdxl", "sd3", "flux")
+TARGETS = ("default", "all")
 
 
 def main() -> None:
-    """Measure every family in float64 and float32."""
-    rows = [measure(f, dtype=d) for f in FAMILIES for d in (torch.float64, torch.float32)]
+    """Measure every family, its usual layers and all of them, in float64 and float32."""
+    names = [family.name for family in families()]
+    dtypes = (torch.float64, torch.float32)
+    rows = [measure(n, dtype=d, targets=t) for n in names for t in TARGETS for d in dtypes]
     for row in rows:
         sys.stdout.write(json.dumps(row) + "\n")
     Path(__file__).with_name("gradient_table.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

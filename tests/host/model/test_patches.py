@@ -20,7 +20,7 @@ from harness.models import small_model
 from masklora.autograd.forwards import has_foreign_forward
 from masklora.autograd.recompute import checkpoint_blocks
 from masklora.host.families.flux import FLUX
-from masklora.host.model.trainable import patches
+from masklora.host.model import patches
 
 
 def bent(out):
