@@ -25,6 +25,13 @@ def test_command(options, rest):
     return run_tests(find_host(options.comfyui), rest)
 
 
+def pictures_command(options, rest):
+    """Takes the pictures of the help pages anew."""
+    from devtools.testing import take_pictures
+
+    return take_pictures(find_host(options.comfyui), rest)
+
+
 def run_command(options, rest):
     """Runs a script of ours in the host, such as benchmarks/train_step.py."""
     from devtools.running import run_script
@@ -59,6 +66,13 @@ def make_parser():
         add_help=False,
     )
     test.set_defaults(run=test_command)
+    pictures = commands.add_parser(
+        "pictures",
+        parents=[shared],
+        help="take the pictures of the help pages anew; other arguments go to pytest",
+        add_help=False,
+    )
+    pictures.set_defaults(run=pictures_command)
     run = commands.add_parser(
         "run", parents=[shared], help="run one of our scripts, with its arguments, in the host"
     )
@@ -71,7 +85,7 @@ def main(arguments=None):
     """Runs one command; the exit status is non-zero when it failed."""
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command not in ("test", "run"):
+    if rest and options.command not in ("test", "pictures", "run"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     # Without this, an ended dev.py would leave the ComfyUI that it started behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -35,6 +35,22 @@ def run_tests(host, arguments):
     return done.returncode or web
 
 
+def take_pictures(host, arguments):
+    """Exit status of taking the pictures of the help pages anew, in a real page: those of files `take_*.py`.
+
+    Args:
+        host: From `find_host`.
+        arguments: For pytest, such as a file or `-k node`; all of them where they name no file.
+    """
+    require(host, PACK_NEEDS + TESTS_NEED, file="tests/requirements.txt")
+    environment = dict(os.environ, COMFYUI_PATH=str(host.comfyui), PYTHONUTF8="1")
+    command = [str(host.python), "-c", _PYTEST, "--import-mode=importlib"]
+    command += ["-o", "python_files=take_*.py", "-o", "python_functions=take_*"]
+    selected = any(argument.endswith(".py") for argument in arguments)
+    command += [*arguments, *([] if selected else ["tests/nodes"])]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
 def _workers(arguments):
     chosen = any(a.startswith(("-n", "--numprocesses", "--pdb")) or a == "no:xdist" for a in arguments)
     return [] if chosen else ["-n", "2", "--dist", "loadfile"]

@@ -2,19 +2,15 @@
 
 import io
 import json
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "web" / "docs"
 PHOTOGRAPHS = ROOT / "tests" / "pictures" / "photographs"
-UPDATE = "MASKLORA_UPDATE_PICTURES"
-taking = pytest.mark.skipif(not os.environ.get(UPDATE), reason=f"pictures are taken with {UPDATE}=1")
 
 COMMON = 112
 

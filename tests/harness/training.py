@@ -17,7 +17,7 @@ from masklora.settings import (
 
 from .models import HashedText, small_model, small_vae
 
-LIGHT = ["sd15", "sd3", "flux"]
+LIGHT = ["sd15", "sd3", "flux", "chroma", "qwen_image", "z_image", "wan"]
 
 
 def pictures(n=4, settings=None):

@@ -98,6 +98,7 @@ def test_the_pictures_are_those_of_comfyui_with_the_model_before_and_with_the_lo
         with torch.inference_mode():
             channels, stride = asked.vae.latent_channels, asked.vae.spacial_compression_decode()
             empty = torch.zeros(1, channels, 96 // stride, 64 // stride)
+            empty = comfy.sample.fix_empty_latent_channels(model, empty)
             noise = comfy.sample.prepare_noise(empty, 0)
             arguments = (3, 2.0, "euler", "normal", asked.positive[1], asked.negative, empty)
             image = asked.vae.decode(comfy.sample.sample(model, noise, *arguments, disable_pbar=True, seed=0))

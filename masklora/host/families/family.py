@@ -105,6 +105,7 @@ class Family:
         predictions: What the network may predict: "epsilon", "v" or "flow".
         patch: Latent cells per token: frames, rows, columns (1 for U-Nets).
         divides: Whether rows and columns of a latent must be multiples of `patch`; else the network fills them up.
+        places: Attribute of the network that tells how many tokens a side it has places for; "" for any number.
         mutates: Whether the blocks write to their inputs in place.
         text_layer: Regular expression for the path of the first layer that reads the texts' features; "" for unknown.
         pooled_layer: The same of the layer that reads the pooled text.
@@ -125,6 +126,7 @@ class Family:
     predictions: tuple[str, ...] = ("flow",)
     patch: tuple[int, int, int] = (1, 2, 2)
     divides: bool = False
+    places: str = ""
     mutates: bool = False
     text_layer: str = ""
     pooled_layer: str = ""

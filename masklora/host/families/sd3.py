@@ -22,6 +22,7 @@ FAMILY = Family(
     targets=attention_and_mlp(_HALVES + r"attn2?\.(qkv|proj)", _HALVES + r"mlp\.fc[12]"),
     architecture="stable-diffusion-3",
     base_model_version="sd3",
+    places="pos_embed_max_size",
     text_layer="context_embedder",
     pooled_layer=r"y_embedder\.mlp\.0",
     defaults=Defaults(

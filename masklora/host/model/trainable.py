@@ -137,7 +137,7 @@ class TrainableModel:
         step = self.stride * columns, self.stride * rows
         if self.family.divides and (width % step[0] or height % step[1]):
             return f"{width}×{height} is no size for {self.family.title}, whose sides are multiples of {max(step)} px"
-        places = getattr(self.network, "pos_embed_max_size", None)
+        places = getattr(self.network, self.family.places, None) if self.family.places else None
         if not isinstance(places, int):
             return None
         if max(-(-width // step[0]), -(-height // step[1])) <= places:

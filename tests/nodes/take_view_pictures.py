@@ -1,12 +1,12 @@
 """Pictures of what the pack shows in the page: the browser's views, the mask editor, the trainings in the sidebar.
 
-`MASKLORA_UPDATE_PICTURES=1 python dev.py test tests/nodes/test_view_pictures.py`; look at them afterwards.
+`python dev.py pictures tests/nodes/take_view_pictures.py`; look at them afterwards.
 """
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from harness.help_pictures import build, offer_pictures, screenshot, store, taking
+from harness.help_pictures import build, offer_pictures, screenshot, store
 
 DIALOG = ".mlt-dialog"
 VIEWS = ("Overlay", "Mask", "Cut-out", "Latent grid", "Infill", "Crop box")
@@ -69,16 +69,14 @@ def sheet(tiles):
     return whole
 
 
-@taking
-def test_take_the_browser_on_its_node(shown):
+def take_the_browser_on_its_node(shown):
     store(
         shown.graph_picture(types=["MLT_TransformMasks", "MLT_InspectDataset", "MLT_CacheDataset"]),
         "MLT_InspectDataset",
     )
 
 
-@taking
-def test_take_the_larger_view_and_each_of_its_views(shown):
+def take_the_larger_view_and_each_of_its_views(shown):
     dialog = open_dialog(shown)
     dialog.get_by_role("button", name="Statistics").click()
     shown.page.wait_for_timeout(500)
@@ -95,8 +93,7 @@ def test_take_the_larger_view_and_each_of_its_views(shown):
     store(sheet(tiles), "dataset-views")
 
 
-@taking
-def test_take_the_mask_editor(shown):
+def take_the_mask_editor(shown):
     dialog = open_dialog(shown)
     dialog.get_by_role("button", name="Edit mask").click()
     shown.page.wait_for_selector(".mlt-editor[open]")
@@ -104,8 +101,7 @@ def test_take_the_mask_editor(shown):
     store(screenshot(shown.page.locator(".mlt-editor")), "mask-editor", side=1240)
 
 
-@taking
-def test_take_the_trainings_in_the_sidebar(demo_server, page, train_graph):
+def take_the_trainings_in_the_sidebar(demo_server, page, train_graph):
     runs = [("first try", 4), ("higher rate", 5), ("more steps", 6)]
     for name, seed in runs:
         demo_server.run(train_graph(name=name, steps=60, seed=seed, learning_rate=seed * 2e-4), timeout=300)

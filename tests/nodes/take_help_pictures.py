@@ -1,11 +1,10 @@
 """The pictures of the help pages: each page has one; this file takes those of the mask nodes anew.
 
-`MASKLORA_UPDATE_PICTURES=1 python dev.py test tests/nodes/test_help_pictures.py`; look at them afterwards. Those of the
-other nodes come from test_node_pictures.py, those of the browser, the editor and the panels from test_view_pictures.py.
+`python dev.py pictures tests/nodes/take_help_pictures.py`; look at them afterwards. Those of the
+other nodes come from take_node_pictures.py, those of the browser, the editor and the panels from take_view_pictures.py.
 """
 
 import io
-import re
 import shutil
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.help_pictures import DOCS, ROOT, outline, store, taking
+from harness.help_pictures import ROOT, outline, store
 from masklora.loss.masks import reduce_mask, transform_mask
 from masklora.settings import MaskTransform
 from masklora.viewing.views import contact_sheet, latent_grid, overlay
@@ -36,36 +35,14 @@ GRAPHS = {
         ["MLT_LoadDataset", "LoadBackgroundRemovalModel", "MLT_SubjectMasks", "MLT_InspectDataset"],
     ),
 }
-MOST_BYTES = 600_000
 
 
 def sheet_of(client, run, node):
     return Image.open(io.BytesIO(client.server.picture(run.outputs[node]["images"][0])))
 
 
-def test_every_help_page_has_a_picture_that_shows_something():
-    pages = sorted(DOCS.glob("*.md"))
-    assert len(pages) > 20
-    shown = set()
-    for page in pages:
-        links = re.findall(
-            r"!\[[^]]+\]\((?:/extensions/masked-lora/docs/)?(images/[^)]+)\)", page.read_text(encoding="utf-8")
-        )
-        assert links, f"{page.name} has no picture"
-        for link in links:
-            path = DOCS / link
-            assert path.stat().st_size < MOST_BYTES, link
-            pixels = np.asarray(Image.open(path).convert("RGB"))
-            assert min(pixels.shape[:2]) >= 150 and pixels.std() > 10, link
-        shown |= set(links)
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        shown |= set(re.findall(r"web/docs/(images/[\w.-]+)", page.read_text(encoding="utf-8")))
-    assert {f"images/{path.name}" for path in (DOCS / "images").iterdir()} == shown
-
-
-@taking
 @pytest.mark.parametrize("node_id", SHEETS)
-def test_take_the_sheet_of_a_generator(demo_server, comfy_client, graph, node_id):
+def take_the_sheet_of_a_generator(demo_server, comfy_client, graph, node_id):
     widgets, folder = SHEETS[node_id]
     load = graph.add("MLT_LoadDataset", folder=folder, mask_source="none")
     node = graph.add(node_id, dataset=[load, 0], **widgets)
@@ -73,8 +50,7 @@ def test_take_the_sheet_of_a_generator(demo_server, comfy_client, graph, node_id
     store(sheet_of(comfy_client, comfy_client.run(graph.nodes), node), node_id)
 
 
-@taking
-def test_take_the_sheet_of_replaced_backgrounds(demo_server, comfy_client, graph):
+def take_the_sheet_of_replaced_backgrounds(demo_server, comfy_client, graph):
     few = demo_server.base / "input" / "infill picture"
     shutil.rmtree(few, ignore_errors=True)
     few.mkdir()
@@ -86,9 +62,8 @@ def test_take_the_sheet_of_replaced_backgrounds(demo_server, comfy_client, graph
     store(sheet_of(comfy_client, comfy_client.run(graph.nodes), view), "infill")
 
 
-@taking
 @pytest.mark.parametrize("node_id", GRAPHS)
-def test_take_the_graph_of_a_generator_that_needs_a_model(demo_server, small_models, page, node_id):
+def take_the_graph_of_a_generator_that_needs_a_model(demo_server, small_models, page, node_id):
     workflow, types = GRAPHS[node_id]
     page.load_workflow(ROOT / "demo" / "workflows" / f"{workflow}.json")
     # Without what comes after the inspection, running takes a moment.
@@ -115,8 +90,7 @@ def enlarged(rgb, times):
     return np.kron(rgb, np.ones((times, times, 1), np.uint8))
 
 
-@taking
-def test_take_the_picture_of_feathers():
+def take_the_picture_of_feathers():
     rgb, mask = photograph()
     tiles = []
     for feather in (0.0, 8.0, 32.0):
@@ -128,8 +102,7 @@ def test_take_the_picture_of_feathers():
     store(Image.fromarray(contact_sheet(tiles, 3, side=384)), "feathers")
 
 
-@taking
-def test_take_the_picture_of_edges():
+def take_the_picture_of_edges():
     rgb, mask = photograph()
     moved = [transform_mask(mask, MaskTransform(grow=grow)) for grow in (-12, 0, 12)]
     tiles = [overlay(rgb, one)[:256, 96:352] for one in moved]

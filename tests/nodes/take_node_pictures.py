@@ -1,11 +1,11 @@
 """A picture of each node between its neighbours, from the real page, for the help pages.
 
-`MASKLORA_UPDATE_PICTURES=1 python dev.py test tests/nodes/test_node_pictures.py`; look at them afterwards.
+`python dev.py pictures tests/nodes/take_node_pictures.py`; look at them afterwards.
 """
 
 import pytest
 
-from harness.help_pictures import build, offer_pictures, store, taking
+from harness.help_pictures import build, offer_pictures, store
 
 CUT = "astronaut.png"
 SMALL = {"width": 128, "height": 128, "cfg": 1.0, "scheduler": "simple"}
@@ -131,9 +131,8 @@ GRAPHS = {
 }
 
 
-@taking
 @pytest.mark.parametrize("node_id", GRAPHS)
-def test_take_a_node_in_a_graph_that_has_run(demo_server, page, node_id):
+def take_a_node_in_a_graph_that_has_run(demo_server, page, node_id):
     data = offer_pictures(demo_server.base)
     page.page.reload(wait_until="domcontentloaded")
     page.open()
@@ -170,7 +169,7 @@ def trained():
     return nodes, links
 
 
-def take_beside_the_training(page, key):
+def beside_the_training(page, key):
     """A node of `trained` alone with the training, whose panel finds the finished run by its name."""
     nodes, links = trained()
     nodes = {one: nodes[one] for one in (key, "train")}
@@ -181,8 +180,7 @@ def take_beside_the_training(page, key):
     store(page.graph_picture(), nodes[key]["type"])
 
 
-@taking
-def test_take_a_training_and_its_settings(demo_server, page):
+def take_a_training_and_its_settings(demo_server, page):
     build(page, *trained())
     with page.page.expect_response(lambda r: r.url.endswith("/prompt") and r.request.method == "POST") as caught:
         page.evaluate("async () => { await window.app.queuePrompt(0, 1) }")
@@ -195,11 +193,10 @@ def test_take_a_training_and_its_settings(demo_server, page):
     store(page.graph_picture(types=["MLT_CacheDataset", "MLT_Samples", "MLT_TrainLoRA"]), "MLT_TrainLoRA", side=1400)
     demo_server.wait(caught.value.json()["prompt_id"], timeout=300)
     for key in ("export", "adapter", "optimizer"):
-        take_beside_the_training(page, key)
+        beside_the_training(page, key)
 
 
-@taking
-def test_take_sample_pictures_and_the_training_that_draws_them(demo_server, page):
+def take_sample_pictures_and_the_training_that_draws_them(demo_server, page):
     nodes, links = trained()
     nodes = {name: node for name, node in nodes.items() if name not in ("adapter", "optimizer", "export")}
     words = "a red star, striped background\na zibble on a dotted background"
@@ -218,7 +215,6 @@ def test_take_sample_pictures_and_the_training_that_draws_them(demo_server, page
     store(page.graph_picture(types=["MLT_Samples", "MLT_TrainLoRA"]), "MLT_Samples")
 
 
-@taking
 @pytest.mark.parametrize(
     "types",
     [
@@ -226,7 +222,7 @@ def test_take_sample_pictures_and_the_training_that_draws_them(demo_server, page
         ["MLT_LoadDataset", "MLT_Florence2Sam2Masks", "MLT_InspectDataset"],
     ],
 )
-def test_take_a_node_between_its_neighbours(demo_server, page, types):
+def take_a_node_between_its_neighbours(demo_server, page, types):
     nodes = {kind: {"type": kind, "at": [40 + 410 * i, 60]} for i, kind in enumerate(types)}
     nodes[types[0]]["folder"] = "people and things"
     build(page, nodes, [[types[i], "dataset", types[i + 1], "dataset"] for i in (0, 1)])
