@@ -1,5 +1,6 @@
 """Prints and stores the gradient table: `python dev.py run benchmarks/gradient_table.py`."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -16,9 +17,11 @@ def main() -> None:
     """Measure every family, its usual layers and all of them, in float64 and float32."""
     names = [family.name for family in families()]
     dtypes = (torch.float64, torch.float32)
-    rows = [measure(n, dtype=d, targets=t) for n in names for t in TARGETS for d in dtypes]
-    for row in rows:
-        sys.stdout.write(json.dumps(row) + "\n")
+    rows = []
+    for name, target, dtype in itertools.product(names, TARGETS, dtypes):
+        rows.append(measure(name, dtype=dtype, targets=target))
+        sys.stdout.write(json.dumps(rows[-1]) + "\n")
+        sys.stdout.flush()
     Path(__file__).with_name("gradient_table.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
