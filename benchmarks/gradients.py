@@ -1,20 +1,24 @@
-"""Directional derivatives of our training loss by autograd and by finite differences, for one small model."""
+"""The gradient of our training loss on one small model: ours, plain autograd's, and along a line by differences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import comfy.model_management
 import comfy_extras.nodes_model_advanced
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from harness.double import in_double
 from harness.models import small_model, small_text, with_padding
 from masklora.adapters import AdapterSet
 from masklora.dataset.geometry import Geometry
+from masklora.host.model.conditioning import TEXT, joined
 from masklora.host.model.trainable import TrainableModel
 from masklora.loss.losses import masked_objective, preservation_term
-from masklora.loss.noise import add_noise, target
+from masklora.loss.noise import add_noise, sigma_of, target
 from masklora.loss.prior import Prior, prior_factors, prior_weights
 from masklora.loss.tokens import Passage, TokenPlan, token_cells, visible_tokens
 from masklora.settings import AdapterSettings, LossSettings
@@ -24,20 +28,15 @@ MODES = ("off", "per block", "whole model")
 _STENCIL = ((1, 4 / 5), (2, -1 / 5), (3, 4 / 105), (4, -1 / 280))
 
 
-class _InDouble(nn.Module):
-    """A layer in float64 where ComfyUI's networks ask for float32, which would drown the differences."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    @property
-    def weight(self) -> Tensor:
-        """The layer's, which ComfyUI looks at."""
-        return self.layer.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.double()).double()
+@contextlib.contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """ComfyUI's own switch for training, which asks for kernels that have a backward."""
+    before = comfy.model_management.in_training
+    comfy.model_management.in_training = True
+    try:
+        yield
+    finally:
+        comfy.model_management.in_training = before
 
 
 class Problem:
@@ -68,12 +67,8 @@ class Problem:
         self.triggered = torch.tensor([0.6, 0.0]) if preservation else None
         self.trainable = TrainableModel(patcher, dtype=dtype, guidance=1.0)
         self.network = self.trainable.network
-        self.network.to(dtype)
         if dtype == torch.float64:
-            self.network.dtype = dtype
-            for name in ("pe_embedder", "rope_embedder", "patch_embedding"):
-                if hasattr(self.network, name):
-                    setattr(self.network, name, _InDouble(getattr(self.network, name)))
+            in_double(self.network)
         settings = AdapterSettings(
             rank=4,
             alpha=4.0,
@@ -98,6 +93,7 @@ class Problem:
         self.plain_texts = [small_text(family, tokens=77, seed=2), self.texts[1]]
         self.geometries = [Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))] * 2
         self.plan: TokenPlan | None = None
+        self._plain = False
 
     def plan_tokens(self) -> None:
         """Six of sixteen tokens pass two of the blocks; half of the weights, and of the texts' tokens, are hidden."""
@@ -114,7 +110,18 @@ class Problem:
         t = self.trainable
         noisy = add_noise(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=t.schedule)
         conditioning = t.collate(texts or self.texts, self.geometries, self.latent.shape[1:])
+        if self._plain:
+            return self._ask_network(noisy, joined(conditioning))
         return t.denoise(noisy, self.u, conditioning, tokens=self.plan)
+
+    def _ask_network(self, noisy: Tensor, conds: dict[str, Any]) -> Tensor:
+        """What ComfyUI's network answers when it is called itself, its time told by ComfyUI's sampling."""
+        t = self.trainable
+        sampling = t.patcher.get_model_object("model_sampling")
+        time = sampling.timestep(sigma_of(self.u, schedule=t.schedule)).float()
+        x = noisy[:, :, None] if t.has_frames else noisy
+        out = self.network(x, time, context=conds.pop(TEXT), transformer_options={}, **conds)
+        return out[:, :, 0] if t.has_frames else out
 
     def _base(self, texts: list[dict[str, Any]]) -> Tensor:
         with torch.no_grad(), self.adapters.disabled():
@@ -140,14 +147,29 @@ class Problem:
 
     def gradients(self, mode: str) -> dict[str, Tensor]:
         """Gradient of every adapter tensor with checkpointing `mode`."""
+        with self.trainable.session(self.adapters, checkpointing=mode):
+            return self._gradients(self.trainable.autograd_scope)
+
+    def plain_gradients(self) -> dict[str, Tensor]:
+        """The same by torch alone: the adapters in ComfyUI's network, no session, nothing repeated; float64 only.
+
+        torch keeps its own copies of what the network then writes over.
+        """
+        with _plain_kernels(), self.adapters.injected():
+            self._plain = True
+            try:
+                return self._gradients(torch.autograd.graph.allow_mutation_on_saved_tensors)
+            finally:
+                self._plain = False
+
+    def _gradients(self, scope: Callable[[], contextlib.AbstractContextManager]) -> dict[str, Tensor]:
         parameters = self.adapters.parameters()
         found: list[tuple[Tensor, ...]] = []
-        with self.trainable.session(self.adapters, checkpointing=mode):
-            torch.manual_seed(5)
-            for term in self.terms():
-                with self.trainable.autograd_scope():
-                    # The last block of Qwen-Image makes text tokens that nothing reads.
-                    found.append(torch.autograd.grad(term(), list(parameters.values()), materialize_grads=True))
+        torch.manual_seed(5)
+        for term in self.terms():
+            with scope():
+                # The last block of Qwen-Image makes text tokens that nothing reads.
+                found.append(torch.autograd.grad(term(), list(parameters.values()), materialize_grads=True))
         return {name: sum(parts) for name, parts in zip(parameters, zip(*found, strict=True), strict=True)}
 
     def direction(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -175,24 +197,35 @@ class Problem:
         return total / step
 
 
-def measure(family: str, *, dtype: torch.dtype, planned: bool = False, **options: Any) -> dict[str, Any]:
-    """Relative errors of each checkpointing mode against finite differences and against each other.
+def measure(
+    family: str, *, dtype: torch.dtype, planned: bool = False, differences: bool = True, **options: Any
+) -> dict[str, Any]:
+    """Relative errors of each checkpointing mode: against each other, plain autograd and finite differences.
 
-    With `planned`, tokens are routed and hidden; `options` are those of `Problem`.
+    The last two in float64 only. With `planned`, tokens are routed and hidden, which plain autograd's network does
+    not know; without `differences` these are left out; `options` are those of `Problem`.
     """
     problem = Problem(family, dtype=dtype, **options)
     if planned:
         problem.plan_tokens()
+    exact = dtype == torch.float64
     found = {mode: problem.gradients(mode) for mode in MODES}
+    plain = problem.plain_gradients() if exact and not planned else None
     direction = problem.direction(found["off"])
-    truth = problem.finite_difference(direction) if dtype == torch.float64 else None
-    flat = {m: torch.cat([g.flatten() for g in grads.values()]) for m, grads in found.items()}
-    rows: dict[str, Any] = {"family": family, "dtype": str(dtype).removeprefix("torch.")}
+    truth = problem.finite_difference(direction) if exact and differences else None
+    targets = options.get("targets", "default")
+    rows: dict[str, Any] = {"family": family, "targets": targets, "dtype": str(dtype).removeprefix("torch.")}
     for mode in MODES:
-        rows[f"{mode}: against off"] = float((flat[mode] - flat["off"]).norm() / flat["off"].norm())
+        rows[f"{mode}: against off"] = _apart(found[mode], found["off"])
+        if plain is not None:
+            rows[f"{mode}: against plain autograd"] = _apart(found[mode], plain)
         if truth is not None:
             rows[f"{mode}: against finite differences"] = abs(_dot(found[mode], direction) - truth) / abs(truth)
     return rows
+
+
+def _apart(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
+    return _norm({n: found[n] - wanted[n] for n in wanted}) / _norm(wanted)
 
 
 def _dot(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:

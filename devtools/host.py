@@ -18,7 +18,7 @@ _PROBE = (
 )
 COMFYUI_NEEDS = ("torch", "aiohttp")
 PACK_NEEDS = ("peft", "cv2", "safetensors", "prodigyopt", "schedulefree", "lion_pytorch")
-TESTS_NEED = ("pytest", "xdist", "ruff", "playwright", "skimage")
+TESTS_NEED = ("pytest", "xdist", "ruff", "playwright", "skimage", "diffusers")
 
 
 @dataclass(frozen=True)

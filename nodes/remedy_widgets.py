@@ -7,6 +7,8 @@ from ..masklora.settings import FADES, NORMALIZE, PRIOR_REDUCTIONS, ROUTE_SELECT
 from .loss_widgets import LOSS
 from .types import choice, number, switch
 
+_WITH_TOKENS = "FLUX.1, Chroma, Stable Diffusion 3, Qwen-Image, Z-Image and Wan."
+
 
 def infill_inputs():
     """Backgrounds that were replaced."""
@@ -155,8 +157,8 @@ def token_inputs():
         switch(
             LOSS,
             "attention_mask",
-            "Hide what is ignored from attention: other tokens do not look at image tokens without weight. FLUX.1 "
-            "and Stable Diffusion 3.",
+            "Hide what is ignored from attention: other tokens do not look at image tokens without weight. "
+            f"{_WITH_TOKENS}",
         ),
         switch(
             LOSS,
@@ -169,7 +171,7 @@ def token_inputs():
             default=LOSS.routes,
             tooltip="Token routing (TREAD): share of the tokens, 0 to 1, that skip blocks, then the first and the "
             "last of these blocks, such as 0.75: 2..-3; several apart by ;. Blocks count from 0, negative numbers "
-            "from the last block. Empty = off. Faster steps. FLUX.1 and Stable Diffusion 3. SimpleTuner has it too.",
+            f"from the last block. Empty = off. Faster steps. {_WITH_TOKENS} SimpleTuner has it too.",
         ),
         choice(
             "route_selection",

@@ -42,8 +42,9 @@ _PREDICTIONS = {"CONST": "flow", "V_PREDICTION": "v", "EPS": "epsilon"}
 _PREDICTIONS |= dict.fromkeys(("EDM", "X0", "LCM", "IMG_TO_IMG", "IMG_TO_IMG_FLOW"))
 _KEPT_CONDITIONINGS = 64
 NO_TEXT_MASK = (
-    "text_padding_mask: the cached captions do not tell which of their tokens are padding. Connect a CLIP for FLUX.1 "
-    "or Stable Diffusion 3 to Cache Dataset, or switch text_padding_mask off."
+    "text_padding_mask: the cached captions do not tell which of their tokens are padding; only those of a CLIP for "
+    "FLUX.1 or Stable Diffusion 3 do. Connect one to Cache Dataset if the model is of these, else switch "
+    "text_padding_mask off."
 )
 
 

@@ -19,8 +19,9 @@ from harness.casting import cast_run
 from harness.models import small_model
 from masklora.autograd.forwards import has_foreign_forward
 from masklora.autograd.recompute import checkpoint_blocks
-from masklora.host.families.flux import FLUX
-from masklora.host.model.trainable import patches
+from masklora.host.families.flux import FAMILY
+from masklora.host.model import patches
+from masklora.host.model.blocks import find_blocks
 
 
 def bent(out):
@@ -220,7 +221,8 @@ def test_gates_in_objects_are_looked_at():
     for name, p in bare.network.named_parameters():
         p.requires_grad_("img_attn.qkv" in name or "linear1" in name)
     wanted = [p for p in bare.network.parameters() if p.requires_grad]
-    repeating = functools.partial(patches.hollow_tails, family=FLUX)
+    kinds = {id(block): kind for block, kind in find_blocks(bare.network, FAMILY)}
+    repeating = functools.partial(patches.hollow_tails, kinds=kinds)
     with patches.training_kernels():
         with hollow_calls() as calls, checkpoint_blocks(bare.blocks, mutates=True, repeating=repeating):
             found = torch.autograd.grad(bare.loss(), wanted)
