@@ -1,7 +1,6 @@
-"""The training loop: `train` takes a denoiser, a cache and settings, and leaves a trained adapter.
+"""The training loop: `train` takes a model, a cache and settings, and leaves a trained adapter.
 
-It knows no ComfyUI: whatever is special about a model or a host comes in as a callable of `TrainJob` or
-a method of `Hooks`.
+It knows no ComfyUI: whatever is special about a model or a host comes in as a method of `Trainable` or of `Hooks`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import NonFiniteLossError, RunError
+from ..errors import ConfigError, NonFiniteLossError, RunError
 from ..files import random_state
 from ..findings import counted, warning
 from ..loss.prior import preservation_runs
@@ -46,7 +45,7 @@ def train(job: TrainJob, *, run: Run, hooks: Hooks | None = None) -> TrainResult
     """The trained adapter of `job`, from the run folder if it is finished, else trained or resumed.
 
     Args:
-        job: what to train. Its `params` hold the trained live weights afterwards; whoever made them puts
+        job: what to train. Its model's `params` hold the trained live weights afterwards; whoever made them puts
             the model back.
         run: an open run folder, whose fingerprint stands for this very job.
         hooks: the host's.
@@ -61,7 +60,7 @@ def train(job: TrainJob, *, run: Run, hooks: Hooks | None = None) -> TrainResult
         RunError: the run folder cannot be written.
         BaseException: whatever a hook or the model raised, after a resumable checkpoint was written.
     """
-    with torch.inference_mode(False), torch.enable_grad(), own_global_random(job.device):
+    with torch.inference_mode(False), torch.enable_grad(), own_global_random(job.model.device):
         return _Session(job, run, hooks or Hooks()).result()
 
 
@@ -69,12 +68,14 @@ def planned_steps(job: TrainJob) -> int:
     """How many optimizer steps `job` takes.
 
     Raises:
-        ConfigError: there is nothing to train on.
+        ConfigError: there is nothing to train on, or no length.
     """
     settings = job.train
     if settings.epochs > 0:
         return _batch_plan(job)[0].steps_for(settings.epochs, accumulation=settings.gradient_accumulation)
-    return settings.steps or job.default_steps
+    if settings.steps == 0:
+        raise ConfigError("steps, epochs: expected one of them above 0. Set steps.")
+    return settings.steps
 
 
 def _batch_plan(job: TrainJob) -> tuple[BatchPlan, list[int]]:
@@ -89,7 +90,7 @@ def _batch_plan(job: TrainJob) -> tuple[BatchPlan, list[int]]:
 
 class _Session:
     def __init__(self, job: TrainJob, run: Run, hooks: Hooks) -> None:
-        self.job, self.run, self.hooks = job, run, hooks
+        self.job, self.model, self.run, self.hooks = job, job.model, run, hooks
         check_job(job)
         hooks.on_job(job)
         settings = job.train
@@ -99,23 +100,19 @@ class _Session:
         self.feed = Feed(
             job.cache,
             job.loss,
-            collate=job.collate,
-            grid_of=job.grid_of,
-            latent_in=job.latent_in,
+            model=job.model,
             regularisation_weight=settings.regularisation_weight,
-            device=job.device,
         )
-        self.objective = Objective(job, feed=self.feed, tell=hooks.on_message)
-        self.sampling = Sampling(job.sampler, hooks=hooks, set_training=job.set_training)
-        self.params = list(job.params.values())
-        rate = optim.resolve_learning_rate(job.optim, default=job.default_learning_rate)
-        groups = optim.parameter_groups(job.params, job.optim, learning_rate=rate)
+        self.objective = Objective(job.model, seed=settings.seed, feed=self.feed, tell=hooks.on_message)
+        self.sampling = Sampling(job.sampler, hooks=hooks, set_training=job.model.set_training)
+        self.params = list(job.model.params.values())
+        groups = optim.parameter_groups(job.model.params, job.optim, learning_rate=job.optim.learning_rate)
         self.optimizer = optim.make_optimizer(groups, job.optim)
-        self.ema = optim.Ema(job.params, job.optim.ema_decay) if job.optim.ema_decay > 0 else None
-        self.gate = optim.StepGate(job.device)
-        self.scaler = torch.amp.GradScaler(job.device.type) if job.grad_scaling else None
-        self.generator = torch.Generator(device=job.device).manual_seed(settings.seed)
-        self.immediate = job.device.type == "cpu" if job.immediate is None else job.immediate
+        self.ema = optim.Ema(job.model.params, job.optim.ema_decay) if job.optim.ema_decay > 0 else None
+        self.gate = optim.StepGate(job.model.device)
+        self.scaler = torch.amp.GradScaler(job.model.device.type) if job.model.grad_scaling else None
+        self.generator = torch.Generator(device=job.model.device).manual_seed(settings.seed)
+        self.immediate = job.model.device.type == "cpu" if job.immediate is None else job.immediate
         self.buffer = MetricBuffer(self.total, immediate=self.immediate)
         self.step, self.saved_step, self.resumed_from = 0, 0, 0
         self.skipped = 0
@@ -142,7 +139,7 @@ class _Session:
         self.run.start_metrics(self.step)
         self.hooks.on_run(self.run.folder, step=self.step, total=self.total)
         self.sampling.start(self.run.folder, step=self.step)
-        self.job.set_training(True)
+        self.model.set_training(True)
         try:
             completed = self._loop()
         except BaseException as error:
@@ -230,14 +227,14 @@ class _Session:
             if micro:
                 self.hooks.check_cancel()
             number = self.step * self.accumulation + micro
-            seed_global_random(self.job.device, mix(settings.seed, number))
+            seed_global_random(self.model.device, mix(settings.seed, number))
             plain = preservation_runs(loss, seed=settings.seed, number=number)
             batch = self.feed.make(self.plan.batch(number), plain=plain)
             values, part = [], {}
             for term in self.objective.terms(
                 batch, loss, self.generator, number=number, progress=self.step / self.total
             ):
-                with self.job.autograd_scope():
+                with self.model.autograd_scope():
                     value, seen = term()
                     share = value / self.accumulation
                     (self.scaler.scale(share) if self.scaler else share).backward()
@@ -328,9 +325,9 @@ class _Session:
             return False
         self._flush()
         loss = dataclasses.replace(self.job.loss, mask_probability=1.0, edge_jitter=0.0, prior_weight=0.0, routes="")
-        generator = torch.Generator(device=self.job.device).manual_seed(mix(self.job.train.seed + VALIDATION_SALT, 0))
+        generator = torch.Generator(device=self.model.device).manual_seed(mix(self.job.train.seed + VALIDATION_SALT, 0))
         total, count = 0.0, 0
-        self.job.set_training(False)
+        self.model.set_training(False)
         try:
             with torch.no_grad(), self._wearing(self._result_weights()):
                 for group in self._validation_batches():
@@ -340,7 +337,7 @@ class _Session:
                     total += value.item() * len(group)
                     count += len(group)
         finally:
-            self.job.set_training(True)
+            self.model.set_training(True)
         value = total / count
         self.validation = value
         self.run.append_metrics([{"step": self.step, "validation": value}])
@@ -373,12 +370,12 @@ class _Session:
         self.buffer.restart_clock()
 
     def _result_weights(self) -> dict[str, Tensor]:
-        return optim.result_weights(self.job.params, self.optimizer, self.ema)
+        return optim.result_weights(self.model.params, self.optimizer, self.ema)
 
     @contextlib.contextmanager
     def _wearing(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        live = {name: p.detach().clone() for name, p in self.job.params.items()}
-        tensors = {name: p.data for name, p in self.job.params.items()}
+        live = {name: p.detach().clone() for name, p in self.model.params.items()}
+        tensors = {name: p.data for name, p in self.model.params.items()}
         try:
             optim.copy_named(tensors, weights)
             yield
@@ -394,7 +391,7 @@ class _Session:
             "optimizer": optim.optimizer_state(self.optimizer),
             "generator": self.random_before,
             "scaler": self.scaler.state_dict() if self.scaler else None,
-            "live": optim.live_weights(self.job.params, adapter),
+            "live": optim.live_weights(self.model.params, adapter),
         }
         folder = self.run.save_checkpoint(
             self.step, adapter=adapter, state=state, keep_last=self.job.train.keep_last, best=best
@@ -407,7 +404,7 @@ class _Session:
         state = checkpoint.state
         with torch.no_grad():
             live = checkpoint.adapter if state["live"] is None else state["live"]
-            optim.copy_named({n: p.data for n, p in self.job.params.items()}, live)
+            optim.copy_named({n: p.data for n, p in self.model.params.items()}, live)
         if state["optimizer"] is None and checkpoint.step < self.total:
             self.hooks.on_message(warning(FRESH_STATE))
         elif state["optimizer"] is not None:

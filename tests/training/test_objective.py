@@ -28,18 +28,12 @@ def gradient(settings, draws=DRAWS, *, part=0):
         asked.append((u, torch.randn(noisy.shape, generator=g, requires_grad=True)))
         return asked[-1][1]
 
-    job.denoise = denoise
-    feed = Feed(
-        job.cache,
-        settings,
-        collate=job.collate,
-        grid_of=job.grid_of,
-        latent_in=job.latent_in,
-        regularisation_weight=1.0,
-        device=job.device,
-    )
+    job.model.denoise = denoise
+    feed = Feed(job.cache, settings, model=job.model)
     batch = feed.make(draws, plain=part == 1)
-    terms = Objective(job).terms(batch, settings, torch.Generator().manual_seed(0), number=0, progress=0.0)
+    terms = Objective(job.model, seed=0).terms(
+        batch, settings, torch.Generator().manual_seed(0), number=0, progress=0.0
+    )
     value, seen = terms[part]()
     value.backward()
     u, pred = asked[-1]
