@@ -362,7 +362,7 @@ def _record(trainable: TrainableModel, settings: Resolved, request: Request, *, 
     cache, family = request.cache, trainable.family
     side = cache.settings.resolution
     triggers = [s["settings"]["caption"]["trigger"] for s in cache.sources if not s["regularisation"]]
-    captions = [(e.name.rpartition("/")[0] or "pictures", c) for e in cache.entries for c in e.captions[:1]]
+    captions = [(e.name.rpartition("/")[0] or "pictures", c.text) for e in cache.entries for c in e.captions[:1]]
     return LoraRecord(
         name=settings.train.name,
         model=ModelLabels(

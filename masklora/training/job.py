@@ -98,11 +98,6 @@ class TrainEntry(EntryLike, Protocol):
     """What training reads of a cache entry."""
 
     @property
-    def geometries(self) -> Sequence[Any]:
-        """One per latent variant."""
-        ...
-
-    @property
     def multiplier(self) -> float:
         """Loss multiplier of the data set."""
         ...
@@ -110,11 +105,6 @@ class TrainEntry(EntryLike, Protocol):
     @property
     def has_mask(self) -> bool:
         """Whether the picture has a mask at all."""
-        ...
-
-    @property
-    def plain_keys(self) -> Sequence[Any]:
-        """One per caption: of the caption without its trigger word, empty where it has none."""
         ...
 
 

@@ -91,7 +91,7 @@ class Feed:
             reduced = [rows if e.has_mask else torch.zeros_like(rows) for e, rows in zip(entries, reduced, strict=True)]
         masks = [rows[:1] for rows in reduced]
         texts = [self._text(entry, draw.caption) for entry, draw in pairs]
-        geometries = [entry.geometries[draw.variant] for entry, draw in pairs]
+        geometries = [entry.variants[draw.variant].geometry for entry, draw in pairs]
         without = [self._plain(entry, draw.caption) for entry, draw in pairs] if plain else []
         has = [text is not None for text in without]
         replaced = [draw.infill != ORIGINAL for draw in draws]
@@ -118,7 +118,7 @@ class Feed:
         if grid not in self._most:
             entries = self.cache.entries
             alike = [i for i, entry in enumerate(entries) if self.model.grid_of(entry.bucket) == grid]
-            each = [(i, variant) for i in alike for variant in range(len(entries[i].latent_keys))]
+            each = [(i, variant) for i in alike for variant in range(len(entries[i].variants))]
             row = 1 + list(self._extra).index("shares") if "shares" in self._extra else 0
             masks = (self._reduced(i, variant, grid)[row : row + 1] for i, variant in each)
             self._most[grid] = max((int(count_mask_tokens(m[None], patch=patch)) for m in masks), default=0)
@@ -128,11 +128,11 @@ class Feed:
         return entry.multiplier * (self._regularisation_weight if entry.regularisation else 1.0)
 
     def _text(self, entry: TrainEntry, caption: int) -> dict[str, Any]:
-        return self._read_text("" if caption == EMPTY_CAPTION else entry.text_keys[caption])
+        return self._read_text("" if caption == EMPTY_CAPTION else entry.captions[caption].key)
 
     def _plain(self, entry: TrainEntry, caption: int) -> dict[str, Any] | None:
         """The caption without its trigger word, None where it has none."""
-        key = "" if caption == EMPTY_CAPTION else entry.plain_keys[caption]
+        key = "" if caption == EMPTY_CAPTION else entry.captions[caption].plain_key
         return self._read_text(key) if key else None
 
     def _read_text(self, key: Any) -> dict[str, Any]:

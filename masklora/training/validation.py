@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from .batches import Draw
+from .batches import EMPTY_CAPTION, Draw
 from .microbatch import Feed
 from .objective import Objective
 from .seeds import mix
@@ -61,6 +61,7 @@ def _batches(feed: Feed, held_out: Sequence[int], size: int) -> Iterator[list[Dr
     for index in held_out:
         by_bucket.setdefault(entries[index].bucket, []).append(index)
     for members in by_bucket.values():
-        draws = [Draw(index, 0, 0 if entries[index].text_keys else -1) for index in members * rounds]
+        captions = {index: 0 if any(c.key for c in entries[index].captions) else EMPTY_CAPTION for index in members}
+        draws = [Draw(index, 0, captions[index]) for index in members * rounds]
         for start in range(0, len(draws), size):
             yield draws[start : start + size]

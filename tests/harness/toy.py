@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from masklora.cache.plan import Caption, Variant
 from masklora.loss.noise import Schedule
 from masklora.runs.run import Run
 from masklora.settings import LossSettings, OptimizerSettings, TrainSettings
@@ -17,6 +18,9 @@ CHANNELS, HIDDEN, RANK, CAPTION = 4, 12, 3, 5
 GRIDS = {(64, 64): (8, 8), (96, 48): (6, 12)}
 
 
+TRIGGERED = Caption("x", "x", "plain x", "plain x")
+
+
 @dataclass(frozen=True)
 class ToyEntry:
     name: str
@@ -25,13 +29,15 @@ class ToyEntry:
     multiplier: float = 1.0
     regularisation: bool = False
     caption_dropout: float = 0.25
-    latent_keys: tuple = ("a", "b")
-    text_keys: tuple = ("x", "y")
-    plain_keys: tuple = ("plain x", "")
-    infill_keys: tuple = ()
-    geometries: tuple = ("upright", "flipped")
+    variants: tuple = (Variant("upright", None, "a", "a"), Variant("flipped", None, "b", "b"))
+    captions: tuple = (TRIGGERED, Caption("y", "y"))
     picture: str = ""
     has_mask: bool = True
+
+
+def with_infills(entry, *keys):
+    """The entry with replaced backgrounds, the same for all its variants."""
+    return replace(entry, variants=tuple(replace(variant, infills=keys) for variant in entry.variants))
 
 
 class ToyCache:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.toy import Recorder, ToyEntry, open_run, same, toy_entries, toy_job, train_toy
+from harness.toy import TRIGGERED, Recorder, ToyEntry, open_run, same, toy_entries, toy_job, train_toy
 from masklora.errors import ConfigError
 from masklora.loss.check import check_loss
 from masklora.loss.losses import preservation_term
@@ -89,7 +89,7 @@ def plain_change(net, cache):
 
 def test_training_with_it_changes_other_prompts_less(tmp_path):
     def change(settings, name):
-        entries = [replace(e, text_keys=("x",), plain_keys=("plain x",)) for e in toy_entries()]
+        entries = [replace(e, captions=(TRIGGERED,)) for e in toy_entries()]
         job = toy_job(entries=entries, loss=settings, steps=150)
         result = train_toy(tmp_path / name, job)
         return plain_change(job.model, job.cache), result
@@ -126,7 +126,7 @@ def test_resuming_with_it_is_exact(tmp_path):
 def test_the_reported_loss_is_the_sum_of_the_parts_and_the_masked_part_is_as_without(tmp_path):
     def first(settings, name):
         recorder = Recorder()
-        entries = [replace(e, text_keys=("x",), plain_keys=("plain x",)) for e in toy_entries()]
+        entries = [replace(e, captions=(TRIGGERED,)) for e in toy_entries()]
         job = toy_job(entries=entries, loss=settings, steps=1)
         job.model.dropout.p = 0.0
         for key, p in job.model.params.items():
@@ -162,7 +162,7 @@ def test_each_part_is_differentiated_before_the_next_is_made(tmp_path):
         out = net(noisy, u, conditioning)
         return Noted.apply(out) if torch.is_grad_enabled() else out
 
-    job.cache.entries = [replace(e, text_keys=("x",), plain_keys=("plain x",)) for e in toy_entries()]
+    job.cache.entries = [replace(e, captions=(TRIGGERED,)) for e in toy_entries()]
     job.model.denoise = denoise
     train_toy(tmp_path, job)
     assert events == ["forward", "backward"] * 2

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.toy import ToyEntry, toy_job
+from harness.toy import ToyEntry, toy_job, with_infills
+from masklora.cache.plan import Caption
 from masklora.loss.masks import cell_weights
 from masklora.settings import LossSettings
 from masklora.training.batches import EMPTY_CAPTION, ORIGINAL, Draw
@@ -13,7 +14,8 @@ from masklora.training.microbatch import Feed
 from masklora.training.objective import Objective
 
 # Two samples of one picture: before a replaced background, and as it is.
-ENTRY = ToyEntry("a.png", plain_keys=("", "plain y"), infill_keys=(("flat",), ("flat",)))
+CAPTIONS = (Caption("x", "x"), Caption("y", "y", "plain y", "plain y"))
+ENTRY = with_infills(ToyEntry("a.png", captions=CAPTIONS), "flat")
 DRAWS = [Draw(0, 0, 0, 0), Draw(0, 0, 0, ORIGINAL)]
 
 

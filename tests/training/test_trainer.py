@@ -18,6 +18,7 @@ from harness.toy import (
     toy_entries,
     toy_job,
     train_toy,
+    with_infills,
 )
 from masklora.errors import ConfigError, NonFiniteLossError, RunError
 from masklora.loss.losses import masked_objective
@@ -74,7 +75,7 @@ def test_resuming_is_exact_with_a_moving_average(tmp_path, name):
 
 
 def test_resuming_draws_the_same_replaced_backgrounds(tmp_path):
-    entries = [replace(e, infill_keys=(("i", "j", "k"),) * 2) for e in toy_entries()]
+    entries = [with_infills(e, "i", "j", "k") for e in toy_entries()]
     straight, resumed = straight_and_resumed(tmp_path, lambda: toy_job(entries=entries))
     plain = train_toy(tmp_path / "plain", toy_job(entries=toy_entries()))
     assert same(straight.adapter, resumed.adapter)
@@ -176,7 +177,7 @@ def test_a_step_computes_the_masked_objective_with_each_sample_s_own_caption(tmp
     masks = torch.stack([job.cache.mask(e, d.variant) for e, d in zip(entries, draws, strict=True)])
     grid = GRIDS[entries[0].bucket]
     texts = [
-        job.cache.empty_text() if c == EMPTY_CAPTION else job.cache.text(e.text_keys[c])
+        job.cache.empty_text() if c == EMPTY_CAPTION else job.cache.text(e.captions[c].key)
         for e, (_, _, c, _) in zip(entries, draws, strict=True)
     ]
     g = torch.Generator().manual_seed(11)
@@ -206,7 +207,7 @@ def test_a_step_computes_the_masked_objective_with_each_sample_s_own_caption(tmp
 )
 def test_the_held_out_loss_is_the_masked_one_whatever_is_added_or_drawn_in_training(option, tmp_path):
     def held_out(settings, name):
-        entries = [replace(e, infill_keys=(("flat",), ("flat",))) for e in toy_entries()]
+        entries = [with_infills(e, "flat") for e in toy_entries()]
         job = toy_job(entries=entries, loss=settings, optim=OptimizerSettings(learning_rate=1e-9), steps=1)
         for key, p in job.model.params.items():
             if "lora_B" in key:
