@@ -62,8 +62,17 @@ class Trainable(Protocol):
         """From the VAE's space to the model's, (B, C, [F,] h, w) on the device."""
         ...
 
-    def collate(self, texts: Sequence[dict[str, Any]], geometries: Sequence[Any], shape: Sequence[int]) -> Any:
-        """What `denoise` takes of the captions' conditioning, one a sample, for latents of `shape` (C, [F,] h, w)."""
+    def collate(
+        self, texts: Sequence[dict[str, Any]], geometries: Sequence[Any], shape: Sequence[int], *, keys: Sequence[str]
+    ) -> Any:
+        """What `denoise` takes of the captions' conditioning.
+
+        Args:
+            texts: conditioning, one a sample.
+            geometries: one a sample.
+            shape: of one latent, (C, [F,] h, w).
+            keys: of the texts; equal ones are equal texts, all through the run.
+        """
         ...
 
     def denoise(self, noisy: Tensor, u: Tensor, conditioning: Any, **planned: TokenPlan) -> Tensor:

@@ -70,7 +70,7 @@ class Feed:
         self._regularisation_weight = regularisation_weight
         self._memo: dict[tuple[int, int], Tensor] = {}
         self._memo_bytes = 0
-        self._texts: dict[Any, dict[str, Any]] = {}
+        self._texts: dict[str, dict[str, Any]] = {}
         self._most: dict[tuple[int, int], int] = {}
         # What the masks are reduced to beside the loss's own, by the field of the batch.
         self._extra: dict[str, tuple[str, LossSettings]] = {}
@@ -90,22 +90,23 @@ class Feed:
         if self.loss.preset in IGNORES_UNMASKED and any(entry.has_mask for entry in entries):
             reduced = [rows if e.has_mask else torch.zeros_like(rows) for e, rows in zip(entries, reduced, strict=True)]
         masks = [rows[:1] for rows in reduced]
-        texts = [self._text(entry, draw.caption) for entry, draw in pairs]
+        captions = [None if d.caption == EMPTY_CAPTION else e.captions[d.caption] for e, d in pairs]
+        keys = [caption.key if caption else "" for caption in captions]
+        without = [caption.plain_key if caption else "" for caption in captions] if plain else []
         geometries = [entry.variants[draw.variant].geometry for entry, draw in pairs]
-        without = [self._plain(entry, draw.caption) for entry, draw in pairs] if plain else []
-        has = [text is not None for text in without]
+        has = [bool(key) for key in without]
         replaced = [draw.infill != ORIGINAL for draw in draws]
         shape = tuple(latents[0].shape)
         return MicroBatch(
             latents=self.model.latent_in(self._to_device(latents)),
             masks=self._to_device(masks),
             grid=grid,
-            conditioning=self.model.collate(texts, geometries, shape),
+            conditioning=self._conditioning(keys, geometries, shape),
             multiplier=self._to_device([torch.tensor(self._multiplier(e)) for e in entries]),
             names=tuple(e.name for e in entries),
             whole=all(bool((mask >= 1).all()) for mask in masks),
             replaced=torch.tensor(replaced, device=self.model.device) if any(replaced) else None,
-            plain=self.model.collate(_or_else(without, texts), geometries, shape) if any(has) else None,
+            plain=self._conditioning(_or_else(without, keys), geometries, shape) if any(has) else None,
             triggered=self._to_device([torch.tensor(float(one)) for one in has]) if any(has) else None,
             **{
                 field: self._to_device([rows[i : i + 1] for rows in reduced])
@@ -127,15 +128,11 @@ class Feed:
     def _multiplier(self, entry: TrainEntry) -> float:
         return entry.multiplier * (self._regularisation_weight if entry.regularisation else 1.0)
 
-    def _text(self, entry: TrainEntry, caption: int) -> dict[str, Any]:
-        return self._read_text("" if caption == EMPTY_CAPTION else entry.captions[caption].key)
+    def _conditioning(self, keys: list[str], geometries: list[Any], shape: tuple[int, ...]) -> Any:
+        """Of the captions of these keys, one a sample; an empty key is the empty caption's."""
+        return self.model.collate([self._read_text(key) for key in keys], geometries, shape, keys=keys)
 
-    def _plain(self, entry: TrainEntry, caption: int) -> dict[str, Any] | None:
-        """The caption without its trigger word, None where it has none."""
-        key = "" if caption == EMPTY_CAPTION else entry.captions[caption].plain_key
-        return self._read_text(key) if key else None
-
-    def _read_text(self, key: Any) -> dict[str, Any]:
+    def _read_text(self, key: str) -> dict[str, Any]:
         text = self._texts.pop(key, None)
         if text is None:
             text = self.cache.text(key) if key else self.cache.empty_text()
@@ -165,5 +162,5 @@ class Feed:
         return batch.to(self.model.device)
 
 
-def _or_else(wanted: list[dict[str, Any] | None], given: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [given[i] if text is None else text for i, text in enumerate(wanted)]
+def _or_else(wanted: list[str], given: list[str]) -> list[str]:
+    return [one or other for one, other in zip(wanted, given, strict=True)]

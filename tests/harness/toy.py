@@ -98,7 +98,7 @@ class ToyNet(nn.Module):
     def latent_in(self, latent):
         return latent
 
-    def collate(self, texts, geometries, shape):
+    def collate(self, texts, geometries, shape, *, keys):
         return torch.stack([text["cond"] for text in texts])
 
     def denoise(self, noisy, u, conditioning, **planned):

@@ -35,9 +35,11 @@ class AdaptedModel:
         """See `TrainableModel.latent_in`."""
         return self.model.latent_in(latent)
 
-    def collate(self, texts: Sequence[dict[str, Any]], geometries: Sequence[Any], shape: Sequence[int]) -> Any:
+    def collate(
+        self, texts: Sequence[dict[str, Any]], geometries: Sequence[Any], shape: Sequence[int], *, keys: Sequence[str]
+    ) -> Any:
         """See `TrainableModel.collate`."""
-        return self.model.collate(texts, geometries, shape)
+        return self.model.collate(texts, geometries, shape, keys=keys)
 
     def denoise(self, noisy: Tensor, u: Tensor, conditioning: Any, **planned: TokenPlan) -> Tensor:
         """See `TrainableModel.denoise`."""
