@@ -197,7 +197,7 @@ def train_core(stage: Stage, variant: Variant, *, steps: int, warm_up: int) -> T
     depth = int(variant.checkpointing)
     entries = stage.cache.entries
     latents = torch.stack([stage.cache.latent(e) for e in entries])
-    conditioning = [to_conditioning(stage.cache.text(e.text_keys[0])) for e in entries]
+    conditioning = [to_conditioning(stage.cache.text(e.captions[0].key)) for e in entries]
     given: dict[str, Any] = {
         "model": stage.model,
         "batch_size": variant.batch,

@@ -29,6 +29,7 @@ from ..masklora.settings import (
     OptimizerSettings,
     TrainSettings,
 )
+from ..masklora.training.metrics import SUMMARISED
 from .types import MLT_ADAPTER, MLT_CACHE, MLT_LOSS, MLT_OPTIMIZER, MLT_SAMPLES, TRAIN_CATEGORY, advanced
 
 _D = TrainSettings()
@@ -149,8 +150,7 @@ def _summary(trained) -> str:
     how = "Loaded the finished run" if result.loaded else f"Trained {counted(result.steps, '[step|steps]')}"
     if result.resumed_from and not result.loaded:
         how += f", resumed from step {result.resumed_from}"
-    names = ("loss", "inside", "outside", "prior", "drift", "preservation", "coverage")
-    numbers = ", ".join(f"{name} {facts[name]:.4g}" for name in names if facts.get(name) is not None)
+    numbers = ", ".join(f"{name} {facts[name]:.4g}" for name in SUMMARISED if facts.get(name) is not None)
     lost = facts.get("zero_weight_samples")
     shown = "sample was" if lost == 1 else "samples were"
     empty = f" {lost:g} {shown} shown without any weight and taught nothing." if lost else ""

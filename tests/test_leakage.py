@@ -99,10 +99,10 @@ def test_unlike_words_have_nearly_orthogonal_rows_and_the_empty_text_none():
 
 def test_the_cache_reads_the_trigger_before_the_class(world):
     cache = world.make_cache(15, 0)
-    assert all(entry.captions == (f"{scenes.TRIGGER}, {scenes.CLASS}",) for entry in cache.entries)
-    text = cache.text(cache.entries[0].text_keys[0])
+    assert all([c.text for c in entry.captions] == [f"{scenes.TRIGGER}, {scenes.CLASS}"] for entry in cache.entries)
+    text = cache.text(cache.entries[0].captions[0].key)
     assert torch.equal(text["cond"], world.text(f"{scenes.TRIGGER} {scenes.CLASS}")["cond"])
-    assert len(cache.entries) == 6 and all(len(entry.infill_keys[0]) == 3 for entry in cache.entries)
+    assert len(cache.entries) == 6 and all(len(entry.variants[0].infills) == 3 for entry in cache.entries)
 
 
 @pytest.fixture(scope="module", params=codec.VARIANTS)

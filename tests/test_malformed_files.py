@@ -166,9 +166,9 @@ def bench(tmp_path):
 
 
 def all_of(cache):
-    found = [cache.latent(e, v) for e in cache.entries for v in range(e.variants)]
-    found += [cache.mask(e, v) for e in cache.entries for v in range(e.variants)]
-    return [*found, *(cache.text(k)["cond"] for e in cache.entries for k in e.text_keys)]
+    found = [cache.latent(e, v) for e in cache.entries for v in range(len(e.variants))]
+    found += [cache.mask(e, v) for e in cache.entries for v in range(len(e.variants))]
+    return [*found, *(cache.text(c.key)["cond"] for e in cache.entries for c in e.captions)]
 
 
 def test_damaged_cache_files_are_made_anew_with_the_same_numbers(bench):

@@ -22,7 +22,7 @@ from ..settings import CacheSettings
 from .fill import apply_fill
 from .infill import apply_infill
 from .keys import digest, text_key
-from .plan import Entry, Progress, Shrink, is_hard
+from .plan import Entry, Progress, Shrink, Variant, is_hard
 from .store import Store
 
 Cancel = Callable[[], None]
@@ -57,9 +57,9 @@ class _Job:
     """A sample, its variants whose latent or mask is missing, and the missing (variant, infill) pairs by infill."""
 
     entry: Entry
-    latents: tuple[int, ...]
-    masks: tuple[int, ...]
-    infills: tuple[tuple[int, int], ...]
+    latents: tuple[Variant, ...]
+    masks: tuple[Variant, ...]
+    infills: tuple[tuple[Variant, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +116,8 @@ class Builder:
         """Make the missing caption embeddings, and that of the empty caption."""
         wanted = {text_key("", encoder=text.identity): ""}
         for entry in entries:
-            wanted.update(zip(entry.text_keys, entry.captions, strict=True))
-            plain = zip(entry.plain_keys, entry.plain_captions, strict=True) if entry.plain_keys else ()
-            wanted.update((key, caption) for key, caption in plain if caption is not None)
+            wanted.update((caption.key, caption.text) for caption in entry.captions)
+            wanted.update((caption.plain_key, caption.plain) for caption in entry.captions if caption.plain is not None)
         missing = [(key, caption) for key, caption in wanted.items() if not self.store.has("text", key)]
         size = self.settings.batch_size
         for start in range(0, len(missing), size):
@@ -146,17 +145,17 @@ class Builder:
         for entry in sorted(entries, key=lambda entry: entry.bucket):
             self.check_cancel()
             views = max(1, PICTURES_OF_A_JOB // (1 + len(entry.infills)))
-            for start in range(0, entry.variants, views):
-                part = range(start, min(start + views, entry.variants))
+            for start in range(0, len(entry.variants), views):
+                part = entry.variants[start : start + views]
                 job = _Job(
                     entry,
-                    tuple(v for v in part if lacking("latent", entry.latent_keys[v])),
-                    tuple(v for v in part if lacking("mask", entry.mask_keys[v])),
+                    tuple(v for v in part if lacking("latent", v.latent)),
+                    tuple(v for v in part if lacking("mask", v.mask)),
                     tuple(
                         (v, number)
                         for number in range(len(entry.infills))
                         for v in part
-                        if lacking("latent", entry.infill_keys[v][number])
+                        if lacking("latent", v.infills[number])
                     ),
                 )
                 if job.latents or job.masks or job.infills:
@@ -190,20 +189,16 @@ class Builder:
 
         pictures, fill = [], sample.settings.fill
         for variant in job.latents:
-            geometry = entry.geometries[variant]
-            rgb = picture_of(geometry)
+            rgb = picture_of(variant.geometry)
             if fill != "keep" and loaded.has_mask:
-                rgb = apply_fill(rgb, shown_of(geometry), fill, seed=fill_seed(geometry))
-            pictures.append((entry.latent_keys[variant], rgb))
+                rgb = apply_fill(rgb, shown_of(variant.geometry), fill, seed=fill_seed(variant.geometry))
+            pictures.append((variant.latent, rgb))
         for variant, number in job.infills:
-            geometry, infill = entry.geometries[variant], entry.infills[number]
+            geometry, infill = variant.geometry, entry.infills[number]
             donor = None if infill.donor is None else donor_of(infill.donor)
             rgb = apply_infill(picture_of(geometry), shown_of(geometry), infill, donor=donor)
-            pictures.append((entry.infill_keys[variant][number], rgb))
-        masks = []
-        for variant in job.masks:
-            mask = shrink_mask(mask_of(entry.geometries[variant]), entry.shrinks[variant])
-            masks.append((entry.mask_keys[variant], mask))
+            pictures.append((variant.infills[number], rgb))
+        masks = [(v.mask, shrink_mask(mask_of(v.geometry), v.shrink)) for v in job.masks]
         return _Prepared(entry, pictures, masks)
 
     def _encode(self, batch: list[tuple[str, str, np.ndarray]]) -> None:

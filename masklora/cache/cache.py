@@ -66,9 +66,7 @@ class Cache:
     mend: Callable[[], str] | None = field(default=None, repr=False)
     mended: list[str] = field(default_factory=list)
 
-    def plan(
-        self, dataset: Dataset, check_cancel: Cancel = lambda: None, *, memo: Memo | None = None
-    ) -> list[Entry]:
+    def plan(self, dataset: Dataset, check_cancel: Cancel = lambda: None, *, memo: Memo | None = None) -> list[Entry]:
         """The entries that a cache of the same settings and encoders would have for `dataset`; nothing is made.
 
         Args:
@@ -104,7 +102,8 @@ class Cache:
         Raises:
             CacheError: The entry is gone or damaged.
         """
-        key = entry.latent_keys[variant] if infill == ORIGINAL else entry.infill_keys[variant][infill]
+        shown = entry.variants[variant]
+        key = shown.latent if infill == ORIGINAL else shown.infills[infill]
         return self._read("latent", key)[0]["latent"]
 
     def mask(self, entry: Entry, variant: int = 0) -> torch.Tensor:
@@ -115,7 +114,7 @@ class Cache:
         Raises:
             CacheError: The entry is gone or damaged.
         """
-        tensors, values = self._read("mask", entry.mask_keys[variant])
+        tensors, values = self._read("mask", entry.variants[variant].mask)
         return decode_mask(tensors["data"], values)
 
     def ensure(self, check_cancel: Cancel = lambda: None) -> None:
@@ -175,9 +174,7 @@ class Cache:
         sizes: dict[tuple[int, int], int] = {}
         for entry in self.entries:
             sizes[entry.bucket] = sizes.get(entry.bucket, 0) + 1
-        lines = [
-            f"{counted(len(self.entries), '[picture|pictures]')} in {counted(len(sizes), '[bucket|buckets]')}:"
-        ]
+        lines = [f"{counted(len(self.entries), '[picture|pictures]')} in {counted(len(sizes), '[bucket|buckets]')}:"]
         lines += [f"  {w}×{h}: {count}" for (w, h), count in sorted(sizes.items())]
         if self.settings.crop == MASKED:
             lines.append(saving_note(self.entries, self.settings))
@@ -279,7 +276,7 @@ def _mask_weights(
 ) -> dict[str, float]:
     """Mean weight of each mask at the training size by its key: as it was made, noted, or read."""
     weights: dict[str, float] = {}
-    for key in {key for entry in entries if entry.has_mask for key in entry.mask_keys}:
+    for key in {variant.mask for entry in entries if entry.has_mask for variant in entry.variants}:
         about = digest("mask weight", key)
         known = memo.facts(about)
         if key in made or known is None:
@@ -294,12 +291,7 @@ def _mask_weights(
 
 def keys_of(entries: Iterable[Entry], empty: str | None) -> set[tuple[str, str]]:
     """Kind and key of everything that a cache of these entries reads; `empty` is the key of the empty caption."""
-    entries = tuple(entries)
-    keys = {("latent", k) for e in entries for k in e.latent_keys}
-    keys |= {("latent", k) for e in entries for infills in e.infill_keys for k in infills}
-    keys |= {("mask", k) for e in entries for k in e.mask_keys}
-    texts = {("text", k) for e in entries for k in (*e.text_keys, *e.plain_keys) if k}
-    return keys | texts | ({("text", empty)} if empty else set())
+    return {key for entry in entries for key in entry.cached} | ({("text", empty)} if empty else set())
 
 
 @dataclass
@@ -385,11 +377,11 @@ def _fingerprint(entries: list[Entry], empty: str | None) -> str:
     parts = [
         [
             e.bucket,
-            e.latent_keys,
-            e.mask_keys,
-            e.infill_keys,
-            e.text_keys,
-            e.plain_keys,
+            [v.latent for v in e.variants],
+            [v.mask for v in e.variants],
+            [v.infills for v in e.variants],
+            [c.key for c in e.captions if c.key],
+            [c.plain_key for c in e.captions if c.key],
             e.weight,
             e.multiplier,
             e.regularisation,

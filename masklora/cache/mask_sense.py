@@ -15,7 +15,7 @@ from ..dataset.geometry import Geometry
 from ..errors import MaskError
 from ..findings import Finding, note, warning, worded
 from ..pictures.mask_values import DIM, DOUBTS, READ
-from .plan import Entry
+from .plan import Entry, Variant
 
 NAMES_SHOWN = 5
 # A mask whose smallest weight is above this has no black, and is told.
@@ -59,7 +59,8 @@ def require_weight(entries: Sequence[Entry], weights: Mapping[str, float]) -> No
         MaskError: No picture has; says where the weight went and what to do.
     """
     taught = [entry for entry in entries if not entry.regularisation]
-    if not taught or any(e.facts is None or any(weights.get(k, e.facts.mean) > 0 for k in e.mask_keys) for e in taught):
+    judged = [(entry.facts, variant.mask) for entry in taught for variant in entry.variants]
+    if not taught or any(facts is None or weights.get(key, facts.mean) > 0 for facts, key in judged):
         return
     first = taught[0]
     facts = first.facts
@@ -86,7 +87,7 @@ def lost_weight(entries: Sequence[Entry], weights: Mapping[str, float]) -> list[
     """Pictures that teach nothing, at all or in some of their crops, and those that lose most of their mask."""
     black, cut, sometimes, sliver = [], [], [], []
     for entry in entries:
-        shares = [kept_share(entry, variant, weights) for variant in range(entry.variants)]
+        shares = [kept_share(entry, variant, weights) for variant in entry.variants]
         if entry.facts.mean <= 0:
             black.append(entry.name)
         elif max(shares) <= 0:
@@ -115,17 +116,17 @@ def lost_weight(entries: Sequence[Entry], weights: Mapping[str, float]) -> list[
 
 def _shrinks(entry: Entry) -> Iterable[bool]:
     """Per variant whether its mask was shrunk on purpose; where all were, none counts as such."""
-    shrunk = [shrink is not None for shrink in entry.shrinks] or [False] * entry.variants
-    return [False] * entry.variants if all(shrunk) else shrunk
+    shrunk = [variant.shrink is not None for variant in entry.variants]
+    return [False] * len(shrunk) if all(shrunk) else shrunk
 
 
-def kept_share(entry: Entry, variant: int, weights: Mapping[str, float]) -> float:
+def kept_share(entry: Entry, variant: Variant, weights: Mapping[str, float]) -> float:
     """`share_left` by a variant's geometry; 1 without a mask."""
     facts = entry.facts
     if facts is None:
         return 1.0
-    after = weights[entry.mask_keys[variant]]
-    return share_left(facts.mean, after, geometry=entry.geometries[variant], lowest=facts.lowest)
+    after = weights[variant.mask]
+    return share_left(facts.mean, after, geometry=variant.geometry, lowest=facts.lowest)
 
 
 def share_left(before: float, after: float, *, geometry: Geometry, lowest: float) -> float:

@@ -34,6 +34,8 @@ _NOTED = ("has", "box", "mark", "mean", "peak", "lowest", "raw_peak", "border", 
 
 # The number of a variant's own picture among its backgrounds.
 ORIGINAL = -1
+# What is cached of an entry.
+KINDS = ("latent", "mask", "text")
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,38 @@ class Shrink:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to show a sample: where its pixels go, and how much of its mask is left."""
+    """One way to show a sample.
+
+    Attributes:
+        geometry: Where its pixels go: a random crop and turn, flipped too if flip is on.
+        shrink: How its mask is shrunk at random, None where it is whole.
+        latent: Key of its latent.
+        mask: Key of its mask.
+        infills: Key of the latent before each of the entry's replaced backgrounds.
+    """
 
     geometry: Geometry
     shrink: Shrink | None
+    latent: str
+    mask: str
+    infills: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One text to choose from.
+
+    Attributes:
+        text: As it is trained.
+        key: Of its conditioning; empty if the cache was built without a text encoder.
+        plain: The text without its trigger word and those of the other data sets, None where it has none of its own.
+        plain_key: Key of that, empty where there is none.
+    """
+
+    text: str
+    key: str = ""
+    plain: str | None = None
+    plain_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,28 +108,20 @@ class MaskFacts:
 
 @dataclass(frozen=True)
 class Entry:
-    """One sample in the cache; variant i has `geometries[i]`, `latent_keys[i]`, `mask_keys[i]` and so on.
+    """One sample in the cache.
 
     Attributes:
         index: Position of the sample in the data set.
         name: The sample's name; a number makes it unique where data sets share names.
         bucket: Training width and height.
-        geometries: One per variant: random crops and turns, each also flipped if flip is on.
-        latent_keys: Key of each variant's latent.
-        mask_keys: Key of each variant's mask.
-        captions: Caption texts to choose from.
-        text_keys: Key of each caption; empty if the cache was built without a text encoder.
+        variants: Ways to show it, to choose from, at least one.
+        captions: Texts to choose from.
         weight: How often the sample counts in an epoch.
         multiplier: Factor on the sample's loss.
         regularisation: Whether it is a regularisation (class) picture.
         caption_dropout: Probability that a step uses the empty caption instead.
         has_mask: Whether the picture has a mask at all; without one its mask is all ones.
-        shrinks: Per variant how its mask is shrunk at random, None where it is whole.
         infills: What replaces the background, the same for all variants; none without a mask.
-        infill_keys: Per variant the key of each infill's latent.
-        plain_captions: Each caption without its trigger word and those of the other data sets, None where it has none
-            of its own.
-        plain_keys: Key of each of these, empty where there is none.
         picture: Digest of the picture, which several entries may show.
         facts: Of its mask before the geometry; None without one.
     """
@@ -107,38 +129,28 @@ class Entry:
     index: int
     name: str
     bucket: tuple[int, int]
-    geometries: tuple[Geometry, ...]
-    latent_keys: tuple[str, ...]
-    mask_keys: tuple[str, ...]
-    captions: tuple[str, ...]
-    text_keys: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    captions: tuple[Caption, ...]
     weight: float = 1.0
     multiplier: float = 1.0
     regularisation: bool = False
     caption_dropout: float = 0.0
     has_mask: bool = True
-    shrinks: tuple[Shrink | None, ...] = ()
     infills: tuple[Infill, ...] = ()
-    infill_keys: tuple[tuple[str, ...], ...] = ()
-    plain_captions: tuple[str | None, ...] = ()
-    plain_keys: tuple[str, ...] = ()
     picture: str = ""
     facts: MaskFacts | None = None
 
     @property
-    def variants(self) -> int:
-        """How many latents there are to choose from."""
-        return len(self.latent_keys)
-
-    @property
     def geometry(self) -> Geometry:
         """The geometry of the first variant."""
-        return self.geometries[0]
+        return self.variants[0].geometry
 
     @property
-    def mask_key(self) -> str:
-        """The key of the first variant's mask."""
-        return self.mask_keys[0]
+    def cached(self) -> set[tuple[str, str]]:
+        """Kind (`KINDS`) and key of everything that is cached of it."""
+        found = {("latent", key) for variant in self.variants for key in (variant.latent, *variant.infills)}
+        found |= {("mask", variant.mask) for variant in self.variants}
+        return found | {("text", key) for caption in self.captions for key in (caption.key, caption.plain_key) if key}
 
 
 @dataclass(frozen=True)
@@ -257,10 +269,10 @@ def _with_infills(
     # What an earlier version has cached is used on, so that its runs go on, although it lent unevenly.
     before = planned(as_before=True)
     lent = [
-        keys[number]
+        key
         for entry in before
-        for keys in entry.infill_keys
-        for number, infill in enumerate(entry.infills)
+        for variant in entry.variants
+        for key, infill in zip(variant.infills, entry.infills, strict=True)
         if infill.kind == OTHER
     ]
     return before if lent and all(map(is_cached, lent)) else planned(as_before=False)
@@ -271,13 +283,21 @@ def _with_keys(
 ) -> Entry:
     own = facts[entry.index]
     donors = [None if i.donor is None else (facts[i.donor].image, facts[i.donor].identity) for i in infills]
-    bare = [
-        latent_key(own.image, geometry, resize=settings.resize, fill="keep", fill_mask=own.identity, encoder=encoder)
-        for geometry in entry.geometries
-    ]
     pairs = list(zip(infills, donors, strict=True))
-    keys = tuple(tuple(infill_key(key, i, mask=own.identity, donor=d) for i, d in pairs) for key in bare)
-    return dataclasses.replace(entry, infills=infills, infill_keys=keys)
+
+    def keyed(variant: Variant) -> Variant:
+        bare = latent_key(
+            own.image,
+            variant.geometry,
+            resize=settings.resize,
+            fill="keep",
+            fill_mask=own.identity,
+            encoder=encoder,
+        )
+        keys = tuple(infill_key(bare, infill, mask=own.identity, donor=donor) for infill, donor in pairs)
+        return dataclasses.replace(variant, infills=keys)
+
+    return dataclasses.replace(entry, infills=infills, variants=tuple(map(keyed, entry.variants)))
 
 
 def _plan(
@@ -291,33 +311,19 @@ def _plan(
     triggers: Collection[str],
 ) -> Entry:
     """One entry, without replaced backgrounds."""
-    own, (encoder, text) = facts[index], identities
-    variants = _variants(sample, bucket, settings, box=own.box, masked=own.identity is not None)
-    captions, options = _captions(sample, settings), sample.settings
-    plain = tuple(without_trigger(caption, options.caption, others=triggers) for caption in captions)
-    geometries = tuple(variant.geometry for variant in variants)
-    fill, hard = options.fill, is_hard(sample)
+    own, options = facts[index], sample.settings
+    variants = _variants(sample, bucket, settings, own=own, encoder=identities[0])
     return Entry(
         index=index,
         name=sample.name,
-        bucket=geometries[0].size,
-        geometries=geometries,
-        latent_keys=tuple(
-            latent_key(own.image, g, resize=settings.resize, fill=fill, fill_mask=own.identity, encoder=encoder)
-            for g in geometries
-        ),
-        mask_keys=tuple(shrunk_key(mask_key(own.identity, v.geometry, hard=hard), v.shrink) for v in variants),
-        captions=captions,
-        text_keys=() if text is None else tuple(text_key(c, encoder=text) for c in captions),
+        bucket=variants[0].geometry.size,
+        variants=variants,
+        captions=_captions(sample, settings, triggers=triggers, encoder=identities[1]),
         weight=sample.repeats,
         multiplier=options.loss_multiplier,
         regularisation=options.regularisation,
         caption_dropout=options.caption.dropout,
         has_mask=own.identity is not None,
-        shrinks=tuple(variant.shrink for variant in variants),
-        infill_keys=((),) * len(variants),
-        plain_captions=plain,
-        plain_keys=() if text is None else tuple("" if c is None else text_key(c, encoder=text) for c in plain),
         picture=own.image,
         facts=own.mask,
     )
@@ -396,17 +402,34 @@ def _mask_source(sample: Sample, image: str, memo: Memo) -> tuple[str | None, st
 
 
 def _variants(
+    sample: Sample, bucket: tuple[int, int], settings: CacheSettings, *, own: _Facts, encoder: str
+) -> tuple[Variant, ...]:
+    """Without replaced backgrounds."""
+    fill, hard = sample.settings.fill, is_hard(sample)
+    return tuple(
+        Variant(
+            geometry,
+            shrink,
+            latent_key(own.image, geometry, resize=settings.resize, fill=fill, fill_mask=own.identity, encoder=encoder),
+            shrunk_key(mask_key(own.identity, geometry, hard=hard), shrink),
+        )
+        for geometry, shrink in _ways(sample, bucket, settings, box=own.box, masked=own.identity is not None)
+    )
+
+
+def _ways(
     sample: Sample,
     bucket: tuple[int, int],
     settings: CacheSettings,
     *,
     box: tuple[float, float, float, float] | None,
     masked: bool,
-) -> tuple[Variant, ...]:
+) -> tuple[tuple[Geometry, Shrink | None], ...]:
+    """Geometries and shrinks as chance gives them, each pair once."""
     shrinks = masked and settings.mask_shrink < 1
     zooms = settings.crop == "around mask" and settings.crop_margin_max > settings.crop_margin
     chance = settings.crop == "random" or settings.rotate > 0 or shrinks or (zooms and box is not None)
-    found: dict[Variant, None] = {}
+    found: dict[tuple[Geometry, Shrink | None], None] = {}
     for number in range(settings.variants if chance else 1):
         # Held-out losses use the first variant: where there are others, it is as plain as can be.
         plain = number == 0 and settings.variants > 1
@@ -416,13 +439,24 @@ def _variants(
         shrink = None
         if shrinks and not plain:
             shrink = Shrink(float(random.uniform(settings.mask_shrink, 1.0)), int(random.integers(2**53)))
-        found[Variant(geometry, shrink)] = None
+        found[geometry, shrink] = None
         if settings.flip:
-            found[Variant(dataclasses.replace(geometry, flip=True), shrink)] = None
+            found[dataclasses.replace(geometry, flip=True), shrink] = None
     return tuple(found)
 
 
-def _captions(sample: Sample, settings: CacheSettings) -> tuple[str, ...]:
+def _captions(
+    sample: Sample, settings: CacheSettings, *, triggers: Collection[str], encoder: str | None
+) -> tuple[Caption, ...]:
+    def keyed(text: str | None) -> str:
+        return "" if text is None or encoder is None else text_key(text, encoder=encoder)
+
+    texts, options = _texts(sample, settings), sample.settings.caption
+    pairs = [(text, without_trigger(text, options, others=triggers)) for text in texts]
+    return tuple(Caption(text, keyed(text), plain, keyed(plain)) for text, plain in pairs)
+
+
+def _texts(sample: Sample, settings: CacheSettings) -> tuple[str, ...]:
     generator = torch.Generator().manual_seed(int(digest("caption", settings.seed, sample.name)[:15], 16))
     options = sample.settings.caption
     # Another node's text is one caption, whatever its lines are.

@@ -33,7 +33,7 @@ def _trigger_notes(loss: LossSettings, cache: Cache) -> list[str]:
     if loss.preservation_weight <= 0:
         return []
     named = [entry for entry in cache.entries if not entry.regularisation]
-    without = [entry.name for entry in named if not any(entry.plain_keys)]
+    without = [entry.name for entry in named if not any(caption.plain_key for caption in entry.captions)]
     if not without:
         return []
     lack = worded(len(without), "[has|have] no trigger word")

@@ -45,6 +45,7 @@ from ..training.job import Hooks, TrainJob, TrainResult
 from ..training.mask_check import weightless
 from ..training.trainer import planned_steps, train
 from .families import Resolved, check_tokens, families, resolve
+from .model.adapted import AdaptedModel
 from .model.encoders import TEXT_MASK, patcher_identity
 from .model.fitting import check_cache_fits
 from .model.layer_names import LayerNames, layer_names
@@ -124,10 +125,16 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
         adapters.load(read_lora(request.start_from, names=names))
     plan = _plan(trainable, adapters, settings, request.cache)
     sampler = request.samples and PictureSampler(trainable, adapters, request.samples, hooks=hooks, plan=plan)
-    job = _job(trainable, adapters, settings, request.cache)
-    job.sampler = sampler
+    job = TrainJob(
+        AdaptedModel(trainable, adapters),
+        request.cache,
+        loss=settings.loss,
+        optim=settings.optimizer,
+        train=settings.train,
+        sampler=sampler,
+    )
     notes = _notes(trainable, settings, request, job)
-    notes += weightless(request.cache, settings.loss, grid_of=job.grid_of, check_cancel=hooks.check_cancel)
+    notes += weightless(request.cache, settings.loss, grid_of=job.model.grid_of, check_cancel=hooks.check_cancel)
     record = _record(trainable, settings, request, started=started)
     with _opened(request, settings, trainable, runs) as run, failure_told(run.folder):
         keep_record(run.folder, record, scalings={n: adapters.scaling(n) for n in adapters.targets}, kohya=names.kohya)
@@ -206,7 +213,7 @@ def _unknown_notes(trainable: TrainableModel, job: TrainJob) -> list[Finding]:
     family = trainable.family
     if family in families():
         return []
-    layers = counted(sum(name.endswith("lora_A") for name in job.params), "[layer|layers]")
+    layers = counted(sum(name.endswith("lora_A") for name in job.model.params), "[layer|layers]")
     return [
         warning(
             f"model: this pack does not know {family.title}. It trains {layers} of its repeated blocks, with defaults "
@@ -252,7 +259,7 @@ def _go_on(settings: Resolved, run: Run, total: int) -> list[Finding]:
 
 
 def _room(job: TrainJob, settings: Resolved) -> Room:
-    numbers = sum(p.numel() for p in job.params.values())
+    numbers = sum(p.numel() for p in job.model.params.values())
     # 16 bits in the file; 32 in a checkpoint, with the optimizer's two moments, and the average where there is one.
     parts = 2 + (settings.optimizer.optimizer != "lion") + (settings.optimizer.ema_decay > 0)
     return Room(lora=2 * numbers, checkpoint=4 * numbers * parts, kept=settings.train.keep_last)
@@ -303,10 +310,6 @@ def _check_tokens(loss: LossSettings, trainable: TrainableModel, cache: Cache) -
         raise ConfigError(NO_TEXT_MASK)
 
 
-def _acts_on_tokens(loss: LossSettings) -> bool:
-    return loss.attention_mask or loss.text_padding_mask or bool(parse_routes(loss.routes))
-
-
 def _adaptable(trainable: TrainableModel) -> list[str]:
     kinds = (torch.nn.Linear, torch.nn.Conv2d)
     return [name for name, module in trainable.network.named_modules() if isinstance(module, kinds)]
@@ -355,36 +358,11 @@ def _sampling_identity(schedule: Schedule) -> list[Any]:
     return [schedule.prediction, schedule.shift, None if table is None else digest("table", table.tolist())]
 
 
-def _job(trainable: TrainableModel, adapters: AdapterSet, settings: Resolved, cache: Cache) -> TrainJob:
-    stride = cache.stride
-    return TrainJob(
-        denoise=trainable.denoise,
-        params=adapters.parameters(),
-        cache=cache,
-        schedule=trainable.schedule,
-        collate=trainable.collate,
-        grid_of=lambda bucket: (bucket[1] // stride, bucket[0] // stride),
-        latent_in=trainable.latent_in,
-        loss=settings.loss,
-        optim=settings.optimizer,
-        train=settings.train,
-        device=trainable.device,
-        default_steps=trainable.family.defaults.steps,
-        default_learning_rate=trainable.family.defaults.learning_rate,
-        grad_scaling=trainable.dtype == torch.float16,
-        autograd_scope=trainable.autograd_scope,
-        set_training=adapters.set_training,
-        without_adapter=adapters.disabled,
-        preview=trainable.preview,
-        tokens=trainable.token_model() if _acts_on_tokens(settings.loss) else None,
-    )
-
-
 def _record(trainable: TrainableModel, settings: Resolved, request: Request, *, started: float) -> LoraRecord:
     cache, family = request.cache, trainable.family
     side = cache.settings.resolution
     triggers = [s["settings"]["caption"]["trigger"] for s in cache.sources if not s["regularisation"]]
-    captions = [(e.name.rpartition("/")[0] or "pictures", c) for e in cache.entries for c in e.captions[:1]]
+    captions = [(e.name.rpartition("/")[0] or "pictures", c.text) for e in cache.entries for c in e.captions[:1]]
     return LoraRecord(
         name=settings.train.name,
         model=ModelLabels(

@@ -52,8 +52,8 @@ def masked_objective(
 
     Returns:
         The loss (0-d, with graph) and the detached tensors of `inside_outside`, which look at `w` before
-        the outside share; `prior`, the prior's part of the loss, and `drift`, the mean of (pred − prior)² outside,
-        are NaN where the prior did not run.
+        the outside share; where the prior ran also `prior`, its part of the loss, and `drift`, the mean of
+        (pred − prior)² outside.
     """
     e = elementwise_loss(pred, target, kind=settings.elementwise, param=settings.elementwise_param)
     loss = masked_mean(
@@ -66,7 +66,6 @@ def masked_objective(
         area_beta=settings.area_beta,
     )
     metrics = inside_outside(e, w)
-    metrics["prior"] = metrics["drift"] = torch.full_like(metrics["inside"], float("nan"))
     if prior is not None:
         term = prior_term(pred, prior, settings, omega=omega, multiplier=multiplier)
         loss = loss + term

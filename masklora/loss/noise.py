@@ -35,13 +35,11 @@ class Schedule:
         prediction: `epsilon`, `v` or `flow`.
         alphas_cumprod: (T,) falling from nearly 1; None for flow models.
         shift: of a flow model's sampler, e.g. 3 for SD 3 and exp(1.15) for Flux; 1 is no shift.
-        sampling: what the `default` timestep sampling means for this family.
     """
 
     prediction: str
     alphas_cumprod: Tensor | None = None
     shift: float = 1.0
-    sampling: str = "uniform"
 
 
 def sample_timesteps(
@@ -58,7 +56,7 @@ def sample_timesteps(
 
     `uniform`; `logit-normal` sigmoid(N(mean, std)); `sigmoid` the same with mean 0; `shifted` logit-normal,
     then shifted, and `shifted by resolution` likewise by `resolution_shift`. A timestep shift above 0 shifts any of
-    them; `shifted` falls back to the model's own.
+    them; `shifted` falls back to the model's own. `default` is `uniform` where no family has put its own in its place.
     The range cuts the distribution off, it does not squeeze it: drawn by inverse CDF, so one random
     number per sample whatever the settings.
 
@@ -74,7 +72,7 @@ def sample_timesteps(
     Raises:
         ConfigError: unknown sampling.
     """
-    kind = schedule.sampling if settings.timestep_sampling == "default" else settings.timestep_sampling
+    kind = "uniform" if settings.timestep_sampling == "default" else settings.timestep_sampling
     if kind not in ("uniform", "logit-normal", "sigmoid", "shifted", "shifted by resolution"):
         raise ConfigError(f"timestep sampling: unknown choice {kind!r}. Choose one that the widget lists.")
     own = {"shifted": schedule.shift, "shifted by resolution": resolution_shift(cells)}

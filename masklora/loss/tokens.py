@@ -242,6 +242,11 @@ def choose_kept(belongs: Tensor, chances: Tensor, *, count: int, selection: str)
     return order.topk(count, dim=1).indices.sort(dim=1).values
 
 
+def acts_on_tokens(settings: LossSettings) -> bool:
+    """Whether any setting lets tokens skip blocks or hides them."""
+    return settings.attention_mask or settings.text_padding_mask or bool(parse_routes(settings.routes))
+
+
 def plan_tokens(
     masks: Tensor,
     w: Tensor,

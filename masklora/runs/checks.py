@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..cache.plan import Caption
 from ..errors import ConfigError, RunError
 from ..files import cannot_write, drop, existing_parent, free_bytes, temporary_beside
 from ..findings import Finding, counted, warning
@@ -26,7 +27,7 @@ class CaptionedEntry(Protocol):
         ...
 
     @property
-    def captions(self) -> Collection[str]:
+    def captions(self) -> Sequence[Caption]:
         """As trained."""
         ...
 
@@ -78,8 +79,8 @@ def trigger_notes(entries: Iterable[CaptionedEntry], triggers: Iterable[str]) ->
     if not words:
         return []
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)", re.IGNORECASE)
-    trained = [entry for entry in entries if not entry.regularisation]
-    bare = [entry.name for entry in trained if any(entry.captions) and not all(map(pattern.search, entry.captions))]
+    trained = [(entry.name, [c.text for c in entry.captions]) for entry in entries if not entry.regularisation]
+    bare = [name for name, texts in trained if any(texts) and not all(map(pattern.search, texts))]
     if not bare:
         return []
     named = ", ".join(bare[:_TOLD]) + (", …" if len(bare) > _TOLD else "")

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from ..documents import metric_rows
+from ..loss.terms import TERMS
 from .graph import has_graph
 from .record import has_record
 from .run import ANEW, FINGERPRINT_LETTERS, checkpoint_steps, read_result, safe_name
 from .sample_pictures import SampleFolder
 from .told import Told, read_told
 
-CURVES = ("loss", "inside", "outside", "prior", "drift", "preservation", "learning_rate", "validation")
+# In the order in which the page offers them.
+CURVES = ("loss", *TERMS, "validation", "learning_rate")
 MOST_POINTS = 2000
 _TAIL = 1 << 16
 

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ..cache.plan import ORIGINAL
+from ..cache.plan import ORIGINAL, Caption, Variant
 from ..errors import ConfigError
 
 EMPTY_CAPTION = -1
@@ -52,18 +52,13 @@ class EntryLike(Protocol):
         ...
 
     @property
-    def latent_keys(self) -> Sequence[object]:
-        """One per crop, flip or fill variant."""
+    def variants(self) -> Sequence[Variant]:
+        """Crops, turns and flips, each with its replaced backgrounds; at least one."""
         ...
 
     @property
-    def infill_keys(self) -> Sequence[Sequence[object]]:
-        """Per variant one for each replaced background; empty without any."""
-        ...
-
-    @property
-    def text_keys(self) -> Sequence[object]:
-        """One per caption variant."""
+    def captions(self) -> Sequence[Caption]:
+        """Texts to choose from; those without a key are not there for training."""
         ...
 
     @property
@@ -210,15 +205,15 @@ class BatchPlan:
 
     def _draw(self, entry: int, random: np.random.Generator) -> Draw:
         one = self.entries[entry]
-        variants, captions = len(one.latent_keys), len(one.text_keys)
+        variants, captions = len(one.variants), sum(bool(caption.key) for caption in one.captions)
         variant = int(random.integers(variants)) if variants > 1 else 0
         caption = int(random.integers(captions)) if captions > 1 else 0
         if captions == 0 or (one.caption_dropout > 0 and random.random() < one.caption_dropout):
             caption = EMPTY_CAPTION
-        infill = ORIGINAL
-        if self.infill_probability > 0 and len(one.infill_keys) and len(one.infill_keys[variant]):
+        infill, infills = ORIGINAL, len(one.variants[variant].infills)
+        if self.infill_probability > 0 and infills:
             replaced = random.random() < self.infill_probability
-            infill = int(random.integers(len(one.infill_keys[variant]))) if replaced else ORIGINAL
+            infill = int(random.integers(infills)) if replaced else ORIGINAL
         return Draw(entry, variant, caption, infill)
 
     def _locate(self, number: int) -> tuple[int, int]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +15,131 @@ from ..errors import ConfigError
 from ..findings import Finding
 from ..loss.check import check_loss
 from ..loss.noise import Schedule, timestep_weights
-from ..loss.tokens import TokenModel, parse_routes, resolve_routes
+from ..loss.tokens import TokenModel, TokenPlan, parse_routes, resolve_routes
 from ..runs.sample_pictures import Sampler
 from ..settings import LossSettings, OptimizerSettings, TrainSettings, check_range
-from ..viewing.training_sample import Seen, false_colours
+from ..viewing.training_sample import Seen
+from .batches import EntryLike
 from .metrics import StepReport
-from .microbatch import CacheLike
 
-# Takes a keyword `tokens` too, where the job says what of the model's tokens can be planned.
-Denoise = Callable[..., Tensor]
+
+class Trainable(Protocol):
+    """A model with its adapters, as training sees it: latents and captions in, predictions out.
+
+    B is a micro-batch, (C, [F,] h, w) one latent; F is there only where the model takes clips.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule:
+        """What the model predicts, and its noise levels."""
+        ...
+
+    @property
+    def params(self) -> Mapping[str, nn.Parameter]:
+        """The trainable parameters by name, in float32."""
+        ...
+
+    @property
+    def tokens(self) -> TokenModel | None:
+        """What planning with the model's tokens must know; None for a model that takes no plan."""
+        ...
+
+    @property
+    def grad_scaling(self) -> bool:
+        """Whether the model computes in float16, whose gradients need scaling."""
+        ...
+
+    def grid_of(self, bucket: tuple[int, int]) -> tuple[int, int]:
+        """The latent grid (h, w) of a bucket (width, height)."""
+        ...
+
+    def latent_in(self, latent: Tensor) -> Tensor:
+        """From the VAE's space to the model's, (B, C, [F,] h, w) on the device."""
+        ...
+
+    def collate(
+        self, texts: Sequence[dict[str, Any]], geometries: Sequence[Any], shape: Sequence[int], *, keys: Sequence[str]
+    ) -> Any:
+        """What `denoise` takes of the captions' conditioning.
+
+        Args:
+            texts: conditioning, one a sample.
+            geometries: one a sample.
+            shape: of one latent, (C, [F,] h, w).
+            keys: of the texts; equal ones are equal texts, all through the run.
+        """
+        ...
+
+    def denoise(self, noisy: Tensor, u: Tensor, conditioning: Any, **planned: TokenPlan) -> Tensor:
+        """The prediction in the model's own parameterisation, of the shape of the latents.
+
+        Args:
+            noisy: (B, C, [F,] h, w).
+            u: noise levels (B,).
+            conditioning: from `collate`.
+            planned: `tokens`, what the tokens do; only for a model that says what of its tokens can be planned.
+        """
+        ...
+
+    def preview(self, latent: Tensor) -> Tensor:
+        """About the colours of a latent (C, [F,] h, w) of the model's space, (h, w, 3) in 0..1."""
+        ...
+
+    def autograd_scope(self) -> contextlib.AbstractContextManager:
+        """The context in which each forward runs together with its backward."""
+        ...
+
+    def without_adapter(self) -> contextlib.AbstractContextManager:
+        """The context in which `denoise` is the base model's."""
+        ...
+
+    def set_training(self, on: bool) -> None:
+        """Switch dropout; False around validation and sample pictures."""
+        ...
+
+
+class TrainEntry(EntryLike, Protocol):
+    """What training reads of a cache entry."""
+
+    @property
+    def multiplier(self) -> float:
+        """Loss multiplier of the data set."""
+        ...
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the picture has a mask at all."""
+        ...
+
+
+class CacheLike(Protocol):
+    """What training asks of a cache."""
+
+    @property
+    def entries(self) -> Sequence[TrainEntry]:
+        """All entries; their order is the meaning of an entry's index."""
+        ...
+
+    def latent(self, entry: Any, variant: int, infill: int) -> Tensor:
+        """(C, [F,] h, w) float32 in the VAE's own space; an infill of `ORIGINAL` is the picture as it is."""
+        ...
+
+    def mask(self, entry: Any, variant: int) -> Tensor:
+        """(1, [F,] H, W) float32 in [0, 1] at the training geometry."""
+        ...
+
+    def text(self, key: Any) -> dict[str, Any]:
+        """One caption's conditioning."""
+        ...
+
+    def empty_text(self) -> dict[str, Any]:
+        """The conditioning of the empty caption."""
+        ...
 
 
 @dataclass
@@ -31,52 +147,23 @@ class TrainJob:
     """What to train, on what, and how.
 
     Attributes:
-        denoise: (noisy latents, noise levels u (B,), conditioning) to the prediction in the model's own
-            parameterisation, same shape as the latents.
-        params: the trainable parameters by name, in float32.
+        model: what is trained.
         cache: latents, masks and captions.
-        schedule: what the model predicts.
-        collate: captions' conditioning and geometries of a micro-batch to what `denoise` takes.
-        grid_of: bucket (width, height) to the latent grid (h, w).
-        latent_in: from the VAE's space to the model's, for a batch on the device.
         loss: the masked objective.
-        optim: the optimizer.
-        train: length, batch and bookkeeping.
-        device: where the model computes.
-        default_steps: the family's, used where `train.steps` and `train.epochs` are 0.
-        default_learning_rate: the family's, used where the optimizer's is 0.
-        grad_scaling: the model computes in float16.
-        autograd_scope: the context in which each forward runs together with its backward.
+        optim: the optimizer; its learning rate is above 0.
+        train: length, batch and bookkeeping; of steps and epochs one is above 0.
+        sampler: draws sample pictures; None for none.
         immediate: whether the numbers of a step are read right after it, None for only on the CPU, where
             that costs nothing.
-        set_training: called with False around validation, then with True; for dropout.
-        without_adapter: the context in which `denoise` is the base model's.
-        tokens: what planning with the model's tokens must know; None where no setting acts on tokens.
-        sampler: draws sample pictures; None for none.
-        preview: a latent (C, [F,] h, w) of the model's space to about its colours, (h, w, 3) in 0..1.
     """
 
-    denoise: Denoise
-    params: Mapping[str, nn.Parameter]
+    model: Trainable
     cache: CacheLike
-    schedule: Schedule
-    collate: Callable[[list[dict[str, Any]], list[Any], tuple[int, ...]], Any]
-    grid_of: Callable[[tuple[int, int]], tuple[int, int]]
-    latent_in: Callable[[Tensor], Tensor] = lambda latents: latents
     loss: LossSettings = field(default_factory=LossSettings)
     optim: OptimizerSettings = field(default_factory=OptimizerSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    default_steps: int = 500
-    default_learning_rate: float = 1e-4
-    grad_scaling: bool = False
-    autograd_scope: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
-    immediate: bool | None = None
-    set_training: Callable[[bool], None] = lambda on: None
-    without_adapter: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
-    tokens: TokenModel | None = None
     sampler: Sampler | None = None
-    preview: Callable[[Tensor], Tensor] = false_colours
+    immediate: bool | None = None
 
 
 class Hooks:
@@ -172,9 +259,9 @@ def check_job(job: TrainJob) -> None:
     check_range("regularisation_weight", job.train.regularisation_weight, 0.0, 1e3)
     check_loss(job.loss)
     # On one made-up noise level: a weight of another kind of model must not wait for the first prediction.
-    timestep_weights(torch.full((1,), 0.5), job.loss, schedule=job.schedule)
-    if job.tokens is not None:
-        resolve_routes(parse_routes(job.loss.routes), blocks=job.tokens.blocks, title=job.tokens.title)
-    for name, p in job.params.items():
+    timestep_weights(torch.full((1,), 0.5), job.loss, schedule=job.model.schedule)
+    if (tokens := job.model.tokens) is not None:
+        resolve_routes(parse_routes(job.loss.routes), blocks=tokens.blocks, title=tokens.title)
+    for name, p in job.model.params.items():
         if p.dtype not in (torch.float32, torch.float64):
             raise ConfigError(f"adapter: {name} is {p.dtype}, expected float32.")

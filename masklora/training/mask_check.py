@@ -41,7 +41,7 @@ def weightless(
     for entry in cache.entries:
         check_cancel()
         grid = grid_of(entry.bucket)
-        has = [_has_weight(cache, entry, variant, loss, grid) for variant in range(entry.variants)]
+        has = [_has_weight(cache, entry, variant, loss, grid) for variant in range(len(entry.variants))]
         judged = [one for one in has if one is not None]
         taught += any(judged) and not entry.regularisation
         if judged and not any(judged):

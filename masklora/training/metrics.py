@@ -17,40 +17,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..loss.terms import TERMS, LossTerms
+
 NAMES_SHOWN = 8
 FLUSH_STEPS = 50
 FLUSH_SECONDS = 0.25
 SUMMARY_STEPS = 100
-COLUMNS = (
-    "loss",
-    "inside",
-    "outside",
-    "prior",
-    "drift",
-    "preservation",
-    "coverage",
-    "zero_weight_samples",
-    "grad_norm",
-)
-# NaN where there is nothing to take a mean of.
-SOMETIMES = ("inside", "outside", "prior", "drift", "preservation")
+SUMMARISED = ("loss", *TERMS, "coverage")
+# A term is NaN where there is nothing to take a mean of.
+COLUMNS = ("loss", *TERMS, "coverage", "zero_weight_samples", "grad_norm")
 
 
 @dataclass(frozen=True)
-class StepReport:
-    """One optimizer step in numbers.
+class StepReport(LossTerms):
+    """One optimizer step in numbers, the parts of its loss among them.
 
     Attributes:
         step: number of finished steps, 1 for the first.
         total: steps of the whole run.
         epoch: 0-based.
         loss: the objective, averaged over the accumulated micro-batches.
-        inside: unweighted elementwise loss inside the masks; None when nothing was inside.
-        outside: the same outside; None when nothing was outside.
-        prior: the prior's part of the loss; None when it did not run.
-        drift: mean square distance from the base model's prediction outside the masks; None when the prior did not
-            run.
-        preservation: the part of the loss that holds captions without the trigger word; None when it did not run.
         coverage: mean weight over all latent cells, 0 to 1.
         zero_weight_samples: samples without any weight.
         grad_norm: before clipping.
@@ -63,11 +49,6 @@ class StepReport:
     total: int
     epoch: int
     loss: float
-    inside: float | None
-    outside: float | None
-    prior: float | None
-    drift: float | None
-    preservation: float | None
     coverage: float
     zero_weight_samples: int
     grad_norm: float
@@ -99,20 +80,25 @@ def step_row(losses: Sequence[Tensor], parts: Sequence[dict[str, Tensor]], grad_
 
     Args:
         losses: 0-d loss of each micro-batch.
-        parts: the numbers of each micro-batch: `losses.masked_objective`'s, and `preservation`.
+        parts: the numbers of each micro-batch: `coverage`, `zero`, and those of `TERMS` that it had.
         grad_norm: 0-d.
 
     Returns:
-        Means over the micro-batches; those of `SOMETIMES` leave out micro-batches that have no such cell.
+        Means over the micro-batches; those of `TERMS` leave out micro-batches that have no such part or cell.
     """
     columns = [
         torch.stack([loss.detach() for loss in losses]).mean(),
-        *(torch.stack([p[name] for p in parts]).nanmean() for name in SOMETIMES),
+        *(_mean_of(name, parts) for name in TERMS),
         torch.stack([p["coverage"].mean() for p in parts]).mean(),
         torch.stack([p["zero"] for p in parts]).sum(),
         grad_norm.detach(),
     ]
     return torch.stack([c.to(torch.float32) for c in columns])
+
+
+def _mean_of(name: str, parts: Sequence[dict[str, Tensor]]) -> Tensor:
+    values = [part[name] for part in parts if name in part]
+    return torch.stack(values).nanmean() if values else parts[0]["coverage"].new_full((), float("nan"))
 
 
 class MetricBuffer:
@@ -161,7 +147,7 @@ class MetricBuffer:
 
     def _report(self, row: list[float], facts: StepFacts, rate: float) -> StepReport:
         values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
-        for key in SOMETIMES:
+        for key in TERMS:
             values[key] = None if math.isnan(values[key]) else values[key]
         values["zero_weight_samples"] = round(values["zero_weight_samples"])
         return StepReport(
@@ -187,7 +173,7 @@ def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     steps = [r for r in records if "loss" in r]
     recent = steps[-SUMMARY_STEPS:]
     out: dict[str, Any] = {}
-    for key in ("loss", *SOMETIMES, "coverage"):
+    for key in SUMMARISED:
         values = [r[key] for r in recent if r.get(key) is not None]
         out[key] = sum(values) / len(values) if values else None
     out["zero_weight_samples"] = sum(r.get("zero_weight_samples", 0) for r in steps)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,59 +14,11 @@ from ..loss.masks import mask_cells
 from ..loss.presets import IGNORES_UNMASKED
 from ..loss.tokens import count_mask_tokens
 from ..settings import LossSettings
-from .batches import EMPTY_CAPTION, ORIGINAL, Draw, EntryLike
+from .batches import EMPTY_CAPTION, ORIGINAL, Draw
+from .job import CacheLike, Trainable, TrainEntry
 
 MASK_MEMO_BYTES = 256 * 2**20
 TEXT_MEMO = 64
-
-
-class TrainEntry(EntryLike, Protocol):
-    """What training reads of a cache entry."""
-
-    @property
-    def geometries(self) -> Sequence[Any]:
-        """One per latent variant."""
-        ...
-
-    @property
-    def multiplier(self) -> float:
-        """Loss multiplier of the data set."""
-        ...
-
-    @property
-    def has_mask(self) -> bool:
-        """Whether the picture has a mask at all."""
-        ...
-
-    @property
-    def plain_keys(self) -> Sequence[Any]:
-        """One per caption: of the caption without its trigger word, empty where it has none."""
-        ...
-
-
-class CacheLike(Protocol):
-    """What training asks of a cache."""
-
-    @property
-    def entries(self) -> Sequence[TrainEntry]:
-        """All entries; their order is the meaning of an entry's index."""
-        ...
-
-    def latent(self, entry: Any, variant: int, infill: int) -> Tensor:
-        """(C, [F,] h, w) float32 in the VAE's own space; an infill of `ORIGINAL` is the picture as it is."""
-        ...
-
-    def mask(self, entry: Any, variant: int) -> Tensor:
-        """(1, [F,] H, W) float32 in [0, 1] at the training geometry."""
-        ...
-
-    def text(self, key: Any) -> dict[str, Any]:
-        """One caption's conditioning."""
-        ...
-
-    def empty_text(self) -> dict[str, Any]:
-        """The conditioning of the empty caption."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -110,19 +62,15 @@ class Feed:
         cache: CacheLike,
         loss: LossSettings,
         *,
-        collate: Callable[[list[dict[str, Any]], list[Any], tuple[int, ...]], Any],
-        grid_of: Callable[[tuple[int, int]], tuple[int, int]],
-        latent_in: Callable[[Tensor], Tensor],
-        regularisation_weight: float,
-        device: torch.device,
+        model: Trainable,
+        regularisation_weight: float = 1.0,
     ) -> None:
-        """Read from `cache`; see `TrainJob` for the callables."""
-        self.cache, self.loss, self.device = cache, loss, device
-        self._collate, self._grid_of, self._latent_in = collate, grid_of, latent_in
+        """Read from `cache` what `model` is trained on."""
+        self.cache, self.loss, self.model = cache, loss, model
         self._regularisation_weight = regularisation_weight
         self._memo: dict[tuple[int, int], Tensor] = {}
         self._memo_bytes = 0
-        self._texts: dict[Any, dict[str, Any]] = {}
+        self._texts: dict[str, dict[str, Any]] = {}
         self._most: dict[tuple[int, int], int] = {}
         # What the masks are reduced to beside the loss's own, by the field of the batch.
         self._extra: dict[str, tuple[str, LossSettings]] = {}
@@ -135,29 +83,30 @@ class Feed:
         """The micro-batch of these draws, all of one bucket; `plain` asks for its captions without trigger too."""
         pairs = [(self.cache.entries[draw.entry], draw) for draw in draws]
         entries = [entry for entry, _ in pairs]
-        grid = self._grid_of(entries[0].bucket)
+        grid = self.model.grid_of(entries[0].bucket)
         latents = [self.cache.latent(entry, draw.variant, draw.infill) for entry, draw in pairs]
         # Of shape (1, [F,] h, w), with a row more for each of `_extra`.
         reduced = [self._reduced(draw.entry, draw.variant, grid) for draw in draws]
         if self.loss.preset in IGNORES_UNMASKED and any(entry.has_mask for entry in entries):
             reduced = [rows if e.has_mask else torch.zeros_like(rows) for e, rows in zip(entries, reduced, strict=True)]
         masks = [rows[:1] for rows in reduced]
-        texts = [self._text(entry, draw.caption) for entry, draw in pairs]
-        geometries = [entry.geometries[draw.variant] for entry, draw in pairs]
-        without = [self._plain(entry, draw.caption) for entry, draw in pairs] if plain else []
-        has = [text is not None for text in without]
+        captions = [None if d.caption == EMPTY_CAPTION else e.captions[d.caption] for e, d in pairs]
+        keys = [caption.key if caption else "" for caption in captions]
+        without = [caption.plain_key if caption else "" for caption in captions] if plain else []
+        geometries = [entry.variants[draw.variant].geometry for entry, draw in pairs]
+        has = [bool(key) for key in without]
         replaced = [draw.infill != ORIGINAL for draw in draws]
         shape = tuple(latents[0].shape)
         return MicroBatch(
-            latents=self._latent_in(self._to_device(latents)),
+            latents=self.model.latent_in(self._to_device(latents)),
             masks=self._to_device(masks),
             grid=grid,
-            conditioning=self._collate(texts, geometries, shape),
+            conditioning=self._conditioning(keys, geometries, shape),
             multiplier=self._to_device([torch.tensor(self._multiplier(e)) for e in entries]),
             names=tuple(e.name for e in entries),
             whole=all(bool((mask >= 1).all()) for mask in masks),
-            replaced=torch.tensor(replaced, device=self.device) if any(replaced) else None,
-            plain=self._collate(_or_else(without, texts), geometries, shape) if any(has) else None,
+            replaced=torch.tensor(replaced, device=self.model.device) if any(replaced) else None,
+            plain=self._conditioning(_or_else(without, keys), geometries, shape) if any(has) else None,
             triggered=self._to_device([torch.tensor(float(one)) for one in has]) if any(has) else None,
             **{
                 field: self._to_device([rows[i : i + 1] for rows in reduced])
@@ -169,8 +118,8 @@ class Feed:
         """Mask tokens of the largest mask of this size, over all entries and variants; read once a size."""
         if grid not in self._most:
             entries = self.cache.entries
-            alike = [i for i, entry in enumerate(entries) if self._grid_of(entry.bucket) == grid]
-            each = [(i, variant) for i in alike for variant in range(len(entries[i].latent_keys))]
+            alike = [i for i, entry in enumerate(entries) if self.model.grid_of(entry.bucket) == grid]
+            each = [(i, variant) for i in alike for variant in range(len(entries[i].variants))]
             row = 1 + list(self._extra).index("shares") if "shares" in self._extra else 0
             masks = (self._reduced(i, variant, grid)[row : row + 1] for i, variant in each)
             self._most[grid] = max((int(count_mask_tokens(m[None], patch=patch)) for m in masks), default=0)
@@ -179,15 +128,11 @@ class Feed:
     def _multiplier(self, entry: TrainEntry) -> float:
         return entry.multiplier * (self._regularisation_weight if entry.regularisation else 1.0)
 
-    def _text(self, entry: TrainEntry, caption: int) -> dict[str, Any]:
-        return self._read_text("" if caption == EMPTY_CAPTION else entry.text_keys[caption])
+    def _conditioning(self, keys: list[str], geometries: list[Any], shape: tuple[int, ...]) -> Any:
+        """Of the captions of these keys, one a sample; an empty key is the empty caption's."""
+        return self.model.collate([self._read_text(key) for key in keys], geometries, shape, keys=keys)
 
-    def _plain(self, entry: TrainEntry, caption: int) -> dict[str, Any] | None:
-        """The caption without its trigger word, None where it has none."""
-        key = "" if caption == EMPTY_CAPTION else entry.plain_keys[caption]
-        return self._read_text(key) if key else None
-
-    def _read_text(self, key: Any) -> dict[str, Any]:
+    def _read_text(self, key: str) -> dict[str, Any]:
         text = self._texts.pop(key, None)
         if text is None:
             text = self.cache.text(key) if key else self.cache.empty_text()
@@ -211,11 +156,11 @@ class Feed:
 
     def _to_device(self, rows: list[Tensor]) -> Tensor:
         batch = torch.stack([row.to(torch.float32) for row in rows])
-        if self.device.type == "cuda" and batch.device.type == "cpu":
+        if self.model.device.type == "cuda" and batch.device.type == "cpu":
             # Copying from pageable memory waits for the work queued before it.
-            return batch.pin_memory().to(self.device, non_blocking=True)
-        return batch.to(self.device)
+            return batch.pin_memory().to(self.model.device, non_blocking=True)
+        return batch.to(self.model.device)
 
 
-def _or_else(wanted: list[dict[str, Any] | None], given: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [given[i] if text is None else text for i, text in enumerate(wanted)]
+def _or_else(wanted: list[str], given: list[str]) -> list[str]:
+    return [one or other for one, other in zip(wanted, given, strict=True)]

@@ -19,7 +19,7 @@ from ..loss.tokens import TokenPlan
 from ..settings import LossSettings
 from ..viewing.training_sample import Seen
 from .first_look import SAMPLES, FirstLook
-from .job import TrainJob
+from .job import Trainable
 from .microbatch import Feed, MicroBatch
 from .token_planner import TokenPlanner
 
@@ -49,19 +49,31 @@ class _Noised:
 
 
 class Objective:
-    """The loss of a job's micro-batches."""
+    """The loss of a run's micro-batches."""
 
     def __init__(
-        self, job: TrainJob, *, feed: Feed | None = None, tell: Callable[[str], None] = lambda text: None
+        self,
+        model: Trainable,
+        *,
+        seed: int,
+        feed: Feed | None = None,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Holds the job's schedule on its device; `feed` and `tell` are for planning the job's tokens."""
-        self.job = job
-        self.planner = TokenPlanner(job.tokens, feed=feed, tell=tell)
+        """Holds the model's schedule on its device.
+
+        Args:
+            model: what is trained.
+            seed: of the run; decides which micro-batches have a rare term.
+            feed: for planning the model's tokens, see `TokenPlanner`.
+            tell: receives what the run should know.
+        """
+        self.model, self.seed = model, seed
+        self.planner = TokenPlanner(model.tokens, feed=feed, tell=tell)
         self.seen: Seen | None = None
         self.first_look = FirstLook(tell)
-        table = job.schedule.alphas_cumprod
+        table = model.schedule.alphas_cumprod
         self.schedule: Schedule = dataclasses.replace(
-            job.schedule, alphas_cumprod=None if table is None else table.to(job.device)
+            model.schedule, alphas_cumprod=None if table is None else table.to(model.device)
         )
 
     def terms(
@@ -103,7 +115,7 @@ class Objective:
             loss,
             schedule=schedule,
             generator=generator,
-            device=self.job.device,
+            device=self.model.device,
             masked=masked,
             cells=x.shape[-2] * x.shape[-1],
         )
@@ -130,7 +142,7 @@ class Objective:
         prior = None
         # Only a ceiling gives an outside to a batch whose masks are white.
         outside = not batch.whole or loss.ceiling < 1
-        if outside and prior_runs(loss, seed=self.job.train.seed, number=number):
+        if outside and prior_runs(loss, seed=self.seed, number=number):
             factor = prior_factors(noised.u, loss, progress=progress)
             v = prior_weights(batch.masks, noised.w, loss, bicubic=batch.bicubic)
             v = self.planner.passing(v, noised.tokens)
@@ -139,7 +151,7 @@ class Objective:
         # Held-out batches are counted anew from 0, when the adapter may have learned already.
         if number < SAMPLES and noised.tokens is None and torch.is_grad_enabled():
             self.first_look.observe(prediction, noised.target)
-        value, seen = masked_objective(
+        return masked_objective(
             prediction,
             noised.target,
             noised.w,
@@ -149,7 +161,6 @@ class Objective:
             prior=prior,
             strict=batch.replaced,
         )
-        return value, {**seen, "preservation": torch.full_like(seen["inside"], float("nan"))}
 
     def _preservation(self, batch: MicroBatch, noised: _Noised, loss: LossSettings) -> tuple[Tensor, dict[str, Tensor]]:
         # The whole picture is held, so all its tokens pass and are seen.
@@ -168,9 +179,9 @@ class Objective:
     def _predict(self, noised: _Noised, conditioning: Any) -> Tensor:
         """What the model predicts; a model without tokens is not told of them."""
         planned = {} if noised.tokens is None else {"tokens": noised.tokens}
-        return self.job.denoise(noised.noisy, noised.u, conditioning, **planned)
+        return self.model.denoise(noised.noisy, noised.u, conditioning, **planned)
 
     def _base(self, noised: _Noised, conditioning: Any) -> Tensor:
         """The same model's prediction without the adapter, before the pass that needs memory for gradients."""
-        with torch.no_grad(), self.job.without_adapter():
+        with torch.no_grad(), self.model.without_adapter():
             return self._predict(noised, conditioning)

@@ -17,29 +17,7 @@ from torch.optim import Optimizer
 from ..errors import ConfigError, RunError
 from ..settings import OPTIMIZERS, SCHEDULES, OptimizerSettings, check_choice, check_range
 
-FALLBACK_LEARNING_RATE = 1e-4
 LION_BETAS = (0.9, 0.99)
-
-
-def resolve_learning_rate(settings: OptimizerSettings, *, default: float = FALLBACK_LEARNING_RATE) -> float:
-    """The peak learning rate of a run.
-
-    Args:
-        settings: its `learning_rate` wins when it is not zero.
-        default: the model family's learning rate.
-
-    Returns:
-        A positive number. Prodigy finds its own step size, so zero means 1 for it, whatever the family.
-
-    Raises:
-        ConfigError: the learning rate is negative or not finite.
-    """
-    rate = settings.learning_rate
-    if not math.isfinite(rate) or rate < 0:
-        raise ConfigError(f"learning rate: expected a number of at least 0, got {rate!r}.")
-    if rate > 0:
-        return rate
-    return 1.0 if settings.optimizer == "prodigy" else default
 
 
 def learning_rate_factor(step: int, *, total: int, settings: OptimizerSettings) -> float:
@@ -103,11 +81,13 @@ def parameter_groups(
         One group, or two when the ratio is not 1 and there are B matrices. Order follows `params`.
 
     Raises:
-        ConfigError: nothing to train, or a ratio that the optimizer cannot follow.
+        ConfigError: nothing to train, no learning rate, or a ratio that the optimizer cannot follow.
     Source: Hayou et al. 2024, LoRA+, arXiv 2402.12354.
     """
     if not params:
         raise ConfigError("adapter: it has no trainable parameters. Choose other targets.")
+    if not math.isfinite(learning_rate) or learning_rate <= 0:
+        raise ConfigError(f"learning_rate: expected a number above 0, got {learning_rate!r}.")
     ratio = check_range("lora_plus_ratio", settings.lora_plus_ratio, 1e-3, 1e3)
     b_names = [name for name in params if "lora_B" in name.split(".")]
     if ratio == 1.0 or not b_names:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..loss.tokens import (
     TokenModel,
     TokenPlan,
+    acts_on_tokens,
     count_mask_tokens,
     describe_routes,
     parse_routes,
@@ -43,7 +44,7 @@ class TokenPlanner:
             progress: share of the run that is done, in [0, 1).
             generator: the run's own.
         """
-        if self.model is None:
+        if self.model is None or not acts_on_tokens(loss):
             return None
         most = self._most(batch, loss, self.model)
         masks = _shares(batch)

@@ -1,35 +1,30 @@
-"""The training loop: `train` takes a denoiser, a cache and settings, and leaves a trained adapter.
+"""The training loop: `train` takes a model, a cache and settings, and leaves a trained adapter.
 
-It knows no ComfyUI: whatever is special about a model or a host comes in as a callable of `TrainJob` or
-a method of `Hooks`.
+It knows no ComfyUI: whatever is special about a model or a host comes in as a method of `Trainable` or of `Hooks`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import time
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import NonFiniteLossError, RunError
-from ..files import random_state
+from ..errors import ConfigError, NonFiniteLossError, RunError
 from ..findings import counted, warning
 from ..loss.prior import preservation_runs
 from ..runs.run import Checkpoint, Run
 from ..runs.sample_pictures import Sampling
-from . import optim
-from .batches import BatchPlan, Draw, split_entries
+from .batches import BatchPlan, split_entries
 from .job import Hooks, TrainJob, TrainResult, check_job
 from .metrics import MetricBuffer, StepFacts, StepReport, step_row, summarise
 from .microbatch import Feed
 from .objective import Objective
 from .seeds import mix, own_global_random, seed_global_random
+from .validation import held_out_loss
+from .weights import Weights
 
-VALIDATION_DRAWS = 16
 # About as many halvings as a gradient scaler can need.
 SKIPPED_LIMIT = 20
 NOTHING_HELD_OUT = "There is no held-out loss: it takes two pictures and a validation_share above 0."
@@ -37,8 +32,6 @@ FRESH_STATE = (
     "The optimizer starts with fresh state: the one of this run made room when newer runs finished "
     "(keep_finished_runs). The first steps are a little rougher than they would have been."
 )
-# Keeps the held-out noise apart from the training noise, whatever the seed.
-VALIDATION_SALT = 0x5EED
 PAUSE_SECONDS = 0.1
 
 
@@ -46,7 +39,7 @@ def train(job: TrainJob, *, run: Run, hooks: Hooks | None = None) -> TrainResult
     """The trained adapter of `job`, from the run folder if it is finished, else trained or resumed.
 
     Args:
-        job: what to train. Its `params` hold the trained live weights afterwards; whoever made them puts
+        job: what to train. Its model's `params` hold the trained live weights afterwards; whoever made them puts
             the model back.
         run: an open run folder, whose fingerprint stands for this very job.
         hooks: the host's.
@@ -61,7 +54,7 @@ def train(job: TrainJob, *, run: Run, hooks: Hooks | None = None) -> TrainResult
         RunError: the run folder cannot be written.
         BaseException: whatever a hook or the model raised, after a resumable checkpoint was written.
     """
-    with torch.inference_mode(False), torch.enable_grad(), own_global_random(job.device):
+    with torch.inference_mode(False), torch.enable_grad(), own_global_random(job.model.device):
         return _Session(job, run, hooks or Hooks()).result()
 
 
@@ -69,12 +62,14 @@ def planned_steps(job: TrainJob) -> int:
     """How many optimizer steps `job` takes.
 
     Raises:
-        ConfigError: there is nothing to train on.
+        ConfigError: there is nothing to train on, or no length.
     """
     settings = job.train
     if settings.epochs > 0:
         return _batch_plan(job)[0].steps_for(settings.epochs, accumulation=settings.gradient_accumulation)
-    return settings.steps or job.default_steps
+    if settings.steps == 0:
+        raise ConfigError("steps, epochs: expected one of them above 0. Set steps.")
+    return settings.steps
 
 
 def _batch_plan(job: TrainJob) -> tuple[BatchPlan, list[int]]:
@@ -89,42 +84,27 @@ def _batch_plan(job: TrainJob) -> tuple[BatchPlan, list[int]]:
 
 class _Session:
     def __init__(self, job: TrainJob, run: Run, hooks: Hooks) -> None:
-        self.job, self.run, self.hooks = job, run, hooks
+        self.job, self.model, self.run, self.hooks = job, job.model, run, hooks
         check_job(job)
         hooks.on_job(job)
         settings = job.train
         self.plan, self.held_out = _batch_plan(job)
         self.accumulation = settings.gradient_accumulation
         self.total = planned_steps(job)
-        self.feed = Feed(
-            job.cache,
-            job.loss,
-            collate=job.collate,
-            grid_of=job.grid_of,
-            latent_in=job.latent_in,
-            regularisation_weight=settings.regularisation_weight,
-            device=job.device,
-        )
-        self.objective = Objective(job, feed=self.feed, tell=hooks.on_message)
-        self.sampling = Sampling(job.sampler, hooks=hooks, set_training=job.set_training)
-        self.params = list(job.params.values())
-        rate = optim.resolve_learning_rate(job.optim, default=job.default_learning_rate)
-        groups = optim.parameter_groups(job.params, job.optim, learning_rate=rate)
-        self.optimizer = optim.make_optimizer(groups, job.optim)
-        self.ema = optim.Ema(job.params, job.optim.ema_decay) if job.optim.ema_decay > 0 else None
-        self.gate = optim.StepGate(job.device)
-        self.scaler = torch.amp.GradScaler(job.device.type) if job.grad_scaling else None
-        self.generator = torch.Generator(device=job.device).manual_seed(settings.seed)
-        self.immediate = job.device.type == "cpu" if job.immediate is None else job.immediate
+        self.weights = Weights(job.model, job.optim, seed=settings.seed)
+        self.feed = Feed(job.cache, job.loss, model=job.model, regularisation_weight=settings.regularisation_weight)
+        self.objective = Objective(job.model, seed=settings.seed, feed=self.feed, tell=hooks.on_message)
+        self.sampling = Sampling(job.sampler, hooks=hooks, set_training=job.model.set_training)
+        self.immediate = job.model.device.type == "cpu" if job.immediate is None else job.immediate
         self.buffer = MetricBuffer(self.total, immediate=self.immediate)
-        self.step, self.saved_step, self.resumed_from = 0, 0, 0
+        self.saved_step, self.resumed_from = 0, 0
         self.skipped = 0
-        self.best: float | None = None
         self.validation: float | None = None
-        # The random state at the start of the step in progress, and whether the weights are being changed:
-        # an interrupt in the middle of a step is saved as if the step had not begun.
-        self.random_before = random_state(self.generator)
-        self.updating = False
+
+    @property
+    def step(self) -> int:
+        """Finished optimizer steps."""
+        return self.weights.step
 
     def result(self) -> TrainResult:
         checkpoint = self.run.load_checkpoint()
@@ -142,7 +122,7 @@ class _Session:
         self.run.start_metrics(self.step)
         self.hooks.on_run(self.run.folder, step=self.step, total=self.total)
         self.sampling.start(self.run.folder, step=self.step)
-        self.job.set_training(True)
+        self.model.set_training(True)
         try:
             completed = self._loop()
         except BaseException as error:
@@ -151,17 +131,17 @@ class _Session:
                 self._rescue()
             raise
         finally:
-            self.optimizer.zero_grad(set_to_none=True)
+            self.weights.drop_gradients()
         records = self.run.read_metrics()
         self._tell_lost_numbers(records, self.step)
         summary = summarise(records)
-        summary |= {"validation": self.validation, "validation_best": self.best}
+        summary |= {"validation": self.validation, "validation_best": self.weights.best}
         summary["best_step"] = self.run.best_step()
         if self.objective.planner.kept:
             summary["kept_tokens"] = self.objective.planner.kept
         self.run.write_result({"steps": self.step, "completed": completed, "summary": summary})
-        adapter = self._result_weights()
-        return self._outcome({n: t.cpu() for n, t in adapter.items()}, summary, self.step, completed=completed)
+        adapter = {name: tensor.cpu() for name, tensor in self.weights.result().items()}
+        return self._outcome(adapter, summary, self.step, completed=completed)
 
     def _tell_lost_numbers(self, records: list[dict[str, Any]], steps: int) -> None:
         lost = steps - len({r["step"] for r in records if "loss" in r})
@@ -223,24 +203,23 @@ class _Session:
         return self.step >= self.total
 
     def _take_step(self) -> None:
-        self.random_before = random_state(self.generator)
+        self.weights.begin()
         losses, parts, names = [], [], []
         settings, loss = self.job.train, self.job.loss
         for micro in range(self.accumulation):
             if micro:
                 self.hooks.check_cancel()
             number = self.step * self.accumulation + micro
-            seed_global_random(self.job.device, mix(settings.seed, number))
+            seed_global_random(self.model.device, mix(settings.seed, number))
             plain = preservation_runs(loss, seed=settings.seed, number=number)
             batch = self.feed.make(self.plan.batch(number), plain=plain)
             values, part = [], {}
             for term in self.objective.terms(
-                batch, loss, self.generator, number=number, progress=self.step / self.total
+                batch, loss, self.weights.generator, number=number, progress=self.step / self.total
             ):
-                with self.job.autograd_scope():
+                with self.model.autograd_scope():
                     value, seen = term()
-                    share = value / self.accumulation
-                    (self.scaler.scale(share) if self.scaler else share).backward()
+                    self.weights.backward(value / self.accumulation)
                 values.append(value.detach())
                 part |= seen
             losses.append(torch.stack(values).sum())
@@ -248,37 +227,15 @@ class _Session:
             names += batch.names
             if micro == 0 and self.objective.seen is not None:
                 self.hooks.on_seen(self.objective.seen)
-        norm = self._clip()
+        norm = self.weights.clip()
         row = step_row(losses, parts, norm)
-        self.gate.observe(row[0], *([] if self.scaler else [norm]))
+        self.weights.observe(row[0], norm)
         epoch = self.plan.epoch_of(self.step * self.accumulation)
         if self.immediate:
             self._refuse_non_finite(row[0].item(), norm.item(), self.step + 1, tuple(names))
-        self.updating = True
-        rate = self._update()
-        self.step += 1
+        rate = self.weights.update(self.total)
         self.buffer.add(row, StepFacts(self.step, epoch, rate, tuple(names)))
-        self.random_before = random_state(self.generator)
-        self.updating = False
-
-    def _clip(self) -> Tensor:
-        if self.scaler:
-            self.scaler.unscale_(self.optimizer)
-        limit = self.job.optim.clip_norm
-        return nn.utils.clip_grad_norm_(self.params, limit if limit > 0 else float("inf"))
-
-    def _update(self) -> float:
-        rate = optim.apply_learning_rate(self.optimizer, self.step, total=self.total, settings=self.job.optim)
-        self.gate.close(self.optimizer, scaled=self.scaler is not None)
-        if self.scaler:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.ema:
-            self.ema.update(self.step)
-        return rate
+        self.weights.settle()
 
     def _wait_while_paused(self) -> None:
         if not self.hooks.should_pause():
@@ -311,7 +268,7 @@ class _Session:
             self.hooks.on_step(report)
 
     def _refuse_non_finite(self, loss: float, norm: float, step: int, names: tuple[str, ...]) -> None:
-        bad_norm = self.scaler is None and not _finite(norm)
+        bad_norm = self.weights.scaler is None and not _finite(norm)
         if _finite(loss) and not bad_norm:
             return
         what = "loss" if not _finite(loss) else "gradient"
@@ -327,40 +284,22 @@ class _Session:
         if not self.held_out:
             return False
         self._flush()
-        loss = dataclasses.replace(self.job.loss, mask_probability=1.0, edge_jitter=0.0, prior_weight=0.0, routes="")
-        generator = torch.Generator(device=self.job.device).manual_seed(mix(self.job.train.seed + VALIDATION_SALT, 0))
-        total, count = 0.0, 0
-        self.job.set_training(False)
-        try:
-            with torch.no_grad(), self._wearing(self._result_weights()):
-                for group in self._validation_batches():
-                    self.hooks.check_cancel()
-                    batch = self.feed.make(group)
-                    value, _ = self.objective.terms(batch, loss, generator, number=0, progress=0.0)[0]()
-                    total += value.item() * len(group)
-                    count += len(group)
-        finally:
-            self.job.set_training(True)
-        value = total / count
+        with self.weights.wearing_result():
+            value = held_out_loss(
+                self.objective,
+                self.feed,
+                self.held_out,
+                batch_size=self.job.train.batch_size,
+                check_cancel=self.hooks.check_cancel,
+            )
         self.validation = value
         self.run.append_metrics([{"step": self.step, "validation": value}])
         self.hooks.on_validation(self.step, value)
         self.buffer.restart_clock()
-        better = _finite(value) and (self.best is None or value < self.best)
+        better = _finite(value) and (self.weights.best is None or value < self.weights.best)
         if better:
-            self.best = value
+            self.weights.best = value
         return better
-
-    def _validation_batches(self) -> Iterator[list[Draw]]:
-        entries, size = self.job.cache.entries, self.job.train.batch_size
-        rounds = -(-VALIDATION_DRAWS // len(self.held_out))
-        by_bucket: dict[tuple[int, int], list[int]] = {}
-        for index in self.held_out:
-            by_bucket.setdefault(entries[index].bucket, []).append(index)
-        for members in by_bucket.values():
-            draws = [Draw(index, 0, 0 if entries[index].text_keys else -1) for index in members * rounds]
-            for start in range(0, len(draws), size):
-                yield draws[start : start + size]
 
     def _sample(self, *, ended: bool = False) -> None:
         if self.sampling.due(self.step, ended=ended):
@@ -368,62 +307,28 @@ class _Session:
 
     def _draw_samples(self) -> None:
         self._flush()
-        with self._wearing(self._result_weights()):
+        with self.weights.wearing_result():
             self.sampling.draw(self.step)
         self.buffer.restart_clock()
 
-    def _result_weights(self) -> dict[str, Tensor]:
-        return optim.result_weights(self.job.params, self.optimizer, self.ema)
-
-    @contextlib.contextmanager
-    def _wearing(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        live = {name: p.detach().clone() for name, p in self.job.params.items()}
-        tensors = {name: p.data for name, p in self.job.params.items()}
-        try:
-            optim.copy_named(tensors, weights)
-            yield
-        finally:
-            optim.copy_named(tensors, live)
-
     def _save(self, *, best: bool = False, quiet: bool = False) -> None:
         self._flush(quiet=quiet)
-        adapter = self._result_weights()
-        state: dict[str, Any] = {
-            "step": self.step,
-            "best": self.best,
-            "optimizer": optim.optimizer_state(self.optimizer),
-            "generator": self.random_before,
-            "scaler": self.scaler.state_dict() if self.scaler else None,
-            "live": optim.live_weights(self.job.params, adapter),
-        }
-        folder = self.run.save_checkpoint(
-            self.step, adapter=adapter, state=state, keep_last=self.job.train.keep_last, best=best
-        )
+        adapter = self.weights.result()
+        state, keep_last = self.weights.state(adapter), self.job.train.keep_last
+        folder = self.run.save_checkpoint(self.step, adapter=adapter, state=state, keep_last=keep_last, best=best)
         self.saved_step = self.step
         if not quiet:
             self.hooks.on_checkpoint(self.step, folder)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        state = checkpoint.state
-        with torch.no_grad():
-            live = checkpoint.adapter if state["live"] is None else state["live"]
-            optim.copy_named({n: p.data for n, p in self.job.params.items()}, live)
-        if state["optimizer"] is None and checkpoint.step < self.total:
+        kept = self.weights.restore(checkpoint)
+        if not kept and self.step < self.total:
             self.hooks.on_message(warning(FRESH_STATE))
-        elif state["optimizer"] is not None:
-            optim.restore_optimizer(self.optimizer, state["optimizer"])
-        if self.ema:
-            self.ema.load(checkpoint.adapter)
-        if self.scaler and state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        self.generator.set_state(state["generator"])
-        self.random_before = state["generator"]
-        self.best = state["best"]
-        self.step = self.saved_step = self.resumed_from = checkpoint.step
+        self.saved_step = self.resumed_from = self.step
         self.hooks.on_message(f"Going on from the checkpoint of step {self.step}.")
 
     def _rescue(self) -> None:
-        if self.updating or self.step == self.saved_step:
+        if self.weights.updating or self.step == self.saved_step:
             return
         try:
             self._save(quiet=True)

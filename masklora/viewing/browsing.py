@@ -16,7 +16,7 @@ from ..cache.buckets import assign
 from ..cache.builder import shrink_mask
 from ..cache.crops import plan_crop
 from ..cache.infill import Infill, apply_infill
-from ..cache.plan import Entry, Shrink, is_hard
+from ..cache.plan import KINDS, Entry, Shrink, is_hard
 from ..dataset.geometry import Geometry, apply_image, apply_mask
 from ..dataset.sample import Dataset, Sample, fit_mask, load_mask, load_sample
 from ..loss.masks import effective_weights
@@ -150,14 +150,5 @@ def draw_infill(
 
 def stale_kinds(before: Entry, now: Entry) -> list[str]:
     """Which of an entry's kinds (latent, mask, text) a cache that holds `before` lacks for `now`."""
-    there = {
-        "latent": {*before.latent_keys, *(key for keys in before.infill_keys for key in keys)},
-        "mask": set(before.mask_keys),
-        "text": {*before.text_keys, *before.plain_keys},
-    }
-    wanted = {
-        "latent": {*now.latent_keys, *(key for keys in now.infill_keys for key in keys)},
-        "mask": set(now.mask_keys),
-        "text": {*now.text_keys, *now.plain_keys},
-    }
-    return [kind for kind in there if wanted[kind] - there[kind]]
+    lacking = {kind for kind, _ in now.cached - before.cached}
+    return [kind for kind in KINDS if kind in lacking]

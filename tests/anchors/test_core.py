@@ -112,7 +112,7 @@ def test_core_weighs_the_loss_by_sigma_squared_here_an_error_counts_alike_at_eve
     """`fwd_bwd`: the loss is taken between pictures, x₀, where the same error of the prediction is σ times as large."""
     mistake, latent = 0.5, torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     job = toy_job()
-    job.schedule = schedule
+    job.model.schedule = schedule
     seen = []
 
     def denoise(noisy, u, conditioning):
@@ -123,11 +123,13 @@ def test_core_weighs_the_loss_by_sigma_squared_here_an_error_counts_alike_at_eve
             right = noisy * (1 + 1 / seen[-1] ** 2).sqrt() - latent / seen[-1]
         return right + mistake
 
-    job.denoise = denoise
+    job.model.denoise = denoise
     batch = MicroBatch(latent, torch.ones(2, 1, 8, 8), (8, 8), None, torch.ones(2), ("a", "b"))
     for low, high in ((0.2, 0.25), (0.9, 0.95)):
         settings = LossSettings(timestep_min=low, timestep_max=high)
-        terms = Objective(job).terms(batch, settings, torch.Generator().manual_seed(0), number=0, progress=0.0)
+        terms = Objective(job.model, seed=0).terms(
+            batch, settings, torch.Generator().manual_seed(0), number=0, progress=0.0
+        )
         loss, _ = terms[0]()
         assert loss.item() == pytest.approx(mistake**2, rel=1e-4)
         sigma = seen[-1]

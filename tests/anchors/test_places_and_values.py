@@ -42,8 +42,8 @@ def shown_and_weighed(tmp_path, values, settings):
     bench = Bench(folder, tmp_path / "store")
     bench.build(settings)
     (entry,) = bench.cache.entries
-    shown = [bench.cache.latent(entry, i)[0] for i in range(entry.variants)]
-    weighed = [reduce_mask(bench.cache.mask(entry, i)[None], grid=(8, 8))[0, 0] for i in range(entry.variants)]
+    shown = [bench.cache.latent(entry, i)[0] for i in range(len(entry.variants))]
+    weighed = [reduce_mask(bench.cache.mask(entry, i)[None], grid=(8, 8))[0, 0] for i in range(len(entry.variants))]
     return shown, weighed
 
 

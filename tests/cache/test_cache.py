@@ -201,24 +201,28 @@ def test_the_cached_latent_is_what_the_encoder_makes_of_the_cropped_picture(benc
 def test_flipped_variants_show_the_mirrored_picture_and_mask(bench):
     bench.build(replace(SETTINGS, flip=True))
     for entry in bench.cache.entries:
-        assert entry.variants == 2
+        assert len(entry.variants) == 2
         plain, mirrored = (bench.cache.mask(entry, v) for v in (0, 1))
         assert torch.equal(plain.flip(-1), mirrored)
         plain, mirrored = (bench.cache.latent(entry, v) for v in (0, 1))
         assert torch.allclose(plain.flip(-1), mirrored, atol=1e-6)
 
 
+def geometries_of(cache):
+    return {entry.name: [variant.geometry for variant in entry.variants] for entry in cache.entries}
+
+
 def test_random_crops_are_variants_that_a_new_picture_does_not_move(bench):
     settings = replace(SETTINGS, crop="random", variants=3, bucketing=False)
     bench.build(settings)
-    before = {entry.name: entry.geometries for entry in bench.cache.entries}
+    before = geometries_of(bench.cache)
     assert max(len(geometries) for geometries in before.values()) > 1
     save(picture(100), bench.folder / "aa.png")
     bench.build(settings)
-    after = {entry.name: entry.geometries for entry in bench.cache.entries}
+    after = geometries_of(bench.cache)
     assert {name: after[name] for name in before} == before
     bench.build(replace(settings, seed=1))
-    assert {entry.name: entry.geometries for entry in bench.cache.entries} != after
+    assert geometries_of(bench.cache) != after
 
 
 def test_shuffled_captions_are_variants_and_dropout_uses_one_empty_text(bench):
@@ -227,7 +231,7 @@ def test_shuffled_captions_are_variants_and_dropout_uses_one_empty_text(bench):
     assert {entry.caption_dropout for entry in bench.cache.entries} == {0.5}
     assert any(len(entry.captions) > 1 for entry in bench.cache.entries)
     for entry in bench.cache.entries:
-        assert all(text.startswith("picture") for text in entry.captions)
+        assert all(caption.text.startswith("picture") for caption in entry.captions)
     assert Counter(bench.text.texts)[""] == 1
     assert bench.cache.empty_text()["cond"].tolist() == [[[94.0]]]
 
@@ -238,13 +242,13 @@ def test_captions_with_a_trigger_word_are_kept_without_it_too(bench):
     caption = CaptionSettings(trigger="sks")
     assert bench.build(caption=caption)[2] == 6 + 6 + 1
     entry = next(one for one in bench.cache.entries if one.name == "a.png")
-    assert entry.captions == ("a sks in a house",) and entry.plain_captions == ("a in a house",)
-    kept = bench.cache.text(entry.plain_keys[0])["cond"]
+    assert [(c.text, c.plain) for c in entry.captions] == [("a sks in a house", "a in a house")]
+    kept = bench.cache.text(entry.captions[0].plain_key)["cond"]
     assert "".join(chr(int(code)) for code in kept.flatten()) == "^a in a house"
     assert bench.build(caption=caption) == (0, 0, 0)
     fingerprint = bench.cache.fingerprint
     assert bench.build(caption=CaptionSettings()) == (0, 0, 0)
-    assert {entry.plain_keys for entry in bench.cache.entries} == {("",)}
+    assert [[c.plain_key for c in entry.captions] for entry in bench.cache.entries] == [[""]] * len(bench.cache.entries)
     assert bench.cache.fingerprint != fingerprint
 
 
@@ -253,16 +257,16 @@ def test_no_caption_kept_without_its_trigger_word_holds_that_of_a_merged_set(ben
     sets = [bench.data(caption=CaptionSettings(trigger=word)) for word in ("sks", "zwx")]
     classes = bench.data(caption=CaptionSettings(trigger="lake"), regularisation=True)
     bench.build(dataset=merge([*sets, classes]))
-    found = [entry.plain_captions for entry in bench.cache.entries if entry.name.startswith("a.png")]
+    found = [tuple(c.plain for c in entry.captions) for entry in bench.cache.entries if entry.name.startswith("a.png")]
     assert found[:2] == [("and by a lake",)] * 2
 
 
 def test_captions_come_back_with_every_tensor_and_value(bench):
     bench.build()
     entry = bench.cache.entries[1]
-    values = bench.cache.text(entry.text_keys[0])
-    assert values["length"] == len(entry.captions[0]) and values["pooled_output"] is None
-    assert "".join(chr(int(code)) for code in values["cond"].flatten()) == f"^{entry.captions[0]}"
+    values = bench.cache.text(entry.captions[0].key)
+    assert values["length"] == len(entry.captions[0].text) and values["pooled_output"] is None
+    assert "".join(chr(int(code)) for code in values["cond"].flatten()) == f"^{entry.captions[0].text}"
 
 
 def test_repeats_and_multipliers_change_the_fingerprint_only(bench):
@@ -385,9 +389,9 @@ def damage(path):
 
 def everything(cache):
     """All that a cache reads, by kind and place."""
-    found = {("text", key): cache.text(key)["cond"] for e in cache.entries for key in e.text_keys}
+    found = {("text", c.key): cache.text(c.key)["cond"] for e in cache.entries for c in e.captions}
     for entry in cache.entries:
-        for variant in range(entry.variants):
+        for variant in range(len(entry.variants)):
             found["latent", entry.name, variant] = cache.latent(entry, variant)
             found["mask", entry.name, variant] = cache.mask(entry, variant)
     return found | {"empty": cache.empty_text()["cond"]}
@@ -451,7 +455,7 @@ bench = tests.Bench(Path(sys.argv[3]), Path(sys.argv[4]))
 for step in range(12):
     bench.build(vae=f"version {step}")
     for entry in bench.cache.entries:
-        bench.cache.latent(entry), bench.cache.mask(entry), bench.cache.text(entry.text_keys[0])
+        bench.cache.latent(entry), bench.cache.mask(entry), bench.cache.text(entry.captions[0].key)
     assert bench.cache.notes == (), bench.cache.notes
 """
 
@@ -761,7 +765,7 @@ def test_a_mask_of_another_aspect_is_refused_by_name(tmp_path):
 
 def test_without_a_text_encoder_there_are_no_captions_and_asking_says_why(tmp_path):
     cache = build_cache(Dataset((memory_sample(None),)), SETTINGS, encoder=Pooling(), folder=tmp_path)
-    assert cache.entries[0].text_keys == ()
+    assert not any(caption.key for caption in cache.entries[0].captions)
     with pytest.raises(CacheError, match="Connect a CLIP"):
         cache.empty_text()
 

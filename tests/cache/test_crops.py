@@ -206,10 +206,10 @@ def test_turns_flips_shrinks_and_backgrounds_all_have_the_size_of_the_crop(tmp_p
     settings = replace(CROPPED, rotate=30.0, flip=True, mask_shrink=0.5, variants=3, infill_variants=4)
     bench.build(settings)
     for one in bench.cache.entries:
-        assert one.variants == 6 and {g.size for g in one.geometries} == {one.bucket}
+        assert len(one.variants) == 6 and {v.geometry.size for v in one.variants} == {one.bucket}
         width, height = one.bucket
         assert width * height < 256 * 192
-        for variant in range(one.variants):
+        for variant in range(len(one.variants)):
             mask = bench.cache.mask(one, variant)
             assert mask.shape == (1, height, width) and mask.any()
             for infill in range(-1, len(one.infills)):

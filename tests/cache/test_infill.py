@@ -221,7 +221,7 @@ def test_variants_are_cached_for_pictures_with_a_mask_only_and_once(bench):
     made = bench.build(MIXED)
     # Two originals with three variants each (fewer only if two are alike), and one original without.
     assert made[0] == 3 + sum(len(entry.infills) for entry in bench.cache.entries) == 9
-    assert [len(entry.infill_keys[0]) for entry in bench.cache.entries] == [3, 3, 0]
+    assert [len(entry.variants[0].infills) for entry in bench.cache.entries] == [3, 3, 0]
     assert bench.build(MIXED)[0] == 0
     told = bench.cache.summary()
     assert "6 replaced backgrounds" in told
@@ -321,7 +321,7 @@ def test_many_variants_are_made_in_parts_and_are_what_few_would_be(bench):
     few = Bench(bench.folder, bench.store.with_name("other"))
     few.build(replace(many, variants=2))
     for one, other in zip(kept.entries, few.cache.entries, strict=True):
-        assert one.latent_keys[:4] == other.latent_keys
+        assert [v.latent for v in one.variants][:4] == [v.latent for v in other.variants]
         for variant in range(4):
             for infill in range(-1, len(one.infills)):
                 assert kept.latent(one, variant, infill).equal(few.cache.latent(other, variant, infill))
@@ -330,14 +330,14 @@ def test_many_variants_are_made_in_parts_and_are_what_few_would_be(bench):
 def test_a_mirrored_variant_keeps_the_same_part_of_its_mask(bench):
     bench.build(replace(SETTINGS, mask_shrink=0.3, flip=True, variants=3))
     entry = bench.cache.entries[0]
-    assert [s for s, g in zip(entry.shrinks, entry.geometries, strict=True) if g.flip] == list(entry.shrinks[::2])
+    assert [v.shrink for v in entry.variants if v.geometry.flip] == [v.shrink for v in entry.variants[::2]]
 
 
 def test_generated_masks_in_memory_have_entries_of_their_own(bench):
     samples = bench.data().samples
     packed = [replace(s, mask=pack_mask(blob(seed) / 255), mask_path=None) for seed, s in enumerate(samples)]
     bench.build(dataset=Dataset(tuple(packed)))
-    assert len({entry.mask_key for entry in bench.cache.entries}) == 3
+    assert len({entry.variants[0].mask for entry in bench.cache.entries}) == 3
     changed = replace(packed[0], mask=pack_mask(blob(9) / 255))
     assert bench.build(dataset=Dataset((changed, *packed[1:])))[:2] == (0, 1)
 
@@ -359,13 +359,13 @@ def test_shrunken_masks_are_variants_that_share_one_latent(bench):
         assert 0 < mask.sum() <= whole.sum()
         assert (mask <= whole).all()
     assert len({mask.sum() for mask in shrunken}) > 1
-    assert len(bench.cache.entries[2].mask_keys) == 1
+    assert len(bench.cache.entries[2].variants) == 1
 
 
 def test_turned_crops_weigh_nothing_beyond_the_picture_even_without_a_mask(bench):
     bench.build(replace(SETTINGS, rotate=45.0, variants=3, seed=3))
     unmasked = bench.cache.entries[2]
-    assert unmasked.variants == len(set(unmasked.mask_keys)) == 3
+    assert len(unmasked.variants) == len({v.mask for v in unmasked.variants}) == 3
     masks = [bench.cache.mask(unmasked, v)[0].numpy() for v in range(3)]
     assert any(mask.min() == 0 for mask in masks)
     assert all(mask[mask.shape[0] // 2, mask.shape[1] // 2] == 1 for mask in masks)
@@ -400,7 +400,8 @@ def test_a_turn_never_takes_a_subject_in_the_corner_out_of_a_crop_around_it(tmp_
     bench = Bench(root, tmp_path / "store")
     bench.build(replace(SETTINGS, crop="around mask", rotate=90.0, variants=8, flip=True))
     entry = bench.cache.entries[0]
-    weights = [bench.cache.mask(entry, v).sum() / (g.resized[0] / 256) ** 2 for v, g in enumerate(entry.geometries)]
+    sizes = [variant.geometry.resized[0] for variant in entry.variants]
+    weights = [bench.cache.mask(entry, v).sum() / (size / 256) ** 2 for v, size in enumerate(sizes)]
     assert min(weights) > 0.93 * 400
 
 
@@ -413,8 +414,9 @@ def test_margins_and_turns_are_drawn_per_variant_and_never_enlarge(bench):
     settings = replace(SETTINGS, crop="around mask", crop_margin=0.1, crop_margin_max=1.0, rotate=20.0, variants=5)
     bench.build(settings)
     for entry in bench.cache.entries[:2]:
-        assert len(set(entry.geometries)) == 5
-        assert all(abs(g.angle) <= 20 and g.resized[0] <= g.source[0] for g in entry.geometries)
+        geometries = [variant.geometry for variant in entry.variants]
+        assert len(set(geometries)) == 5
+        assert all(abs(g.angle) <= 20 and g.resized[0] <= g.source[0] for g in geometries)
 
 
 def test_the_first_of_several_variants_is_plain_and_a_single_one_is_not(bench):
@@ -423,8 +425,9 @@ def test_the_first_of_several_variants_is_plain_and_a_single_one_is_not(bench):
     entry = bench.cache.entries[0]
     bench.build(replace(SETTINGS, crop="around mask"))
     plain = bench.cache.entries[0]
-    assert (entry.geometry, entry.shrinks[0], entry.latent_keys[0]) == (plain.geometry, None, plain.latent_keys[0])
-    assert all(g.angle != 0 for g in entry.geometries[1:]) and all(entry.shrinks[1:])
+    first, *others = entry.variants
+    assert (first.geometry, first.shrink, first.latent) == (plain.geometry, None, plain.variants[0].latent)
+    assert all(variant.geometry.angle != 0 and variant.shrink for variant in others)
     bench.build(replace(chance, variants=1))
     assert bench.cache.entries[0].geometry.angle != 0
 

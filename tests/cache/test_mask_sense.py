@@ -142,7 +142,7 @@ def test_masks_of_zero_and_one_are_learned_as_white_ones_and_told(tmp_path):
     )
     for a, b in zip(odd.entries, plain.entries, strict=True):
         assert np.array_equal(odd.mask(a).numpy(), plain.mask(b).numpy())
-        assert a.mask_keys != b.mask_keys
+        assert [v.mask for v in a.variants] != [v.mask for v in b.variants]
     assert told(plain, "note") == told(plain) == told(odd) == []
     (text,) = told(odd, "note")
     assert text.startswith("3 of 3 pictures: the values are 0 and 1") and "0.png" in text
@@ -163,7 +163,7 @@ def test_masks_in_a_scale_that_may_be_meant_are_told_with_what_to_choose(tmp_pat
     threshold = float(re.search(r"threshold of (0\.\d+)", text).group(1))
     mended = cache_of(data.with_transform(MaskTransform(binarize=True, threshold=threshold)))
     assert told(mended) == []
-    assert mended.weights[mended.entries[0].mask_key] == pytest.approx((mask > 0).mean(), abs=0.02)
+    assert mended.weights[mended.entries[0].variants[0].mask] == pytest.approx((mask > 0).mean(), abs=0.02)
 
 
 def test_one_pale_colour_of_a_palette_is_learned_as_white(tmp_path):
@@ -171,7 +171,7 @@ def test_one_pale_colour_of_a_palette_is_learned_as_white(tmp_path):
     picture.putpalette([0, 0, 0, 192, 128, 128])
     cache = cache_of(folder_of(tmp_path, [np.asarray(picture.convert("RGB"))] * 2))
     assert told(cache) == [] and "one colour on black" in told(cache, "note")[0]
-    assert cache.weights[cache.entries[0].mask_key] == pytest.approx((disc(255) > 0).mean(), abs=0.02)
+    assert cache.weights[cache.entries[0].variants[0].mask] == pytest.approx((disc(255) > 0).mean(), abs=0.02)
 
 
 @pytest.mark.parametrize("kind", ["white on red", "white over a class", "grey against alpha"])

@@ -36,6 +36,10 @@ def loaded(folder, **values):
     return load_dataset(folder_settings(folder, **{"mask_folder": "masks"} | values), allowed=anywhere)
 
 
+def latents_of(entry):
+    return tuple(variant.latent for variant in entry.variants)
+
+
 def shares(dataset):
     return {sample.name: sample.repeats for sample in dataset.samples}
 
@@ -253,7 +257,7 @@ def test_trigger_words_apply_to_every_sample(group, tmp_path):
     write(group / "group.txt", "two people")
     bench = subjects_bench(tmp_path, caption={"trigger": "sks"}, folder=group)
     bench.build(replace(SETTINGS, upscale=True), dataset=bench.dataset)
-    assert [entry.captions for entry in bench.cache.entries] == [("sks, two people",)] * 3
+    assert [[c.text for c in entry.captions] for entry in bench.cache.entries] == [["sks, two people"]] * 3
 
 
 TRANSFORMS = [
@@ -340,8 +344,8 @@ def test_the_picture_is_encoded_once_for_all_of_its_subjects(tmp_path):
     # Two pictures; three masks and the ones of h; the empty text alone.
     assert bench.build(dataset=bench.dataset) == (2, 4, 1)
     anna, ben, both, _ = bench.cache.entries
-    assert anna.latent_keys == ben.latent_keys == both.latent_keys
-    assert len({anna.mask_key, ben.mask_key, both.mask_key}) == 3
+    assert latents_of(anna) == latents_of(ben) == latents_of(both)
+    assert len({anna.variants[0].mask, ben.variants[0].mask, both.variants[0].mask}) == 3
 
 
 @pytest.mark.parametrize(
@@ -351,7 +355,7 @@ def test_crops_and_turns_that_follow_no_mask_are_shared_too(tmp_path, changes):
     bench = subjects_bench(tmp_path)
     bench.build(replace(SETTINGS, **changes), dataset=bench.dataset)
     anna, ben, both, _ = bench.cache.entries
-    assert anna.variants > 1 and anna.latent_keys == ben.latent_keys == both.latent_keys
+    assert len(anna.variants) > 1 and latents_of(anna) == latents_of(ben) == latents_of(both)
 
 
 def test_an_edited_subject_stales_its_own_mask_and_that_of_all_together(tmp_path):
@@ -403,7 +407,7 @@ def test_the_same_picture_with_other_masks_in_merged_sets_shares_its_latents(tmp
     alone = loaded(bench.folder, subfolders=False)
     merged = merge([alone, whole, alone], [1.0, 0.5, 1.0])
     assert bench.build(dataset=merged) == (2, 5, 1)
-    latents = {entry.latent_keys for entry in bench.cache.entries if "g.png" in entry.name}
+    latents = {latents_of(entry) for entry in bench.cache.entries if "g.png" in entry.name}
     assert len(latents) == 1 and len({sample.key for sample in merged.samples}) == len(merged)
 
 

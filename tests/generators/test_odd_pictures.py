@@ -208,7 +208,7 @@ def cached(dataset, folder, **settings):
     settings = {"resolution": 64, "bucket_step": 16, "upscale": True, "infill_variants": 4, **settings}
     cache = build_cache(dataset, CacheSettings(**settings), encoder=Pooling(), text=Letters(), folder=folder)
     for entry in cache.entries:
-        for variant in range(entry.variants):
+        for variant in range(len(entry.variants)):
             mask = cache.mask(entry, variant)[0].numpy()
             assert mask.shape == entry.bucket[::-1]
             assert 0 <= mask.min() <= mask.max() <= 1
@@ -246,7 +246,7 @@ def test_odd_pictures_are_turned_zoomed_and_their_masks_shrunk(sound, masked, tm
     dataset = masked if own_masks else sound[0]
     entries = cached(dataset, tmp_path, **settings)
     assert set(entries) == set(sound[1])
-    counts = {entry.variants for entry in entries.values() if entry.has_mask}
+    counts = {len(entry.variants) for entry in entries.values() if entry.has_mask}
     assert max(counts) >= settings.get("variants", 1)
 
 

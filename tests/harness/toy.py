@@ -6,14 +6,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from masklora.cache.plan import Caption, Variant
 from masklora.loss.noise import Schedule
 from masklora.runs.run import Run
 from masklora.settings import LossSettings, OptimizerSettings, TrainSettings
 from masklora.training.job import Hooks, TrainJob
 from masklora.training.trainer import train
+from masklora.viewing.training_sample import false_colours
 
 CHANNELS, HIDDEN, RANK, CAPTION = 4, 12, 3, 5
 GRIDS = {(64, 64): (8, 8), (96, 48): (6, 12)}
+
+
+TRIGGERED = Caption("x", "x", "plain x", "plain x")
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,15 @@ class ToyEntry:
     multiplier: float = 1.0
     regularisation: bool = False
     caption_dropout: float = 0.25
-    latent_keys: tuple = ("a", "b")
-    text_keys: tuple = ("x", "y")
-    plain_keys: tuple = ("plain x", "")
-    infill_keys: tuple = ()
-    geometries: tuple = ("upright", "flipped")
+    variants: tuple = (Variant("upright", None, "a", "a"), Variant("flipped", None, "b", "b"))
+    captions: tuple = (TRIGGERED, Caption("y", "y"))
     picture: str = ""
     has_mask: bool = True
+
+
+def with_infills(entry, *keys):
+    """The entry with replaced backgrounds, the same for all its variants."""
+    return replace(entry, variants=tuple(replace(variant, infills=keys) for variant in entry.variants))
 
 
 class ToyCache:
@@ -63,9 +70,9 @@ def seeded(text, number):
 
 
 class ToyNet(nn.Module):
-    """Two frozen layers, low-rank additions to both, a caption vector and the noise level mixed in."""
+    """Two frozen layers, low-rank additions to both, a caption vector and the noise level mixed in; a `Trainable`."""
 
-    def __init__(self):
+    def __init__(self, schedule=None):
         super().__init__()
         g = torch.Generator().manual_seed(3)
 
@@ -75,12 +82,33 @@ class ToyNet(nn.Module):
         self.first, self.second = weight(HIDDEN, CHANNELS), weight(CHANNELS, HIDDEN)
         self.caption, self.level = weight(HIDDEN, CAPTION), weight(HIDDEN, 1)
         shapes = {"first": (HIDDEN, CHANNELS), "second": (CHANNELS, HIDDEN)}
-        self.params_by_name = {}
+        self.params = {}
         for name, (out, into) in shapes.items():
-            self.params_by_name[f"{name}.lora_A.weight"] = nn.Parameter(weight(RANK, into))
-            self.params_by_name[f"{name}.lora_B.weight"] = nn.Parameter(torch.zeros(out, RANK))
+            self.params[f"{name}.lora_A.weight"] = nn.Parameter(weight(RANK, into))
+            self.params[f"{name}.lora_B.weight"] = nn.Parameter(torch.zeros(out, RANK))
         self.dropout = nn.Dropout(0.1)
         self.bare = False
+        self.schedule = schedule or Schedule("flow")
+        self.device, self.tokens, self.grad_scaling = torch.device("cpu"), None, False
+        self.preview = false_colours
+
+    def grid_of(self, bucket):
+        return GRIDS[bucket]
+
+    def latent_in(self, latent):
+        return latent
+
+    def collate(self, texts, geometries, shape, *, keys):
+        return torch.stack([text["cond"] for text in texts])
+
+    def denoise(self, noisy, u, conditioning, **planned):
+        return self(noisy, u, conditioning, **planned)
+
+    def autograd_scope(self):
+        return contextlib.nullcontext()
+
+    def set_training(self, on):
+        self.train(on)
 
     @contextlib.contextmanager
     def without_adapter(self):
@@ -94,7 +122,7 @@ class ToyNet(nn.Module):
         base = getattr(self, name) @ x
         if self.bare:
             return base
-        p = self.params_by_name
+        p = self.params
         return base + p[f"{name}.lora_B.weight"] @ (p[f"{name}.lora_A.weight"] @ self.dropout(x))
 
     def forward(self, noisy, u, conditioning):
@@ -111,20 +139,13 @@ def toy_entries(count=6):
 
 def toy_job(*, entries=None, loss=None, optim=None, net=None, **train_settings):
     """A job on a fresh copy of the same toy: 10 steps, batch 2, checkpoints only at the end; no prior unless asked."""
-    net = net or ToyNet()
     settings = TrainSettings(steps=10, batch_size=2, save_every=0, seed=11)
     return TrainJob(
-        denoise=net,
-        params=net.params_by_name,
-        cache=ToyCache(entries or toy_entries()),
-        schedule=Schedule("flow"),
-        collate=lambda texts, geometries, shape: torch.stack([t["cond"] for t in texts]),
-        grid_of=lambda bucket: GRIDS[bucket],
+        net or ToyNet(),
+        ToyCache(entries or toy_entries()),
         loss=loss or LossSettings(prior_weight=0.0),
         optim=optim or OptimizerSettings(learning_rate=1e-2),
         train=replace(settings, **train_settings),
-        set_training=net.train,
-        without_adapter=net.without_adapter,
     )
 
 

@@ -32,8 +32,8 @@ def sd15_alphas():
 
 EPSILON = Schedule("epsilon", alphas_cumprod=sd15_alphas())
 V = Schedule("v", alphas_cumprod=sd15_alphas())
-SD3 = Schedule("flow", shift=3.0, sampling="logit-normal")
-FLUX = Schedule("flow", shift=math.exp(1.15), sampling="shifted")
+SD3 = Schedule("flow", shift=3.0)
+FLUX = Schedule("flow", shift=math.exp(1.15))
 
 
 def generator(seed=0):
@@ -93,7 +93,7 @@ DISTRIBUTIONS = {
         {"timestep_sampling": "shifted", "timestep_shift": 2.0},
         logistic_normal_cdf(shift=2.0),
     ),
-    "default of the family": ({}, logistic_normal_cdf()),
+    "default without a family": ({}, lambda u: u),
 }
 
 

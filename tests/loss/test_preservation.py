@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.toy import Recorder, ToyEntry, open_run, same, toy_entries, toy_job, train_toy
+from harness.toy import TRIGGERED, Recorder, ToyEntry, open_run, same, toy_entries, toy_job, train_toy
 from masklora.errors import ConfigError
 from masklora.loss.check import check_loss
 from masklora.loss.losses import preservation_term
@@ -61,15 +61,7 @@ def test_it_runs_as_often_as_asked_apart_from_the_prior():
 
 def feed_of(entries, job=None):
     job = job or toy_job(entries=entries)
-    return Feed(
-        job.cache,
-        job.loss,
-        collate=job.collate,
-        grid_of=job.grid_of,
-        latent_in=job.latent_in,
-        regularisation_weight=1.0,
-        device=job.device,
-    )
+    return Feed(job.cache, job.loss, model=job.model)
 
 
 def test_a_batch_brings_the_caption_of_each_sample_without_its_trigger_word():
@@ -97,10 +89,10 @@ def plain_change(net, cache):
 
 def test_training_with_it_changes_other_prompts_less(tmp_path):
     def change(settings, name):
-        entries = [replace(e, text_keys=("x",), plain_keys=("plain x",)) for e in toy_entries()]
+        entries = [replace(e, captions=(TRIGGERED,)) for e in toy_entries()]
         job = toy_job(entries=entries, loss=settings, steps=150)
         result = train_toy(tmp_path / name, job)
-        return plain_change(job.denoise, job.cache), result
+        return plain_change(job.model, job.cache), result
 
     with_it, result = change(replace(WITH, preservation_weight=2.0), "with")
     without, _ = change(LossSettings(preservation_weight=0.0), "without")
@@ -112,7 +104,7 @@ def test_a_rare_one_weighs_on_average_as_much_as_a_constant_one(tmp_path):
     def mean_term(probability):
         job = toy_job(loss=replace(WITH, preservation_probability=probability), steps=400)
         job = replace(job, optim=replace(job.optim, learning_rate=1e-9))
-        for name, p in job.params.items():
+        for name, p in job.model.params.items():
             if "lora_B" in name:
                 torch.nn.init.normal_(p, std=0.2, generator=torch.Generator().manual_seed(1))
         train_toy(tmp_path / str(probability), job)
@@ -134,10 +126,10 @@ def test_resuming_with_it_is_exact(tmp_path):
 def test_the_reported_loss_is_the_sum_of_the_parts_and_the_masked_part_is_as_without(tmp_path):
     def first(settings, name):
         recorder = Recorder()
-        entries = [replace(e, text_keys=("x",), plain_keys=("plain x",)) for e in toy_entries()]
+        entries = [replace(e, captions=(TRIGGERED,)) for e in toy_entries()]
         job = toy_job(entries=entries, loss=settings, steps=1)
-        job.denoise.dropout.p = 0.0
-        for key, p in job.params.items():
+        job.model.dropout.p = 0.0
+        for key, p in job.model.params.items():
             if "lora_B" in key:
                 torch.nn.init.normal_(p, std=0.2, generator=torch.Generator().manual_seed(1))
         train_toy(tmp_path / name, job, recorder)
@@ -153,7 +145,7 @@ def test_the_reported_loss_is_the_sum_of_the_parts_and_the_masked_part_is_as_wit
 def test_each_part_is_differentiated_before_the_next_is_made(tmp_path):
     """Two graphs at once would take twice the memory."""
     job = toy_job(loss=WITH, steps=1, batch_size=1)
-    events, net = [], job.denoise
+    events, net = [], job.model.denoise
 
     class Noted(torch.autograd.Function):
         @staticmethod
@@ -170,8 +162,8 @@ def test_each_part_is_differentiated_before_the_next_is_made(tmp_path):
         out = net(noisy, u, conditioning)
         return Noted.apply(out) if torch.is_grad_enabled() else out
 
-    job.cache.entries = [replace(e, text_keys=("x",), plain_keys=("plain x",)) for e in toy_entries()]
-    job.denoise = denoise
+    job.cache.entries = [replace(e, captions=(TRIGGERED,)) for e in toy_entries()]
+    job.model.denoise = denoise
     train_toy(tmp_path, job)
     assert events == ["forward", "backward"] * 2
-    assert all(math.isfinite(p.sum().item()) for p in job.params.values())
+    assert all(math.isfinite(p.sum().item()) for p in job.model.params.values())

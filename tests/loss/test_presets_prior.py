@@ -257,7 +257,7 @@ class Watched(ToyNet):
     def __init__(self):
         super().__init__()
         self.seen = []
-        for name, p in self.params_by_name.items():
+        for name, p in self.params.items():
             if "lora_B" in name:
                 torch.nn.init.normal_(p, std=0.2, generator=torch.Generator().manual_seed(1))
         self.eval()
@@ -270,24 +270,19 @@ class Watched(ToyNet):
 
 def batch_of(job, draws):
     """The micro-batch that the trainer's feed makes of these draws."""
-    feed = Feed(
-        job.cache,
-        job.loss,
-        collate=job.collate,
-        grid_of=job.grid_of,
-        latent_in=job.latent_in,
-        regularisation_weight=1.0,
-        device=job.device,
-    )
+    feed = Feed(job.cache, job.loss, model=job.model)
     return feed.make(draws)
 
 
 def trained_on(settings, schedule):
     """One micro-batch of two through the feed and the objective, and what the network was asked."""
     net = Watched()
-    job = replace(toy_job(net=net, loss=settings), schedule=schedule)
+    net.schedule = schedule
+    job = toy_job(net=net, loss=settings)
     batch = batch_of(job, [Draw(0, 0, 0, -1), Draw(2, 1, 0, -1)])
-    loss, seen = Objective(job).terms(batch, settings, torch.Generator().manual_seed(4), number=0, progress=0.5)[0]()
+    loss, seen = Objective(job.model, seed=0).terms(
+        batch, settings, torch.Generator().manual_seed(4), number=0, progress=0.5
+    )[0]()
     pixels = torch.stack([job.cache.mask(job.cache.entries[i], 0) for i in (0, 2)])
     return loss, seen, batch, net.seen, pixels
 

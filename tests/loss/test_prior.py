@@ -174,7 +174,7 @@ def test_a_rare_prior_weighs_on_average_as_much_as_a_constant_one(tmp_path):
     def mean_term(settings):
         job = toy_job(loss=settings, steps=400, optim=None)
         job = replace(job, optim=replace(job.optim, learning_rate=1e-9))
-        for name, p in job.params.items():
+        for name, p in job.model.params.items():
             if "lora_B" in name:
                 torch.nn.init.normal_(p, std=0.2, generator=torch.Generator().manual_seed(1))
         result = train_toy(tmp_path / f"{settings.prior_probability}", job)
@@ -192,7 +192,7 @@ def test_training_with_the_prior_drifts_less_outside(tmp_path):
         job = toy_job(loss=settings, steps=150)
         train_toy(tmp_path / name, job)
         with torch.no_grad():
-            return outside_change(job.denoise)
+            return outside_change(job.model)
 
     assert drift(WITH, "with") < 0.5 * drift(LossSettings(prior_weight=0.0), "without")
 
@@ -218,7 +218,7 @@ def test_resuming_with_the_prior_is_exact(tmp_path):
 
 def test_without_a_weight_nothing_is_asked_of_the_base_model_and_nothing_changes(tmp_path):
     job = toy_job()
-    job.without_adapter = lambda: pytest.fail("the base model was asked")
+    job.model.without_adapter = lambda: pytest.fail("the base model was asked")
     plain = train_toy(tmp_path / "plain", job)
     assert plain.completed
     assert all(math.isfinite(loss) for loss in plain.losses)
@@ -228,7 +228,7 @@ def test_without_a_weight_nothing_is_asked_of_the_base_model_and_nothing_changes
 def test_white_masks_ask_the_base_model_only_below_a_ceiling(tmp_path, ceiling, asked):
     job = toy_job(loss=replace(WITH, ceiling=ceiling), steps=2)
     job.cache.mask = lambda entry, variant: torch.ones(1, *entry.bucket[::-1])
-    calls, inner = [], job.without_adapter
-    job.without_adapter = lambda: calls.append(1) or inner()
+    calls, inner = [], job.model.without_adapter
+    job.model.without_adapter = lambda: calls.append(1) or inner()
     train_toy(tmp_path, job)
     assert bool(calls) == asked

@@ -11,12 +11,11 @@ from PIL import Image
 
 from devtools.comfy import PACK_FOLDER
 from harness.caching import Letters, Pooling
+from harness.toy import ToyNet
 from masklora.cache.cache import build_cache
 from masklora.dataset.loading import load_dataset
-from masklora.loss.noise import Schedule
 from masklora.settings import CacheSettings, DatasetSettings, LossSettings
 from masklora.training.batches import Draw
-from masklora.training.job import TrainJob
 from masklora.training.microbatch import Feed
 from masklora.training.objective import Objective
 
@@ -136,30 +135,24 @@ def looking(defaults, demo_inputs):
     return graph
 
 
+class Eighths(ToyNet):
+    """A model whose latent cells are of 8 pixels a side, whatever the size of the picture."""
+
+    def grid_of(self, bucket):
+        return bucket[1] // 8, bucket[0] // 8
+
+    def collate(self, texts, geometries, shape, *, keys):
+        return None
+
+
 def weights_of_the_loss(folder, loss):
     """The weights (h, w) that training's own objective gives every cell of each picture of a folder."""
     dataset = load_dataset(DatasetSettings(folder=str(folder)), allowed=lambda path: path)
     settings = CacheSettings(resolution=128, bucket_step=16, storage="memory", infill_variants=0)
     cache = build_cache(dataset, settings, encoder=Pooling(), text=Letters())
-    job = TrainJob(
-        denoise=None,
-        params={},
-        cache=cache,
-        schedule=Schedule("flow"),
-        collate=lambda texts, geometries, shape: None,
-        grid_of=lambda bucket: (bucket[1] // 8, bucket[0] // 8),
-        loss=loss,
-    )
-    feed = Feed(
-        cache,
-        loss,
-        collate=job.collate,
-        grid_of=job.grid_of,
-        latent_in=job.latent_in,
-        regularisation_weight=1.0,
-        device=job.device,
-    )
-    objective, generator = Objective(job, feed=feed), torch.Generator().manual_seed(1)
+    model = Eighths()
+    feed = Feed(cache, loss, model=model)
+    objective, generator = Objective(model, seed=0, feed=feed), torch.Generator().manual_seed(1)
     noised = [
         objective._noise(feed.make([Draw(i, 0, 0)]), loss, generator, progress=0.0) for i in range(len(cache.entries))
     ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from masklora.cache.plan import Caption
 from masklora.errors import ConfigError, RunError
 from masklora.file_names import name_fault
 from masklora.runs import checks as beforehand
@@ -15,8 +16,12 @@ from masklora.settings import LossSettings, OptimizerSettings
 @dataclass(frozen=True)
 class Entry:
     name: str
-    captions: tuple = ("a zib cat",)
+    texts: tuple = ("a zib cat",)
     regularisation: bool = False
+
+    @property
+    def captions(self):
+        return tuple(map(Caption, self.texts))
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,32 @@
 """What is read back of runs: the list, the curve since a step, and nothing from elsewhere."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from harness.toy import Recorder, toy_job, train_toy
-from masklora.runs.history import find_run, read_curve, read_run, run_folders, run_id, stopped_runs, thin
+from masklora.runs.history import CURVES, find_run, read_curve, read_run, run_folders, run_id, stopped_runs, thin
 from masklora.runs.run_list import RunList
 
 
 def list_runs(root):
     return [row.run for row in RunList().rows(root)]
+
+
+def test_the_page_draws_the_curves_that_are_told_in_the_same_order_and_has_a_word_for_each():
+    root = Path(__file__).resolve().parents[2]
+    source = (root / "web/runs/series.js").read_text(encoding="utf-8")
+    listed = re.search(r"export const CURVES = \[(.*?)\]", source, re.S).group(1)
+    assert tuple(re.findall(r'"(\w+)"', listed)) == CURVES
+    for path in (root / "locales").glob("*/main.json"):
+        assert tuple(words_of_curves(json.loads(path.read_text(encoding="utf-8")))) == CURVES
+
+
+def words_of_curves(words):
+    found = [words["curve"]] if "curve" in words else []
+    return next(iter(found + [c for w in words.values() if isinstance(w, dict) and (c := words_of_curves(w))]), None)
 
 
 @pytest.fixture

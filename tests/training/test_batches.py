@@ -1,11 +1,11 @@
 """Batches are a pure function of seed and number, true to repeats and buckets."""
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
-from harness.toy import ToyEntry, toy_entries
+from harness.toy import ToyEntry, toy_entries, with_infills
+from masklora.cache.plan import Caption
 from masklora.errors import ConfigError
 from masklora.training.batches import EMPTY_CAPTION, ORIGINAL, BatchPlan, split_validation
 
@@ -118,7 +118,7 @@ def test_variants_and_captions_are_drawn_evenly_and_dropout_gives_the_empty_capt
 
 
 def test_a_cache_without_captions_draws_the_empty_one():
-    entry = replace(ToyEntry("a"), text_keys=(), caption_dropout=0.0)
+    entry = ToyEntry("a", captions=(Caption("x"), Caption("y")), caption_dropout=0.0)
     assert BatchPlan([entry], 1, 0).batch(0)[0].caption == EMPTY_CAPTION
 
 
@@ -138,9 +138,7 @@ def test_held_out_pictures_are_disjoint_and_do_not_move_when_one_is_added():
     assert split_validation(names, share=0.1, seed=2)[1] != held
 
 
-@pytest.mark.parametrize(
-    ("count", "share", "expected"), [(1, 0.5, 0), (2, 0.9, 1), (5, 0.01, 1), (5, 0.0, 0)]
-)
+@pytest.mark.parametrize(("count", "share", "expected"), [(1, 0.5, 0), (2, 0.9, 1), (5, 0.01, 1), (5, 0.0, 0)])
 def test_both_sides_of_the_split_keep_a_picture(count, share, expected):
     training, held = split_validation([str(i) for i in range(count)], share=share, seed=0)
     assert len(held) == expected
@@ -158,11 +156,11 @@ def test_an_empty_batch_is_refused():
         BatchPlan(toy_entries(), 0, 0)
 
 
-INFILLS = (("i", "j", "k"), ("l", "m", "n"))
+INFILLS = ("i", "j", "k")
 
 
 def test_backgrounds_are_replaced_with_the_asked_probability_and_all_of_them_are_used():
-    entries = [ToyEntry("a", infill_keys=INFILLS), ToyEntry("b")]
+    entries = [with_infills(ToyEntry("a"), *INFILLS), ToyEntry("b")]
     plan = BatchPlan(entries, 2, 0, infill_probability=0.4)
     draws = [draw for n in range(1500) for draw in plan.batch(n)]
     replaced = [draw.infill for draw in draws if draw.entry == 0]
@@ -174,10 +172,10 @@ def test_backgrounds_are_replaced_with_the_asked_probability_and_all_of_them_are
 
 def test_without_infill_the_batches_are_those_of_before():
     entries = toy_entries(9)
-    with_infills = [replace(entry, infill_keys=INFILLS) for entry in entries]
+    filled = [with_infills(entry, *INFILLS) for entry in entries]
     plain = [BatchPlan(entries, 2, 5).batch(n) for n in range(40)]
-    assert [BatchPlan(with_infills, 2, 5).batch(n) for n in range(40)] == plain
-    drawn = [BatchPlan(with_infills, 2, 5, infill_probability=1.0).batch(n) for n in range(40)]
+    assert [BatchPlan(filled, 2, 5).batch(n) for n in range(40)] == plain
+    drawn = [BatchPlan(filled, 2, 5, infill_probability=1.0).batch(n) for n in range(40)]
     # What is drawn for the infill comes last: with one picture a batch, nothing else changes.
     assert [[d[:3] for d in batch][:1] for batch in drawn] == [[d[:3] for d in batch][:1] for batch in plain]
     assert all(draw.infill != ORIGINAL for batch in drawn for draw in batch)

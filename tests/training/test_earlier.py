@@ -44,7 +44,7 @@ def trained(root, job, hooks=None, *, name="toy", anew=False):
         OptimizerSettings(learning_rate=1e-2, optimizer="lion", warmup_steps=8),
         OptimizerSettings(learning_rate=1e-2, ema_decay=0.9),
         OptimizerSettings(learning_rate=1e-2, optimizer="schedule-free adamw"),
-        OptimizerSettings(optimizer="prodigy"),
+        OptimizerSettings(learning_rate=1.0, optimizer="prodigy"),
     ],
     ids=["adamw", "lion with warm-up", "average", "schedule-free", "prodigy"],
 )

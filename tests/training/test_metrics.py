@@ -5,6 +5,7 @@ import math
 
 import torch
 
+from masklora.loss.terms import TERMS
 from masklora.training.metrics import COLUMNS, MetricBuffer, StepFacts, step_row, summarise
 
 
@@ -34,6 +35,16 @@ def test_micro_batches_without_inside_are_left_out_of_the_mean_inside():
     values = dict(zip(COLUMNS, step_row(losses, parts, torch.tensor(2.0)).tolist(), strict=True))
     expected = [0.5, 0.5, 0.5, 0.125, 0.25, 0.5, 0.1, 2, 2.0]
     assert [round(v, 6) for v in values.values()] == expected
+
+
+def test_terms_that_no_micro_batch_had_are_none_and_others_are_means_of_those_that_had_them():
+    bare = {
+        name: value for name, value in part(0.5, 0.25, [0.1, 0.3]).items() if name in ("inside", "coverage", "zero")
+    }
+    values = step_row([torch.tensor(1.0)] * 2, [bare, bare | {"prior": torch.tensor(0.125)}], torch.tensor(2.0))
+    found = dict(zip(COLUMNS, values.tolist(), strict=True))
+    assert (found["inside"], found["prior"]) == (0.5, 0.125)
+    assert all(math.isnan(found[name]) for name in TERMS if name not in ("inside", "prior"))
 
 
 def test_rows_wait_until_many_steps_or_a_quarter_of_a_second_have_passed():

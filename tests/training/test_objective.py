@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.toy import ToyEntry, toy_job
+from harness.toy import ToyEntry, toy_job, with_infills
+from masklora.cache.plan import Caption
 from masklora.loss.masks import cell_weights
 from masklora.settings import LossSettings
 from masklora.training.batches import EMPTY_CAPTION, ORIGINAL, Draw
@@ -13,7 +14,8 @@ from masklora.training.microbatch import Feed
 from masklora.training.objective import Objective
 
 # Two samples of one picture: before a replaced background, and as it is.
-ENTRY = ToyEntry("a.png", plain_keys=("", "plain y"), infill_keys=(("flat",), ("flat",)))
+CAPTIONS = (Caption("x", "x"), Caption("y", "y", "plain y", "plain y"))
+ENTRY = with_infills(ToyEntry("a.png", captions=CAPTIONS), "flat")
 DRAWS = [Draw(0, 0, 0, 0), Draw(0, 0, 0, ORIGINAL)]
 
 
@@ -28,18 +30,12 @@ def gradient(settings, draws=DRAWS, *, part=0):
         asked.append((u, torch.randn(noisy.shape, generator=g, requires_grad=True)))
         return asked[-1][1]
 
-    job.denoise = denoise
-    feed = Feed(
-        job.cache,
-        settings,
-        collate=job.collate,
-        grid_of=job.grid_of,
-        latent_in=job.latent_in,
-        regularisation_weight=1.0,
-        device=job.device,
-    )
+    job.model.denoise = denoise
+    feed = Feed(job.cache, settings, model=job.model)
     batch = feed.make(draws, plain=part == 1)
-    terms = Objective(job).terms(batch, settings, torch.Generator().manual_seed(0), number=0, progress=0.0)
+    terms = Objective(job.model, seed=0).terms(
+        batch, settings, torch.Generator().manual_seed(0), number=0, progress=0.0
+    )
     value, seen = terms[part]()
     value.backward()
     u, pred = asked[-1]

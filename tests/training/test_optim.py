@@ -19,7 +19,6 @@ from masklora.training.optim import (
     make_optimizer,
     optimizer_state,
     parameter_groups,
-    resolve_learning_rate,
     restore_optimizer,
     result_weights,
 )
@@ -177,16 +176,10 @@ def test_nothing_to_train_is_refused():
         parameter_groups({}, OptimizerSettings(), learning_rate=1e-3)
 
 
-@pytest.mark.parametrize("rate", [-1e-4, math.nan, math.inf])
+@pytest.mark.parametrize("rate", [0.0, -1e-4, math.nan, math.inf])
 def test_a_senseless_learning_rate_is_refused(rate):
-    with pytest.raises(ConfigError, match="learning rate"):
-        resolve_learning_rate(OptimizerSettings(learning_rate=rate))
-
-
-def test_a_zero_learning_rate_is_the_family_s_and_one_for_prodigy():
-    assert resolve_learning_rate(OptimizerSettings(), default=3e-4) == 3e-4
-    assert resolve_learning_rate(OptimizerSettings(learning_rate=2e-5), default=3e-4) == 2e-5
-    assert resolve_learning_rate(OptimizerSettings(optimizer="prodigy"), default=3e-4) == 1.0
+    with pytest.raises(ConfigError, match="learning_rate"):
+        parameter_groups(make_params(), OptimizerSettings(), learning_rate=rate)
 
 
 def curve(total=100, **settings):

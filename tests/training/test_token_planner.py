@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.toy import GRIDS, Recorder, ToyCache, ToyEntry, ToyNet, same, toy_job, train_toy
+from harness.toy import Recorder, ToyCache, ToyEntry, ToyNet, same, toy_job, train_toy
 from masklora.errors import ConfigError
 from masklora.loss.tokens import TokenModel, TokenPlan, token_cells
 from masklora.settings import LossSettings
@@ -34,11 +34,13 @@ class RoutedNet(ToyNet):
 
 
 def routed_job(loss=ROUTED, *, model=MODEL, **changes):
-    return replace(toy_job(net=RoutedNet(), loss=loss, **changes), tokens=model)
+    job = toy_job(net=RoutedNet(), loss=loss, **changes)
+    job.model.tokens = model
+    return job
 
 
 def plans_of(job):
-    return [plan for plan, _, _ in job.denoise.plans]
+    return [plan for plan, _, _ in job.model.plans]
 
 
 def test_every_step_of_a_size_keeps_the_same_number_of_tokens(tmp_path):
@@ -97,8 +99,8 @@ def test_the_last_part_of_a_run_is_not_routed(tmp_path):
 def test_validation_is_not_routed_but_hides_the_same_keys(tmp_path):
     job = routed_job(replace(ROUTED, attention_mask=True), validate_every=5, validation_share=0.2)
     train_toy(tmp_path, job)
-    held_out = [plan for plan, _, graph in job.denoise.plans if not graph]
-    trained = [plan for plan, _, graph in job.denoise.plans if graph]
+    held_out = [plan for plan, _, graph in job.model.plans if not graph]
+    trained = [plan for plan, _, graph in job.model.plans if graph]
     assert held_out and all(plan.passages == () and plan.visible is not None for plan in held_out)
     assert len(trained) == 10 and all(plan.passages for plan in trained)
 
@@ -113,32 +115,35 @@ def a_batch(*, seed=1):
 
 
 def losses_of(job, batch, *, progress=0.0):
-    terms = Objective(job).terms(batch, job.loss, torch.Generator().manual_seed(2), number=0, progress=progress)
+    terms = Objective(job.model, seed=0).terms(
+        batch, job.loss, torch.Generator().manual_seed(2), number=0, progress=progress
+    )
     return [term() for term in terms]
 
 
 def test_the_base_model_is_asked_with_the_same_plan():
     job = routed_job(replace(ROUTED, attention_mask=True, prior_weight=1.0))
     losses_of(job, a_batch())
-    (base, bare, graph), (prediction, worn, grad) = job.denoise.plans
+    (base, bare, graph), (prediction, worn, grad) = job.model.plans
     assert base is prediction and base.passages and base.visible is not None
     assert (bare, graph, worn, grad) == (True, False, False, True)
 
 
 def test_the_prior_compares_tokens_that_pass_and_no_other():
     job = routed_job(replace(ROUTED, prior_weight=1.0))
-    plain = job.denoise
+    plain = job.model.denoise
 
     def drifting(noisy, u, conditioning, *, tokens=None):
         out = plain(noisy, u, conditioning, tokens=tokens)
         skipped = token_cells(tokens.skipped(), patch=1, shape=out[:, :1].shape)
         # Only what skips blocks has drifted, or only what passes and lies outside.
         where = skipped if drift == "skipped" else ~skipped & (batch.masks == 0)
-        return out if plain.bare else out + 100 * where
+        return out if job.model.bare else out + 100 * where
 
+    job.model.denoise = drifting
     batch, found = a_batch(), {}
     for drift in ("skipped", "passing"):
-        ((_, seen),) = losses_of(replace(job, denoise=drifting), batch)
+        ((_, seen),) = losses_of(job, batch)
         found[drift] = float(seen["prior"])
     assert found["skipped"] == 0 < found["passing"]
 
@@ -155,15 +160,7 @@ def test_preservation_holds_the_whole_picture_through_all_blocks():
 
 
 def make_feed(entries, cache=None, **loss):
-    return Feed(
-        cache or ToyCache(entries),
-        LossSettings(**loss),
-        collate=lambda texts, geometries, shape: None,
-        grid_of=lambda bucket: GRIDS[bucket],
-        latent_in=lambda x: x,
-        regularisation_weight=1.0,
-        device=torch.device("cpu"),
-    )
+    return Feed(cache or ToyCache(entries), LossSettings(**loss), model=ToyNet())
 
 
 class UnlikeMasks(ToyCache):

@@ -18,6 +18,7 @@ from harness.toy import (
     toy_entries,
     toy_job,
     train_toy,
+    with_infills,
 )
 from masklora.errors import ConfigError, NonFiniteLossError, RunError
 from masklora.loss.losses import masked_objective
@@ -74,7 +75,7 @@ def test_resuming_is_exact_with_a_moving_average(tmp_path, name):
 
 
 def test_resuming_draws_the_same_replaced_backgrounds(tmp_path):
-    entries = [replace(e, infill_keys=(("i", "j", "k"),) * 2) for e in toy_entries()]
+    entries = [with_infills(e, "i", "j", "k") for e in toy_entries()]
     straight, resumed = straight_and_resumed(tmp_path, lambda: toy_job(entries=entries))
     plain = train_toy(tmp_path / "plain", toy_job(entries=toy_entries()))
     assert same(straight.adapter, resumed.adapter)
@@ -160,16 +161,15 @@ def test_a_waiting_run_can_be_saved(tmp_path):
 def test_a_step_computes_the_masked_objective_with_each_sample_s_own_caption(tmp_path):
     job = toy_job(steps=1, optim=OptimizerSettings(learning_rate=1e-9))
     seen = []
-    inner = job.denoise
+    inner = job.model.denoise
 
     def denoise(noisy, u, conditioning):
         seen.append((noisy.detach().clone(), u.clone(), conditioning.clone()))
         return inner(noisy, u, conditioning)
 
-    job.denoise = denoise
-    job.params = inner.params_by_name
+    job.model.denoise = denoise
     recorder = Recorder()
-    inner.dropout.p = 0.0
+    job.model.dropout.p = 0.0
     train_toy(tmp_path, job, recorder)
     draws = BatchPlan(job.cache.entries, 2, 11).batch(0)
     entries = [job.cache.entries[draw.entry] for draw in draws]
@@ -177,17 +177,17 @@ def test_a_step_computes_the_masked_objective_with_each_sample_s_own_caption(tmp
     masks = torch.stack([job.cache.mask(e, d.variant) for e, d in zip(entries, draws, strict=True)])
     grid = GRIDS[entries[0].bucket]
     texts = [
-        job.cache.empty_text() if c == EMPTY_CAPTION else job.cache.text(e.text_keys[c])
+        job.cache.empty_text() if c == EMPTY_CAPTION else job.cache.text(e.captions[c].key)
         for e, (_, _, c, _) in zip(entries, draws, strict=True)
     ]
     g = torch.Generator().manual_seed(11)
     noise = make_noise(latents, generator=g)
-    u = sample_timesteps(2, job.loss, schedule=job.schedule, generator=g)
+    u = sample_timesteps(2, job.loss, schedule=job.model.schedule, generator=g)
     w = effective_weights(reduce_mask(masks, grid=grid), job.loss, grid=grid, generator=g)
-    noisy = add_noise(latents, noise, u, schedule=job.schedule)
+    noisy = add_noise(latents, noise, u, schedule=job.model.schedule)
     conditioning = torch.stack([t["cond"] for t in texts])
     prediction = ToyNet().eval()(noisy, u, conditioning)
-    loss, parts = masked_objective(prediction, target(latents, noise, u, schedule=job.schedule), w, job.loss)
+    loss, parts = masked_objective(prediction, target(latents, noise, u, schedule=job.model.schedule), w, job.loss)
     assert torch.equal(seen[0][0], noisy)
     assert torch.equal(seen[0][2], conditioning)
     assert recorder.reports[0].loss == loss.item()
@@ -207,9 +207,9 @@ def test_a_step_computes_the_masked_objective_with_each_sample_s_own_caption(tmp
 )
 def test_the_held_out_loss_is_the_masked_one_whatever_is_added_or_drawn_in_training(option, tmp_path):
     def held_out(settings, name):
-        entries = [replace(e, infill_keys=(("flat",), ("flat",))) for e in toy_entries()]
+        entries = [with_infills(e, "flat") for e in toy_entries()]
         job = toy_job(entries=entries, loss=settings, optim=OptimizerSettings(learning_rate=1e-9), steps=1)
-        for key, p in job.params.items():
+        for key, p in job.model.params.items():
             if "lora_B" in key:
                 torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(1))
         job.train = replace(job.train, validate_every=1, validation_share=0.5)
@@ -241,15 +241,15 @@ def test_accumulation_steps_along_the_mean_gradient(tmp_path):
     level = 0.5
     loss = LossSettings(timestep_min=level, timestep_max=level + 1e-6, prior_weight=0.0)
     job, recorder, seen = toy_job(steps=1, gradient_accumulation=3, loss=loss), Recorder(), []
-    net, inner = job.denoise, job.cache.latent
-    net.dropout.p = 0.0
+    net, inner = job.model.denoise, job.cache.latent
+    job.model.dropout.p = 0.0
     job.cache.latent = lambda entry, variant, infill: inner(entry, variant, infill) * 0
 
     def denoise(noisy, u, conditioning):
         seen.append((noisy.detach(), u, conditioning))
         return net(noisy, u, conditioning)
 
-    job.denoise = denoise
+    job.model.denoise = denoise
     train_toy(tmp_path, job, recorder)
     reference = ToyNet().eval()
     losses = []
@@ -258,7 +258,7 @@ def test_accumulation_steps_along_the_mean_gradient(tmp_path):
         w = effective_weights(mask.expand(2, 1, -1, -1), loss, grid=noisy.shape[-2:])
         losses.append(masked_objective(reference(noisy, u, conditioning), noisy / level, w, loss)[0])
     torch.stack(losses).mean().backward()
-    norm = torch.nn.utils.get_total_norm([p.grad for p in reference.params_by_name.values()])
+    norm = torch.nn.utils.get_total_norm([p.grad for p in reference.params.values()])
     assert len(losses) == 3
     assert recorder.reports[0].loss == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
     assert recorder.reports[0].grad_norm == pytest.approx(norm.item(), rel=1e-4)
@@ -287,16 +287,10 @@ def test_epochs_decide_the_length_when_given(tmp_path):
     assert result.steps == 6
 
 
-def test_zero_steps_take_the_default_of_the_family(tmp_path):
-    job = toy_job(steps=0)
-    job.default_steps = 3
-    assert train_toy(tmp_path, job).steps == 3
-
-
 def test_a_finished_run_is_loaded_and_not_trained_again(tmp_path):
     first = train_toy(tmp_path, toy_job())
     job = toy_job()
-    job.denoise = None
+    job.model.denoise = None
     again = train_toy(tmp_path, job)
     assert again.loaded
     assert same(first.adapter, again.adapter)
@@ -331,7 +325,7 @@ def test_a_cancel_in_the_middle_of_a_step_resumes_as_if_the_step_had_not_begun(t
         return toy_job(loss=RICH_LOSS, gradient_accumulation=2)
 
     job, calls = make_job(), []
-    inner = job.denoise
+    inner = job.model.denoise
 
     def interrupted(noisy, u, conditioning):
         calls.append(1)
@@ -340,7 +334,7 @@ def test_a_cancel_in_the_middle_of_a_step_resumes_as_if_the_step_had_not_begun(t
             raise Interrupted
         return inner(noisy, u, conditioning)
 
-    job.denoise = interrupted
+    job.model.denoise = interrupted
     with pytest.raises(Interrupted):
         train_toy(tmp_path, job)
     straight, resumed = train_toy(tmp_path / "straight", make_job()), train_toy(tmp_path, make_job())
@@ -360,13 +354,13 @@ def test_a_cancel_during_validation_puts_the_training_weights_back(tmp_path):
     recorder = Recorder()
 
     def cancel_in_validation():
-        if not job.denoise.training:
+        if not job.model.training:
             raise Interrupted
 
     recorder.check_cancel = cancel_in_validation
     with pytest.raises(Interrupted):
         train_toy(tmp_path, job, recorder)
-    assert job.denoise.training
+    assert job.model.training
 
     def fresh():
         return toy_job(optim=optimizer("adamw", ema_decay=0.9), validate_every=5, validation_share=0.4)
@@ -397,14 +391,14 @@ def test_a_pause_waits_and_changes_nothing(tmp_path):
 
 
 def poisoned(job, at_call, value):
-    inner, calls = job.denoise, []
+    inner, calls = job.model.denoise, []
 
     def denoise(noisy, u, conditioning):
         calls.append(1)
         out = inner(noisy, u, conditioning)
         return out * value if len(calls) == at_call else out
 
-    job.denoise = denoise
+    job.model.denoise = denoise
     return job
 
 
@@ -428,7 +422,7 @@ def test_a_bad_loss_that_is_noticed_late_has_not_touched_the_weights(tmp_path):
     good = train_toy(tmp_path / "good", toy_job(), Recorder(stop_at=4))
     with pytest.raises(NonFiniteLossError, match=r"Step 5: the loss .* step 4 is kept"):
         train_toy(tmp_path, job)
-    assert same({n: p.detach() for n, p in job.params.items()}, good.adapter)
+    assert same({n: p.detach() for n, p in job.model.params.items()}, good.adapter)
     with open_run(tmp_path) as run:
         assert run.checkpoints() == [4]
         assert same(run.load_checkpoint().adapter, good.adapter)
@@ -440,7 +434,7 @@ def test_a_bad_loss_that_is_noticed_late_never_makes_weights_or_checkpoints_bad(
     job.immediate = False
     with pytest.raises(NonFiniteLossError, match="Step 5"):
         train_toy(tmp_path, job)
-    assert all(torch.isfinite(p).all() for p in job.params.values())
+    assert all(torch.isfinite(p).all() for p in job.model.params.values())
     with open_run(tmp_path) as run:
         assert run.checkpoints() == [4]
 
@@ -458,7 +452,7 @@ def test_numbers_read_late_are_the_same_numbers(tmp_path):
 
 def test_a_finite_loss_with_a_bad_gradient_stops_too(tmp_path):
     job = toy_job()
-    inner = job.denoise
+    inner = job.model.denoise
 
     class Spoil(torch.autograd.Function):
         @staticmethod
@@ -469,7 +463,7 @@ def test_a_finite_loss_with_a_bad_gradient_stops_too(tmp_path):
         def backward(ctx, grad):
             return grad * math.inf
 
-    job.denoise = lambda noisy, u, c: Spoil.apply(inner(noisy, u, c))
+    job.model.denoise = lambda noisy, u, c: Spoil.apply(inner(noisy, u, c))
     with pytest.raises(NonFiniteLossError, match="Step 1: the gradient"):
         train_toy(tmp_path, job)
 
@@ -495,7 +489,7 @@ def test_held_out_pictures_are_never_trained_on_and_regularisation_is_never_held
     inner = job.cache.latent
 
     def latent(entry, variant, infill):
-        (trained if job.denoise.training else validated).add(entry.name)
+        (trained if job.model.training else validated).add(entry.name)
         return inner(entry, variant, infill)
 
     job.cache.latent = latent
@@ -512,7 +506,7 @@ def test_a_batch_without_any_weight_is_counted_and_moves_nothing(tmp_path):
     )
     inner = job.cache.mask
     job.cache.mask = lambda entry, variant: inner(entry, variant) * 0
-    before = {n: p.detach().clone() for n, p in job.params.items()}
+    before = {n: p.detach().clone() for n, p in job.model.params.items()}
     result = train_toy(tmp_path, job, recorder)
     assert same(result.adapter, before)
     assert [r.zero_weight_samples for r in recorder.reports] == [2, 2]
@@ -543,7 +537,7 @@ def test_reports_carry_every_number_of_the_step(tmp_path):
 def test_a_run_from_another_adapter_is_refused(tmp_path):
     train_toy(tmp_path, toy_job(), Recorder(stop_at=2))
     job = toy_job()
-    job.params = {name.replace("first", "third"): p for name, p in job.params.items()}
+    job.model.params = {name.replace("first", "third"): p for name, p in job.model.params.items()}
     with pytest.raises(RunError, match="another adapter"):
         train_toy(tmp_path, job)
 
@@ -572,12 +566,12 @@ def test_sampling_between_steps_does_not_change_the_outcome(tmp_path):
 def test_gradient_scaling_trains_and_resumes_exactly(tmp_path):
     def make_job():
         job = toy_job()
-        job.grad_scaling = True
+        job.model.grad_scaling = True
         return job
 
     straight, resumed = straight_and_resumed(tmp_path, make_job)
     assert same(straight.adapter, resumed.adapter)
-    assert not same(straight.adapter, {n: p.detach() for n, p in ToyNet().params_by_name.items()})
+    assert not same(straight.adapter, {n: p.detach() for n, p in ToyNet().params.items()})
 
 
 @pytest.mark.parametrize(
@@ -586,6 +580,7 @@ def test_gradient_scaling_trains_and_resumes_exactly(tmp_path):
         ({"batch_size": 0}, "batch_size"),
         ({"gradient_accumulation": 0}, "gradient_accumulation"),
         ({"steps": -1}, "steps"),
+        ({"steps": 0}, "steps, epochs"),
         ({"keep_last": 0}, "keep_last"),
         ({"validate_every": 1, "validation_share": 1.0}, "validation_share"),
     ],
@@ -607,14 +602,15 @@ def test_options_of_another_kind_of_model_are_refused_before_the_first_predictio
         raise AssertionError("the model was asked")
 
     table = None if prediction == "flow" else torch.linspace(0.999, 0.005, 1000)
-    job = replace(toy_job(loss=loss), schedule=Schedule(prediction, table), denoise=never)
+    job = toy_job(loss=loss, net=ToyNet(Schedule(prediction, table)))
+    job.model.denoise = never
     with pytest.raises(ConfigError, match=widget):
         train_toy(tmp_path, job)
 
 
 def test_half_precision_adapters_are_refused(tmp_path):
     job = toy_job()
-    job.params = {"a": torch.nn.Parameter(torch.zeros(2, dtype=torch.float16))}
+    job.model.params = {"a": torch.nn.Parameter(torch.zeros(2, dtype=torch.float16))}
     with pytest.raises(ConfigError, match="expected float32"):
         train_toy(tmp_path, job)
 

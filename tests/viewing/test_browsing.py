@@ -12,7 +12,7 @@ from masklora.dataset.geometry import Geometry
 from masklora.dataset.sample import load_sample
 from masklora.errors import ConfigError
 from masklora.loss.masks import effective_weights
-from masklora.settings import CacheSettings, LossSettings, MaskTransform
+from masklora.settings import CacheSettings, CaptionSettings, LossSettings, MaskTransform
 from masklora.viewing.browsing import (
     Lens,
     crop_corners,
@@ -57,7 +57,7 @@ def test_weights_are_those_of_the_cached_mask(bench, settings, loss):
         stored = cache.mask(entry)
         grid = entry.bucket[1] // 8, entry.bucket[0] // 8
         wanted = effective_weights(stored[None], loss, grid=grid)[0, 0].numpy()
-        shrink = entry.shrinks[0] if entry.shrinks else None
+        shrink = entry.variants[0].shrink
         sample = dataset.samples[entry.index]
         assert np.array_equal(picture_weights(sample, entry.geometry, Lens(loss, 8), shrink=shrink), wanted)
 
@@ -144,6 +144,16 @@ def test_a_changed_caption_makes_the_text_stale(bench):
     (bench.folder / "2.txt").write_text("a dog", encoding="utf-8")
     before, now = bench.cache.entries[2], bench.cache.plan(bench.data())[2]
     assert stale_kinds(before, now) == ["text"]
+
+
+def test_a_trigger_word_taken_out_makes_no_text_stale_that_is_there(bench):
+    (bench.folder / "2.txt").write_text("a sks dog", encoding="utf-8")
+    bench.build()
+    data = [bench.data(caption=CaptionSettings(trigger=trigger)) for trigger in ("sks", "")]
+    before, now = (bench.cache.plan(dataset)[2] for dataset in data)
+    assert before.captions[0].plain == "a dog" and now.captions[0].plain is None
+    assert stale_kinds(before, now) == []
+    assert stale_kinds(now, before) == ["text"]
 
 
 def test_a_cache_of_other_pictures_is_refused(bench):

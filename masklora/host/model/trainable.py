@@ -85,7 +85,7 @@ class TrainableModel:
         self._whole = False
         self._checkpointing = ""
         self._opened = contextlib.ExitStack()
-        self._kept: OrderedDict[Any, tuple[dict, dict]] = OrderedDict()
+        self._kept: OrderedDict[Any, dict[str, Any]] = OrderedDict()
 
     def _make_schedule(self) -> Schedule:
         sampling = self._sampling
@@ -291,27 +291,36 @@ class TrainableModel:
         return ((rgb if bias is None else rgb + torch.tensor(bias)) * 0.5 + 0.5).clamp(0, 1)
 
     def collate(
-        self, texts: Sequence[dict[str, Any]], geometries: Sequence[Geometry], shape: Sequence[int]
+        self,
+        texts: Sequence[dict[str, Any]],
+        geometries: Sequence[Geometry],
+        shape: Sequence[int],
+        *,
+        keys: Sequence[str] | None = None,
     ) -> list[dict[str, Any]]:
-        """Conditioning of a batch, one entry a sample, processed once per text, geometry and shape.
+        """Conditioning of a batch, one entry a sample.
 
         Args:
-            texts: Flat conditioning dicts, `cond` (1, T, D) and whatever else the text encoder gave. The same
-                object is processed once.
+            texts: Flat conditioning dicts, `cond` (1, T, D) and whatever else the text encoder gave.
             geometries: Of each sample; networks with size conditioning read them.
             shape: Of one sample's latent, (C, [F,] h, w); what is concatenated to the input has it too.
+            keys: Of the texts, equal only for equal ones: within a session each is then processed once for a geometry
+                and a shape. None processes each of them.
         """
-        return [self._process(t, g, tuple(shape)) for t, g in zip(texts, geometries, strict=True)]
+        sizes = [size_conditioning(geometry) for geometry in geometries]
+        shape = tuple(shape)
+        if keys is None:
+            return [self._made(text, size, shape) for text, size in zip(texts, sizes, strict=True)]
+        return [self._kept_or_made(k, t, s, shape) for k, t, s in zip(keys, texts, sizes, strict=True)]
 
-    def _process(self, text: dict[str, Any], geometry: Geometry, shape: tuple[int, ...]) -> dict[str, Any]:
-        sizes = size_conditioning(geometry)
-        slot = (id(text), tuple(sizes.values()), shape)
+    def _kept_or_made(
+        self, key: str, text: dict[str, Any], sizes: dict[str, int], shape: tuple[int, ...]
+    ) -> dict[str, Any]:
+        slot = (key, tuple(sizes.values()), shape)
         if slot in self._kept:
             self._kept.move_to_end(slot)
-            return self._kept[slot][1]
-        out = self._made(text, sizes, shape)
-        # The text is kept too, so that its id cannot pass to another one.
-        self._kept[slot] = (text, out)
+            return self._kept[slot]
+        out = self._kept[slot] = self._made(text, sizes, shape)
         if len(self._kept) > _KEPT_CONDITIONINGS:
             self._kept.popitem(last=False)
         return out

@@ -222,7 +222,7 @@ def _details(opened: OpenedDataset, index: int) -> dict[str, Any]:
     sample, plan = opened.sample(index), opened.plan
     geometry = plan.geometries[index]
     entry = None if plan.entries is None else plan.entries[index]
-    shrink = entry.shrinks[0] if entry is not None and entry.shrinks else None
+    shrink = None if entry is None else entry.variants[0].shrink
     weights = picture_weights(sample, geometry, opened.lens, shrink=shrink)
     infills = () if entry is None else entry.infills
     lenders = [None if infill.donor is None else opened.source(infill.donor).name for infill in infills]

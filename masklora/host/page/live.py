@@ -40,7 +40,7 @@ class LiveRun:
         """The run in `folder`, which trains `job` by node `node_id`, at `step` of `total`."""
         self.id, self.node_id, self._folder = run_id(folder), node_id, folder
         self.told = told or Told()
-        self.preview, self.device = job.preview, job.device
+        self.preview, self.device = job.model.preview, job.model.device
         self.can_sample = job.sampler is not None
         self._samples = SampleFolder(folder)
         self.pictures_mark = self._samples.mark()

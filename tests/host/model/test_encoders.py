@@ -287,7 +287,7 @@ def test_text_masks_survive_a_cache_on_disk(flux_text, vae, tmp_path):
     samples = Dataset((Sample("memory:a", "a", (64, 64), image=picture, caption="a red cube"),))
     options = dict(encoder=VaeEncoder(vae), text=ClipTextEncoder(flux_text), folder=tmp_path)
     cache = build_cache(samples, CacheSettings(resolution=64, bucket_step=16), **options)
-    stored = cache.text(cache.entries[0].text_keys[0])["text_mask"]
+    stored = cache.text(cache.entries[0].captions[0].key)["text_mask"]
     assert torch.equal(stored, ClipTextEncoder(flux_text).encode(["a red cube"])[0]["text_mask"])
     assert cache.empty_text()["text_mask"].sum() == 1
 
@@ -308,7 +308,7 @@ def test_a_cache_of_the_real_encoders_is_read_back_bit_for_bit(vae, clip, tmp_pa
     rounded = (picture * 255).round() / 255
     assert torch.allclose(cache.latent(entry), VaeEncoder(vae).encode(rounded[None])[0], atol=1e-5)
     expected = ClipTextEncoder(clip).encode(["a red cube"])[0]
-    stored = cache.text(entry.text_keys[0])
+    stored = cache.text(entry.captions[0].key)
     assert set(stored) == set(expected)
     for name, value in expected.items():
         same = torch.equal(stored[name], value) if isinstance(value, torch.Tensor) else stored[name] == value

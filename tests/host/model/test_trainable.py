@@ -97,6 +97,25 @@ def test_core_loads_a_second_model_to_train_here_one_loaded_in_inference_mode_tr
         assert_untouched(patcher, before, ids)
 
 
+def test_conditioning_is_kept_by_the_caption_s_key_geometry_and_shape_until_the_session_ends():
+    trainable = TrainableModel(small_model("sdxl"))
+    one, other = (small_text("sdxl", tokens=77, seed=seed) for seed in (0, 1))
+    shape = (trainable.channels, 8, 8)
+    wide = dataclasses.replace(SQUARE, source=(96, 64))
+
+    def made(text, key, *, geometry=SQUARE, shape=shape):
+        return trainable.collate([text], [geometry], shape, keys=[key])[0]
+
+    with trainable.session(make_adapters(trainable)):
+        first = made(one, "a")
+        assert made(dict(one), "a") is first
+        assert made(one, "a", geometry=wide) is not first and made(one, "a", shape=(*shape[:2], 16)) is not first
+        assert not torch.equal(made(other, "b")["c_crossattn"], first["c_crossattn"])
+        assert trainable.collate([one], [SQUARE], shape)[0] is not first
+    with trainable.session(make_adapters(trainable)):
+        assert made(one, "a") is not first
+
+
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float8_e4m3fn])
 @pytest.mark.parametrize("family", LIGHT)
 def test_no_cast_copy_of_a_frozen_weight_is_kept_for_backward(family, stored):

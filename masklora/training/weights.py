@@ -1,0 +1,138 @@
+"""The weights in training with all that moves them: exactly what a checkpoint holds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..files import random_state
+from ..runs.run import Checkpoint
+from ..settings import OptimizerSettings
+from . import optim
+from .job import Trainable
+
+
+class Weights:
+    """A model's parameters, their optimizer, average, gradient scaler and random numbers, and the steps taken.
+
+    Attributes:
+        step: finished optimizer steps.
+        best: the lowest held-out loss so far, None before the first.
+        generator: the run's random numbers, on the model's device.
+        updating: whether a step is changing the weights right now, so that they are not to be saved.
+    """
+
+    def __init__(self, model: Trainable, settings: OptimizerSettings, *, seed: int) -> None:
+        """As a run begins.
+
+        Raises:
+            ConfigError: a setting is out of range, or there is nothing to train.
+        """
+        self.settings, self.params = settings, model.params
+        groups = optim.parameter_groups(model.params, settings, learning_rate=settings.learning_rate)
+        self.optimizer = optim.make_optimizer(groups, settings)
+        self.ema = optim.Ema(model.params, settings.ema_decay) if settings.ema_decay > 0 else None
+        self.scaler = torch.amp.GradScaler(model.device.type) if model.grad_scaling else None
+        self.generator = torch.Generator(device=model.device).manual_seed(seed)
+        self.step = 0
+        self.best: float | None = None
+        self.updating = False
+        self._gate = optim.StepGate(model.device)
+        # Of the start of the step in progress: an interrupt in its middle is saved as if it had not begun.
+        self._random = random_state(self.generator)
+
+    def begin(self) -> None:
+        """A step begins: until it is settled, a checkpoint holds what was before it."""
+        self._random = random_state(self.generator)
+
+    def backward(self, value: Tensor) -> None:
+        """Add the gradient of a part of the loss, 0-d."""
+        (self.scaler.scale(value) if self.scaler else value).backward()
+
+    def clip(self) -> Tensor:
+        """The norm of the gradient, 0-d on the device, before it is clipped as the settings ask."""
+        if self.scaler:
+            self.scaler.unscale_(self.optimizer)
+        limit = self.settings.clip_norm
+        return nn.utils.clip_grad_norm_(list(self.params.values()), limit if limit > 0 else float("inf"))
+
+    def observe(self, loss: Tensor, norm: Tensor) -> None:
+        """Once one of these is not finite, no later step touches the weights; nobody waits for the device."""
+        self._gate.observe(loss, *([] if self.scaler else [norm]))
+
+    def update(self, total: int) -> float:
+        """Take the step, of `total`: the learning rate of it. `settle` ends it."""
+        self.updating = True
+        rate = optim.apply_learning_rate(self.optimizer, self.step, total=total, settings=self.settings)
+        self._gate.close(self.optimizer, scaled=self.scaler is not None)
+        if self.scaler:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        self.drop_gradients()
+        if self.ema:
+            self.ema.update(self.step)
+        self.step += 1
+        return rate
+
+    def settle(self) -> None:
+        """The step is over: from here on a checkpoint holds it."""
+        self._random = random_state(self.generator)
+        self.updating = False
+
+    def drop_gradients(self) -> None:
+        """Free the gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def result(self) -> dict[str, Tensor]:
+        """What a person would use now; see `optim.result_weights`."""
+        return optim.result_weights(self.params, self.optimizer, self.ema)
+
+    @contextlib.contextmanager
+    def wearing_result(self) -> Iterator[None]:
+        """The context in which the model has the weights of `result`; afterwards those in training, bit for bit."""
+        live = {name: p.detach().clone() for name, p in self.params.items()}
+        try:
+            optim.copy_named(self._data(), self.result())
+            yield
+        finally:
+            optim.copy_named(self._data(), live)
+
+    def state(self, adapter: dict[str, Tensor]) -> dict[str, Any]:
+        """What going on needs beside `adapter`, which `result` gave: tensors and JSON-able values."""
+        return {
+            "step": self.step,
+            "best": self.best,
+            "optimizer": optim.optimizer_state(self.optimizer),
+            "generator": self._random,
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+            "live": optim.live_weights(self.params, adapter),
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> bool:
+        """Go on from a checkpoint; False where the optimizer starts anew, because its state is not kept any more.
+
+        Raises:
+            RunError: the checkpoint belongs to another adapter or optimizer.
+        """
+        state = checkpoint.state
+        with torch.no_grad():
+            optim.copy_named(self._data(), checkpoint.adapter if state["live"] is None else state["live"])
+        if state["optimizer"] is not None:
+            optim.restore_optimizer(self.optimizer, state["optimizer"])
+        if self.ema:
+            self.ema.load(checkpoint.adapter)
+        if self.scaler and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.generator.set_state(state["generator"])
+        self._random = state["generator"]
+        self.step, self.best = checkpoint.step, state["best"]
+        return state["optimizer"] is not None
+
+    def _data(self) -> dict[str, Tensor]:
+        return {name: p.data for name, p in self.params.items()}

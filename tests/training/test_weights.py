@@ -1,0 +1,89 @@
+"""What a checkpoint holds: the weights go on from it as if nothing had been between."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from harness.toy import ToyNet, open_run, same
+from masklora.settings import OptimizerSettings
+from masklora.training.weights import Weights
+
+ADAMW = OptimizerSettings(learning_rate=1e-2, clip_norm=0.5)
+TOTAL = 6
+
+
+def take(weights, net, *, steps):
+    for _ in range(steps):
+        weights.begin()
+        noisy = torch.randn(2, 4, 8, 8, generator=weights.generator)
+        weights.backward(net(noisy, torch.full((2,), 0.5), torch.ones(2, 5)).square().mean())
+        weights.clip()
+        weights.update(TOTAL)
+        weights.settle()
+
+
+def made(optim):
+    torch.manual_seed(1)
+    net = ToyNet().eval()
+    return Weights(net, optim, seed=3), net
+
+
+def saved(folder, weights):
+    with open_run(folder) as run:
+        adapter = weights.result()
+        run.save_checkpoint(weights.step, adapter=adapter, state=weights.state(adapter), keep_last=1)
+        return run.load_checkpoint()
+
+
+@pytest.mark.parametrize(
+    "optim",
+    [
+        ADAMW,
+        replace(ADAMW, ema_decay=0.9),
+        replace(ADAMW, optimizer="lion"),
+        replace(ADAMW, optimizer="schedule-free adamw", weight_decay=0.01),
+    ],
+    ids=lambda optim: f"{optim.optimizer} {optim.ema_decay}",
+)
+def test_what_is_restored_goes_on_bit_for_bit(optim, tmp_path):
+    straight, net = made(optim)
+    take(straight, net, steps=TOTAL)
+    first, net = made(optim)
+    take(first, net, steps=2)
+    second, net = made(optim)
+    assert second.restore(saved(tmp_path, first)) is True
+    assert second.step == 2
+    take(second, net, steps=TOTAL - 2)
+    assert same(straight.result(), second.result())
+    assert torch.equal(straight.generator.get_state(), second.generator.get_state())
+
+
+def test_in_the_middle_of_a_step_a_checkpoint_holds_the_random_numbers_of_its_start(tmp_path):
+    weights, net = made(ADAMW)
+    take(weights, net, steps=1)
+    before = weights.generator.get_state()
+    weights.begin()
+    torch.randn(5, generator=weights.generator)
+    assert torch.equal(saved(tmp_path, weights).state["generator"], before)
+
+
+def test_a_lost_optimizer_state_is_told_and_the_weights_are_taken(tmp_path):
+    weights, net = made(ADAMW)
+    take(weights, net, steps=2)
+    checkpoint = saved(tmp_path, weights)
+    checkpoint.state["optimizer"] = None
+    fresh, _ = made(ADAMW)
+    assert fresh.restore(checkpoint) is False
+    assert same(fresh.result(), weights.result()) and fresh.step == 2
+
+
+def test_the_result_is_worn_for_a_while_and_the_weights_in_training_come_back(tmp_path):
+    weights, net = made(replace(ADAMW, ema_decay=0.9))
+    take(weights, net, steps=3)
+    live = {name: p.detach().clone() for name, p in net.params.items()}
+    with pytest.raises(KeyError), weights.wearing_result():
+        assert same({name: p.detach() for name, p in net.params.items()}, weights.result())
+        assert not same(live, weights.result())
+        raise KeyError
+    assert same(live, {name: p.detach() for name, p in net.params.items()})
