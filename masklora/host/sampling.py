@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ..adapters import AdapterSet
 from ..errors import ConfigError, FamilyError
-from ..runs.sample_pictures import SampleFolder, SampleSettings, check_samples
-from ..settings import check_choice
+from ..runs.sample_pictures import SampleFolder, SampleSettings
+from ..settings import check, check_choice
 from ..training.job import Hooks
 from ..training.seeds import own_global_random
 from .finders.borrowed import silent_progress, unload
@@ -63,7 +63,7 @@ def encode_prompts(clip: Any, vae: Any, settings: SampleSettings) -> SampleReque
         raise FamilyError("clip: the checkpoint holds no text encoder. Connect a Load CLIP node instead.")
     if vae is None or getattr(vae, "first_stage_model", None) is None:
         raise FamilyError("vae: this one is empty; the checkpoint holds none. Connect a Load VAE node instead.")
-    check_samples(settings)
+    check(settings)
     check_choice("sampler", settings.sampler, comfy.samplers.KSampler.SAMPLERS)
     check_choice("scheduler", settings.scheduler, comfy.samplers.KSampler.SCHEDULERS)
 

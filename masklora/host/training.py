@@ -24,7 +24,7 @@ from ..files import clear_leftovers
 from ..findings import Finding, counted, note, warning
 from ..loss.noise import Schedule, timestep_weights
 from ..loss.tokens import parse_routes, resolve_routes
-from ..runs.checks import Room, check_numbers, check_takes_files, room_notes, trigger_notes, warmup_notes
+from ..runs.checks import Room, check_takes_files, room_notes, trigger_notes, warmup_notes
 from ..runs.identity import lasting
 from ..runs.lora_file import LoraRecord, ModelLabels, free_name, tag_frequency
 from ..runs.record import keep_record
@@ -38,7 +38,7 @@ from ..settings import (
     MaskTransform,
     OptimizerSettings,
     TrainSettings,
-    check_range,
+    check,
 )
 from ..training.earlier import difference_note, find_source, go_on_from, length_bound, source_notes
 from ..training.job import Hooks, TrainJob, TrainResult
@@ -161,7 +161,7 @@ def _checked(request: Request) -> tuple[TrainableModel, Resolved]:
     """The model and the settings with the family's defaults, if they go together."""
     given = (request.loss, request.adapter, request.optimizer, request.train)
     for settings in (*given, *([request.samples.settings] if request.samples else [])):
-        check_numbers({type(settings).__name__: settings})
+        check(settings)
     trainable = TrainableModel(request.model, guidance=request.train.guidance, unknown=request.train.unknown_model)
     check_tokens(trainable.family, request.loss)
     check_cache_fits(request.cache, trainable)
@@ -172,7 +172,6 @@ def _checked(request: Request) -> tuple[TrainableModel, Resolved]:
         optimizer=request.optimizer,
         train=request.train,
     )
-    _check_ranges(resolved.train)
     _check_noise(resolved.loss, trainable.schedule)
     _check_tokens(resolved.loss, trainable, request.cache)
     if resolved.loss.zero_terminal_snr:
@@ -279,12 +278,6 @@ def read_lora(path: Path, *, names: LayerNames) -> dict[str, Factors]:
             f"start_from: {path.name} cannot be read as safetensors ({error}). Choose another LoRA file."
         ) from error
     return from_file(tensors, aliases=names.aliases, file=path.name)
-
-
-def _check_ranges(train: TrainSettings) -> None:
-    check_range("steps", train.steps, 0, 10_000_000)
-    check_range("epochs", train.epochs, 0, 1_000_000)
-    check_range("batch_size", train.batch_size, 1, 4096)
 
 
 def _check_noise(loss: LossSettings, schedule: Schedule) -> None:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from ..errors import ConfigError
-from ..settings import LOSS_CHOICES, LOSS_RANGES, MASK_CHANNELS, LossSettings, check_choice, check_range
+from ..settings import LossSettings, check
 from .tokens import parse_routes
 
 
 def check_loss(settings: LossSettings) -> LossSettings:
     """`settings` if every value is usable, else a `ConfigError` that names the widget and its range."""
-    for widget, choices in LOSS_CHOICES.items():
-        check_choice(widget, getattr(settings, widget), choices)
-    for widget, (low, high) in LOSS_RANGES.items():
-        check_range(widget, getattr(settings, widget), low, high)
-    if settings.mask_channel:
-        check_choice("mask_channel", settings.mask_channel, MASK_CHANNELS)
+    check(settings)
     parse_routes(settings.routes)
     if settings.latent_blur and settings.latent_blur % 2 == 0:
         raise ConfigError(f"latent_blur: expected 0 or an odd number of cells, got {settings.latent_blur}.")
