@@ -19,7 +19,7 @@ from ..masklora.runs.history import stopped_runs
 from ..masklora.runs.own_files import Written
 from ..masklora.runs.retention import make_room
 from ..masklora.runs.told import failure_told, read_told
-from ..masklora.settings import AdapterSettings, ExportSettings, LossSettings, OptimizerSettings, TrainSettings, check
+from ..masklora.settings import AdapterSettings, ExportSettings, LossSettings, OptimizerSettings, TrainSettings
 from .types import (
     MLT_ADAPTER,
     MLT_CACHE,
@@ -77,12 +77,11 @@ class TrainLoRA(io.ComfyNode):
         """Train, resume or load; then write the file once."""
         sockets = {k: values.pop(k, None) for k in ("loss", "adapter", "optimizer", "samples")}
         rate = values.pop("learning_rate")
-        settings = check(TrainSettings(**values))
-        check(OptimizerSettings(learning_rate=rate))
+        settings = TrainSettings(**values)
         destination = lora_path(settings.name)
         adapter = sockets["adapter"] or AdapterSettings()
         optimizer = sockets["optimizer"] or OptimizerSettings()
-        if rate > 0:
+        if rate != 0:
             optimizer = dataclasses.replace(optimizer, learning_rate=rate)
         told: list[Finding] = []
         request = Request(

@@ -1,10 +1,13 @@
-"""Whether the settings of the masked objective can be used, each by itself and together."""
+"""Whether the settings of the masked objective can be used: each by itself, together, and with a model."""
 
 from __future__ import annotations
 
+import torch
+
 from ..errors import ConfigError
 from ..settings import LossSettings, check
-from .tokens import parse_routes
+from .noise import Schedule, timestep_weights
+from .tokens import TokenModel, parse_routes, resolve_routes
 
 
 def check_loss(settings: LossSettings) -> LossSettings:
@@ -25,3 +28,20 @@ def check_loss(settings: LossSettings) -> LossSettings:
             f"{settings.timestep_min:g}."
         )
     return settings
+
+
+def check_loss_for(settings: LossSettings, *, schedule: Schedule, tokens: TokenModel | None) -> None:
+    """Nothing if a model can be trained so.
+
+    Args:
+        settings: usable by themselves, see `check_loss`.
+        schedule: what the model predicts.
+        tokens: what of its tokens can be planned; None where no setting acts on tokens.
+
+    Raises:
+        ConfigError: a setting is made for another kind of model; names the widget.
+    """
+    # On one made-up noise level: a weight of another kind of model must not wait for the first prediction.
+    timestep_weights(torch.full((1,), 0.5), settings, schedule=schedule)
+    if tokens is not None:
+        resolve_routes(parse_routes(settings.routes), blocks=tokens.blocks, title=tokens.title)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..findings import Finding
-from ..loss.check import check_loss
-from ..loss.noise import Schedule, timestep_weights
-from ..loss.tokens import TokenModel, parse_routes, resolve_routes
+from ..loss.check import check_loss, check_loss_for
+from ..loss.noise import Schedule
+from ..loss.tokens import TokenModel
 from ..runs.sample_pictures import Sampler
 from ..settings import LossSettings, OptimizerSettings, TrainSettings, check
 from ..viewing.training_sample import Seen, false_colours
@@ -166,10 +166,7 @@ def check_job(job: TrainJob) -> None:
     """
     check(job.train)
     check_loss(job.loss)
-    # On one made-up noise level: a weight of another kind of model must not wait for the first prediction.
-    timestep_weights(torch.full((1,), 0.5), job.loss, schedule=job.schedule)
-    if job.tokens is not None:
-        resolve_routes(parse_routes(job.loss.routes), blocks=job.tokens.blocks, title=job.tokens.title)
+    check_loss_for(job.loss, schedule=job.schedule, tokens=job.tokens)
     for name, p in job.params.items():
         if p.dtype not in (torch.float32, torch.float64):
             raise ConfigError(f"adapter: {name} is {p.dtype}, expected float32.")

@@ -132,7 +132,7 @@ def test_core_saves_no_metadata_here_they_tell_kohya_s_tools_and_us_what_was_tra
     assert 0 < summary["coverage"] < 1 and summary["inside"] > 0 and summary["outside"] > 0
     assert json.loads(metadata["ss_datasets"])[0]["mask_transforms"]["invert"] is False
     assert json.loads(metadata["masklora.cache"])["resolution"] == 64
-    assert json.loads(metadata["masklora.loss.masks"]) == [dataclasses.asdict(MaskTransform())]
+    assert json.loads(metadata["masklora.masks"]) == [dataclasses.asdict(MaskTransform())]
 
 
 def test_record_carries_the_data_sets_own_trigger_word_and_mask_transforms(caches, tmp_path):
