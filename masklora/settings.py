@@ -77,6 +77,11 @@ def ranged(default: Any, low: float, high: float, *widgets: str) -> Any:
     return field(default=default, metadata={"range": (low, high), "widgets": widgets})
 
 
+def seeded(most: int = 2**32 - 1) -> Any:
+    """A field for what decides all chance: its widget ends at `most`, but any number that torch takes is one."""
+    return field(default=0, metadata={"range": (-(2**63), 2**64 - 1), "shown": (0, most)})
+
+
 def chosen(default: str, choices: Iterable[str], *widgets: str) -> Any:
     """A field for one of some texts; `widgets` as in `ranged`."""
     return field(default=default, metadata={"choices": tuple(choices), "widgets": widgets})
@@ -161,7 +166,7 @@ class CacheSettings:
     batch_size: int = ranged(4, 1, 1024)
     storage: str = chosen("disk", STORAGES)
     max_gigabytes: float = ranged(50.0, 0.0, 1_000_000.0)
-    seed: int = ranged(0, 0, 0xFFFFFFFF)
+    seed: int = seeded()
     infill: str = chosen("mixed", INFILLS)
     infill_variants: int = ranged(3, 0, 100)
     crop_margin: float = ranged(0.2, 0.0, 10.0)
@@ -270,7 +275,7 @@ class TrainSettings:
     epochs: int = ranged(0, 0, 100_000)
     batch_size: int = ranged(1, 1, 256)
     gradient_accumulation: int = ranged(1, 1, 1024)
-    seed: int = ranged(0, 0, 2**32 - 1)
+    seed: int = seeded()
     checkpointing: str = chosen("per block", CHECKPOINTING)
     guidance: float = ranged(-1.0, -1.0, 100.0)
     save_every: int = ranged(250, 0, 1_000_000)

@@ -14,7 +14,6 @@ from .generating import Request, generator_schema
 from .types import choice, number, seed, switch, text
 
 BLOBS, SHAPE, COLOUR, GRABCUT = BlobSettings(), ShapeSettings(), ColourSettings(), GrabCutSettings()
-LARGEST_SEED = 2**32 - 1
 BOX = '"x, y, width, height" in pixels of the picture, or in shares of it, 0 to 1 (four numbers of at most 1)'
 
 

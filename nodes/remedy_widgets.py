@@ -1,7 +1,5 @@
 """The widgets of what helps beside the mask: replaced backgrounds, priors, tokens; each tells who has it too."""
 
-from comfy_api.latest import io
-
 from ..masklora.loss.presets import PRESET_DECIDES
 from .loss_widgets import LOSS
 from .types import choice, number, switch, text
@@ -22,14 +20,13 @@ def infill_inputs():
 def prior_inputs():
     """The inverted mask prior."""
     return [
-        io.Float.Input(
+        number(
+            LOSS,
             "prior_weight",
+            "Hold what is ignored to what the base model paints there, with this weight; 0 (off) to 1000, "
+            "−1 = as the preset has it: 1 in ours. ai-toolkit, OneTrainer and blissful-tuner have it too.",
             default=PRESET_DECIDES,
             min=PRESET_DECIDES,
-            max=1000.0,
-            step=0.01,
-            tooltip="Hold what is ignored to what the base model paints there, with this weight; 0 (off) to 1000, "
-            "−1 = as the preset has it: 1 in ours. ai-toolkit, OneTrainer and blissful-tuner have it too.",
         ),
         number(
             LOSS,

@@ -204,14 +204,13 @@ def _widgets() -> list:
         number(
             _D, "steps", "Optimizer steps, 0 to 1000000. 0: the number usual for the model's family (1500 to 2000)."
         ),
-        io.Float.Input(
+        number(
+            OptimizerSettings,
             "learning_rate",
-            default=0.0,
-            min=0.0,
+            "0 to 1. 0: the optimizer node's, else the one usual for the family (1e-4).",
             max=1.0,
             step=1e-6,
             round=False,
-            tooltip="0 to 1. 0: the optimizer node's, else the one usual for the family (1e-4).",
         ),
         text(_D, "name", "File name of the LoRA under output/loras, without suffix."),
     ]

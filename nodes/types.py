@@ -31,24 +31,25 @@ def choice(settings, name, tooltip):
 def number(settings, name, tooltip, **extra):
     """A widget for a float or int field, with its default and its range, which the tooltip tells too.
 
-    `extra` is what the page wants to know besides; the step of a float is a hundredth unless it is given.
+    `extra` is what the page wants to know besides, or otherwise than the field has it; the step of a float is a
+    hundredth unless it is given.
     """
     one = about(settings, name)
     (widget,) = widgets_of(one)
-    return _number(widget, one.default, one.metadata["range"], tooltip, extra)
+    return _number(one, widget, one.default, {"tooltip": tooltip} | extra)
 
 
 def numbers(settings, name, tooltips, **extra):
     """A widget for each number of a field that holds several."""
     one = about(settings, name)
     each = zip(widgets_of(one), one.default, tooltips, strict=True)
-    return [_number(widget, usual, one.metadata["range"], tooltip, extra) for widget, usual, tooltip in each]
+    return [_number(one, widget, usual, {"tooltip": tooltip} | extra) for widget, usual, tooltip in each]
 
 
-def _number(widget, usual, limits, tooltip, extra):
-    kind, shown = (io.Int, {}) if isinstance(usual, int) else (io.Float, {"step": 0.01})
-    low, high = limits
-    return kind.Input(widget, default=usual, min=low, max=high, tooltip=tooltip, **shown | extra)
+def _number(one, widget, usual, extra):
+    kind, step = (io.Int, {}) if isinstance(usual, int) else (io.Float, {"step": 0.01})
+    low, high = one.metadata.get("shown", one.metadata["range"])
+    return kind.Input(widget, **{"default": usual, "min": low, "max": high} | step | extra)
 
 
 def seed(settings, tooltip):

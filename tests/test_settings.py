@@ -112,3 +112,10 @@ def test_a_field_is_known_by_its_widget():
     assert widgets_of(about(CaptionSettings, "keep_first")) == ("keep_first_tags",)
     assert widgets_of(about(CaptionSettings(), "lines")) == ("lines",)
     assert widgets_of(about(OptimizerSettings, "betas")) == ("beta1", "beta2")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if any(f.name == "seed" for f in dataclasses.fields(kind))])
+def test_a_seed_that_a_link_brings_may_be_larger_than_its_widget_s(kind):
+    for seed in (-1, 2**32, 2**64 - 1):
+        check(kind(seed=seed))
+    assert about(kind, "seed").metadata["shown"][0] == 0

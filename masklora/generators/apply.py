@@ -14,7 +14,7 @@ from ..errors import MaskError
 from ..findings import Finding as Said
 from ..findings import counted, note, warning
 from ..pictures.packed_mask import pack_mask
-from ..settings import MaskTransform, check, chosen, ranged
+from ..settings import MaskTransform, check, chosen, seeded
 from ..viewing.views import overlay
 from .finding import COMBINES, NOTHING_FOUND, Finding, Maker, Picture, combine_masks
 
@@ -36,7 +36,7 @@ class GenerateSettings:
 
     combine: str = chosen("fill missing only", COMBINES)
     nothing_found: str = chosen("error", NOTHING_FOUND)
-    seed: int = ranged(0, 0, 2**32 - 1)
+    seed: int = seeded()
 
 
 @dataclass(frozen=True, eq=False)

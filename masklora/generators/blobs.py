@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ..errors import ConfigError
-from ..settings import check, ranged
+from ..settings import check, ranged, seeded
 from .finding import Finding, Maker, Picture
 
 MAX_COUNT = 64
@@ -39,7 +39,7 @@ class BlobSettings:
     coverage_max: float = ranged(0.5, SMALLEST_COVERAGE, 1.0)
     count: int = ranged(0, 0, MAX_COUNT)
     smoothness: float = ranged(0.2, 0.02, 1.0)
-    seed: int = ranged(0, 0, 2**32 - 1)
+    seed: int = seeded()
 
 
 def check_blobs(settings: BlobSettings) -> BlobSettings:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ConfigError, MaskError
 from ..loss.masks import feather_mask, shrink_to_circle
-from ..settings import check, chosen, ranged
+from ..settings import check, chosen, ranged, seeded
 from .blobs import SMALLEST_COVERAGE, check_coverage, coverage_of, top_pixels
 from .finding import Finding, Maker, Picture
 from .places import Box, box_in, check_box
@@ -68,7 +68,7 @@ class ShapeSettings:
     shrink_max: float = ranged(1.0, 0.01, 1.0)
     feather: float = ranged(0.0, 0.0, 256.0)
     without_mask: str = chosen("error", WITHOUT_MASK)
-    seed: int = ranged(0, 0, 2**32 - 1)
+    seed: int = seeded()
 
 
 def check_shapes(settings: ShapeSettings) -> ShapeSettings:

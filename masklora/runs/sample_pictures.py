@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..documents import read_document
 from ..errors import ConfigError
 from ..files import patiently, write_bytes_atomically, write_text_atomically
-from ..settings import ranged
+from ..settings import ranged, seeded
 
 if TYPE_CHECKING:
     from ..training.job import Hooks
@@ -58,7 +58,7 @@ class SampleSettings:
     prompts: tuple[str, ...] = ()
     width: int = ranged(512, *SIDES)
     height: int = ranged(512, *SIDES)
-    seed: int = ranged(0, 0, 2**64 - 1)
+    seed: int = seeded(2**64 - 1)
     every: int = ranged(100, 0, 1_000_000)
     negative: str = ""
     steps: int = ranged(20, 1, 1000)
