@@ -1,4 +1,4 @@
-"""Typed settings: every default of the pack is written here once; node schemas read them.
+"""Typed settings: every default, range and choice of the pack stands on its field, once; widgets and checks read it.
 
 All dataclasses are frozen and convert to flat JSON with `to_json` and back with `from_json`; that JSON
 travels in the run folder and in the metadata of the LoRA file.
@@ -7,7 +7,10 @@ travels in the run folder and in the metadata of the LoRA file.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -22,6 +25,8 @@ MASK_CHANNELS = ("luminance", "red", "green", "blue", "rgb average", "alpha")
 MISSING_MASK = ("train whole image", "skip image", "error")
 FILLS = ("keep", "grey", "mean colour", "blur", "noise", "inpaint")
 CROPS = ("centre", "mask-centred", "random", "around mask", "masked crop")
+RESIZES = ("lanczos", "area")
+STORAGES = ("disk", "memory")
 INFILLS = ("mixed", "flat colour", "blur", "other picture", "inpaint")
 REDUCTIONS = ("area", "any", "all", "nearest", "bilinear antialiased")
 ELEMENTWISE = (
@@ -48,6 +53,7 @@ TIMESTEP_WEIGHTS = (
     "sigma-linear (OneTrainer)",
 )
 ALGORITHMS = ("lora", "rslora", "dora")
+INITS = ("default", "gaussian")
 OPTIMIZERS = ("adamw", "adamw8bit", "adafactor", "lion", "prodigy", "schedule-free adamw")
 SCHEDULES = ("constant", "linear", "cosine", "cosine with restarts", "polynomial")
 CHECKPOINTING = ("per block", "off", "whole model")
@@ -62,75 +68,54 @@ FADES = ("constant", "linear", "cosine")
 PRIOR_REDUCTIONS = ("as the mask", "bicubic (ai-toolkit)")
 ROUTE_SELECTIONS = ("mask kept", "mask-aware", "random")
 
-LOSS_CHOICES = {
-    "elementwise": ELEMENTWISE,
-    "mask_type": MASK_TYPES,
-    "normalize": NORMALIZE,
-    "reduction": REDUCTIONS,
-    "mask_probability_scope": PROBABILITY_SCOPES,
-    "floor_mode": FLOOR_MODES,
-    "timestep_sampling": TIMESTEP_SAMPLING,
-    "timestep_weight": TIMESTEP_WEIGHTS,
-    "prior_normalize": NORMALIZE,
-    "prior_reduction": PRIOR_REDUCTIONS,
-    "prior_schedule": FADES,
-    "prior_timestep_schedule": FADES,
-    "route_selection": ROUTE_SELECTIONS,
-}
-LOSS_RANGES = {
-    "elementwise_param": (0.0, 1000.0),
-    "area_min": (0.0, 1.0),
-    "area_beta": (0.0, 1.0),
-    "mask_probability": (0.0, 1.0),
-    "edge_jitter": (0.0, 0.5),
-    "latent_blur": (0, 63),
-    "gamma": (0.01, 10.0),
-    "floor": (0.0, 1.0),
-    "ceiling": (0.0, 1.0),
-    "weight_threshold": (0.0, 1.0),
-    "outside_share": (0.0, 1.0),
-    "timestep_mean": (-10.0, 10.0),
-    "timestep_std": (0.01, 10.0),
-    "timestep_shift": (0.0, 100.0),
-    "timestep_min": (0.0, 1.0),
-    "timestep_max": (0.0, 1.0),
-    "snr_gamma": (0.01, 1000.0),
-    "noise_offset": (0.0, 1.0),
-    "multires_noise": (0.0, 0.99),
-    "infill_probability": (0.0, 1.0),
-    "prior_weight": (0.0, 1000.0),
-    "prior_probability": (0.01, 1.0),
-    "prior_pivot": (0.0, 1.0),
-    "prior_timestep_min": (0.0, 1.0),
-    "prior_warmup": (0.0, 1.0),
-    "preservation_weight": (0.0, 1000.0),
-    "preservation_probability": (0.01, 1.0),
-    "noise_blur": (0.0, 0.5),
-    "masked_timestep_max": (0.0, 1.0),
-    "route_until": (0.0, 1.0),
-}
-_TRANSFORM_RANGES = {
-    "threshold": (0.0, 1.0),
-    "min_area": (0, 100_000_000),
-    "grow": (-512, 512),
-    "feather": (0.0, 256.0),
-}
+
+def ranged(default: Any, low: float, high: float, *widgets: str) -> Any:
+    """A field for a number, or a tuple of numbers: its default, and the least and the largest value that it takes.
+
+    `widgets` are the names that people know it by, where these are others than the field's.
+    """
+    return field(default=default, metadata={"range": (low, high), "widgets": widgets})
+
+
+def seeded(most: int = 2**32 - 1) -> Any:
+    """A field for what decides all chance: its widget ends at `most`, but any number that torch takes is one."""
+    return field(default=0, metadata={"range": (-(2**63), 2**64 - 1), "shown": (0, most)})
+
+
+def chosen(default: str, choices: Iterable[str], *widgets: str) -> Any:
+    """A field for one of some texts; `widgets` as in `ranged`."""
+    return field(default=default, metadata={"choices": tuple(choices), "widgets": widgets})
+
+
+def named(default: Any, widget: str) -> Any:
+    """A field for anything else that people know by another name than the field's."""
+    return field(default=default, metadata={"widgets": (widget,)})
+
+
+def about(settings: Any, name: str) -> dataclasses.Field:
+    """The field of that name in a settings dataclass, or in one of its instances: default, range or choices."""
+    return next(one for one in dataclasses.fields(settings) if one.name == name)
+
+
+def widgets_of(one: dataclasses.Field) -> tuple[str, ...]:
+    """The names by which people know a field: its own, unless it was given others."""
+    return one.metadata.get("widgets") or (one.name,)
 
 
 @dataclass(frozen=True)
 class CaptionSettings:
     """How a caption text is read and varied."""
 
-    extension: str = ".txt"
-    trigger: str = ""
-    prefix: str = ""
-    suffix: str = ""
-    separator: str = ","
-    shuffle: bool = False
-    keep_first: int = 1
-    dropout: float = 0.0
-    missing: str = "empty caption"
-    lines: str = "auto"
+    extension: str = named(".txt", "caption_extension")
+    trigger: str = named("", "trigger_word")
+    prefix: str = named("", "caption_prefix")
+    suffix: str = named("", "caption_suffix")
+    separator: str = named(",", "caption_separator")
+    shuffle: bool = named(False, "shuffle_tags")
+    keep_first: int = ranged(1, 0, 10_000, "keep_first_tags")
+    dropout: float = ranged(0.0, 0.0, 1.0, "caption_dropout")
+    missing: str = chosen("empty caption", CAPTION_POLICIES, "missing_captions")
+    lines: str = chosen("auto", CAPTION_LINES)
 
 
 @dataclass(frozen=True)
@@ -139,16 +124,16 @@ class DatasetSettings:
 
     folder: str = ""
     subfolders: bool = True
-    mask_source: str = "auto"
+    mask_source: str = chosen("auto", MASK_SOURCES)
     mask_folder: str = ""
-    mask_channel: str = "luminance"
-    missing_mask: str = "train whole image"
-    fill: str = "keep"
-    repeats: int = 1
-    loss_multiplier: float = 1.0
+    mask_channel: str = chosen("luminance", MASK_CHANNELS)
+    missing_mask: str = chosen("train whole image", MISSING_MASK)
+    fill: str = chosen("keep", FILLS)
+    repeats: int = ranged(1, 1, 10_000)
+    loss_multiplier: float = ranged(1.0, 0.0, 1000.0)
     regularisation: bool = False
     caption: CaptionSettings = field(default_factory=CaptionSettings)
-    together: float = 0.5
+    together: float = ranged(0.5, 0.0, 1.0)
     subjects: str = ""
     folder_repeats: bool = True
 
@@ -159,35 +144,35 @@ class MaskTransform:
 
     invert: bool = False
     binarize: bool = False
-    threshold: float = 0.5
+    threshold: float = ranged(0.5, 0.0, 1.0)
     fill_holes: bool = False
-    min_area: int = 0
-    grow: int = 0
-    feather: float = 0.0
+    min_area: int = ranged(0, 0, 100_000_000)
+    grow: int = ranged(0, -512, 512)
+    feather: float = ranged(0.0, 0.0, 256.0)
 
 
 @dataclass(frozen=True)
 class CacheSettings:
     """Training geometry and what the cache holds."""
 
-    resolution: int = 512
+    resolution: int = ranged(512, 16, 8192)
     bucketing: bool = True
-    bucket_step: int = 64
+    bucket_step: int = ranged(64, 1, 1024)
     upscale: bool = False
-    crop: str = "centre"
+    crop: str = chosen("centre", CROPS)
     flip: bool = False
-    resize: str = "lanczos"
-    variants: int = 4
-    batch_size: int = 4
-    storage: str = "disk"
-    max_gigabytes: float = 50.0
-    seed: int = 0
-    infill: str = "mixed"
-    infill_variants: int = 3
-    crop_margin: float = 0.2
-    crop_margin_max: float = 0.2
-    rotate: float = 0.0
-    mask_shrink: float = 1.0
+    resize: str = chosen("lanczos", RESIZES)
+    variants: int = ranged(4, 1, 1000)
+    batch_size: int = ranged(4, 1, 1024)
+    storage: str = chosen("disk", STORAGES)
+    max_gigabytes: float = ranged(50.0, 0.0, 1_000_000.0)
+    seed: int = seeded()
+    infill: str = chosen("mixed", INFILLS)
+    infill_variants: int = ranged(3, 0, 100)
+    crop_margin: float = ranged(0.2, 0.0, 10.0)
+    crop_margin_max: float = ranged(0.2, 0.0, 10.0)
+    rotate: float = ranged(0.0, 0.0, 180.0)
+    mask_shrink: float = ranged(1.0, 0.01, 1.0)
 
 
 @dataclass(frozen=True)
@@ -195,71 +180,71 @@ class LossSettings:
     """The masked objective: `w` is the mask's weight per latent cell, `e` the elementwise loss."""
 
     preset: str = "masked lora"
-    elementwise: str = "mse"
-    elementwise_param: float = 0.0
-    mask_type: str = "soft"
-    normalize: str = "area"
-    area_min: float = 0.05
-    area_beta: float = 1.0
-    reduction: str = "area"
+    elementwise: str = chosen("mse", ELEMENTWISE)
+    elementwise_param: float = ranged(0.0, 0.0, 1000.0)
+    mask_type: str = chosen("soft", MASK_TYPES)
+    normalize: str = chosen("area", NORMALIZE)
+    area_min: float = ranged(0.05, 0.0, 1.0)
+    area_beta: float = ranged(1.0, 0.0, 1.0)
+    reduction: str = chosen("area", REDUCTIONS)
     reduction_binarize: bool = False
-    mask_channel: str = ""
-    mask_probability: float = 1.0
-    mask_probability_scope: str = "sample"
-    edge_jitter: float = 0.0
-    gamma: float = 1.0
-    floor_mode: str = "affine"
-    floor: float = 0.0
-    ceiling: float = 1.0
-    outside_share: float = 0.0
-    timestep_sampling: str = "default"
-    timestep_mean: float = 0.0
-    timestep_std: float = 1.0
-    timestep_shift: float = 0.0
-    timestep_min: float = 0.0
-    timestep_max: float = 1.0
-    timestep_weight: str = "none"
-    snr_gamma: float = 5.0
-    noise_offset: float = 0.0
-    multires_noise: float = 0.0
+    mask_channel: str = chosen("", ("", *MASK_CHANNELS))
+    mask_probability: float = ranged(1.0, 0.0, 1.0)
+    mask_probability_scope: str = chosen("sample", PROBABILITY_SCOPES)
+    edge_jitter: float = ranged(0.0, 0.0, 0.5)
+    gamma: float = ranged(1.0, 0.01, 10.0)
+    floor_mode: str = chosen("affine", FLOOR_MODES)
+    floor: float = ranged(0.0, 0.0, 1.0)
+    ceiling: float = ranged(1.0, 0.0, 1.0)
+    outside_share: float = ranged(0.0, 0.0, 1.0)
+    timestep_sampling: str = chosen("default", TIMESTEP_SAMPLING)
+    timestep_mean: float = ranged(0.0, -10.0, 10.0)
+    timestep_std: float = ranged(1.0, 0.01, 10.0)
+    timestep_shift: float = ranged(0.0, 0.0, 100.0)
+    timestep_min: float = ranged(0.0, 0.0, 1.0)
+    timestep_max: float = ranged(1.0, 0.0, 1.0)
+    timestep_weight: str = chosen("none", TIMESTEP_WEIGHTS)
+    snr_gamma: float = ranged(5.0, 0.01, 1000.0)
+    noise_offset: float = ranged(0.0, 0.0, 1.0)
+    multires_noise: float = ranged(0.0, 0.0, 0.99)
     zero_terminal_snr: bool = False
-    latent_blur: int = 0
-    weight_threshold: float = 0.0
-    infill_probability: float = 0.5
-    prior_weight: float = 1.0
-    prior_probability: float = 1.0
-    prior_normalize: str = "area"
+    latent_blur: int = ranged(0, 0, 63)
+    weight_threshold: float = ranged(0.0, 0.0, 1.0)
+    infill_probability: float = ranged(0.5, 0.0, 1.0)
+    prior_weight: float = ranged(1.0, 0.0, 1000.0)
+    prior_probability: float = ranged(1.0, 0.01, 1.0)
+    prior_normalize: str = chosen("area", NORMALIZE)
     prior_multiplier: bool = True
-    prior_schedule: str = "constant"
-    prior_timestep_schedule: str = "constant"
-    prior_pivot: float = 0.3
-    prior_timestep_min: float = 0.0
-    prior_warmup: float = 0.0
-    prior_reduction: str = "as the mask"
-    preservation_weight: float = 0.0
-    preservation_probability: float = 1.0
-    noise_blur: float = 0.0
-    masked_timestep_max: float = 1.0
+    prior_schedule: str = chosen("constant", FADES)
+    prior_timestep_schedule: str = chosen("constant", FADES)
+    prior_pivot: float = ranged(0.3, 0.0, 1.0)
+    prior_timestep_min: float = ranged(0.0, 0.0, 1.0)
+    prior_warmup: float = ranged(0.0, 0.0, 1.0)
+    prior_reduction: str = chosen("as the mask", PRIOR_REDUCTIONS)
+    preservation_weight: float = ranged(0.0, 0.0, 1000.0)
+    preservation_probability: float = ranged(1.0, 0.01, 1.0)
+    noise_blur: float = ranged(0.0, 0.0, 0.5)
+    masked_timestep_max: float = ranged(1.0, 0.0, 1.0)
     attention_mask: bool = False
     text_padding_mask: bool = False
     routes: str = ""
-    route_selection: str = "mask kept"
-    route_until: float = 1.0
+    route_selection: str = chosen("mask kept", ROUTE_SELECTIONS)
+    route_until: float = ranged(1.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class AdapterSettings:
     """What is trained. Zero rank or alpha means the default of the model family."""
 
-    algorithm: str = "lora"
-    rank: int = 0
-    alpha: float = 0.0
+    algorithm: str = chosen("lora", ALGORITHMS)
+    rank: int = ranged(0, 0, 1024)
+    alpha: float = ranged(0.0, 0.0, 4096.0)
     targets: str = "default"
     include: str = ""
     exclude: str = ""
     convolutions: bool = False
-    dropout: float = 0.0
-    init: str = "default"
+    dropout: float = ranged(0.0, 0.0, 0.9)
+    init: str = chosen("default", INITS)
     start_from: str = ""
 
 
@@ -267,40 +252,40 @@ class AdapterSettings:
 class OptimizerSettings:
     """How it is trained. Zero learning rate means the default of the model family."""
 
-    optimizer: str = "adamw"
-    learning_rate: float = 0.0
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    schedule: str = "constant"
-    warmup_steps: int = 0
-    restarts: int = 1
-    power: float = 1.0
-    min_lr_ratio: float = 0.0
-    clip_norm: float = 1.0
-    lora_plus_ratio: float = 1.0
-    ema_decay: float = 0.0
+    optimizer: str = chosen("adamw", OPTIMIZERS)
+    learning_rate: float = ranged(0.0, 0.0, 10.0)
+    weight_decay: float = ranged(0.01, 0.0, 10.0)
+    betas: tuple[float, float] = ranged((0.9, 0.999), 0.0, 0.99999, "beta1", "beta2")
+    eps: float = ranged(1e-8, 0.0, 1.0)
+    schedule: str = chosen("constant", SCHEDULES)
+    warmup_steps: int = ranged(0, 0, 1_000_000)
+    restarts: int = ranged(1, 1, 1000)
+    power: float = ranged(1.0, 0.01, 100.0)
+    min_lr_ratio: float = ranged(0.0, 0.0, 1.0)
+    clip_norm: float = ranged(1.0, 0.0, 1000.0)
+    lora_plus_ratio: float = ranged(1.0, 0.01, 1000.0)
+    ema_decay: float = ranged(0.0, 0.0, 0.99999)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """Length, batch and bookkeeping of a run. `epochs` wins over `steps` when it is not zero."""
 
-    steps: int = 0
-    epochs: int = 0
-    batch_size: int = 1
-    gradient_accumulation: int = 1
-    seed: int = 0
-    checkpointing: str = "per block"
-    guidance: float = -1.0
-    save_every: int = 250
-    keep_last: int = 3
-    validate_every: int = 0
-    validation_share: float = 0.1
-    regularisation_weight: float = 1.0
+    steps: int = ranged(0, 0, 1_000_000)
+    epochs: int = ranged(0, 0, 100_000)
+    batch_size: int = ranged(1, 1, 256)
+    gradient_accumulation: int = ranged(1, 1, 1024)
+    seed: int = seeded()
+    checkpointing: str = chosen("per block", CHECKPOINTING)
+    guidance: float = ranged(-1.0, -1.0, 100.0)
+    save_every: int = ranged(250, 0, 1_000_000)
+    keep_last: int = ranged(3, 1, 1000)
+    validate_every: int = ranged(0, 0, 1_000_000)
+    validation_share: float = ranged(0.1, 0.0, 0.9)
+    regularisation_weight: float = ranged(1.0, 0.0, 100.0)
     name: str = "masked-lora"
-    if_a_run_exists: str = "go on"
-    keep_finished_runs: int = 3
+    if_a_run_exists: str = chosen("go on", EXISTING_RUNS)
+    keep_finished_runs: int = ranged(3, 0, 1000)
     unknown_model: bool = False
 
 
@@ -308,8 +293,8 @@ class TrainSettings:
 class ExportSettings:
     """How a finished LoRA is written."""
 
-    format: str = "comfyui"
-    dtype: str = "float16"
+    format: str = chosen("comfyui", EXPORT_FORMATS)
+    dtype: str = chosen("float16", DTYPES)
     title: str = ""
     trigger: str = ""
 
@@ -343,7 +328,7 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
 def check_choice(widget: str, value: str, choices: tuple[str, ...]) -> str:
     """`value` if it is one of `choices`, else a `ConfigError` that names the widget and the choices."""
     if value not in choices:
-        raise ConfigError(f"{widget}: expected one of {', '.join(choices)}, got {value!r}.")
+        raise ConfigError(f"{widget}: expected one of {', '.join(filter(None, choices))}, got {value!r}.")
     return value
 
 
@@ -354,8 +339,30 @@ def check_range(widget: str, value: float, low: float, high: float) -> float:
     return value
 
 
-def check_mask_transform(settings: MaskTransform) -> MaskTransform:
-    """`settings` if every value is usable, else a `ConfigError` that names the widget and its range."""
-    for widget, (low, high) in _TRANSFORM_RANGES.items():
-        check_range(widget, getattr(settings, widget), low, high)
+def check(settings: T) -> T:
+    """`settings` if every field is in its range or one of its choices and every number is one.
+
+    Dataclasses in it are looked into.
+
+    Raises:
+        ConfigError: One is not; it names the widget and what it takes.
+    """
+    for one in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, one.name)
+        if dataclasses.is_dataclass(value):
+            check(value)
+            continue
+        each = value if isinstance(value, tuple) else (value,)
+        for widget, single in zip(itertools.cycle(widgets_of(one)), each, strict=False):
+            _check_value(widget, single, one.metadata)
     return settings
+
+
+def _check_value(widget: str, value: Any, limits: Mapping[str, Any]) -> None:
+    # NaN passes each comparison that looks for what is too large or too small.
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{widget}: expected a number, got {value}. Write one.")
+    if "range" in limits:
+        check_range(widget, value, *limits["range"])
+    if "choices" in limits:
+        check_choice(widget, value, limits["choices"])

@@ -10,8 +10,8 @@ from ..masklora.host.model.fitting import check_before_encoding
 from ..masklora.host.page.edits import EDITS
 from ..masklora.host.page.progress import NodeProgress
 from ..masklora.host.page.telling import tell
-from ..masklora.settings import CROPS, INFILLS, CacheSettings
-from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, advanced, choice, number
+from ..masklora.settings import CacheSettings
+from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, advanced, choice, number, seed, switch
 
 D = CacheSettings()
 RESIZES = ("lanczos", "area")
@@ -21,18 +21,11 @@ STORAGES = ("disk", "memory")
 def infill_inputs():
     """Which backgrounds are put behind what is learned."""
     return [
-        choice(
-            "infill",
-            INFILLS,
-            D.infill,
-            "What replaces the background in the infill variants: each kind in turn, or one kind.",
-        ),
-        io.Int.Input(
+        choice(D, "infill", "What replaces the background in the infill variants: each kind in turn, or one kind."),
+        number(
+            D,
             "infill_variants",
-            default=D.infill_variants,
-            min=0,
-            max=100,
-            tooltip="Variants with a replaced background to encode per picture with a mask, 0 (none) to 100. "
+            "Variants with a replaced background to encode per picture with a mask, 0 (none) to 100. "
             "Masked Loss says how often training sees them.",
         ),
     ]
@@ -54,9 +47,7 @@ class CacheDataset(io.ComfyNode):
             inputs=[*cls._visible(), *advanced([*cls._advanced(), *cls._model()])],
             outputs=[
                 MLT_CACHE.Output("cache", tooltip="Everything that training reads."),
-                io.String.Output(
-                    "report", tooltip="Sizes of the buckets and what was encoded now. Plain text."
-                ),
+                io.String.Output("report", tooltip="Sizes of the buckets and what was encoded now. Plain text."),
             ],
         )
 
@@ -70,43 +61,29 @@ class CacheDataset(io.ComfyNode):
                 optional=True,
                 tooltip="The text encoder of the model to be trained; training needs it.",
             ),
-            io.Int.Input(
+            number(
+                D,
                 "resolution",
-                default=D.resolution,
-                min=16,
-                max=8192,
+                "Side in pixels, 16 to 8192, of the square whose area the training pictures have at most.",
                 step=8,
-                tooltip="Side in pixels, 16 to 8192, of the square whose area the training pictures have "
-                "at most.",
             ),
             choice(
+                D,
                 "crop",
-                CROPS,
-                D.crop,
                 "Which part is kept where a picture does not fit its bucket. around mask: the mask's box and a "
                 "margin, as large as the picture's own pixels allow. masked crop: the same box at the picture's "
                 "usual scale, as a smaller and so cheaper training picture.",
             ),
-            io.Boolean.Input(
-                "flip",
-                default=D.flip,
-                tooltip="Also train on mirrored pictures. Not for faces, text or logos.",
-            ),
-            io.Int.Input(
+            switch(D, "flip", "Also train on mirrored pictures. Not for faces, text or logos."),
+            number(
+                D,
                 "batch_size",
-                default=D.batch_size,
-                min=1,
-                max=1024,
-                tooltip="Pictures per VAE call, 1 to 1024; lower it if memory runs out. Does not change "
-                "training.",
+                "Pictures per VAE call, 1 to 1024; lower it if memory runs out. Does not change training.",
             ),
-            io.Int.Input(
+            number(
+                D,
                 "bucket_step",
-                default=D.bucket_step,
-                min=1,
-                max=1024,
-                tooltip="Pixels, 1 to 1024, that the sides of every bucket divide by. Must be a multiple "
-                "of the "
+                "Pixels, 1 to 1024, that the sides of every bucket divide by. Must be a multiple of the "
                 "VAE's stride (and of the model's patch: 16 suits all families).",
             ),
         ]
@@ -114,67 +91,35 @@ class CacheDataset(io.ComfyNode):
     @staticmethod
     def _advanced():
         return [
-            io.Boolean.Input(
-                "bucketing",
-                default=D.bucketing,
-                tooltip="Let pictures keep their aspect; off = crop all to squares.",
+            switch(D, "bucketing", "Let pictures keep their aspect; off = crop all to squares."),
+            switch(D, "upscale", "Enlarge pictures that are smaller than the resolution."),
+            choice(D, "resize", "Filter for shrinking pictures; area is softer than lanczos."),
+            number(
+                D, "variants", "Random crops, turns, mask shrinks and caption orders to keep per picture, 1 to 1000."
             ),
-            io.Boolean.Input(
-                "upscale", default=D.upscale, tooltip="Enlarge pictures that are smaller than the resolution."
-            ),
-            choice(
-                "resize", RESIZES, D.resize, "Filter for shrinking pictures; area is softer than lanczos."
-            ),
-            io.Int.Input(
-                "variants",
-                default=D.variants,
-                min=1,
-                max=1000,
-                tooltip="Random crops, turns, mask shrinks and caption orders to keep per picture, 1 to 1000.",
-            ),
-            choice(
-                "storage",
-                STORAGES,
-                D.storage,
-                "Keep the cache on disk for later runs, or in memory for this one.",
-            ),
-            io.Float.Input(
+            choice(D, "storage", "Keep the cache on disk for later runs, or in memory for this one."),
+            number(
+                D,
                 "max_gigabytes",
-                default=D.max_gigabytes,
-                min=0.0,
-                max=1_000_000.0,
-                step=1.0,
-                tooltip="Size in gigabytes above which entries that were not used for longest are deleted. Those used "
+                "Size in gigabytes above which entries that were not used for longest are deleted. Those used "
                 "within the last week stay, also where another dataset used them.",
+                step=1.0,
             ),
-            io.Int.Input(
-                "seed",
-                default=D.seed,
-                control_after_generate=False,
-                min=0,
-                max=0xFFFFFFFF,
-                tooltip="Decides random crops, caption orders and backgrounds, 0 to 4294967295.",
-            ),
+            seed(D, "Decides random crops, caption orders and backgrounds, 0 to 4294967295."),
             *infill_inputs(),
             number(
                 D,
                 "crop_margin",
-                0.0,
-                10.0,
                 "crop around mask, masked crop: margin on every side, 0 to 10 times the longer side of the mask's box.",
             ),
             number(
                 D,
                 "crop_margin_max",
-                0.0,
-                10.0,
                 "crop around mask: above crop_margin, each variant draws its margin between the two.",
             ),
             number(
                 D,
                 "rotate",
-                0.0,
-                180.0,
                 "Turn each variant at random by up to this many degrees, 0 (off) to 180. Corners beyond the "
                 "picture are not learned.",
                 step=1.0,
@@ -182,8 +127,6 @@ class CacheDataset(io.ComfyNode):
             number(
                 D,
                 "mask_shrink",
-                0.01,
-                1.0,
                 "Each variant keeps of its mask a disc around a random point of it, from this share of the "
                 "mask's reach up to 1. 1 = off.",
             ),

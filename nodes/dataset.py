@@ -11,7 +11,7 @@ from ..masklora.folder.folder_names import tidy
 from ..masklora.host import paths
 from ..masklora.host.page.progress import NodeProgress
 from ..masklora.host.page.telling import tell
-from ..masklora.settings import MASK_CHANNELS, MASK_SOURCES, check_range
+from ..masklora.settings import check_range
 from .dataset_widgets import (
     CAPTION,
     SET,
@@ -23,7 +23,7 @@ from .dataset_widgets import (
     subject_inputs,
     trigger_input,
 )
-from .types import DATA_CATEGORY, MLT_DATASET, advanced, choice
+from .types import DATA_CATEGORY, MLT_DATASET, advanced, choice, switch, text
 
 PREVIEW_IMAGES = 16
 PREVIEW_GIGABYTES = 1.0
@@ -57,25 +57,24 @@ class LoadDataset(io.ComfyNode):
     @staticmethod
     def _visible():
         return [
-            io.String.Input(
+            text(
+                SET,
                 "folder",
-                default=SET.folder,
-                placeholder="folder in ComfyUI's input folder",
-                tooltip="Folder of the pictures: a name below ComfyUI's input or datasets folder, or an "
+                "Folder of the pictures: a name below ComfyUI's input or datasets folder, or an "
                 "absolute path inside an allowed folder.",
+                placeholder="folder in ComfyUI's input folder",
             ),
             choice(
+                SET,
                 "mask_source",
-                MASK_SOURCES,
-                SET.mask_source,
                 "Where masks are: a mask folder, files beside the pictures (<name>_mask.png and other usual "
                 "names, or a folder masks), the pictures' own alpha, none, or auto: the first of these that "
                 "exists, picture by picture.",
             ),
-            io.String.Input(
+            text(
+                SET,
                 "mask_folder",
-                default=SET.mask_folder,
-                tooltip="Folder of the masks, same names as the pictures, any extension: inside the picture "
+                "Folder of the masks, same names as the pictures, any extension: inside the picture "
                 "folder, below the input folder, or absolute. <picture>.<name> is the mask of one of several subjects. "
                 "Empty = none.",
             ),
@@ -86,18 +85,13 @@ class LoadDataset(io.ComfyNode):
     @staticmethod
     def _advanced():
         return [
-            io.Boolean.Input("subfolders", default=SET.subfolders, tooltip="Also take the pictures in subfolders."),
-            choice(
-                "mask_channel",
-                MASK_CHANNELS,
-                SET.mask_channel,
-                "Which channel of a mask file holds the mask.",
-            ),
+            switch(SET, "subfolders", "Also take the pictures in subfolders."),
+            choice(SET, "mask_channel", "Which channel of a mask file holds the mask."),
             regularisation_input(),
-            io.String.Input(
-                "caption_extension",
-                default=CAPTION.extension,
-                tooltip="Extension of the caption files, which have the pictures' names. UTF-8. With .txt, "
+            text(
+                CAPTION,
+                "extension",
+                "Extension of the caption files, which have the pictures' names. UTF-8. With .txt, "
                 "those of other usual extensions and metadata.jsonl are read where a picture has none.",
             ),
             *caption_inputs(),

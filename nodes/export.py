@@ -9,8 +9,8 @@ from ..masklora.findings import warning
 from ..masklora.host.exporting import EXPORT, export_lora, given_state
 from ..masklora.host.outputs import lora_path
 from ..masklora.host.page.telling import tell
-from ..masklora.settings import DTYPES, EXPORT_FORMATS, ExportSettings
-from .types import TRAIN_CATEGORY, advanced
+from ..masklora.settings import ExportSettings
+from .types import TRAIN_CATEGORY, advanced, choice, text
 
 _D = ExportSettings()
 
@@ -34,27 +34,17 @@ class ExportLoRA(io.ComfyNode):
                     default="masked-lora",
                     tooltip="File name under output/loras, without suffix; may hold folders.",
                 ),
-                io.Combo.Input(
+                choice(
+                    _D,
                     "format",
-                    options=list(EXPORT_FORMATS),
-                    default=_D.format,
-                    tooltip="comfyui: kohya's keys, read by ComfyUI, kohya, A1111, Forge and diffusers. "
+                    "comfyui: kohya's keys, read by ComfyUI, kohya, A1111, Forge and diffusers. "
                     "diffusers: PEFT's keys, for SD 3 and FLUX.1.",
                 ),
-                io.Combo.Input(
-                    "dtype",
-                    options=list(DTYPES),
-                    default=_D.dtype,
-                    tooltip="Of the numbers in the file; float16 is usual.",
-                ),
+                choice(_D, "dtype", "Of the numbers in the file; float16 is usual."),
                 *advanced(
                     [
-                        io.String.Input("title", default=_D.title, tooltip="For people; empty: the name."),
-                        io.String.Input(
-                            "trigger",
-                            default=_D.trigger,
-                            tooltip="Word that asks for the subject; kept as metadata.",
-                        ),
+                        text(_D, "title", "For people; empty: the name."),
+                        text(_D, "trigger", "Word that asks for the subject; kept as metadata."),
                     ]
                 ),
             ],

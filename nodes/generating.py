@@ -11,7 +11,7 @@ from ..masklora.dataset.sample import Dataset, fit_mask, load_mask
 from ..masklora.errors import ConfigError
 from ..masklora.findings import counted, note, warning, warnings_of
 from ..masklora.generators.apply import GenerateSettings, Watch, generate
-from ..masklora.generators.finding import COMBINES, NOTHING_FOUND, Maker
+from ..masklora.generators.finding import Maker
 from ..masklora.host.page.progress import NodeProgress
 from ..masklora.host.page.telling import tell
 from ..masklora.viewing.inspection import inspect
@@ -71,16 +71,14 @@ def _options():
             "of a dataset come with it.",
         ),
         choice(
+            D,
             "combine",
-            COMBINES,
-            D.combine,
             "How a new mask joins the one that is there: only where there is none, instead of it, both "
             "together, where both are white, or the old one without the new.",
         ),
         choice(
+            D,
             "nothing_found",
-            NOTHING_FOUND,
-            D.nothing_found,
             "What a picture gets in which nothing is found: an error that names it, a white mask (learn "
             "all), a black mask (learn nothing), or skip: leave it out of the dataset.",
         ),

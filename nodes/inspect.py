@@ -13,7 +13,7 @@ from ..masklora.settings import CacheSettings, LossSettings
 from ..masklora.viewing.browsing import Lens
 from ..masklora.viewing.sheet import INFILL_VIEW, VIEWS, dataset_sheet, infill_sheet
 from .cache import infill_inputs
-from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, MLT_LOSS, advanced, choice
+from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, MLT_LOSS, advanced, drop_down, number
 
 USUAL_STRIDE = 8
 
@@ -34,20 +34,16 @@ class InspectDataset(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             inputs=[
                 MLT_DATASET.Input("dataset", tooltip="Dataset to look at; every mask is read once."),
-                io.Vae.Input(
-                    "vae", optional=True, tooltip="Gives the pixels per latent cell; 8 without a VAE."
-                ),
+                io.Vae.Input("vae", optional=True, tooltip="Gives the pixels per latent cell; 8 without a VAE."),
                 *cls._sockets(),
-                io.Int.Input(
+                number(
+                    CacheSettings,
                     "resolution",
-                    default=CacheSettings().resolution,
+                    "Resolution of the training in pixels, which gives crop and latent grid; 0 = pictures as they are.",
                     min=0,
-                    max=8192,
                     step=8,
-                    tooltip="Resolution of the training in pixels, which gives crop and latent grid; 0 = "
-                    "pictures as they are.",
                 ),
-                choice(
+                drop_down(
                     "view",
                     (*VIEWS, INFILL_VIEW),
                     VIEWS[0],

@@ -2,21 +2,18 @@
 
 from comfy_api.latest import io
 
-from ..masklora.generators.blobs import MAX_COUNT, SMALLEST_COVERAGE, BlobSettings, blob_maker
+from ..masklora.generators.blobs import BlobSettings, blob_maker
 from ..masklora.generators.colour import ColourSettings, colour_maker
-from ..masklora.generators.grabcut import STARTS, GrabCutSettings, check_grabcut_combine, grabcut_maker
+from ..masklora.generators.grabcut import GrabCutSettings, check_grabcut_combine, grabcut_maker
 from ..masklora.generators.shapes import (
-    SHAPES,
-    WITHOUT_MASK,
     ShapeSettings,
     check_shape_combine,
     shape_maker,
 )
 from .generating import Request, generator_schema
-from .types import choice, number, switch
+from .types import choice, number, seed, switch, text
 
 BLOBS, SHAPE, COLOUR, GRABCUT = BlobSettings(), ShapeSettings(), ColourSettings(), GrabCutSettings()
-LARGEST_SEED = 2**32 - 1
 BOX = '"x, y, width, height" in pixels of the picture, or in shares of it, 0 to 1 (four numbers of at most 1)'
 
 
@@ -26,24 +23,15 @@ def coverage_inputs(settings):
         number(
             settings,
             "coverage_min",
-            SMALLEST_COVERAGE,
-            1.0,
             "Smallest share of the picture that a mask covers, 0.001 to 1. A set of pictures spans the range.",
         ),
-        number(settings, "coverage_max", SMALLEST_COVERAGE, 1.0, "Largest share of the picture, 0.001 to 1."),
+        number(settings, "coverage_max", "Largest share of the picture, 0.001 to 1."),
     ]
 
 
 def seed_input(settings):
     """The seed of a generator that draws."""
-    return io.Int.Input(
-        "seed",
-        default=settings.seed,
-        min=0,
-        max=LARGEST_SEED,
-        control_after_generate=False,
-        tooltip="Decides every mask, 0 to 4294967295. The same seed gives each picture the same mask.",
-    )
+    return seed(settings, "Decides every mask, 0 to 4294967295. The same seed gives each picture the same mask.")
 
 
 class RandomMasks(io.ComfyNode):
@@ -61,16 +49,12 @@ class RandomMasks(io.ComfyNode):
                 number(
                     BLOBS,
                     "count",
-                    0,
-                    MAX_COUNT,
                     "Blobs in each mask that do not touch, up to 64; 0 = as many as chance gives.",
                     step=1,
                 ),
                 number(
                     BLOBS,
                     "smoothness",
-                    0.02,
-                    1.0,
                     "Size of the waves of the outline as a share of the picture's shorter side, 0.02 to 1.",
                 ),
                 seed_input(BLOBS),
@@ -98,19 +82,14 @@ class ShapeMasks(io.ComfyNode):
             "the mask that is there.",
             visible=[
                 choice(
+                    SHAPE,
                     "shape",
-                    SHAPES,
-                    SHAPE.shape,
                     "What is drawn. circular shrink draws nothing: it keeps a disc about a random point of the "
                     "mask that is there, and needs combine set to replace.",
                 ),
                 *coverage_inputs(SHAPE),
-                io.String.Input(
-                    "box",
-                    default=SHAPE.box,
-                    tooltip=f"{BOX}: the shape is inscribed in this box. Empty = size and place are drawn.",
-                ),
-                number(SHAPE, "angle", -180.0, 180.0, "Turns the shape clockwise, −180 to 180 degrees.", step=1.0),
+                text(SHAPE, "box", f"{BOX}: the shape is inscribed in this box. Empty = size and place are drawn."),
+                number(SHAPE, "angle", "Turns the shape clockwise, −180 to 180 degrees.", step=1.0),
                 seed_input(SHAPE),
             ],
             hidden=cls._hidden(),
@@ -123,44 +102,28 @@ class ShapeMasks(io.ComfyNode):
             number(
                 SHAPE,
                 "angle_jitter",
-                0.0,
-                180.0,
                 "Each picture's angle differs by up to this many degrees either way, 0 to 180.",
                 step=1.0,
             ),
-            number(
-                SHAPE, "aspect", 0.0, 20.0, "Width over height, 0.05 to 20; 0 = drawn from 1:2 to 2:1. Not with a box."
-            ),
-            number(SHAPE, "corners", 3, 32, "Corners of the polygon, 3 to 32.", step=1),
-            number(SHAPE, "strokes", 1, 32, "Strokes of the brush, 1 to 32.", step=1),
+            number(SHAPE, "aspect", "Width over height, 0.05 to 20; 0 = drawn from 1:2 to 2:1. Not with a box."),
+            number(SHAPE, "corners", "Corners of the polygon, 3 to 32.", step=1),
+            number(SHAPE, "strokes", "Strokes of the brush, 1 to 32.", step=1),
             number(
                 SHAPE,
                 "stroke_width",
-                0.005,
-                1.0,
                 "About how wide a brush stroke is, as a share of the shorter side, 0.005 to 1.",
                 step=0.005,
             ),
             number(
                 SHAPE,
                 "shrink_min",
-                0.01,
-                1.0,
                 "Smallest radius of the circular shrink, as a share of the radius that keeps all, 0.01 to 1.",
             ),
-            number(SHAPE, "shrink_max", 0.01, 1.0, "Largest radius of the circular shrink, 0.01 to 1."),
-            number(
-                SHAPE,
-                "feather",
-                0.0,
-                256.0,
-                "Softens the edge last of all: Gaussian σ in picture pixels, 0 to 256.",
-                step=0.5,
-            ),
+            number(SHAPE, "shrink_max", "Largest radius of the circular shrink, 0.01 to 1."),
+            number(SHAPE, "feather", "Softens the edge last of all: Gaussian σ in picture pixels, 0 to 256.", step=0.5),
             choice(
+                SHAPE,
                 "without_mask",
-                WITHOUT_MASK,
-                SHAPE.without_mask,
                 "What circular shrink does with a picture that has no mask: stop with an error, or take the "
                 "whole picture.",
             ),
@@ -187,17 +150,15 @@ class ColorMasks(io.ComfyNode):
             "Masks of what has a colour or a lightness, or hangs together with a point; or of all the rest, as "
             "before a green screen.",
             visible=[
-                io.String.Input(
+                text(
+                    COLOUR,
                     "colours",
-                    default=COLOUR.colours,
-                    tooltip='Key colours as hexadecimal numbers separated by commas, "#00ff00, #fff"; up to 16. '
+                    'Key colours as hexadecimal numbers separated by commas, "#00ff00, #fff"; up to 16. '
                     "Empty = every colour within the luminance range.",
                 ),
                 number(
                     COLOUR,
                     "tolerance",
-                    0.0,
-                    200.0,
                     "How far from a key colour a pixel may be, ΔE of 1976 (distance in CIE Lab), 0 to 200. 2 is "
                     "just visible, 100 is from black to white.",
                     step=0.5,
@@ -205,15 +166,13 @@ class ColorMasks(io.ComfyNode):
                 number(
                     COLOUR,
                     "softness",
-                    0.0,
-                    200.0,
                     "ΔE beyond the tolerance over which the weight falls from 1 to 0; 0 = a hard edge, up to 200.",
                     step=0.5,
                 ),
-                io.String.Input(
+                text(
+                    COLOUR,
                     "point",
-                    default=COLOUR.point,
-                    tooltip='"x, y" in pixels of the picture, or in shares of it, 0 to 1 (two numbers of at most '
+                    '"x, y" in pixels of the picture, or in shares of it, 0 to 1 (two numbers of at most '
                     "1): only what hangs together with this point counts. Empty = everywhere.",
                 ),
                 switch(
@@ -228,15 +187,8 @@ class ColorMasks(io.ComfyNode):
                 ),
             ],
             hidden=[
-                number(
-                    COLOUR,
-                    "luminance_min",
-                    0.0,
-                    100.0,
-                    "Lowest lightness L* that counts, 0 (black) to 100 (white).",
-                    step=0.5,
-                ),
-                number(COLOUR, "luminance_max", 0.0, 100.0, "Highest lightness L* that counts, 0 to 100.", step=0.5),
+                number(COLOUR, "luminance_min", "Lowest lightness L* that counts, 0 (black) to 100 (white).", step=0.5),
+                number(COLOUR, "luminance_max", "Highest lightness L* that counts, 0 to 100.", step=0.5),
             ],
             search_aliases=["colour key", "chroma key", "green screen", "luminance", "magic wand", "flood fill"],
         )
@@ -260,38 +212,29 @@ class GrabCutMasks(io.ComfyNode):
             "Cuts the subject out by its colours, from a margin, a box, or a rough mask. Needs no model.",
             visible=[
                 choice(
+                    GRABCUT,
                     "start",
-                    STARTS,
-                    GRABCUT.start,
                     "What is known of the subject: that it keeps off the margin, that it lies in the box, or about "
                     "where it is: the mask that is there, which needs combine set to replace.",
                 ),
                 number(
                     GRABCUT,
                     "margin",
-                    0.0,
-                    0.45,
                     "Share of width and height on each side that is background, 0 to 0.45. Used by start margin.",
                 ),
-                io.String.Input(
-                    "box", default=GRABCUT.box, tooltip=f"{BOX}. Used by start box; drawn tightly, it is safest."
-                ),
+                text(GRABCUT, "box", f"{BOX}. Used by start box; drawn tightly, it is safest."),
                 number(
                     GRABCUT,
                     "rough_band",
-                    0.01,
-                    1.0,
                     "How far off the rough mask's edge may be, as a share of the mask's shorter side, 0.01 to 1. "
                     "Used by start rough mask.",
                 ),
             ],
             hidden=[
-                number(GRABCUT, "iterations", 1, 20, "Rounds of cutting and learning colours, 1 to 20.", step=1),
+                number(GRABCUT, "iterations", "Rounds of cutting and learning colours, 1 to 20.", step=1),
                 number(
                     GRABCUT,
                     "working_side",
-                    64,
-                    2048,
                     "The cut runs on a copy with at most this number squared of pixels, 64 to 2048, and is then "
                     "fitted to the edges at full size. Larger is much slower and seldom better.",
                     step=1,

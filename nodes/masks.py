@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..masklora.host.page.progress import NodeProgress
 from ..masklora.loss.masks import transform_mask
-from ..masklora.settings import MaskTransform, check_mask_transform
+from ..masklora.settings import MaskTransform, check
 from .types import MASK_CATEGORY, MLT_DATASET, transform_inputs
 
 
@@ -19,25 +19,20 @@ class TransformMasks(io.ComfyNode):
             node_id="MLT_TransformMasks",
             display_name="Transform Masks (masked LoRA)",
             category=MASK_CATEGORY,
-            description="Invert, binarize, fill, clean, grow and feather every mask of a dataset, in "
-            "this order.",
+            description="Invert, binarize, fill, clean, grow and feather every mask of a dataset, in this order.",
             inputs=[
-                MLT_DATASET.Input(
-                    "dataset", tooltip="Dataset whose masks are transformed when they are read."
-                ),
+                MLT_DATASET.Input("dataset", tooltip="Dataset whose masks are transformed when they are read."),
                 *transform_inputs(),
             ],
             outputs=[
-                MLT_DATASET.Output(
-                    "dataset", tooltip="The same pictures with transformed masks; no file changes."
-                )
+                MLT_DATASET.Output("dataset", tooltip="The same pictures with transformed masks; no file changes.")
             ],
         )
 
     @classmethod
     def execute(cls, dataset, **widgets):
         """Nothing is read: the transforms are applied with each mask."""
-        return io.NodeOutput(dataset.with_transform(check_mask_transform(MaskTransform(**widgets))))
+        return io.NodeOutput(dataset.with_transform(check(MaskTransform(**widgets))))
 
 
 class RefineMask(io.ComfyNode):
@@ -61,7 +56,7 @@ class RefineMask(io.ComfyNode):
     @classmethod
     def execute(cls, mask, **widgets):
         """Lengths are pixels of the mask."""
-        settings = check_mask_transform(MaskTransform(**widgets))
+        settings = check(MaskTransform(**widgets))
         progress = NodeProgress()
         batch = mask.detach().to("cpu", torch.float32).clamp(0, 1)
         out = []

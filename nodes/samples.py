@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..masklora.host.sampling import encode_prompts
 from ..masklora.runs.sample_pictures import SIDES, SampleSettings, split_prompts
-from .types import MLT_SAMPLES, TRAIN_CATEGORY, advanced, choice, number
+from .types import MLT_SAMPLES, TRAIN_CATEGORY, advanced, drop_down, number, seed, text
 
 _D = SampleSettings()
 _EXAMPLE = "a photo of my subject on a beach\na photo of my subject at night"
@@ -46,21 +46,12 @@ class Samples(io.ComfyNode):
                 default=_EXAMPLE,
                 tooltip="One prompt a line, 1 to 16 lines: one picture each.",
             ),
-            number(_D, "width", low, high, f"Of the pictures, {low} to {high} px.", step=16),
-            number(_D, "height", low, high, f"Of the pictures, {low} to {high} px.", step=16),
-            io.Int.Input(
-                "seed",
-                default=_D.seed,
-                min=0,
-                max=2**64 - 1,
-                control_after_generate=False,
-                tooltip="Of every picture: those of one prompt differ only by the weights.",
-            ),
+            number(_D, "width", f"Of the pictures, {low} to {high} px.", step=16),
+            number(_D, "height", f"Of the pictures, {low} to {high} px.", step=16),
+            seed(_D, "Of every picture: those of one prompt differ only by the weights."),
             number(
                 _D,
                 "every",
-                0,
-                1_000_000,
                 "Training steps between pictures, 0 (only before and at the end) to 1000000. Drawing takes time.",
                 step=10,
             ),
@@ -70,12 +61,12 @@ class Samples(io.ComfyNode):
     def _advanced():
         kinds = comfy.samplers.KSampler
         return [
-            io.String.Input("negative", default=_D.negative, tooltip="What to stay away from; needs a cfg above 1."),
-            number(_D, "steps", 1, 1000, "Sampling steps of a picture, 1 to 1000.", step=1),
-            number(_D, "cfg", 0.0, 100.0, "Classifier-free guidance, 0 to 100. 1: none, as FLUX.1 takes it.", step=0.1),
-            choice("sampler", kinds.SAMPLERS, _D.sampler, "ComfyUI's sampler."),
-            choice("scheduler", kinds.SCHEDULERS, _D.scheduler, "ComfyUI's scheduler."),
-            number(_D, "guidance", 0.0, 100.0, "Told to guidance-distilled models (FLUX.1 dev), 0 to 100.", step=0.1),
+            text(_D, "negative", "What to stay away from; needs a cfg above 1."),
+            number(_D, "steps", "Sampling steps of a picture, 1 to 1000.", step=1),
+            number(_D, "cfg", "Classifier-free guidance, 0 to 100. 1: none, as FLUX.1 takes it.", step=0.1),
+            drop_down("sampler", kinds.SAMPLERS, _D.sampler, "ComfyUI's sampler."),
+            drop_down("scheduler", kinds.SCHEDULERS, _D.scheduler, "ComfyUI's scheduler."),
+            number(_D, "guidance", "Told to guidance-distilled models (FLUX.1 dev), 0 to 100.", step=0.1),
         ]
 
     @classmethod

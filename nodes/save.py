@@ -10,7 +10,7 @@ from ..masklora.host.page.edits import versions
 from ..masklora.host.page.progress import NodeProgress
 from ..masklora.host.page.telling import tell
 from ..masklora.saving.saving import save_masks
-from ..masklora.saving.targets import FOLDER_LAYOUTS, LAYOUTS, WITHOUT_MASK, SaveSettings
+from ..masklora.saving.targets import FOLDER_LAYOUTS, SaveSettings
 from .dataset import picture_arrays
 from .types import MASK_CATEGORY, MLT_DATASET, advanced, choice, switch
 
@@ -37,9 +37,7 @@ class SaveMasks(io.ComfyNode):
             inputs=[*cls._visible(), *advanced(cls._advanced())],
             outputs=[
                 MLT_DATASET.Output("dataset", tooltip="The same pictures with the written files as masks."),
-                io.String.Output(
-                    "report", tooltip="What was written where, and how to load it back. Plain text."
-                ),
+                io.String.Output("report", tooltip="What was written where, and how to load it back. Plain text."),
             ],
         )
 
@@ -48,9 +46,8 @@ class SaveMasks(io.ComfyNode):
         return [
             MLT_DATASET.Input("dataset", tooltip="Dataset whose masks are written, transforms applied."),
             choice(
+                D,
                 "layout",
-                LAYOUTS,
-                D.layout,
                 "mask folder: grey PNGs with the pictures' names below destination. alpha png: copies of the "
                 "pictures with the mask as alpha below destination, captions beside them. The others: beside "
                 "the pictures, as <name>-masklabel.png or <name>_mask.png.",
@@ -106,11 +103,9 @@ class SaveMasks(io.ComfyNode):
                 "those of alpha png are always written.",
             ),
             choice(
+                D,
                 "without_mask",
-                WITHOUT_MASK,
-                D.without_mask,
-                "What a picture without a mask gets: no file (alpha png: a copy without alpha), or a white "
-                "mask.",
+                "What a picture without a mask gets: no file (alpha png: a copy without alpha), or a white mask.",
             ),
             switch(
                 D,

@@ -4,10 +4,20 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..masklora.host.families import families
-from ..masklora.settings import ALGORITHMS, OPTIMIZERS, SCHEDULES, AdapterSettings, OptimizerSettings
-from .types import MLT_ADAPTER, MLT_OPTIMIZER, TRAIN_CATEGORY, advanced, choice, number, switch
+from ..masklora.settings import AdapterSettings, OptimizerSettings
+from .types import (
+    MLT_ADAPTER,
+    MLT_OPTIMIZER,
+    TRAIN_CATEGORY,
+    advanced,
+    choice,
+    drop_down,
+    number,
+    numbers,
+    switch,
+    text,
+)
 
-INITS = ("default", "gaussian")
 NO_FILE = "none"
 ADAPTER, OPTIM = AdapterSettings(), OptimizerSettings()
 
@@ -33,54 +43,31 @@ class Adapter(io.ComfyNode):
         files = [NO_FILE, *folder_paths.get_filename_list("loras")]
         return [
             choice(
+                ADAPTER,
                 "algorithm",
-                ALGORITHMS,
-                ADAPTER.algorithm,
                 "lora; rslora: scaled by the root of the rank, for high ranks; dora: learns the length "
                 "of the weights apart, slower.",
             ),
-            number(
-                ADAPTER,
-                "rank",
-                0,
-                1024,
-                "Size of the LoRA, 1 to 1024; 0 = default of the model's family.",
-                step=1,
-            ),
+            number(ADAPTER, "rank", "Size of the LoRA, 1 to 1024; 0 = default of the model's family.", step=1),
             number(
                 ADAPTER,
                 "alpha",
-                0.0,
-                4096.0,
                 "Scale numerator: the change is multiplied by alpha / "
                 "rank. 0 = default of the model's family, to 4096.",
                 step=1.0,
             ),
-            choice("targets", targets, ADAPTER.targets, "Which layers are trained."),
-            number(ADAPTER, "dropout", 0.0, 0.9, "Share of the LoRA's input that is dropped, 0 to 0.9."),
+            drop_down("targets", targets, ADAPTER.targets, "Which layers are trained."),
+            number(ADAPTER, "dropout", "Share of the LoRA's input that is dropped, 0 to 0.9."),
             switch(ADAPTER, "convolutions", "Also train convolutions that the targets match. U-Nets only."),
-            choice("start_from", files, NO_FILE, "LoRA file in models/loras to continue from."),
+            drop_down("start_from", files, NO_FILE, "LoRA file in models/loras to continue from."),
         ]
 
     @staticmethod
     def _advanced():
         return [
-            choice(
-                "init",
-                INITS,
-                ADAPTER.init,
-                "How the first factor starts; the second is zero, so the model starts unchanged.",
-            ),
-            io.String.Input(
-                "include",
-                default=ADAPTER.include,
-                tooltip="Regular expression; layers whose path it finds are added to the targets.",
-            ),
-            io.String.Input(
-                "exclude",
-                default=ADAPTER.exclude,
-                tooltip="Regular expression; layers whose path it finds are taken out.",
-            ),
+            choice(ADAPTER, "init", "How the first factor starts; the second is zero, so the model starts unchanged."),
+            text(ADAPTER, "include", "Regular expression; layers whose path it finds are added to the targets."),
+            text(ADAPTER, "exclude", "Regular expression; layers whose path it finds are taken out."),
         ]
 
     @classmethod
@@ -109,51 +96,24 @@ class Optimizer(io.ComfyNode):
     def _visible():
         return [
             choice(
+                OPTIM,
                 "optimizer",
-                OPTIMIZERS,
-                OPTIM.optimizer,
-                "adamw8bit needs the package bitsandbytes. prodigy finds the learning rate itself: "
-                "give it 1.",
+                "adamw8bit needs the package bitsandbytes. prodigy finds the learning rate itself: give it 1.",
             ),
-            number(
-                OPTIM,
-                "learning_rate",
-                0.0,
-                10.0,
-                "Step size, above 0 to 10; 0 = default of the model's family.",
-                step=1e-6,
-            ),
-            choice("schedule", SCHEDULES, OPTIM.schedule, "How the learning rate changes over the run."),
-            number(
-                OPTIM,
-                "warmup_steps",
-                0,
-                1_000_000,
-                "Steps over which the learning rate rises from 0.",
-                step=1,
-            ),
-            number(OPTIM, "weight_decay", 0.0, 10.0, "Pull of the weights towards 0, 0 to 10.", step=0.001),
-            number(
-                OPTIM,
-                "clip_norm",
-                0.0,
-                1000.0,
-                "Largest norm of the gradient, 0 (no limit) to 1000.",
-                step=0.1,
-            ),
+            number(OPTIM, "learning_rate", "Step size, above 0 to 10; 0 = default of the model's family.", step=1e-6),
+            choice(OPTIM, "schedule", "How the learning rate changes over the run."),
+            number(OPTIM, "warmup_steps", "Steps over which the learning rate rises from 0.", step=1),
+            number(OPTIM, "weight_decay", "Pull of the weights towards 0, 0 to 10.", step=0.001),
+            number(OPTIM, "clip_norm", "Largest norm of the gradient, 0 (no limit) to 1000.", step=0.1),
             number(
                 OPTIM,
                 "ema_decay",
-                0.0,
-                0.99999,
                 "Average the weights over steps with this decay, 0 (off) to 0.99999; the average is saved.",
                 step=0.0001,
             ),
             number(
                 OPTIM,
                 "lora_plus_ratio",
-                0.01,
-                1000.0,
                 "Learning rate of the second factor over the first's, 0.01 to 1000; LoRA+ uses 16.",
                 step=0.5,
             ),
@@ -162,32 +122,16 @@ class Optimizer(io.ComfyNode):
     @staticmethod
     def _advanced():
         return [
-            io.Float.Input(
-                "beta1",
-                default=OPTIM.betas[0],
-                min=0.0,
-                max=0.99999,
-                step=0.001,
-                tooltip="Memory of the gradient, 0 to 0.99999.",
-            ),
-            io.Float.Input(
-                "beta2",
-                default=OPTIM.betas[1],
-                min=0.0,
-                max=0.99999,
-                step=0.001,
-                tooltip="Memory of its square, 0 to 0.99999.",
-            ),
-            number(OPTIM, "eps", 0.0, 1.0, "Kept from dividing by zero, 0 to 1.", step=1e-9),
-            number(OPTIM, "restarts", 1, 1000, "Returns to the peak of cosine with restarts, 1 to 1000.", step=1),
-            number(OPTIM, "power", 0.01, 100.0, "Exponent of the polynomial schedule, 0.01 to 100."),
-            number(
+            *numbers(
                 OPTIM,
-                "min_lr_ratio",
-                0.0,
-                1.0,
-                "Learning rate at the end over that at the start, 0 to 1.",
+                "betas",
+                ("Memory of the gradient, 0 to 0.99999.", "Memory of its square, 0 to 0.99999."),
+                step=0.001,
             ),
+            number(OPTIM, "eps", "Kept from dividing by zero, 0 to 1.", step=1e-9),
+            number(OPTIM, "restarts", "Returns to the peak of cosine with restarts, 1 to 1000.", step=1),
+            number(OPTIM, "power", "Exponent of the polynomial schedule, 0.01 to 100."),
+            number(OPTIM, "min_lr_ratio", "Learning rate at the end over that at the start, 0 to 1."),
         ]
 
     @classmethod

@@ -25,8 +25,6 @@ class SubjectMasks(io.ComfyNode):
                 number(
                     D,
                     "threshold",
-                    0.0,
-                    0.99,
                     "0 = keep the soft edge as grey weights. Above 0: learn pixels that are surer than this, "
                     "ignore all others.",
                 ),

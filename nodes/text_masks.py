@@ -6,7 +6,7 @@ from ..masklora.host.finders.sam3 import TextMasks as TextSearch
 from ..masklora.host.finders.sam3 import TextSettings
 from ..masklora.host.page.progress import NodeProgress
 from .generating import Request, generator_schema
-from .types import number
+from .types import number, text
 
 D = TextSettings()
 
@@ -26,16 +26,12 @@ class TextMasks(io.ComfyNode):
                 number(
                     D,
                     "instances",
-                    0,
-                    200,
                     "How many findings of each phrase count at most, the surest first; 0 = all, up to 200.",
                     step=1,
                 ),
                 number(
                     D,
                     "refine",
-                    0,
-                    5,
                     "How often the outline of each finding is refined, 0 to 5. Each time takes about as long "
                     "as the search.",
                     step=1,
@@ -49,28 +45,22 @@ class TextMasks(io.ComfyNode):
         return [
             io.Model.Input("model", tooltip="MODEL of a SAM 3 checkpoint, from Load Checkpoint."),
             io.Clip.Input("clip", tooltip="CLIP of the same SAM 3 checkpoint."),
-            io.String.Input(
+            text(
+                D,
                 "phrases",
-                default=D.phrases,
+                "What to find, one short phrase per line, exactly as typed; all findings together make "
+                "the mask. A comma does not separate phrases.",
                 multiline=True,
                 placeholder="what to learn, one phrase per line:\ncat\nred scarf",
-                tooltip="What to find, one short phrase per line, exactly as typed; all findings together make "
-                "the mask. A comma does not separate phrases.",
             ),
-            io.String.Input(
+            text(
+                D,
                 "exclude",
-                default=D.exclude,
+                "What to take out of the mask again, one phrase per line. Empty = nothing.",
                 multiline=True,
                 placeholder="what to leave out, one phrase per line",
-                tooltip="What to take out of the mask again, one phrase per line. Empty = nothing.",
             ),
-            number(
-                D,
-                "threshold",
-                0.0,
-                1.0,
-                "How sure a finding must be, 0 to 1. Lower finds more and errs more.",
-            ),
+            number(D, "threshold", "How sure a finding must be, 0 to 1. Lower finds more and errs more."),
         ]
 
     @classmethod

@@ -2,19 +2,13 @@
 
 from comfy_api.latest import io
 
-from ..masklora.generators.florence2 import FLORENCE2, TASKS
-from ..masklora.generators.florence2_sam2 import (
-    MOST_DILATION,
-    MOST_FEATHER,
-    PRECISIONS,
-    Florence2Sam2Settings,
-    florence2_sam2_maker,
-)
+from ..masklora.generators.florence2 import FLORENCE2
+from ..masklora.generators.florence2_sam2 import Florence2Sam2Settings, florence2_sam2_maker
 from ..masklora.generators.sam2 import SAM2
 from ..masklora.host.finders.model_folders import find_model_folder, model_folders, prepare_device, return_memory
 from ..masklora.host.page.progress import NodeProgress
 from .generating import Request, generator_schema
-from .types import choice, number, switch
+from .types import choice, drop_down, number, switch, text
 
 D = Florence2Sam2Settings()
 
@@ -38,32 +32,24 @@ class Florence2Sam2Masks(io.ComfyNode):
     @staticmethod
     def _visible():
         return [
-            _folder(
-                FLORENCE2, "Folder below models/florence2 with a Florence-2 model in transformers' layout."
-            ),
+            _folder(FLORENCE2, "Folder below models/florence2 with a Florence-2 model in transformers' layout."),
             _folder(SAM2, "Folder below models/sam2 with a SAM 2 or 2.1 model in transformers' layout."),
-            io.String.Input(
+            text(
+                D,
                 "phrases",
-                default=D.phrases,
+                "What to learn, one short phrase per line; all findings are united. A comma does not separate phrases.",
                 multiline=True,
-                tooltip="What to learn, one short phrase per line; all findings are united. A comma does not "
-                "separate phrases.",
             ),
             number(
                 D,
                 "dilation",
-                -MOST_DILATION,
-                MOST_DILATION,
-                f"Grow the mask by this many picture pixels, round; negative shrinks. −{MOST_DILATION} to "
-                f"{MOST_DILATION}.",
+                "Grow the mask by this many picture pixels, round; negative shrinks. −512 to 512.",
                 step=1,
             ),
             number(
                 D,
                 "feather",
-                0.0,
-                float(MOST_FEATHER),
-                f"Soften the edge after that: Gaussian σ in picture pixels, 0 to {MOST_FEATHER}.",
+                "Soften the edge after that: Gaussian σ in picture pixels, 0 to 256.",
                 step=0.5,
             ),
             switch(D, "invert", "Learn everything but what was found. Done last. White = learn."),
@@ -72,32 +58,28 @@ class Florence2Sam2Masks(io.ComfyNode):
     @staticmethod
     def _hidden():
         return [
-            io.String.Input(
+            text(
+                D,
                 "exclude",
-                default=D.exclude,
+                "What to take out of the grown mask again, one phrase per line. Empty = nothing.",
                 multiline=True,
-                tooltip="What to take out of the grown mask again, one phrase per line. Empty = nothing.",
             ),
             choice(
+                D,
                 "task",
-                TASKS,
-                D.task,
                 "open vocabulary: boxes of the phrase as a whole. phrase grounding: boxes of everything that "
                 "the phrase mentions.",
             ),
             number(
                 D,
                 "max_boxes",
-                0,
-                1000,
                 "Boxes of each phrase that count at most, the largest first; 0 = all, up to 1000.",
                 step=1,
             ),
             switch(D, "fill_holes", "Fill holes that the united mask encloses completely, before it grows."),
             choice(
+                D,
                 "precision",
-                PRECISIONS,
-                D.precision,
                 "Numbers that the models compute with. float32 is exact and needs about 4 GB for the large "
                 "models; the others need half and place boxes and edges less exactly.",
             ),
@@ -112,9 +94,7 @@ class Florence2Sam2Masks(io.ComfyNode):
     def execute(cls, **lists):
         """Every input arrives as a list; the models are loaded for this run and freed after it."""
         request = Request.read(lists)
-        florence2, sam2 = (
-            find_model_folder(kind, request.widgets.pop(kind.folder)) for kind in (FLORENCE2, SAM2)
-        )
+        florence2, sam2 = (find_model_folder(kind, request.widgets.pop(kind.folder)) for kind in (FLORENCE2, SAM2))
         maker = florence2_sam2_maker(
             Florence2Sam2Settings(**request.widgets),
             florence2=florence2,
@@ -132,4 +112,4 @@ class Florence2Sam2Masks(io.ComfyNode):
 
 def _folder(kind, tooltip):
     names = list(model_folders(kind)) or [f"put a model into models/{kind.folder}"]
-    return choice(kind.folder, names, names[0], f"{tooltip} You download it yourself; see the help page.")
+    return drop_down(kind.folder, names, names[0], f"{tooltip} You download it yourself; see the help page.")

@@ -15,22 +15,26 @@ from ..masklora.host.outputs import lora_path, runs_folder
 from ..masklora.host.page.telling import tell
 from ..masklora.host.page.train_hooks import NodeHooks
 from ..masklora.host.training import Request, train_lora
-from ..masklora.runs.checks import check_numbers
 from ..masklora.runs.history import stopped_runs
 from ..masklora.runs.own_files import Written
 from ..masklora.runs.retention import make_room
 from ..masklora.runs.told import failure_told, read_told
-from ..masklora.settings import (
-    CHECKPOINTING,
-    EXISTING_RUNS,
-    AdapterSettings,
-    ExportSettings,
-    LossSettings,
-    OptimizerSettings,
-    TrainSettings,
-)
+from ..masklora.settings import AdapterSettings, ExportSettings, LossSettings, OptimizerSettings, TrainSettings
 from ..masklora.training.metrics import SUMMARISED
-from .types import MLT_ADAPTER, MLT_CACHE, MLT_LOSS, MLT_OPTIMIZER, MLT_SAMPLES, TRAIN_CATEGORY, advanced
+from .types import (
+    MLT_ADAPTER,
+    MLT_CACHE,
+    MLT_LOSS,
+    MLT_OPTIMIZER,
+    MLT_SAMPLES,
+    TRAIN_CATEGORY,
+    advanced,
+    choice,
+    number,
+    seed,
+    switch,
+    text,
+)
 
 _D = TrainSettings()
 
@@ -73,13 +77,12 @@ class TrainLoRA(io.ComfyNode):
     def execute(cls, model, cache, **values) -> io.NodeOutput:
         """Train, resume or load; then write the file once."""
         sockets = {k: values.pop(k, None) for k in ("loss", "adapter", "optimizer", "samples")}
-        check_numbers(values)
         rate = values.pop("learning_rate")
         settings = TrainSettings(**values)
         destination = lora_path(settings.name)
         adapter = sockets["adapter"] or AdapterSettings()
         optimizer = sockets["optimizer"] or OptimizerSettings()
-        if rate > 0:
+        if rate != 0:
             optimizer = dataclasses.replace(optimizer, learning_rate=rate)
         told: list[Finding] = []
         request = Request(
@@ -175,25 +178,22 @@ def _samples():
 def _existing() -> list:
     # After the socket, for the same reason.
     return [
-        io.Combo.Input(
+        choice(
+            _D,
             "if_a_run_exists",
-            options=list(EXISTING_RUNS),
-            default=_D.if_a_run_exists,
-            tooltip="Go on: load it if it is finished, resume it, or make it longer. Start anew: train from step 0 at "
+            "Go on: load it if it is finished, resume it, or make it longer. Start anew: train from step 0 at "
             "every queue; the run that is there stays.",
         ),
-        io.Int.Input(
+        number(
+            _D,
             "keep_finished_runs",
-            default=_D.keep_finished_runs,
-            min=0,
-            max=1000,
-            tooltip="How many finished runs keep the optimizer's state, newest first, 0 to 1000. Of older ones "
+            "How many finished runs keep the optimizer's state, newest first, 0 to 1000. Of older ones "
             "weights, curves and pictures stay.",
         ),
-        io.Boolean.Input(
+        switch(
+            _D,
             "unknown_model",
-            default=_D.unknown_model,
-            tooltip="Train a MODEL of a family that this pack does not know, with targets and defaults that no one has "
+            "Train a MODEL of a family that this pack does not know, with targets and defaults that no one has "
             "tried for it.",
         ),
     ]
@@ -201,101 +201,42 @@ def _existing() -> list:
 
 def _widgets() -> list:
     return [
-        io.Int.Input(
-            "steps",
-            default=_D.steps,
-            min=0,
-            max=1_000_000,
-            tooltip="Optimizer steps, 0 to 1000000. 0: the number usual for the model's family (1500 to 2000).",
+        number(
+            _D, "steps", "Optimizer steps, 0 to 1000000. 0: the number usual for the model's family (1500 to 2000)."
         ),
-        io.Float.Input(
+        number(
+            OptimizerSettings,
             "learning_rate",
-            default=0.0,
-            min=0.0,
+            "0 to 1. 0: the optimizer node's, else the one usual for the family (1e-4).",
             max=1.0,
             step=1e-6,
             round=False,
-            tooltip="0 to 1. 0: the optimizer node's, else the one usual for the family (1e-4).",
         ),
-        io.String.Input("name", default=_D.name, tooltip="File name of the LoRA under output/loras, without suffix."),
+        text(_D, "name", "File name of the LoRA under output/loras, without suffix."),
     ]
 
 
 def _advanced() -> list:
     return [
-        io.Int.Input("batch_size", default=_D.batch_size, min=1, max=256, tooltip="Pictures a step, 1 to 256."),
-        io.Int.Input(
-            "seed",
-            default=_D.seed,
-            min=0,
-            max=2**32 - 1,
-            control_after_generate=False,
-            tooltip="Decides start weights, order, noise and captions, 0 to 4294967295. Same seed: same LoRA.",
-        ),
-        io.Int.Input(
-            "epochs",
-            default=_D.epochs,
-            min=0,
-            max=100_000,
-            tooltip="Passes over the data set, 0 to 100000. Above 0 it replaces steps.",
-        ),
-        io.Int.Input(
-            "gradient_accumulation",
-            default=_D.gradient_accumulation,
-            min=1,
-            max=1024,
-            tooltip="Batches a step, 1 to 1024: a larger batch without its memory.",
-        ),
-        io.Combo.Input(
+        number(_D, "batch_size", "Pictures a step, 1 to 256."),
+        seed(_D, "Decides start weights, order, noise and captions, 0 to 4294967295. Same seed: same LoRA."),
+        number(_D, "epochs", "Passes over the data set, 0 to 100000. Above 0 it replaces steps."),
+        number(_D, "gradient_accumulation", "Batches a step, 1 to 1024: a larger batch without its memory."),
+        choice(
+            _D,
             "checkpointing",
-            options=list(CHECKPOINTING),
-            default=_D.checkpointing,
-            tooltip="What is recomputed in backward. Per block: little memory. Off: about a quarter faster.",
+            "What is recomputed in backward. Per block: little memory. Off: about a quarter faster.",
         ),
-        io.Float.Input(
+        number(
+            _D,
             "guidance",
-            default=_D.guidance,
-            min=-1.0,
-            max=100.0,
-            step=0.1,
-            tooltip="Guidance told to guidance-distilled models while training, 0 to 100. -1: as usual for the model "
+            "Guidance told to guidance-distilled models while training, 0 to 100. -1: as usual for the model "
             "(FLUX.1 dev 1, Chroma 0).",
+            step=0.1,
         ),
-        io.Int.Input(
-            "save_every",
-            default=_D.save_every,
-            min=0,
-            max=1_000_000,
-            tooltip="Steps between checkpoints, 0 (only at the end or on cancel) to 1000000.",
-        ),
-        io.Int.Input(
-            "keep_last",
-            default=_D.keep_last,
-            min=1,
-            max=1000,
-            tooltip="How many checkpoints stay, 1 to 1000; the best by held-out loss stays besides.",
-        ),
-        io.Int.Input(
-            "validate_every",
-            default=_D.validate_every,
-            min=0,
-            max=1_000_000,
-            tooltip="Steps between held-out losses, 0 (never) to 1000000.",
-        ),
-        io.Float.Input(
-            "validation_share",
-            default=_D.validation_share,
-            min=0.0,
-            max=0.9,
-            step=0.01,
-            tooltip="Share of the pictures held out for it, 0 to 0.9.",
-        ),
-        io.Float.Input(
-            "regularisation_weight",
-            default=_D.regularisation_weight,
-            min=0.0,
-            max=100.0,
-            step=0.05,
-            tooltip="Factor on the loss of regularisation data sets, 0 to 100.",
-        ),
+        number(_D, "save_every", "Steps between checkpoints, 0 (only at the end or on cancel) to 1000000."),
+        number(_D, "keep_last", "How many checkpoints stay, 1 to 1000; the best by held-out loss stays besides."),
+        number(_D, "validate_every", "Steps between held-out losses, 0 (never) to 1000000."),
+        number(_D, "validation_share", "Share of the pictures held out for it, 0 to 0.9."),
+        number(_D, "regularisation_weight", "Factor on the loss of regularisation data sets, 0 to 100.", step=0.05),
     ]

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..masklora.settings import MaskTransform
+from ..masklora.settings import MaskTransform, about, widgets_of
 
 MLT_DATASET = io.Custom("MLT_DATASET")
 MLT_CACHE = io.Custom("MLT_CACHE")
@@ -17,21 +17,56 @@ MASK_CATEGORY = f"{ROOT_CATEGORY}/masks"
 TRAIN_CATEGORY = f"{ROOT_CATEGORY}/training"
 
 
-def choice(name, options, default, tooltip, **extra):
-    """A drop-down of a tuple of texts."""
-    return io.Combo.Input(name, options=list(options), default=default, tooltip=tooltip, **extra)
+def drop_down(name, options, default, tooltip):
+    """A drop-down of texts that are no choices of a field."""
+    return io.Combo.Input(name, options=list(options), default=default, tooltip=tooltip)
 
 
-def number(settings, name, low, high, tooltip, *, step=0.01):
-    """A widget for a float or int field, default from the dataclass, range told by the tooltip."""
-    default = getattr(settings, name)
-    kind = io.Int if isinstance(default, int) else io.Float
-    return kind.Input(name, default=default, min=low, max=high, step=step, tooltip=tooltip)
+def choice(settings, name, tooltip):
+    """A drop-down for a field that takes one of some texts."""
+    one = about(settings, name)
+    return drop_down(*widgets_of(one), one.metadata["choices"], one.default, tooltip)
+
+
+def number(settings, name, tooltip, **extra):
+    """A widget for a float or int field, with its default and its range, which the tooltip tells too.
+
+    `extra` is what the page wants to know besides, or otherwise than the field has it; the step of a float is a
+    hundredth unless it is given.
+    """
+    one = about(settings, name)
+    (widget,) = widgets_of(one)
+    return _number(one, widget, one.default, {"tooltip": tooltip} | extra)
+
+
+def numbers(settings, name, tooltips, **extra):
+    """A widget for each number of a field that holds several."""
+    one = about(settings, name)
+    each = zip(widgets_of(one), one.default, tooltips, strict=True)
+    return [_number(one, widget, usual, {"tooltip": tooltip} | extra) for widget, usual, tooltip in each]
+
+
+def _number(one, widget, usual, extra):
+    kind, step = (io.Int, {}) if isinstance(usual, int) else (io.Float, {"step": 0.01})
+    low, high = one.metadata.get("shown", one.metadata["range"])
+    return kind.Input(widget, **{"default": usual, "min": low, "max": high} | step | extra)
+
+
+def seed(settings, tooltip):
+    """A widget for a field that decides all chance; it stays as it is between runs."""
+    return number(settings, "seed", tooltip, control_after_generate=False)
 
 
 def switch(settings, name, tooltip):
     """A widget for a bool field."""
-    return io.Boolean.Input(name, default=getattr(settings, name), tooltip=tooltip)
+    one = about(settings, name)
+    return io.Boolean.Input(*widgets_of(one), default=one.default, tooltip=tooltip)
+
+
+def text(settings, name, tooltip, **extra):
+    """A widget for a text field."""
+    one = about(settings, name)
+    return io.String.Input(*widgets_of(one), default=one.default, tooltip=tooltip, **extra)
 
 
 def advanced(inputs):
@@ -44,47 +79,29 @@ def advanced(inputs):
 
 def transform_inputs():
     """One widget per field of `MaskTransform`, in the order in which the transforms are applied."""
-    d = MaskTransform()
     return [
-        io.Boolean.Input(
-            "invert",
-            default=d.invert,
-            tooltip="Swap learned and ignored first of all: 1 − mask. White = learn.",
-        ),
-        io.Boolean.Input(
-            "binarize", default=d.binarize, tooltip="Make every pixel 0 or 1: above the threshold is learned."
-        ),
-        io.Float.Input(
+        switch(MaskTransform, "invert", "Swap learned and ignored first of all: 1 − mask. White = learn."),
+        switch(MaskTransform, "binarize", "Make every pixel 0 or 1: above the threshold is learned."),
+        number(
+            MaskTransform,
             "threshold",
-            default=d.threshold,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="Mask value, 0 to 1, above which (not at) a pixel is learned. Used by binarize only.",
+            "Mask value, 0 to 1, above which (not at) a pixel is learned. Used by binarize only.",
         ),
-        io.Boolean.Input(
-            "fill_holes", default=d.fill_holes, tooltip="Fill holes that the mask encloses completely."
-        ),
-        io.Int.Input(
+        switch(MaskTransform, "fill_holes", "Fill holes that the mask encloses completely."),
+        number(
+            MaskTransform,
             "min_area",
-            default=d.min_area,
-            min=0,
-            max=100_000_000,
-            tooltip="Drop connected parts of fewer pixels than this (picture pixels; 0 = keep all).",
+            "Drop connected parts of fewer pixels than this (picture pixels; 0 = keep all).",
         ),
-        io.Int.Input(
+        number(
+            MaskTransform,
             "grow",
-            default=d.grow,
-            min=-512,
-            max=512,
-            tooltip="Grow the mask by this many picture pixels, round; negative shrinks. −512 to 512.",
+            "Grow the mask by this many picture pixels, round; negative shrinks. −512 to 512.",
         ),
-        io.Float.Input(
+        number(
+            MaskTransform,
             "feather",
-            default=d.feather,
-            min=0.0,
-            max=256.0,
+            "Soften the edge last of all: Gaussian σ in picture pixels, 0 to 256.",
             step=0.5,
-            tooltip="Soften the edge last of all: Gaussian σ in picture pixels, 0 to 256.",
         ),
     ]

@@ -10,12 +10,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..errors import AdapterError
+from ..errors import AdapterError, ConfigError
 from ..findings import counted
-from ..settings import ALGORITHMS, AdapterSettings, check_choice, check_range
+from ..settings import AdapterSettings, check
 from .lora_keys import ADAPTER, Factors
-
-INITS = ("default", "gaussian")
 
 
 def select_targets(model: nn.Module, settings: AdapterSettings, *, pattern: str) -> list[str]:
@@ -69,11 +67,10 @@ class AdapterSet:
         seed: int,
         device: torch.device,
     ) -> None:
-        check_choice("algorithm", settings.algorithm, ALGORITHMS)
-        check_range("rank", settings.rank, 1, 4096)
-        check_range("alpha", settings.alpha, 1e-6, 1e6)
-        check_range("dropout", settings.dropout, 0.0, 0.99)
-        check_choice("init", settings.init, INITS)
+        check(settings)
+        for widget in ("rank", "alpha"):
+            if getattr(settings, widget) <= 0:
+                raise ConfigError(f"{widget}: expected a value above 0, got {getattr(settings, widget):g}.")
         self._model = model
         self._originals = {name: model.get_submodule(name) for name in targets}
         if settings.algorithm == "dora":

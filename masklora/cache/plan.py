@@ -20,7 +20,7 @@ from ..dataset.sample import Dataset, ExaminedMask, Sample, examine_mask, source
 from ..errors import ConfigError, DataError
 from ..folder.captions import caption_variants, split_captions, without_trigger
 from ..pictures.packed_mask import PackedMask
-from ..settings import CROPS, INFILLS, CacheSettings, check_choice, check_range
+from ..settings import CacheSettings, about, check, check_range
 from .buckets import assign
 from .crops import BOXED, plan_crop
 from .donors import Donors
@@ -169,22 +169,10 @@ def check_settings(settings: CacheSettings) -> None:
     Raises:
         ConfigError: A widget is out of range; names it.
     """
-    check_choice("crop", settings.crop, CROPS)
-    check_choice("resize", settings.resize, ("lanczos", "area"))
-    check_choice("storage", settings.storage, ("disk", "memory"))
-    check_range("resolution", settings.resolution, 16, 8192)
-    check_range("bucket step", settings.bucket_step, 1, 1024)
-    check_range("variants", settings.variants, 1, 1000)
-    check_range("batch size", settings.batch_size, 1, 1024)
-    check_range("max gigabytes", settings.max_gigabytes, 0.0, 1e6)
-    check_choice("infill", settings.infill, INFILLS)
-    check_range("infill_variants", settings.infill_variants, 0, 100)
-    check_range("crop_margin", settings.crop_margin, 0.0, 10.0)
-    check_range("rotate", settings.rotate, 0.0, 180.0)
-    check_range("mask_shrink", settings.mask_shrink, 0.01, 1.0)
-    # Of use only where crop is around mask, but a value that is no number is a mistake anywhere.
-    least = settings.crop_margin if settings.crop == "around mask" else 0.0
-    check_range("crop_margin_max", settings.crop_margin_max, least, 10.0)
+    check(settings)
+    if settings.crop == "around mask":
+        _, most = about(settings, "crop_margin_max").metadata["range"]
+        check_range("crop_margin_max", settings.crop_margin_max, settings.crop_margin, most)
     if settings.bucket_step > settings.resolution:
         raise ConfigError(
             f"bucket step: expected at most the resolution {settings.resolution}, got {settings.bucket_step}."

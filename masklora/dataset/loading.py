@@ -19,7 +19,7 @@ from ..folder.listing import Item, check_settings, masks_beside_the_folder, matc
 from ..folder.report import MatchReport
 from ..folder.tree import Allowed
 from ..pictures.reading import MAX_PIXELS, read_bands, read_header
-from ..settings import FILLS, DatasetSettings, check_choice, check_range
+from ..settings import DatasetSettings
 from .sample import Dataset, Sample, aspect_fault, check_aspect, naming
 
 Progress = Callable[[int, int, str], None]
@@ -52,7 +52,6 @@ def load_dataset(
         ConfigError: a setting is unknown or out of range.
     """
     check_settings(settings)
-    _check_counting(settings)
     settings = tidied(settings)
     items, report = match(settings, allowed=allowed, check_cancel=check_cancel)
     by_rule: dict[FolderRule | None, DatasetSettings] = {}
@@ -113,7 +112,6 @@ def from_images(
     """
     settings = settings or DatasetSettings()
     check_settings(replace(settings, mask_source="auto"))
-    _check_counting(settings)
     if len(images) == 0:
         raise DataError("images: expected at least one picture, got none. Connect a list of images.")
     _check_texts(name, captions)
@@ -141,12 +139,6 @@ def _check_texts(name: str, captions: Sequence[str]) -> None:
         fault = text_fault(text)
         if fault:
             raise ConfigError(f"{widget}: {fault}")
-
-
-def _check_counting(settings: DatasetSettings) -> None:
-    check_choice("fill", settings.fill, FILLS)
-    check_range("repeats", settings.repeats, 1, 10_000)
-    check_range("loss_multiplier", settings.loss_multiplier, 0, 1000)
 
 
 def _other_aspects(faults: list[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..errors import ConfigError, DataError
-from ..settings import CAPTION_LINES, CAPTION_POLICIES, CaptionSettings, check_choice, check_range
+from ..settings import CaptionSettings, about, check, widgets_of
 
 # Far more than any model reads, and far less than would keep a tokenizer busy for minutes.
 LONGEST_CAPTION = 20_000
@@ -28,25 +28,17 @@ def check_captions(settings: CaptionSettings) -> CaptionSettings:
         ConfigError: an unknown policy, a value out of range, an empty separator with shuffling, or the
             trigger word policy without a trigger word.
     """
-    check_choice("missing captions", settings.missing, CAPTION_POLICIES)
-    check_range("caption dropout", settings.dropout, 0.0, 1.0)
-    check_range("keep first tags", settings.keep_first, 0, 10_000)
-    check_choice("lines", settings.lines, CAPTION_LINES)
-    for widget, text in (
-        ("trigger word", settings.trigger),
-        ("caption prefix", settings.prefix),
-        ("caption suffix", settings.suffix),
-        ("caption separator", settings.separator),
-    ):
-        fault = text_fault(text)
+    check(settings)
+    for name in ("trigger", "prefix", "suffix", "separator"):
+        fault = text_fault(getattr(settings, name))
         if fault:
-            raise ConfigError(f"{widget}: {fault}")
+            raise ConfigError(f"{widgets_of(about(settings, name))[0]}: {fault}")
     if settings.shuffle and not settings.separator:
-        raise ConfigError("caption separator: expected the text between two tags, got nothing. Write a comma.")
+        raise ConfigError("caption_separator: expected the text between two tags, got nothing. Write a comma.")
     if settings.missing == "use trigger word" and not settings.trigger.strip():
-        raise ConfigError("trigger word: missing captions use the trigger word, but it is empty. Write one.")
+        raise ConfigError("trigger_word: missing_captions use the trigger word, but it is empty. Write one.")
     if any(mark in settings.extension for mark in "/\\") or not settings.extension.strip(". "):
-        raise ConfigError(f"caption extension: expected one like .txt, got {settings.extension!r}.")
+        raise ConfigError(f"caption_extension: expected one like .txt, got {settings.extension!r}.")
     if caption_extension(settings).lower() not in TEXT_EXTENSIONS:
         raise ConfigError(
             f"caption_extension: captions are read from {', '.join(TEXT_EXTENSIONS)} files, got "

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, DataError, PathError
 from ..findings import Finding, counted, printable, worded
-from ..settings import MASK_CHANNELS, MASK_SOURCES, MISSING_MASK, DatasetSettings, check_choice, check_range
+from ..settings import DatasetSettings, check
 from .caption_files import Captions, caption_names, check_found, find_captions, read_lists
 from .captions import caption_extension, check_captions
 from .folder_names import is_folder, tidied, turned
@@ -116,13 +116,10 @@ def match(
 
 
 def check_settings(settings: DatasetSettings) -> DatasetSettings:
-    """`settings` if their choices are known and fit together; raises `ConfigError` naming the widget."""
-    check_choice("mask_source", settings.mask_source, MASK_SOURCES)
-    check_choice("mask_channel", settings.mask_channel, MASK_CHANNELS)
-    check_choice("missing_mask", settings.missing_mask, MISSING_MASK)
+    """`settings` if each value is usable and they fit together; raises `ConfigError` naming the widget."""
+    check(settings)
     if settings.mask_source == "folder" and not settings.mask_folder.strip():
         raise ConfigError("mask_folder: mask_source is folder, but no mask folder is given. Name one.")
-    check_range("together", settings.together, 0.0, 1.0)
     parse_subjects(settings.subjects)
     check_captions(settings.caption)
     return settings

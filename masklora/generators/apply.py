@@ -14,7 +14,7 @@ from ..errors import MaskError
 from ..findings import Finding as Said
 from ..findings import counted, note, warning
 from ..pictures.packed_mask import pack_mask
-from ..settings import MaskTransform, check_choice
+from ..settings import MaskTransform, check, chosen, seeded
 from ..viewing.views import overlay
 from .finding import COMBINES, NOTHING_FOUND, Finding, Maker, Picture, combine_masks
 
@@ -34,9 +34,9 @@ class GenerateSettings:
         seed: Decides all chance.
     """
 
-    combine: str = "fill missing only"
-    nothing_found: str = "error"
-    seed: int = 0
+    combine: str = chosen("fill missing only", COMBINES)
+    nothing_found: str = chosen("error", NOTHING_FOUND)
+    seed: int = seeded()
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +58,6 @@ class _Outcome:
 
     def said(self) -> Said:
         return note(self.line) if self.kind in ("made", "kept") else warning(self.line)
-
-
-def check_generate(settings: GenerateSettings) -> GenerateSettings:
-    """`settings` if they are usable, else a `ConfigError` that names the widget."""
-    check_choice("combine", settings.combine, COMBINES)
-    check_choice("nothing_found", settings.nothing_found, NOTHING_FOUND)
-    return settings
 
 
 def generate(
@@ -89,7 +82,7 @@ def generate(
         DataError: A picture cannot be read.
         ConfigError: A setting is unknown.
     """
-    check_generate(settings)
+    check(settings)
     watch = watch or Watch()
     outcomes: list[_Outcome] = []
     for index, sample in enumerate(dataset.samples):
@@ -149,9 +142,7 @@ def _checked(sample: Sample, finding: Finding) -> np.ndarray | None:
     return np.clip(mask, 0, 1) if mask.any() else None
 
 
-def _nothing(
-    sample: Sample, settings: GenerateSettings, note: str, *, existing: np.ndarray | None = None
-) -> _Outcome:
+def _nothing(sample: Sample, settings: GenerateSettings, note: str, *, existing: np.ndarray | None = None) -> _Outcome:
     detail = f" ({note})" if note else ""
     line = f"{sample.name}: nothing found{detail}"
     how = settings.nothing_found

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ..errors import ConfigError
-from ..settings import check_range
+from ..settings import check, ranged, seeded
 from .finding import Finding, Maker, Picture
 
 MAX_COUNT = 64
@@ -35,25 +35,22 @@ class BlobSettings:
         seed: Spreads the coverages over the set; each picture's own seed shapes its blobs.
     """
 
-    coverage_min: float = 0.1
-    coverage_max: float = 0.5
-    count: int = 0
-    smoothness: float = 0.2
-    seed: int = 0
+    coverage_min: float = ranged(0.1, SMALLEST_COVERAGE, 1.0)
+    coverage_max: float = ranged(0.5, SMALLEST_COVERAGE, 1.0)
+    count: int = ranged(0, 0, MAX_COUNT)
+    smoothness: float = ranged(0.2, 0.02, 1.0)
+    seed: int = seeded()
 
 
 def check_blobs(settings: BlobSettings) -> BlobSettings:
     """`settings` if they are usable, else a `ConfigError` that names the widget."""
+    check(settings)
     check_coverage(settings.coverage_min, settings.coverage_max)
-    check_range("count", settings.count, 0, MAX_COUNT)
-    check_range("smoothness", settings.smoothness, 0.02, 1.0)
     return settings
 
 
 def check_coverage(low: float, high: float) -> None:
     """Nothing if a coverage can be drawn from `low` to `high`, else a `ConfigError` that names the widget."""
-    check_range("coverage_min", low, SMALLEST_COVERAGE, 1.0)
-    check_range("coverage_max", high, SMALLEST_COVERAGE, 1.0)
     if low > high:
         raise ConfigError(f"coverage_min: {low:g} lies above coverage_max {high:g}. Lower it.")
 

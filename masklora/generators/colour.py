@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ..errors import ConfigError
-from ..settings import check_range
+from ..settings import check, ranged
 from .finding import Finding, Maker, Picture
 from .places import check_point, point_in
 
@@ -39,10 +39,10 @@ class ColourSettings:
     """
 
     colours: str = "#00ff00"
-    tolerance: float = 25.0
-    softness: float = 0.0
-    luminance_min: float = 0.0
-    luminance_max: float = 100.0
+    tolerance: float = ranged(25.0, 0.0, 200.0)
+    softness: float = ranged(0.0, 0.0, 200.0)
+    luminance_min: float = ranged(0.0, 0.0, 100.0)
+    luminance_max: float = ranged(100.0, 0.0, 100.0)
     point: str = ""
     colour_from_point: bool = False
     invert: bool = False
@@ -50,10 +50,7 @@ class ColourSettings:
 
 def check_colours(settings: ColourSettings) -> ColourSettings:
     """`settings` if they are usable, else a `ConfigError` that names the widget."""
-    check_range("tolerance", settings.tolerance, 0.0, 200.0)
-    check_range("softness", settings.softness, 0.0, 200.0)
-    check_range("luminance_min", settings.luminance_min, 0.0, 100.0)
-    check_range("luminance_max", settings.luminance_max, 0.0, 100.0)
+    check(settings)
     if settings.luminance_min > settings.luminance_max:
         raise ConfigError(
             f"luminance_min: {settings.luminance_min:g} lies above luminance_max {settings.luminance_max:g}. Lower it."

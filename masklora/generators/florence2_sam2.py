@@ -13,7 +13,7 @@ import torch
 
 from ..errors import ConfigError
 from ..loss.masks import feather_mask, fill_holes, grow_mask
-from ..settings import check_choice
+from ..settings import check, chosen, ranged
 from .finding import Finding, Picture
 from .florence2 import FLORENCE2, TASKS, Answer, Box, Boxes, Florence2, check_boxes
 from .local_models import require_files
@@ -22,8 +22,6 @@ from .sam2 import SAM2, Sam2
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MOST_LETTERS = 100
-MOST_DILATION = 512
-MOST_FEATHER = 256
 
 Detect = Callable[[np.ndarray, str], Iterable[Answer]]
 Segment = Callable[[np.ndarray, Sequence[Box]], Iterable[np.ndarray]]
@@ -48,28 +46,20 @@ class Florence2Sam2Settings:
 
     phrases: str = "person"
     exclude: str = ""
-    task: str = "open vocabulary"
-    max_boxes: int = 0
+    task: str = chosen("open vocabulary", TASKS)
+    max_boxes: int = ranged(0, 0, 1000)
     fill_holes: bool = False
-    dilation: int = 0
-    feather: float = 0.0
+    dilation: int = ranged(0, -512, 512)
+    feather: float = ranged(0.0, 0.0, 256.0)
     invert: bool = False
-    precision: str = "float32"
+    precision: str = chosen("float32", PRECISIONS)
 
 
 def check_florence2_sam2(settings: Florence2Sam2Settings) -> Florence2Sam2Settings:
     """`settings` if they are usable, else a `ConfigError` that names the widget."""
     wanted = parse_phrases(settings.phrases, widget="phrases")
     check_phrases(wanted, parse_phrases(settings.exclude, widget="exclude"))
-    check_choice("task", settings.task, tuple(TASKS))
-    check_choice("precision", settings.precision, tuple(PRECISIONS))
-    if settings.max_boxes < 0:
-        raise ConfigError(f"max_boxes: expected 0 (all) or more, got {settings.max_boxes}.")
-    if abs(settings.dilation) > MOST_DILATION:
-        raise ConfigError(f"dilation: expected −{MOST_DILATION} to {MOST_DILATION} px, got {settings.dilation}.")
-    if not 0 <= settings.feather <= MOST_FEATHER:
-        raise ConfigError(f"feather: expected 0 to {MOST_FEATHER} px, got {settings.feather}.")
-    return settings
+    return check(settings)
 
 
 def parse_phrases(text: str, *, widget: str) -> tuple[str, ...]:

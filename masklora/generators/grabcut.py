@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import ConfigError, MaskError
 from ..loss.masks import grow_mask
-from ..settings import check_choice, check_range
+from ..settings import check, chosen, ranged
 from .finding import Finding, Maker, Picture
 from .places import Box, box_in, check_box
 
@@ -53,23 +53,19 @@ class GrabCutSettings:
             time grows with more than its square.
     """
 
-    start: str = "margin"
-    margin: float = 0.1
+    start: str = chosen("margin", STARTS)
+    margin: float = ranged(0.1, 0.0, 0.45)
     box: str = ""
-    rough_band: float = 0.15
-    iterations: int = 3
-    working_side: int = 320
+    rough_band: float = ranged(0.15, 0.01, 1.0)
+    iterations: int = ranged(3, 1, 20)
+    working_side: int = ranged(320, 64, 2048)
 
 
 def check_grabcut(settings: GrabCutSettings) -> GrabCutSettings:
     """`settings` if they are usable, else a `ConfigError` that names the widget."""
-    check_choice("start", settings.start, STARTS)
-    check_range("margin", settings.margin, 0.0, 0.45)
+    check(settings)
     if settings.start == "box" or settings.box.strip():
         check_box(settings.box)
-    check_range("rough_band", settings.rough_band, 0.01, 1.0)
-    check_range("iterations", settings.iterations, 1, 20)
-    check_range("working_side", settings.working_side, 64, 2048)
     return settings
 
 

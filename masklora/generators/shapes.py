@@ -15,8 +15,8 @@ import numpy as np
 
 from ..errors import ConfigError, MaskError
 from ..loss.masks import feather_mask, shrink_to_circle
-from ..settings import check_choice, check_range
-from .blobs import check_coverage, coverage_of, top_pixels
+from ..settings import check, chosen, ranged, seeded
+from .blobs import SMALLEST_COVERAGE, check_coverage, coverage_of, top_pixels
 from .finding import Finding, Maker, Picture
 from .places import Box, box_in, check_box
 
@@ -24,6 +24,7 @@ CIRCULAR_SHRINK = "circular shrink"
 BRUSH = "brush"
 SHAPES = ("ellipse", "rectangle", "polygon", BRUSH, CIRCULAR_SHRINK)
 WITHOUT_MASK = ("error", "whole picture")
+LEAST_ASPECT = 0.05
 # Of rows worked on at a time, so that pictures of any size need little memory.
 _STRIP_PIXELS = 1 << 20
 _LONGEST_WALK = 4000
@@ -53,40 +54,31 @@ class ShapeSettings:
         seed: Spreads the coverages over the set; each picture's own seed shapes and places.
     """
 
-    shape: str = "ellipse"
-    coverage_min: float = 0.1
-    coverage_max: float = 0.5
+    shape: str = chosen("ellipse", SHAPES)
+    coverage_min: float = ranged(0.1, SMALLEST_COVERAGE, 1.0)
+    coverage_max: float = ranged(0.5, SMALLEST_COVERAGE, 1.0)
     box: str = ""
-    angle: float = 0.0
-    angle_jitter: float = 0.0
-    aspect: float = 0.0
-    corners: int = 6
-    strokes: int = 3
-    stroke_width: float = 0.1
-    shrink_min: float = 0.2
-    shrink_max: float = 1.0
-    feather: float = 0.0
-    without_mask: str = "error"
-    seed: int = 0
+    angle: float = ranged(0.0, -180.0, 180.0)
+    angle_jitter: float = ranged(0.0, 0.0, 180.0)
+    aspect: float = ranged(0.0, 0.0, 20.0)
+    corners: int = ranged(6, 3, 32)
+    strokes: int = ranged(3, 1, 32)
+    stroke_width: float = ranged(0.1, 0.005, 1.0)
+    shrink_min: float = ranged(0.2, 0.01, 1.0)
+    shrink_max: float = ranged(1.0, 0.01, 1.0)
+    feather: float = ranged(0.0, 0.0, 256.0)
+    without_mask: str = chosen("error", WITHOUT_MASK)
+    seed: int = seeded()
 
 
 def check_shapes(settings: ShapeSettings) -> ShapeSettings:
     """`settings` if they are usable, else a `ConfigError` that names the widget."""
-    check_choice("shape", settings.shape, SHAPES)
-    check_choice("without_mask", settings.without_mask, WITHOUT_MASK)
+    check(settings)
     check_coverage(settings.coverage_min, settings.coverage_max)
     if settings.box.strip():
         check_box(settings.box)
-    check_range("angle", settings.angle, -180.0, 180.0)
-    check_range("angle_jitter", settings.angle_jitter, 0.0, 180.0)
-    if settings.aspect != 0:
-        check_range("aspect", settings.aspect, 0.05, 20.0)
-    check_range("corners", settings.corners, 3, 32)
-    check_range("strokes", settings.strokes, 1, 32)
-    check_range("stroke_width", settings.stroke_width, 0.005, 1.0)
-    check_range("shrink_min", settings.shrink_min, 0.01, 1.0)
-    check_range("shrink_max", settings.shrink_max, 0.01, 1.0)
-    check_range("feather", settings.feather, 0.0, 256.0)
+    if 0 < settings.aspect < LEAST_ASPECT:
+        raise ConfigError(f"aspect: expected 0 or at least {LEAST_ASPECT:g}, got {settings.aspect:g}.")
     if settings.shrink_min > settings.shrink_max:
         raise ConfigError(
             f"shrink_min: {settings.shrink_min:g} lies above shrink_max {settings.shrink_max:g}. Lower it."

@@ -17,7 +17,7 @@ from ..errors import ConfigError, PathError, RunError
 from ..runs.lora_file import LoraRecord, cast_tensors, lora_metadata, lora_model, write_lora
 from ..runs.own_files import FileMark, Written, mark_of, write_once
 from ..runs.told import keep_told
-from ..settings import DTYPES, EXPORT_FORMATS, ExportSettings, check_choice
+from ..settings import ExportSettings, check
 from .outputs import lora_path, shown_path
 from .training import TrainedLora
 
@@ -76,8 +76,7 @@ def export_lora(lora: dict[str, Tensor], path: Path, settings: ExportSettings) -
         ConfigError: The format needs a LoRA trained by this pack, or a setting is unknown.
         AdapterError: The model's layers have no names in that format.
     """
-    check_choice("format", settings.format, EXPORT_FORMATS)
-    check_choice("dtype", settings.dtype, DTYPES)
+    check(settings)
     trained = getattr(lora, "trained", None)
     if trained is None:
         if settings.format != "comfyui":

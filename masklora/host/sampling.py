@@ -19,9 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..adapters import AdapterSet
-from ..errors import ConfigError, FamilyError
-from ..runs.sample_pictures import SampleFolder, SampleSettings, check_samples
-from ..settings import check_choice
+from ..errors import FamilyError
+from ..runs.sample_pictures import SampleFolder, SampleSettings
+from ..settings import check, check_choice
 from ..training.job import Hooks
 from ..training.seeds import own_global_random
 from .finders.borrowed import silent_progress, unload
@@ -63,7 +63,7 @@ def encode_prompts(clip: Any, vae: Any, settings: SampleSettings) -> SampleReque
         raise FamilyError("clip: the checkpoint holds no text encoder. Connect a Load CLIP node instead.")
     if vae is None or getattr(vae, "first_stage_model", None) is None:
         raise FamilyError("vae: this one is empty; the checkpoint holds none. Connect a Load VAE node instead.")
-    check_samples(settings)
+    check(settings)
     check_choice("sampler", settings.sampler, comfy.samplers.KSampler.SAMPLERS)
     check_choice("scheduler", settings.scheduler, comfy.samplers.KSampler.SCHEDULERS)
 
@@ -80,23 +80,7 @@ class PictureSampler:
     def __init__(
         self, trainable: TrainableModel, adapters: AdapterSet, request: SampleRequest, *, hooks: Hooks, plan: MemoryPlan
     ) -> None:
-        """Draw with `trainable` and `adapters`; `plan` tells what room the training needs beside the weights.
-
-        Raises:
-            FamilyError: The VAE is not the model's.
-            ConfigError: The model cannot draw pictures of this size.
-        """
-        vae = request.vae
-        fits = (vae.latent_channels, vae.spacial_compression_decode())
-        if fits != (trainable.channels, trainable.stride):
-            raise FamilyError(
-                f"samples: the VAE has {fits[0]} channels and stride {fits[1]}, but {trainable.family.title} gives "
-                f"{trainable.channels} channels and stride {trainable.stride}. Connect the VAE that belongs "
-                "to the MODEL to Sample Pictures."
-            )
-        fault = trainable.size_fault(request.settings.width, request.settings.height)
-        if fault:
-            raise ConfigError(f"samples: {fault}. Lower width and height in Sample Pictures.")
+        """Draw with `trainable` and `adapters`; `plan` tells what room the training needs beside the weights."""
         self.trainable, self.adapters, self.request = trainable, adapters, request
         self.hooks, self.plan = hooks, plan
         self.folder: SampleFolder | None = None

@@ -19,40 +19,31 @@ from torch import Tensor
 from ..adapters import AdapterSet, Factors, from_file, to_comfyui
 from ..cache.cache import Cache
 from ..cache.keys import digest
-from ..errors import AdapterError, ConfigError
+from ..errors import AdapterError
 from ..files import clear_leftovers
 from ..findings import Finding, counted, note, warning
-from ..loss.noise import Schedule, timestep_weights
-from ..loss.tokens import parse_routes, resolve_routes
-from ..runs.checks import Room, check_numbers, check_takes_files, room_notes, trigger_notes, warmup_notes
+from ..loss.noise import Schedule
+from ..runs.checks import Room, check_takes_files, room_notes, trigger_notes, warmup_notes
 from ..runs.identity import lasting
 from ..runs.lora_file import LoraRecord, ModelLabels, free_name, tag_frequency
 from ..runs.record import keep_record
 from ..runs.run import Run, fingerprint
 from ..runs.sample_pictures import SampleFolder
 from ..runs.told import failure_told, keep_told, read_told
-from ..settings import (
-    EXISTING_RUNS,
-    AdapterSettings,
-    LossSettings,
-    MaskTransform,
-    OptimizerSettings,
-    TrainSettings,
-    check_range,
-)
+from ..settings import EXISTING_RUNS, MaskTransform
 from ..training.earlier import difference_note, find_source, go_on_from, length_bound, source_notes
 from ..training.job import Hooks, TrainJob, TrainResult
 from ..training.mask_check import weightless
 from ..training.trainer import planned_steps, train
-from .families import Resolved, check_tokens, families, resolve
+from .families import Resolved, families
 from .model.adapted import AdaptedModel
-from .model.encoders import TEXT_MASK, patcher_identity
-from .model.fitting import check_cache_fits
+from .model.encoders import patcher_identity
 from .model.layer_names import LayerNames, layer_names
 from .model.memory import MemoryPlan, plan_memory
-from .model.trainable import NO_TEXT_MASK, TrainableModel
+from .model.trainable import TrainableModel
 from .notes import cache_notes
-from .sampling import PictureSampler, SampleRequest
+from .resolving import Request, resolve
+from .sampling import PictureSampler
 
 # Part of every run's identity: raise it when equal settings would no longer give equal results.
 FORMAT = 2
@@ -60,21 +51,6 @@ _OTHER_PICTURES = (
     "samples: this run is finished. It has no sample pictures, or they were drawn with other prompts or settings and "
     "stay as they are. Set if_a_run_exists to start anew to draw these, or sample with model_with_lora."
 )
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a person asked for: ComfyUI's MODEL, a cache, and settings with the family's defaults still open."""
-
-    model: Any
-    cache: Cache
-    loss: LossSettings
-    adapter: AdapterSettings
-    optimizer: OptimizerSettings
-    train: TrainSettings
-    start_from: Path | None = None
-    samples: SampleRequest | None = None
-    destination: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +90,7 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
         RunError: The run folder cannot be used, there is no room; NonFiniteLossError if the loss is no number.
     """
     started = time.time()
-    trainable, settings = _checked(request)
+    trainable, settings = resolve(request)
     adapters = trainable.make_adapters(settings.adapter, seed=settings.train.seed)
     names = layer_names(
         trainable.model,
@@ -162,29 +138,6 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
         result=result,
         plan=plan,
     )
-
-
-def _checked(request: Request) -> tuple[TrainableModel, Resolved]:
-    """The model and the settings with the family's defaults, if they go together."""
-    given = (request.loss, request.adapter, request.optimizer, request.train)
-    for settings in (*given, *([request.samples.settings] if request.samples else [])):
-        check_numbers({type(settings).__name__: settings})
-    trainable = TrainableModel(request.model, guidance=request.train.guidance, unknown=request.train.unknown_model)
-    check_tokens(trainable.family, request.loss)
-    check_cache_fits(request.cache, trainable)
-    resolved = resolve(
-        trainable.family,
-        loss=request.loss,
-        adapter=request.adapter,
-        optimizer=request.optimizer,
-        train=request.train,
-    )
-    _check_ranges(resolved.train)
-    _check_noise(resolved.loss, trainable.schedule)
-    _check_tokens(resolved.loss, trainable, request.cache)
-    if resolved.loss.zero_terminal_snr:
-        trainable.use_zero_terminal_snr()
-    return trainable, resolved
 
 
 def _opened(request: Request, settings: Resolved, trainable: TrainableModel, runs: Path) -> Run:
@@ -286,28 +239,6 @@ def read_lora(path: Path, *, names: LayerNames) -> dict[str, Factors]:
             f"start_from: {path.name} cannot be read as safetensors ({error}). Choose another LoRA file."
         ) from error
     return from_file(tensors, aliases=names.aliases, file=path.name)
-
-
-def _check_ranges(train: TrainSettings) -> None:
-    check_range("steps", train.steps, 0, 10_000_000)
-    check_range("epochs", train.epochs, 0, 1_000_000)
-    check_range("batch_size", train.batch_size, 1, 4096)
-
-
-def _check_noise(loss: LossSettings, schedule: Schedule) -> None:
-    # Also refuses a weight of another kind of model, before its weights are loaded.
-    timestep_weights(torch.full((1,), 0.5), loss, schedule=schedule)
-    if schedule.prediction == "flow" and (loss.noise_offset or loss.multires_noise):
-        raise ConfigError(
-            "noise_offset, multires_noise: expected 0, because a flow model starts from plain noise. Set both to 0."
-        )
-
-
-def _check_tokens(loss: LossSettings, trainable: TrainableModel, cache: Cache) -> None:
-    model = trainable.token_model()
-    resolve_routes(parse_routes(loss.routes), blocks=model.blocks, title=model.title)
-    if loss.text_padding_mask and TEXT_MASK not in cache.empty_text():
-        raise ConfigError(NO_TEXT_MASK)
 
 
 def _adaptable(trainable: TrainableModel) -> list[str]:

@@ -1,20 +1,18 @@
-"""Whether the settings of the masked objective can be used, each by itself and together."""
+"""Whether the settings of the masked objective can be used: each by itself, together, and with a model."""
 
 from __future__ import annotations
 
+import torch
+
 from ..errors import ConfigError
-from ..settings import LOSS_CHOICES, LOSS_RANGES, MASK_CHANNELS, LossSettings, check_choice, check_range
-from .tokens import parse_routes
+from ..settings import LossSettings, check
+from .noise import Schedule, timestep_weights
+from .tokens import TokenModel, parse_routes, resolve_routes
 
 
 def check_loss(settings: LossSettings) -> LossSettings:
     """`settings` if every value is usable, else a `ConfigError` that names the widget and its range."""
-    for widget, choices in LOSS_CHOICES.items():
-        check_choice(widget, getattr(settings, widget), choices)
-    for widget, (low, high) in LOSS_RANGES.items():
-        check_range(widget, getattr(settings, widget), low, high)
-    if settings.mask_channel:
-        check_choice("mask_channel", settings.mask_channel, MASK_CHANNELS)
+    check(settings)
     parse_routes(settings.routes)
     if settings.latent_blur and settings.latent_blur % 2 == 0:
         raise ConfigError(f"latent_blur: expected 0 or an odd number of cells, got {settings.latent_blur}.")
@@ -30,3 +28,20 @@ def check_loss(settings: LossSettings) -> LossSettings:
             f"{settings.timestep_min:g}."
         )
     return settings
+
+
+def check_loss_for(settings: LossSettings, *, schedule: Schedule, tokens: TokenModel | None) -> None:
+    """Nothing if a model can be trained so.
+
+    Args:
+        settings: usable by themselves, see `check_loss`.
+        schedule: what the model predicts.
+        tokens: what of its tokens can be planned; None where no setting acts on tokens.
+
+    Raises:
+        ConfigError: a setting is made for another kind of model; names the widget.
+    """
+    # On one made-up noise level: a weight of another kind of model must not wait for the first prediction.
+    timestep_weights(torch.full((1,), 0.5), settings, schedule=schedule)
+    if tokens is not None:
+        resolve_routes(parse_routes(settings.routes), blocks=tokens.blocks, title=tokens.title)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..cache.plan import Caption
-from ..errors import ConfigError, RunError
+from ..errors import RunError
 from ..files import cannot_write, drop, existing_parent, free_bytes, temporary_beside
 from ..findings import Finding, counted, warning
 from ..settings import OptimizerSettings
@@ -35,25 +34,6 @@ class CaptionedEntry(Protocol):
     def regularisation(self) -> bool:
         """Whether it belongs to a regularisation set."""
         ...
-
-
-def check_numbers(widgets: Mapping[str, Any]) -> None:
-    """Nothing if every number is one: NaN passes each comparison that looks for what is too large or too small.
-
-    Args:
-        widgets: Values by the widget's name; dataclasses are looked into.
-
-    Raises:
-        ConfigError: One is NaN or infinite; it names the widget.
-    """
-    for name, value in widgets.items():
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            check_numbers({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
-        elif isinstance(value, (tuple, list)):
-            for one in value:
-                check_numbers({name: one})
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{name}: expected a number, got {value}. Write one.")
 
 
 def warmup_notes(optim: OptimizerSettings, total: int) -> list[Finding]:

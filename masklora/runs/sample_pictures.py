@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..documents import read_document
 from ..errors import ConfigError
 from ..files import patiently, write_bytes_atomically, write_text_atomically
-from ..settings import check_range
+from ..settings import ranged, seeded
 
 if TYPE_CHECKING:
     from ..training.job import Hooks
@@ -56,16 +56,16 @@ class SampleSettings:
     """
 
     prompts: tuple[str, ...] = ()
-    width: int = 512
-    height: int = 512
-    seed: int = 0
-    every: int = 100
+    width: int = ranged(512, *SIDES)
+    height: int = ranged(512, *SIDES)
+    seed: int = seeded(2**64 - 1)
+    every: int = ranged(100, 0, 1_000_000)
     negative: str = ""
-    steps: int = 20
-    cfg: float = 7.0
+    steps: int = ranged(20, 1, 1000)
+    cfg: float = ranged(7.0, 0.0, 100.0)
     sampler: str = "euler"
     scheduler: str = "normal"
-    guidance: float = 3.5
+    guidance: float = ranged(3.5, 0.0, 100.0)
 
 
 def split_prompts(text: str) -> tuple[str, ...]:
@@ -80,20 +80,6 @@ def split_prompts(text: str) -> tuple[str, ...]:
     if any(len(prompt) > MOST_LETTERS for prompt in prompts):
         raise ConfigError(f"prompts: expected at most {MOST_LETTERS} letters a line. Shorten the long one.")
     return prompts
-
-
-def check_samples(settings: SampleSettings) -> None:
-    """Nothing if the numbers are in range.
-
-    Raises:
-        ConfigError: one is not; it names the widget.
-    """
-    check_range("width", settings.width, *SIDES)
-    check_range("height", settings.height, *SIDES)
-    check_range("every", settings.every, 0, 10_000_000)
-    check_range("steps", settings.steps, 1, 1000)
-    check_range("cfg", settings.cfg, 0.0, 100.0)
-    check_range("guidance", settings.guidance, 0.0, 100.0)
 
 
 class Sampler(Protocol):

@@ -18,7 +18,7 @@ from ..folder.leftovers import is_system
 from ..folder.mask_names import mask_bases
 from ..folder.subjects import TOGETHER
 from ..folder.tree import Allowed, readable_extensions
-from ..settings import check_choice
+from ..settings import check, chosen
 
 LAYOUTS = ("mask folder", "alpha png", "-masklabel.png", "_mask.png")
 FOLDER_LAYOUTS = LAYOUTS[:2]
@@ -41,10 +41,10 @@ class SaveSettings:
         keep_edited: Whether masks that a person has edited by hand where they lie stay as they are.
     """
 
-    layout: str = "mask folder"
+    layout: str = chosen("mask folder", LAYOUTS)
     overwrite: bool = False
     save_captions: bool = False
-    without_mask: str = "stay missing"
+    without_mask: str = chosen("stay missing", WITHOUT_MASK)
     keep_edited: bool = True
 
 
@@ -56,13 +56,6 @@ class Target:
     sample: Sample
     mask: Path
     caption: Path | None
-
-
-def check_save(settings: SaveSettings) -> SaveSettings:
-    """`settings` if they are usable, else a `ConfigError` that names the widget."""
-    check_choice("layout", settings.layout, LAYOUTS)
-    check_choice("without_mask", settings.without_mask, WITHOUT_MASK)
-    return settings
 
 
 def plan_targets(
@@ -91,7 +84,7 @@ def plan_targets(
             picture, or not be the only one that the loader takes for this picture.
         PathError: a name or a link leads out of the destination or of the allowed folders.
     """
-    check_save(settings)
+    check(settings)
     folders = _Folders(allowed)
     root = None
     if settings.layout in FOLDER_LAYOUTS:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..findings import Finding
-from ..loss.check import check_loss
-from ..loss.noise import Schedule, timestep_weights
-from ..loss.tokens import TokenModel, TokenPlan, parse_routes, resolve_routes
+from ..loss.check import check_loss, check_loss_for
+from ..loss.noise import Schedule
+from ..loss.tokens import TokenModel, TokenPlan
 from ..runs.sample_pictures import Sampler
-from ..settings import LossSettings, OptimizerSettings, TrainSettings, check_range
+from ..settings import LossSettings, OptimizerSettings, TrainSettings, check
 from ..viewing.training_sample import Seen
 from .batches import EntryLike
 from .metrics import StepReport
@@ -251,17 +251,9 @@ def check_job(job: TrainJob) -> None:
     Raises:
         ConfigError: a setting is out of range or made for another kind of model; names the widget.
     """
-    check_range("batch_size", job.train.batch_size, 1, 4096)
-    check_range("gradient_accumulation", job.train.gradient_accumulation, 1, 4096)
-    check_range("steps", job.train.steps, 0, 10**8)
-    check_range("epochs", job.train.epochs, 0, 10**7)
-    check_range("keep_last", job.train.keep_last, 1, 10**4)
-    check_range("regularisation_weight", job.train.regularisation_weight, 0.0, 1e3)
+    check(job.train)
     check_loss(job.loss)
-    # On one made-up noise level: a weight of another kind of model must not wait for the first prediction.
-    timestep_weights(torch.full((1,), 0.5), job.loss, schedule=job.model.schedule)
-    if (tokens := job.model.tokens) is not None:
-        resolve_routes(parse_routes(job.loss.routes), blocks=tokens.blocks, title=tokens.title)
+    check_loss_for(job.loss, schedule=job.model.schedule, tokens=job.model.tokens)
     for name, p in job.model.params.items():
         if p.dtype not in (torch.float32, torch.float64):
             raise ConfigError(f"adapter: {name} is {p.dtype}, expected float32.")

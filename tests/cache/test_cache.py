@@ -718,7 +718,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         ({"resize": "bicubic"}, "resize"),
         ({"storage": "cloud"}, "storage"),
         ({"variants": 0}, "variants"),
-        ({"batch_size": 0}, "batch size"),
+        ({"batch_size": 0}, "batch_size"),
         ({"bucket_step": 12}, "multiple of 8"),
         ({"bucket_step": 128}, "resolution"),
         ({"resolution": 0}, "resolution"),

@@ -140,13 +140,13 @@ def test_variants_are_different_texts_and_never_dropped():
 @pytest.mark.parametrize(
     ("values", "widget"),
     [
-        ({"missing": "guess"}, "missing captions"),
-        ({"dropout": 1.5}, "caption dropout"),
-        ({"keep_first": -1}, "keep first tags"),
-        ({"shuffle": True, "separator": ""}, "caption separator"),
-        ({"missing": "use trigger word"}, "trigger word"),
-        ({"extension": "../x"}, "caption extension"),
-        ({"extension": "."}, "caption extension"),
+        ({"missing": "guess"}, "missing_captions"),
+        ({"dropout": 1.5}, "caption_dropout"),
+        ({"keep_first": -1}, "keep_first_tags"),
+        ({"shuffle": True, "separator": ""}, "caption_separator"),
+        ({"missing": "use trigger word"}, "trigger_word"),
+        ({"extension": "../x"}, "caption_extension"),
+        ({"extension": "."}, "caption_extension"),
     ],
 )
 def test_settings_out_of_range_name_their_widget(values, widget):

@@ -13,10 +13,10 @@ from masklora.runs.sample_pictures import (
     MOST_STEPS,
     SampleFolder,
     SampleSettings,
-    check_samples,
     look_of,
     split_prompts,
 )
+from masklora.settings import check
 from masklora.viewing.training_sample import Seen, draw_seen, false_colours
 
 
@@ -117,9 +117,9 @@ def test_prompts_are_the_lines_with_something_in_them():
 
 @pytest.mark.parametrize("change", [{"width": 32}, {"height": 4096}, {"every": -1}, {"steps": 0}, {"cfg": 101.0}])
 def test_numbers_out_of_range_are_refused_by_their_widget(change):
-    check_samples(SampleSettings())
+    check(SampleSettings())
     with pytest.raises(ConfigError, match=next(iter(change))):
-        check_samples(SampleSettings(**change))
+        check(SampleSettings(**change))
 
 
 @pytest.fixture

@@ -153,10 +153,10 @@ def test_lora_plus_without_b_matrices_is_one_group():
         ({"optimizer": "prodigy", "lora_plus_ratio": 4.0}, "lora_plus_ratio"),
         ({"optimizer": "schedule-free adamw", "schedule": "cosine"}, "schedule"),
         ({"optimizer": "schedule-free adamw", "ema_decay": 0.9}, "ema_decay"),
-        ({"optimizer": "schedule-free adamw", "betas": (0.0, 0.99)}, "beta 1"),
+        ({"optimizer": "schedule-free adamw", "betas": (0.0, 0.99)}, "beta1"),
         ({"optimizer": "sgd"}, "optimizer"),
         ({"schedule": "stairs"}, "schedule"),
-        ({"betas": (1.0, 0.99)}, "beta 1"),
+        ({"betas": (1.0, 0.99)}, "beta1"),
         ({"weight_decay": -1.0}, "weight_decay"),
         ({"eps": 0.0}, "eps"),
         ({"warmup_steps": -1}, "warmup_steps"),
@@ -180,6 +180,13 @@ def test_nothing_to_train_is_refused():
 def test_a_senseless_learning_rate_is_refused(rate):
     with pytest.raises(ConfigError, match="learning_rate"):
         parameter_groups(make_params(), OptimizerSettings(), learning_rate=rate)
+
+
+@pytest.mark.parametrize("rate", [-1e-4, math.nan, math.inf])
+def test_senseless_settings_of_a_rate_are_refused_too(rate):
+    settings = OptimizerSettings(learning_rate=rate)
+    with pytest.raises(ConfigError, match=r"^learning_rate: expected "):
+        make_optimizer(parameter_groups(make_params(), settings, learning_rate=1e-3), settings)
 
 
 def curve(total=100, **settings):

@@ -15,8 +15,7 @@ from .family import (
     Resolved,
     Slot,
     attention_and_mlp,
-    check_tokens,
-    resolve,
+    with_defaults,
 )
 from .generic import generic_family
 
@@ -73,9 +72,8 @@ __all__ = [
     "Resolved",
     "Slot",
     "attention_and_mlp",
-    "check_tokens",
     "families",
     "find_family",
     "generic_family",
-    "resolve",
+    "with_defaults",
 ]

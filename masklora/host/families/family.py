@@ -156,37 +156,7 @@ class Resolved:
     train: TrainSettings
 
 
-def check_tokens(family: Family, loss: LossSettings) -> None:
-    """Nothing if the family has the tokens that the loss settings act on.
-
-    Raises:
-        ConfigError: It has none that are known; names the widget and what does the same there.
-    """
-    if family.has_tokens:
-        if loss.text_padding_mask and not any("text" in blocks.order for blocks in family.blocks):
-            raise ConfigError(
-                f"text_padding_mask: {family.title} looks at the text in an attention of its own, which hides no "
-                "padding. Switch it off."
-            )
-        return
-    instead = 'Cache Dataset with crop "masked crop" spends the steps on the masked part instead'
-    asked = {
-        "routes": (loss.routes.strip(), f"Empty it; {instead}."),
-        "attention_mask": (loss.attention_mask, f"Switch it off; {instead}."),
-        "text_padding_mask": (loss.text_padding_mask, "Switch it off; this model was trained to see the padding."),
-    }
-    for widget, (on, remedy) in asked.items():
-        if on:
-            raise ConfigError(f"{widget}: {_without_tokens(family)}. {remedy}")
-
-
-def _without_tokens(family: Family) -> str:
-    if all(size == 1 for size in family.patch):
-        return f"{family.title} is a U-Net, which has no tokens for it"
-    return f"it is not known how tokens pass {family.title}"
-
-
-def resolve(
+def with_defaults(
     family: Family,
     *,
     loss: LossSettings,

@@ -22,7 +22,7 @@ import nodes
 from ...errors import ConfigError, FamilyError
 from ...generators.finding import Finding, Picture
 from ...generators.phrases import check_phrases, short, split_phrases
-from ...settings import check_range
+from ...settings import check, ranged
 from .borrowed import as_image, silent_progress, unload
 
 # SAM 3 itself looks at 1008×1008 and answers with masks of 288×288 for 200 candidates, all of which ComfyUI
@@ -49,18 +49,15 @@ class TextSettings:
 
     phrases: str = ""
     exclude: str = ""
-    threshold: float = 0.5
-    instances: int = 0
-    refine: int = 2
+    threshold: float = ranged(0.5, 0.0, 1.0)
+    instances: int = ranged(0, 0, 200)
+    refine: int = ranged(2, 0, 5)
 
 
 def check_text(settings: TextSettings) -> TextSettings:
     """`settings` if they are usable, else a `ConfigError` that names the widget."""
     check_phrases(*_phrases(settings))
-    check_range("threshold", settings.threshold, 0.0, 1.0)
-    check_range("instances", settings.instances, 0, 200)
-    check_range("refine", settings.refine, 0, 5)
-    return settings
+    return check(settings)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import torch
 
 from ...errors import FamilyError
 from ...generators.finding import Finding, Picture
-from ...settings import check_range
+from ...settings import check, ranged
 from .borrowed import as_image, unload
 
 ADVICE = "Connect Load Background Removal Model, with birefnet.safetensors in models/background_removal."
@@ -28,14 +28,8 @@ class SubjectSettings:
         largest_only: Keep only the largest connected part.
     """
 
-    threshold: float = 0.0
+    threshold: float = ranged(0.0, 0.0, 0.99)
     largest_only: bool = False
-
-
-def check_subject(settings: SubjectSettings) -> SubjectSettings:
-    """`settings` if they are usable, else a `ConfigError` that names the widget."""
-    check_range("threshold", settings.threshold, 0.0, 0.99)
-    return settings
 
 
 class SubjectMasks:
@@ -48,7 +42,7 @@ class SubjectMasks:
             ConfigError: A setting is out of range.
             FamilyError: `model` is no background-removal model.
         """
-        self.settings = check_subject(settings)
+        self.settings = check(settings)
         if not callable(getattr(model, "encode_image", None)):
             got = "nothing" if model is None else type(model).__name__
             raise FamilyError(f"model: expected a background removal model, got {got}. {ADVICE}")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from ...cache.cache import Cache
     from ...cache.plan import Entry
+    from ..sampling import SampleRequest
     from .encoders import ClipTextEncoder, VaeEncoder
 
 _CLIP = "Connect the CLIP that belongs to the MODEL to the cache node."
@@ -93,3 +94,23 @@ def check_cache_fits(cache: Cache, trainable: TrainableModel) -> None:
         raise ConfigError(f"cache: it holds no captions. {_CLIP}")
     check_text(cache.empty_text(), trainable)
     check_sizes((entry.bucket for entry in cache.entries), trainable)
+
+
+def check_samples_fit(request: SampleRequest, trainable: TrainableModel) -> None:
+    """Nothing if sample pictures can be drawn with the model.
+
+    Raises:
+        FamilyError: The VAE is not the model's.
+        ConfigError: The model cannot draw pictures of this size.
+    """
+    vae = request.vae
+    fits = (vae.latent_channels, vae.spacial_compression_decode())
+    if fits != (trainable.channels, trainable.stride):
+        raise FamilyError(
+            f"samples: the VAE has {fits[0]} channels and stride {fits[1]}, but {trainable.family.title} gives "
+            f"{trainable.channels} channels and stride {trainable.stride}. Connect the VAE that belongs "
+            "to the MODEL to Sample Pictures."
+        )
+    fault = trainable.size_fault(request.settings.width, request.settings.height)
+    if fault:
+        raise ConfigError(f"samples: {fault}. Lower width and height in Sample Pictures.")

@@ -20,7 +20,8 @@ from aiohttp import web
 from PIL import Image
 
 from ...dataset.sample import load_sample
-from ...settings import MaskTransform
+from ...errors import ConfigError
+from ...settings import MaskTransform, check
 from ...viewing.browsing import VIEWS, crop_corners, draw_infill, draw_thumbnail, learned_levels, picture_weights
 from ...viewing.inspection import findings
 from ...viewing.views import OPACITY, TINT
@@ -35,13 +36,6 @@ DECODERS = 2
 # The URL carries what the picture depends on, so the browser may keep it.
 KEPT = {"Cache-Control": "private, max-age=86400, immutable"}
 _COLOUR = re.compile("[0-9a-fA-F]{6}")
-# The ranges of the widgets of Transform Masks.
-_RANGES: dict[str, tuple[float, float]] = {
-    "threshold": (0, 1),
-    "min_area": (0, 100_000_000),
-    "grow": (-512, 512),
-    "feather": (0, 256),
-}
 
 
 class Drawn:
@@ -189,8 +183,10 @@ def _transform(values: Any) -> MaskTransform:
         value = values[name]
         if isinstance(default, bool) != isinstance(value, bool) or not isinstance(value, int | float):
             raise RefusedError(400, f"{name}: expected a value like {default!r}.")
-        if name in _RANGES and not _RANGES[name][0] <= value <= _RANGES[name][1]:
-            raise RefusedError(400, f"{name}: expected {_RANGES[name][0]} to {_RANGES[name][1]}, got {value}.")
+    try:
+        check(MaskTransform(**values))
+    except ConfigError as error:
+        raise RefusedError(400, str(error)) from error
     return MaskTransform(**{name: type(default)(values[name]) for name, default in defaults.items()})
 
 

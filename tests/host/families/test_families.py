@@ -2,12 +2,12 @@
 
 import pytest
 
-from masklora.host.families import families, resolve
+from masklora.host.families import families, with_defaults
 from masklora.settings import AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
 
 
 def resolved(family, *, loss=None, optimizer=None):
-    return resolve(
+    return with_defaults(
         family,
         loss=loss or LossSettings(),
         adapter=AdapterSettings(),

@@ -1,0 +1,108 @@
+"""What a person asked for, made whole: the family's defaults filled in, and every check that comes before loading."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..cache.cache import Cache
+from ..errors import ConfigError
+from ..loss.check import check_loss, check_loss_for
+from ..loss.noise import Schedule
+from ..settings import AdapterSettings, LossSettings, OptimizerSettings, TrainSettings, check
+from ..training.optim import check_optimizer
+from .families import Family, Resolved, with_defaults
+from .model.encoders import TEXT_MASK
+from .model.fitting import check_cache_fits, check_samples_fit
+from .model.trainable import NO_TEXT_MASK, TrainableModel
+from .sampling import SampleRequest
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked for: ComfyUI's MODEL, a cache, and settings with the family's defaults still open."""
+
+    model: Any
+    cache: Cache
+    loss: LossSettings
+    adapter: AdapterSettings
+    optimizer: OptimizerSettings
+    train: TrainSettings
+    start_from: Path | None = None
+    samples: SampleRequest | None = None
+    destination: Path | None = None
+
+
+def resolve(request: Request) -> tuple[TrainableModel, Resolved]:
+    """The model, and the settings with its family's defaults, if they and the cache go together.
+
+    Nothing is loaded or encoded. What is wrong with a setting alone is told first, then what the model does not take,
+    then what the cache lacks.
+
+    Raises:
+        FamilyError: The model cannot be trained, or a VAE or CLIP does not fit it.
+        ConfigError: A setting is out of range, or is for another model or cache; names the widget.
+    """
+    _check_alone(request)
+    trainable = TrainableModel(request.model, guidance=request.train.guidance, unknown=request.train.unknown_model)
+    settings = with_defaults(
+        trainable.family,
+        loss=request.loss,
+        adapter=request.adapter,
+        optimizer=request.optimizer,
+        train=request.train,
+    )
+    _check_tokens(trainable.family, settings.loss)
+    check_loss_for(settings.loss, schedule=trainable.schedule, tokens=trainable.token_model())
+    _check_noise(settings.loss, trainable.schedule)
+    if settings.loss.zero_terminal_snr:
+        trainable.use_zero_terminal_snr()
+    check_cache_fits(request.cache, trainable)
+    if settings.loss.text_padding_mask and TEXT_MASK not in request.cache.empty_text():
+        raise ConfigError(NO_TEXT_MASK)
+    if request.samples is not None:
+        check_samples_fit(request.samples, trainable)
+    return trainable, settings
+
+
+def _check_alone(request: Request) -> None:
+    check_loss(request.loss)
+    check(request.adapter)
+    check_optimizer(request.optimizer)
+    check(request.train)
+    if request.samples is not None:
+        check(request.samples.settings)
+
+
+def _check_noise(loss: LossSettings, schedule: Schedule) -> None:
+    if schedule.prediction == "flow" and (loss.noise_offset or loss.multires_noise):
+        raise ConfigError(
+            "noise_offset, multires_noise: expected 0, because a flow model starts from plain noise. Set both to 0."
+        )
+
+
+def _check_tokens(family: Family, loss: LossSettings) -> None:
+    """Nothing if the family has the tokens that the loss settings act on; else an error with what does the same."""
+    if family.has_tokens:
+        if loss.text_padding_mask and not any("text" in blocks.order for blocks in family.blocks):
+            raise ConfigError(
+                f"text_padding_mask: {family.title} looks at the text in an attention of its own, which hides no "
+                "padding. Switch it off."
+            )
+        return
+    instead = 'Cache Dataset with crop "masked crop" spends the steps on the masked part instead'
+    asked = {
+        "routes": (loss.routes.strip(), f"Empty it; {instead}."),
+        "attention_mask": (loss.attention_mask, f"Switch it off; {instead}."),
+        "text_padding_mask": (loss.text_padding_mask, "Switch it off; this model was trained to see the padding."),
+    }
+    for widget, (on, remedy) in asked.items():
+        if on:
+            raise ConfigError(f"{widget}: {_without_tokens(family)}. {remedy}")
+
+
+def _without_tokens(family: Family) -> str:
+    if all(size == 1 for size in family.patch):
+        return f"{family.title} is a U-Net, which has no tokens for it"
+    return f"it is not known how tokens pass {family.title}"
