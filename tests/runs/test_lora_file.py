@@ -101,7 +101,7 @@ def test_our_namespace_holds_every_mask_and_loss_setting_and_what_the_mask_did()
     assert from_json(AdapterSettings, metadata["masklora.adapter"]) == described.adapter
     assert from_json(OptimizerSettings, metadata["masklora.optimizer"]) == described.optimizer
     assert from_json(TrainSettings, metadata["masklora.train"]) == described.train
-    assert json.loads(metadata["masklora.loss.masks"]) == [asdict(m) for m in described.masks]
+    assert json.loads(metadata["masklora.masks"]) == [asdict(m) for m in described.masks]
     assert json.loads(metadata["masklora.summary"]) == dict(described.summary)
     assert json.loads(metadata["masklora.mask_sources"]) == ["alpha"]
 
