@@ -73,9 +73,7 @@ def make_parser():
         add_help=False,
     )
     pictures.set_defaults(run=pictures_command)
-    run = commands.add_parser(
-        "run", parents=[shared], help="run one of our scripts, with its arguments, in the host"
-    )
+    run = commands.add_parser("run", parents=[shared], help="run one of our scripts, with its arguments, in the host")
     run.add_argument("script", metavar="SCRIPT")
     run.set_defaults(run=run_command)
     return parser

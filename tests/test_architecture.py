@@ -265,9 +265,7 @@ def test_the_registry_s_dependencies_are_the_requirements():
     listed = ast.literal_eval(re.search(r"^dependencies = (\[.*?^\])", text, re.M | re.S).group(1))
     required = names((ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines())
     assert set(listed) == required
-    assert {re.split(r"[^\w-]", line)[0] for line in required}.isdisjoint(
-        {"torch", "torchvision", "torchaudio"}
-    )
+    assert {re.split(r"[^\w-]", line)[0] for line in required}.isdisjoint({"torch", "torchvision", "torchaudio"})
 
 
 def test_the_page_writes_no_html_from_text():

@@ -19,9 +19,7 @@ def every_tenth_combination():
 
 
 def test_the_same_seed_draws_the_same_scene():
-    first, second = (
-        scenes.draw_scene(np.random.default_rng(4), "star", "red", "pink dots") for _ in range(2)
-    )
+    first, second = (scenes.draw_scene(np.random.default_rng(4), "star", "red", "pink dots") for _ in range(2))
     assert np.array_equal(first.image, second.image)
     assert np.array_equal(first.mask, second.mask)
 
@@ -118,11 +116,7 @@ def test_the_checkpoint_is_complete_reused_and_leaves_no_partial_file(tmp_path):
 
 def test_the_shipped_files_fit_the_promised_size():
     folder = assemble.HERE
-    shipped = [
-        p
-        for p in folder.rglob("*")
-        if p.is_file() and ".work" not in p.parts and "__pycache__" not in p.parts
-    ]
+    shipped = [p for p in folder.rglob("*") if p.is_file() and ".work" not in p.parts and "__pycache__" not in p.parts]
     assert sum(p.stat().st_size for p in shipped) < 40e6
 
 
@@ -135,9 +129,7 @@ def test_the_judge_knows_drawn_scenes_and_the_subject():
     subjects = [scenes.draw_subject(rng, ground) for ground in scenes.BACKGROUNDS]
     verdicts = judge.judge(np.stack([s.image for s in subjects]))
     assert np.mean([v.shows_subject and not v.shows_backdrop for v in verdicts]) > 0.8
-    assert all(
-        v.shows_backdrop for v in judge.judge(np.stack([scenes.draw_subject(rng).image for _ in range(4)]))
-    )
+    assert all(v.shows_backdrop for v in judge.judge(np.stack([scenes.draw_subject(rng).image for _ in range(4)])))
 
 
 def test_the_judge_refuses_pictures_of_another_size():

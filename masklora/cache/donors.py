@@ -122,9 +122,7 @@ class Donors:
         return found
 
 
-def _probe(
-    ring: Sequence[tuple[int, int]], left: dict[int, int], taken: Collection[int], *, seed: int
-) -> int | None:
+def _probe(ring: Sequence[tuple[int, int]], left: dict[int, int], taken: Collection[int], *, seed: int) -> int | None:
     """A sample of the ring that still has something `left` and is not taken: the first at one place after another.
 
     The places hang on the seed alone, so that a sample more on the ring, or one that is taken, changes little else.

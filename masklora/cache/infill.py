@@ -112,9 +112,7 @@ def plan_infills(key: str, kinds: Sequence[str], *, seed: int, lent: Sequence[in
     return tuple(found)
 
 
-def apply_infill(
-    rgb: np.ndarray, mask: np.ndarray, infill: Infill, *, donor: LoadedSample | None = None
-) -> np.ndarray:
+def apply_infill(rgb: np.ndarray, mask: np.ndarray, infill: Infill, *, donor: LoadedSample | None = None) -> np.ndarray:
     """The picture with its background replaced; where the mask is 1 every pixel stays as it was.
 
     A soft edge of σ = 1/128 of the short side outside the mask hides the seam; a grey mask mixes in proportion.

@@ -414,4 +414,3 @@ def as_stored(values: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         values = values[:, ::-1]
     return values.swapaxes(0, 1) if orientation >= 5 else values
-

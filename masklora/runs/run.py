@@ -97,9 +97,7 @@ class Run:
     _metrics: TextIO | None = None
 
     @classmethod
-    def open(
-        cls, root: Path, name: str, fingerprint: str, *, settings: Mapping[str, Any], anew: bool = False
-    ) -> Run:
+    def open(cls, root: Path, name: str, fingerprint: str, *, settings: Mapping[str, Any], anew: bool = False) -> Run:
         """The run folder of these settings under whatever name it was made, or a new one, locked for this process.
 
         Args:

@@ -146,9 +146,7 @@ def test_a_hard_mask_that_grows_stays_hard_and_keeps_its_edge():
 def test_shrinking_a_mask_averages_exact_areas():
     mask = np.random.default_rng(2).random((70, 100), dtype=np.float32)
     whole = Geometry((100, 70), (64, 45), (0, 0, 64, 45))
-    assert apply_mask(mask, whole).mean(dtype=np.float64) == pytest.approx(
-        mask.mean(dtype=np.float64), abs=1e-6
-    )
+    assert apply_mask(mask, whole).mean(dtype=np.float64) == pytest.approx(mask.mean(dtype=np.float64), abs=1e-6)
     half = Geometry((100, 70), (50, 35), (0, 0, 50, 35))
     expected = mask.reshape(35, 2, 50, 2).mean(axis=(1, 3))
     assert np.allclose(apply_mask(mask, half), expected, atol=1e-6)
@@ -167,9 +165,7 @@ def test_a_mask_of_another_scale_lands_where_its_picture_lands():
     x = coordinates(size, 0)
     mask = (coordinates(small, 0) * 2 + 0.5) / 600
     geometry = plan(size, (192, 128), "random", True)
-    assert (
-        np.abs(apply_image(x, geometry, resize="area") - apply_mask(mask, geometry) * 600).max() * 0.32 < 0.5
-    )
+    assert np.abs(apply_image(x, geometry, resize="area") - apply_mask(mask, geometry) * 600).max() * 0.32 < 0.5
 
 
 def test_a_mask_of_another_aspect_is_refused_with_both_sizes():

@@ -39,9 +39,7 @@ def segment(sam2_folder):
 
 @pytest.fixture(scope="module")
 def florence2_folder(tmp_path_factory):
-    return write_florence2(
-        tmp_path_factory.mktemp("florence2") / "tiny", answer="cat" + boxed(100, 200, 500, 600)
-    )
+    return write_florence2(tmp_path_factory.mktemp("florence2") / "tiny", answer="cat" + boxed(100, 200, 500, 600))
 
 
 @pytest.fixture
@@ -119,9 +117,7 @@ CAT, DOG, PAW = (10, 10, 30, 30), (40, 20, 70, 50), (20, 15, 60, 35)
 
 @pytest.mark.parametrize("size", [(200, 100), (1000, 1000), (37, 211), (8000, 6000)])
 def test_an_answer_comes_back_as_the_exact_box_in_the_picture_s_pixels(answering, size):
-    answers = answering("cat" + boxed(100, 200, 500, 600))(
-        np.full((size[1], size[0], 3), 90, np.uint8), "cat"
-    )
+    answers = answering("cat" + boxed(100, 200, 500, 600))(np.full((size[1], size[0], 3), 90, np.uint8), "cat")
     width, height = size
     middles = [(100, width), (200, height), (500, width), (600, height)]
     assert answers == [Answer("cat", tuple(int((k + 0.5) * length / 1000) for k, length in middles))]
@@ -158,9 +154,7 @@ def test_quotes_emoji_and_long_phrases_pass_through_the_real_model(answering, ph
 
 
 def test_phrase_grounding_reads_its_own_form_of_answer(answering):
-    detect = answering(
-        "a cat" + boxed(100, 200, 500, 600) + "sofa" + boxed(0, 0, 999, 999), task="phrase grounding"
-    )
+    detect = answering("a cat" + boxed(100, 200, 500, 600) + "sofa" + boxed(0, 0, 999, 999), task="phrase grounding")
     answers = detect(noise(100, 100), "a cat on a sofa")
     assert [answer.label for answer in answers] == ["a cat", "sofa"]
     assert check_boxes(answers, "a cat on a sofa", size=(100, 100)).boxes == (
@@ -267,12 +261,7 @@ def test_labels_of_other_things_are_recognised(label, phrase):
 
 
 def test_an_answer_of_empty_polygons_gives_nothing():
-    assert (
-        read_answer(
-            {"bboxes": [], "bboxes_labels": [], "polygons": [[[]], []], "polygons_labels": ["a", "b"]}
-        )
-        == []
-    )
+    assert read_answer({"bboxes": [], "bboxes_labels": [], "polygons": [[[]], []], "polygons_labels": ["a", "b"]}) == []
 
 
 # Masks, from the real SAM 2.
@@ -328,9 +317,7 @@ def test_the_real_models_give_the_union_of_the_masks_of_the_answered_boxes(tmp_p
 
 
 def test_a_real_model_that_answers_of_something_else_finds_nothing(florence2_folder, sam2_folder):
-    maker = florence2_sam2_maker(
-        Florence2Sam2Settings(phrases="dog"), florence2=florence2_folder, sam2=sam2_folder
-    )
+    maker = florence2_sam2_maker(Florence2Sam2Settings(phrases="dog"), florence2=florence2_folder, sam2=sam2_folder)
     finding = maker(picture())
     assert finding.mask is None
     assert finding.note == 'no dog (left out: "cat")'
@@ -442,9 +429,7 @@ def test_models_are_loaded_with_the_first_picture_and_once():
 
 
 def test_closing_frees_both_models(florence2_folder, sam2_folder):
-    maker = florence2_sam2_maker(
-        Florence2Sam2Settings(phrases="cat"), florence2=florence2_folder, sam2=sam2_folder
-    )
+    maker = florence2_sam2_maker(Florence2Sam2Settings(phrases="cat"), florence2=florence2_folder, sam2=sam2_folder)
     maker(picture())
     kept = [weakref.ref(tool.model) for tool in maker._loaded]
     maker.close()
@@ -544,18 +529,14 @@ def test_no_network_is_reached_for(monkeypatch, florence2_folder, sam2_folder):
 
     for name in ("socket", "create_connection", "getaddrinfo"):
         monkeypatch.setattr(socket, name, refuse)
-    maker = florence2_sam2_maker(
-        Florence2Sam2Settings(phrases="cat"), florence2=florence2_folder, sam2=sam2_folder
-    )
+    maker = florence2_sam2_maker(Florence2Sam2Settings(phrases="cat"), florence2=florence2_folder, sam2=sam2_folder)
     assert maker(picture()).mask is not None
 
 
 def test_folders_as_they_are_published_load(tmp_path, sam2_folder):
     florence2 = write_florence2(tmp_path / "florence2", answer="cat" + boxed(100, 200, 500, 600))
     settings = json.loads((florence2 / "processor_config.json").read_text(encoding="utf-8"))
-    (florence2 / "preprocessor_config.json").write_text(
-        json.dumps(settings.pop("image_processor")), encoding="utf-8"
-    )
+    (florence2 / "preprocessor_config.json").write_text(json.dumps(settings.pop("image_processor")), encoding="utf-8")
     (florence2 / "processor_config.json").write_text(json.dumps(settings), encoding="utf-8")
     video = write_sam2(tmp_path / "sam2", video=True)
     assert json.loads((video / "config.json").read_text(encoding="utf-8"))["model_type"] == "sam2_video"
@@ -579,9 +560,7 @@ def test_a_missing_folder_tells_which_files_go_where(tmp_path, sam2_folder):
         assert name in told
 
 
-@pytest.mark.parametrize(
-    "name", ["config.json", "model.safetensors", "tokenizer.json", "generation_config.json"]
-)
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "generation_config.json"])
 def test_a_missing_file_is_named(tmp_path, name):
     folder = write_florence2(tmp_path / "florence2")
     (folder / name).rename(folder / f"{name}.bin")
@@ -660,7 +639,5 @@ def test_a_missing_library_tells_what_to_install():
 
 
 def test_a_library_without_the_classes_is_too_old():
-    with pytest.raises(
-        MaskLoraError, match=r"newer is needed, installed is \S+ .*NoSuchModel.*pip install -U"
-    ):
+    with pytest.raises(MaskLoraError, match=r"newer is needed, installed is \S+ .*NoSuchModel.*pip install -U"):
         library_classes("NoSuchModel")

@@ -138,10 +138,7 @@ def test_a_mask_applies_to_a_sample_with_its_probability():
 
 def test_a_mask_applies_to_the_whole_batch_or_to_none_of_it_by_choice():
     m, g = torch.zeros(8, 1, 2, 2), torch.Generator().manual_seed(0)
-    seen = {
-        tuple(apply_mask_probability(m, p=0.5, generator=g, scope="batch").unique().tolist())
-        for _ in range(40)
-    }
+    seen = {tuple(apply_mask_probability(m, p=0.5, generator=g, scope="batch").unique().tolist()) for _ in range(40)}
     assert seen == {(0.0,), (1.0,)}
 
 

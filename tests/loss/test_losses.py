@@ -179,9 +179,7 @@ def test_the_loss_follows_the_mask_area_only_as_its_mode_says(coverage):
     assert masked_mean(e, w, normalize="none").item() == pytest.approx(coverage)
     assert masked_mean(e, w, normalize="area").item() == pytest.approx(min(1, coverage / 0.05))
     assert masked_mean(e, w, normalize="area", area_min=0.0).item() == pytest.approx(1)
-    assert masked_mean(e, w, normalize="area", area_min=0.0, area_beta=0.25).item() == pytest.approx(
-        coverage**0.75
-    )
+    assert masked_mean(e, w, normalize="area", area_min=0.0, area_beta=0.25).item() == pytest.approx(coverage**0.75)
     assert masked_mean(e, w, normalize="batch").item() == pytest.approx(1)
     assert masked_mean(e, w, normalize="batch", area_beta=0.25).item() == pytest.approx(coverage**0.75)
     assert masked_mean(e, w, normalize="batch_mean", area_beta=0.25).item() == pytest.approx(1)
@@ -291,9 +289,7 @@ CURVES = {
 def test_every_elementwise_loss_is_its_closed_form(kind):
     d = [-30.0, -3.0, -1.0, -0.2, -0.01, 0.0, 0.005, 0.1, 0.4, 1.0, 2.5, 50.0]
     for c in (0.01, 0.1, 1.0):
-        got = elementwise_loss(
-            torch.tensor(d, dtype=torch.float64), torch.zeros(len(d)).double(), kind=kind, param=c
-        )
+        got = elementwise_loss(torch.tensor(d, dtype=torch.float64), torch.zeros(len(d)).double(), kind=kind, param=c)
         assert got.tolist() == pytest.approx([CURVES[kind](x, c) for x in d], rel=1e-9, abs=1e-15)
 
 

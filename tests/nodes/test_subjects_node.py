@@ -49,9 +49,7 @@ def test_subjects_are_loaded_inspected_cached_and_trained(comfy_client, demo_ser
         storage="memory",
     )
     cached = graph.text([cache, 1])
-    trained = graph.add(
-        "MLT_TrainLoRA", model=[model, 0], cache=[cache, 0], steps=2, batch_size=2, name="of subjects"
-    )
+    trained = graph.add("MLT_TrainLoRA", model=[model, 0], cache=[cache, 0], steps=2, batch_size=2, name="of subjects")
     run = comfy_client.run(graph.nodes)
     text = {node: "\n".join(run.outputs[node]["text"]) for node in (told, seen, cached, trained)}
     assert "subjects in 3 pictures, 2 of them with several: anna in 3, ben in 2." in text[told]

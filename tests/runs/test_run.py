@@ -48,9 +48,7 @@ def test_equal_settings_give_equal_fingerprints_in_any_order():
 
 def test_packed_state_comes_back_equal_in_value_and_type():
     value = {
-        "group": [
-            {"lr": 0.1, "betas": (0.9, 0.999), "k": 3, "growth": math.inf, "fused": True, "none": None}
-        ],
+        "group": [{"lr": 0.1, "betas": (0.9, 0.999), "k": 3, "growth": math.inf, "fused": True, "none": None}],
         3: {"t": torch.arange(4), "empty": {}, "list": [], "text": "x"},
         "small": 5e-324,
     }

@@ -48,9 +48,7 @@ def saver(request, tmp_path, versions):
 
 
 def paint(sample, versions):
-    return save_mask(
-        sample, PAINTED, raw_mask(sample, allowed=anywhere).token, allowed=anywhere, versions=versions
-    )
+    return save_mask(sample, PAINTED, raw_mask(sample, allowed=anywhere).token, allowed=anywhere, versions=versions)
 
 
 def levels(saved):

@@ -59,9 +59,7 @@ def test_every_optimizer_walks_towards_the_minimum(name):
         for p in params.values():
             p.grad = 2 * p.detach()
         optimizer.step()
-    assert (
-        sum(p.square().sum().item() for p in result_weights(params, optimizer, None).values()) < 0.7 * before
-    )
+    assert sum(p.square().sum().item() for p in result_weights(params, optimizer, None).values()) < 0.7 * before
 
 
 @pytest.mark.parametrize("name", HERE)
