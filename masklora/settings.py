@@ -1,14 +1,13 @@
 """Typed settings: every default, range and choice of the pack stands on its field, once; widgets and checks read it.
 
-All dataclasses are frozen and convert to flat JSON with `to_json` and back with `from_json`; that JSON
-travels in the run folder and in the metadata of the LoRA file.
+All dataclasses are frozen; what `dataclasses.asdict` makes of them travels in the run folder and in the metadata of
+the LoRA file.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -297,32 +296,6 @@ class ExportSettings:
     dtype: str = chosen("float16", DTYPES)
     title: str = ""
     trigger: str = ""
-
-
-def to_json(settings: Any) -> str:
-    """JSON text of a settings dataclass, with sorted keys so that equal settings give equal text."""
-    return json.dumps(dataclasses.asdict(settings), sort_keys=True)
-
-
-def from_json(kind: type[T], text: str) -> T:
-    """The settings dataclass `kind` from `to_json`'s text; unknown keys raise `ConfigError`."""
-    return from_dict(kind, json.loads(text))
-
-
-def from_dict(kind: type[T], values: dict[str, Any]) -> T:
-    """The settings dataclass `kind` from a plain dict, nested dataclasses and tuples restored."""
-    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ConfigError(f"{kind.__name__} has no setting {', '.join(unknown)}. Known: {', '.join(known)}.")
-    out: dict[str, Any] = {}
-    for name, value in values.items():
-        if name == "caption":
-            value = from_dict(CaptionSettings, value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        out[name] = value
-    return kind(**out)
 
 
 def check_choice(widget: str, value: str, choices: tuple[str, ...]) -> str:

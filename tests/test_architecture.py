@@ -276,7 +276,8 @@ def test_the_page_writes_no_html_from_text():
     assert [name_of(path) for path in shipped if writes.search(path.read_text(encoding="utf-8"))] == []
 
 
-def test_ruff_finds_nothing():
-    command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", str(ROOT)]
+@pytest.mark.parametrize("what", [("check", "--output-format=concise"), ("format", "--check")], ids=["check", "format"])
+def test_ruff_finds_nothing(what):
+    command = [sys.executable, "-m", "ruff", what[0], "--no-cache", *what[1:], str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

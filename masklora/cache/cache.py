@@ -146,10 +146,6 @@ class Cache:
         """Latent (C, h, w) and mask (H, W) of an entry's first variant, float32."""
         return self.latent(entry).numpy(), self.mask(entry)[0].numpy()
 
-    def mask_image(self, entry: Entry, variant: int = 0) -> np.ndarray:
-        """The mask as a grey picture: uint8 (H, W), white = learn."""
-        return np.rint(self.mask(entry, variant)[0].numpy() * 255).astype(np.uint8)
-
     def text(self, key: str) -> dict[str, Any]:
         """The conditioning of one caption: tensors and plain values by name.
 

@@ -63,11 +63,6 @@ def text_fault(text: str) -> str:
     return "expected text, got a zero byte. Write it again." if "\0" in text else ""
 
 
-def read_caption(path: Path) -> str:
-    """The caption in a file, its lines joined by one space each; stripped, and raises as `read_text` does."""
-    return caption_of_text(read_text(path))
-
-
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, with or without byte order mark, as it was written.
 
@@ -174,20 +169,6 @@ def compose_caption(text: str | None, settings: CaptionSettings) -> str:
         DataError: `text` is None and the policy is "error".
     """
     return _finish(_with_trigger(text, settings), settings) if not _stays_empty(text, settings) else ""
-
-
-def draw_caption(text: str | None, settings: CaptionSettings, *, generator: torch.Generator) -> str:
-    """One caption drawn from the run's generator: dropped with probability `dropout`, else tags shuffled.
-
-    The same number of random values is consumed whatever the outcome of the dropout, so that a changed
-    dropout does not reorder the tags of the other samples.
-
-    Returns:
-        An empty text when dropped; else as `shuffle_caption`.
-    """
-    shuffled = shuffle_caption(text, settings, generator=generator)
-    dropped = float(torch.rand((), generator=generator)) < settings.dropout
-    return "" if dropped else shuffled
 
 
 def shuffle_caption(text: str | None, settings: CaptionSettings, *, generator: torch.Generator) -> str:

@@ -328,12 +328,3 @@ def free_name(path: Path) -> Path:
 def lora_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What ComfyUI's LORA_MODEL socket carries: detached, contiguous, unshared CPU tensors, alphas 0-d."""
     return on_disk(tensors)
-
-
-def loss_map(losses: Sequence[float]) -> dict[str, list[float]]:
-    """What ComfyUI's LOSS_MAP socket carries: {"loss": one number per step}.
-
-    Core's plot divides by the range of the losses: it fails for a run of one step and for one whose
-    losses are all equal. The numbers are handed over as they are; two unlike steps are enough.
-    """
-    return {"loss": [float(value) for value in losses]}

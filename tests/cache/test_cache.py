@@ -780,10 +780,3 @@ def test_the_summary_counts_buckets_and_what_was_made(bench):
     bench.build()
     text = bench.cache.summary()
     assert "6 pictures" in text and "64×" in text and "6 latent" in text
-
-
-def test_the_mask_preview_is_a_grey_picture(bench):
-    bench.build()
-    preview = bench.cache.mask_image(bench.cache.entries[0])
-    assert preview.dtype == np.uint8 and preview.shape == bench.cache.entries[0].bucket[::-1]
-    assert set(np.unique(preview)) >= {0, 255}

@@ -8,11 +8,12 @@ import torch
 from masklora.errors import ConfigError, DataError
 from masklora.folder.captions import (
     caption_extension,
+    caption_of_text,
     caption_variants,
     check_captions,
     compose_caption,
-    draw_caption,
-    read_caption,
+    read_text,
+    shuffle_caption,
     without_trigger,
 )
 from masklora.settings import CaptionSettings
@@ -26,7 +27,7 @@ def seeded(seed=0):
 def test_utf8_is_read_with_and_without_byte_order_mark(tmp_path, mark):
     path = tmp_path / "a.txt"
     path.write_bytes(mark + "  ein Küken, 猫\r\nzweite Zeile\n".encode())
-    assert read_caption(path) == "ein Küken, 猫 zweite Zeile"
+    assert caption_of_text(read_text(path)) == "ein Küken, 猫 zweite Zeile"
 
 
 @pytest.mark.parametrize(
@@ -42,12 +43,12 @@ def test_other_encodings_are_errors_that_name_file_and_byte(tmp_path, content, a
     path = tmp_path / "falsch kodiert.txt"
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"falsch kodiert\.txt.*byte {at}\. Save the caption as UTF-8"):
-        read_caption(path)
+        read_text(path)
 
 
 def test_a_missing_caption_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no\.txt"):
-        read_caption(tmp_path / "no.txt")
+        read_text(tmp_path / "no.txt")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_missing_captions_follow_the_policy():
 def test_shuffle_keeps_the_first_tags_and_loses_none():
     settings = CaptionSettings(trigger="sks", shuffle=True, keep_first=2)
     text = "first, b, c, d, e, f"
-    drawn = [draw_caption(text, settings, generator=seeded(seed)).split(", ") for seed in range(20)]
+    drawn = [shuffle_caption(text, settings, generator=seeded(seed)).split(", ") for seed in range(20)]
     assert all(tags[:2] == ["sks", "first"] for tags in drawn)
     assert all(sorted(tags[2:]) == list("bcdef") for tags in drawn)
     assert len({tuple(tags) for tags in drawn}) > 10
@@ -96,37 +97,18 @@ def test_shuffle_keeps_the_first_tags_and_loses_none():
 def test_shuffle_leaves_prefix_and_suffix_in_place():
     settings = CaptionSettings(shuffle=True, keep_first=0, prefix="a photo,", suffix=", best")
     for seed in range(5):
-        drawn = draw_caption("x, y, z", settings, generator=seeded(seed))
+        drawn = shuffle_caption("x, y, z", settings, generator=seeded(seed))
         assert drawn.startswith("a photo, ") and drawn.endswith(", best")
 
 
 def test_separator_is_the_users():
     settings = CaptionSettings(shuffle=True, keep_first=1, separator="|")
-    drawn = draw_caption("a, 1| b| c", settings, generator=seeded())
+    drawn = shuffle_caption("a, 1| b| c", settings, generator=seeded())
     assert drawn.split("| ")[0] == "a, 1" and sorted(drawn.split("| ")) == ["a, 1", "b", "c"]
 
 
 def test_text_is_untouched_without_shuffle():
-    assert draw_caption("b ,a,, c", CaptionSettings(), generator=seeded()) == "b ,a,, c"
-
-
-def test_dropout_empties_the_whole_caption_at_its_rate():
-    settings = CaptionSettings(dropout=0.3, trigger="sks", prefix="photo")
-    generator = seeded()
-    drawn = [draw_caption("a cat", settings, generator=generator) for _ in range(1000)]
-    assert 250 < drawn.count("") < 350
-    assert set(drawn) == {"", "photo sks, a cat"}
-
-
-def test_one_seed_draws_the_same_captions_and_dropout_moves_no_tags():
-    text = "a, b, c, d, e"
-    kept = CaptionSettings(shuffle=True)
-    some = CaptionSettings(shuffle=True, dropout=0.5)
-    one, two, three = seeded(3), seeded(3), seeded(3)
-    plain = [draw_caption(text, kept, generator=one) for _ in range(30)]
-    assert plain == [draw_caption(text, kept, generator=two) for _ in range(30)]
-    dropped = [draw_caption(text, some, generator=three) for _ in range(30)]
-    assert all(b in ("", a) for a, b in zip(plain, dropped, strict=True)) and "" in dropped
+    assert shuffle_caption("b ,a,, c", CaptionSettings(), generator=seeded()) == "b ,a,, c"
 
 
 def test_variants_are_different_texts_and_never_dropped():

@@ -102,7 +102,7 @@ class Inputs:
 def take_step(inputs, adapters):
     parameters = list(adapters.parameters().values())
     with inputs.trainable.autograd_scope():
-        found = torch.autograd.grad(inputs.predict().square().mean(), parameters)
+        found = torch.autograd.grad(inputs.predict().square().mean(), parameters, materialize_grads=True)
     for p, g in zip(parameters, found, strict=True):
         p.data -= 0.1 * g / (g.norm() + 1e-8)
 
