@@ -175,16 +175,10 @@ class CacheSettings:
 
 
 @dataclass(frozen=True)
-class LossSettings:
-    """The masked objective: `w` is the mask's weight per latent cell, `e` the elementwise loss."""
+class MaskSettings:
+    """What becomes of a mask on its way to the weight `w` of every latent cell."""
 
-    preset: str = "masked lora"
-    elementwise: str = chosen("mse", ELEMENTWISE)
-    elementwise_param: float = ranged(0.0, 0.0, 1000.0)
     mask_type: str = chosen("soft", MASK_TYPES)
-    normalize: str = chosen("area", NORMALIZE)
-    area_min: float = ranged(0.05, 0.0, 1.0)
-    area_beta: float = ranged(1.0, 0.0, 1.0)
     reduction: str = chosen("area", REDUCTIONS)
     reduction_binarize: bool = False
     mask_channel: str = chosen("", ("", *MASK_CHANNELS))
@@ -195,21 +189,33 @@ class LossSettings:
     floor_mode: str = chosen("affine", FLOOR_MODES)
     floor: float = ranged(0.0, 0.0, 1.0)
     ceiling: float = ranged(1.0, 0.0, 1.0)
-    outside_share: float = ranged(0.0, 0.0, 1.0)
+    latent_blur: int = ranged(0, 0, 63)
+    weight_threshold: float = ranged(0.0, 0.0, 1.0)
+    noise_blur: float = ranged(0.0, 0.0, 0.5)
+
+
+@dataclass(frozen=True)
+class TimestepSettings:
+    """Noise, its levels, and what each level weighs."""
+
     timestep_sampling: str = chosen("default", TIMESTEP_SAMPLING)
     timestep_mean: float = ranged(0.0, -10.0, 10.0)
     timestep_std: float = ranged(1.0, 0.01, 10.0)
     timestep_shift: float = ranged(0.0, 0.0, 100.0)
     timestep_min: float = ranged(0.0, 0.0, 1.0)
     timestep_max: float = ranged(1.0, 0.0, 1.0)
+    masked_timestep_max: float = ranged(1.0, 0.0, 1.0)
     timestep_weight: str = chosen("none", TIMESTEP_WEIGHTS)
     snr_gamma: float = ranged(5.0, 0.01, 1000.0)
     noise_offset: float = ranged(0.0, 0.0, 1.0)
     multires_noise: float = ranged(0.0, 0.0, 0.99)
     zero_terminal_snr: bool = False
-    latent_blur: int = ranged(0, 0, 63)
-    weight_threshold: float = ranged(0.0, 0.0, 1.0)
-    infill_probability: float = ranged(0.5, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    """How what is ignored is held to the base model."""
+
     prior_weight: float = ranged(1.0, 0.0, 1000.0)
     prior_probability: float = ranged(1.0, 0.01, 1.0)
     prior_normalize: str = chosen("area", NORMALIZE)
@@ -220,15 +226,42 @@ class LossSettings:
     prior_timestep_min: float = ranged(0.0, 0.0, 1.0)
     prior_warmup: float = ranged(0.0, 0.0, 1.0)
     prior_reduction: str = chosen("as the mask", PRIOR_REDUCTIONS)
+
+
+@dataclass(frozen=True)
+class PreservationSettings:
+    """How captions without their trigger word are held to the base model."""
+
     preservation_weight: float = ranged(0.0, 0.0, 1000.0)
     preservation_probability: float = ranged(1.0, 0.01, 1.0)
-    noise_blur: float = ranged(0.0, 0.0, 0.5)
-    masked_timestep_max: float = ranged(1.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class TokenSettings:
+    """What a transformer's tokens do about the mask."""
+
     attention_mask: bool = False
     text_padding_mask: bool = False
     routes: str = ""
     route_selection: str = chosen("mask kept", ROUTE_SELECTIONS)
     route_until: float = ranged(1.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class LossSettings(MaskSettings, TimestepSettings, PriorSettings, PreservationSettings, TokenSettings):
+    """The masked objective: `w` is the mask's weight per latent cell, `e` the elementwise loss.
+
+    One flat set of names, as widgets, runs and files carry it; a function that reads one concern takes that group.
+    """
+
+    preset: str = "masked lora"
+    elementwise: str = chosen("mse", ELEMENTWISE)
+    elementwise_param: float = ranged(0.0, 0.0, 1000.0)
+    normalize: str = chosen("area", NORMALIZE)
+    area_min: float = ranged(0.05, 0.0, 1.0)
+    area_beta: float = ranged(1.0, 0.0, 1.0)
+    outside_share: float = ranged(0.0, 0.0, 1.0)
+    infill_probability: float = ranged(0.5, 0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from ..settings import LossSettings, MaskTransform
+    from ..settings import MaskSettings, MaskTransform
 
 HARD_THRESHOLD = 0.5
 # Up to here a disc of bytes is faster than the exact distance, which costs the same at every radius.
@@ -27,7 +27,7 @@ DISC_RADIUS = 20
 
 def effective_weights(
     mask: Tensor,
-    settings: LossSettings,
+    settings: MaskSettings,
     *,
     grid: tuple[int, int],
     generator: torch.Generator | None = None,
@@ -41,7 +41,7 @@ def effective_weights(
 
     Args:
         mask: (B, 1, [F,] H, W) float in [0, 1] at the training geometry.
-        settings: the loss settings.
+        settings: what becomes of the mask.
         grid: (h, w) of the latent.
         generator: the run's own, on the device of `mask`; used by edge jitter and mask probability.
         thresholded: as for `latent_weights`.
@@ -53,7 +53,7 @@ def effective_weights(
     return cell_weights(m, settings, generator=generator, thresholded=thresholded, u=u, strict=strict)
 
 
-def mask_cells(mask: Tensor, settings: LossSettings, *, grid: tuple[int, int], kind: str) -> Tensor:
+def mask_cells(mask: Tensor, settings: MaskSettings, *, grid: tuple[int, int], kind: str) -> Tensor:
     """The mask on the latent grid before the latent transforms, (B, 1, [F,] h, w).
 
     A hard mask is cut at 0.5 before the reduction; a cell on its edge then weighs by the share it covers, so that
@@ -72,7 +72,7 @@ def mask_cells(mask: Tensor, settings: LossSettings, *, grid: tuple[int, int], k
 
 def cell_weights(
     m: Tensor,
-    settings: LossSettings,
+    settings: MaskSettings,
     *,
     generator: torch.Generator | None = None,
     thresholded: Tensor | None = None,
@@ -225,7 +225,7 @@ def reduce_mask(mask: Tensor, *, grid: tuple[int, int], kind: str = "area", bina
 
 def latent_weights(
     m: Tensor,
-    settings: LossSettings,
+    settings: MaskSettings,
     *,
     generator: torch.Generator | None = None,
     thresholded: Tensor | None = None,
@@ -344,7 +344,7 @@ def _per_sample(values: Tensor, w: Tensor) -> Tensor:
     return values.view(-1, *([1] * (w.ndim - 1)))
 
 
-def _raise_floor(w: Tensor, settings: LossSettings, strict: Tensor | None) -> Tensor:
+def _raise_floor(w: Tensor, settings: MaskSettings, strict: Tensor | None) -> Tensor:
     if settings.floor_mode == "affine":
         raised = settings.floor + (1 - settings.floor) * w if settings.floor > 0 else w
     elif settings.floor_mode == "max":

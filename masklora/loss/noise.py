@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from .losses import flow_weights, snr_weights
 
 if TYPE_CHECKING:
-    from ..settings import LossSettings
+    from ..settings import TimestepSettings
 
 # The alphas_cumprod that ComfyUI gives the last step of a zero-terminal-SNR model: a true 0 would make
 # its sigma infinite.
@@ -44,7 +44,7 @@ class Schedule:
 
 def sample_timesteps(
     n: int,
-    settings: LossSettings,
+    settings: TimestepSettings,
     *,
     schedule: Schedule,
     generator: torch.Generator | None = None,
@@ -62,7 +62,7 @@ def sample_timesteps(
 
     Args:
         n: number of samples.
-        settings: fields `timestep_*`.
+        settings: which levels are drawn, and how often.
         schedule: of the model.
         generator: the run's own, on `device`.
         device: where to draw.
@@ -135,7 +135,7 @@ def snr_of(u: Tensor, *, schedule: Schedule) -> Tensor:
     return ac / (1 - ac)
 
 
-def timestep_weights(u: Tensor, settings: LossSettings, *, schedule: Schedule) -> Tensor:
+def timestep_weights(u: Tensor, settings: TimestepSettings, *, schedule: Schedule) -> Tensor:
     """The timestep weight ω (B,) at noise level u, of the kind that fits what the model predicts.
 
     Raises:

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from ..settings import LossSettings
+    from ..settings import MaskSettings, PreservationSettings, PriorSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Prior:
     factor: Tensor
 
 
-def prior_weights(m: Tensor, w: Tensor, settings: LossSettings, *, bicubic: Tensor | None = None) -> Tensor:
+def prior_weights(m: Tensor, w: Tensor, settings: MaskSettings, *, bicubic: Tensor | None = None) -> Tensor:
     """The prior's weight of every latent cell: v = 1 − w per sample, (B, 1, [F,] h, w) in [0, 1].
 
     Where a weight threshold τ is set it is 1 on the cells whose mask lies below it and 0 elsewhere: a half-learned
@@ -58,7 +58,7 @@ def prior_weights(m: Tensor, w: Tensor, settings: LossSettings, *, bicubic: Tens
     return 1 - w
 
 
-def prior_gate(u: Tensor, settings: LossSettings) -> Tensor | None:
+def prior_gate(u: Tensor, settings: PriorSettings) -> Tensor | None:
     """Which samples have noise enough for the prior, (B,) bool; None where all have, or where there is no prior.
 
     Args:
@@ -70,7 +70,7 @@ def prior_gate(u: Tensor, settings: LossSettings) -> Tensor | None:
     return u > settings.prior_timestep_min
 
 
-def prior_factors(u: Tensor, settings: LossSettings, *, progress: float) -> Tensor:
+def prior_factors(u: Tensor, settings: PriorSettings, *, progress: float) -> Tensor:
     """How much each sample's prior counts this time: λ / p by step and by noise level, (B,) float32 or wider.
 
     Dividing by the probability p with which the prior runs keeps its mean what it is at p = 1.
@@ -97,7 +97,7 @@ def prior_factors(u: Tensor, settings: LossSettings, *, progress: float) -> Tens
     return scale * by_level if gate is None else scale * by_level * gate
 
 
-def prior_runs(settings: LossSettings, *, seed: int, number: int) -> bool:
+def prior_runs(settings: PriorSettings, *, seed: int, number: int) -> bool:
     """Whether the prior runs in micro-batch `number`: with `prior_probability`, decided by seed and number alone.
 
     Asked before the step, so that no number has to be read back from the device, and so that a resumed run
@@ -106,7 +106,7 @@ def prior_runs(settings: LossSettings, *, seed: int, number: int) -> bool:
     return settings.prior_weight > 0 and _drawn(settings.prior_probability, 0x9121, seed, number)
 
 
-def preservation_runs(settings: LossSettings, *, seed: int, number: int) -> bool:
+def preservation_runs(settings: PreservationSettings, *, seed: int, number: int) -> bool:
     """Whether micro-batch `number` also holds other prompts to the base model: likewise decided."""
     return settings.preservation_weight > 0 and _drawn(settings.preservation_probability, 0x9E5E, seed, number)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from ..settings import LossSettings
+    from ..settings import TokenSettings
 
 # Kept tokens come in multiples of this, so that kernels meet few shapes and full tiles.
 KEPT_MULTIPLE = 16
@@ -242,7 +242,7 @@ def choose_kept(belongs: Tensor, chances: Tensor, *, count: int, selection: str)
     return order.topk(count, dim=1).indices.sort(dim=1).values
 
 
-def acts_on_tokens(settings: LossSettings) -> bool:
+def acts_on_tokens(settings: TokenSettings) -> bool:
     """Whether any setting lets tokens skip blocks or hides them."""
     return settings.attention_mask or settings.text_padding_mask or bool(parse_routes(settings.routes))
 
@@ -250,7 +250,7 @@ def acts_on_tokens(settings: LossSettings) -> bool:
 def plan_tokens(
     masks: Tensor,
     w: Tensor,
-    settings: LossSettings,
+    settings: TokenSettings,
     *,
     model: TokenModel,
     most: int,
@@ -292,7 +292,7 @@ def plan_tokens(
     return TokenPlan(tokens, passages, visible, settings.text_padding_mask)
 
 
-def route_counts(settings: LossSettings, *, model: TokenModel, tokens: int, most: int) -> list[tuple[Route, int]]:
+def route_counts(settings: TokenSettings, *, model: TokenModel, tokens: int, most: int) -> list[tuple[Route, int]]:
     """The settings' routes in the order of the blocks, each with the number of tokens that it keeps.
 
     Args:
