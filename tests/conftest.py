@@ -87,6 +87,9 @@ def prepare_comfyui(path):
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A job in a shell's background ignores Ctrl-C, and so would every process that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # So does one under nohup the end of its terminal.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 register_pack()
 COMFYUI = os.environ.get("COMFYUI_PATH")
 SCRATCH = prepare_comfyui(Path(COMFYUI).resolve()) if COMFYUI else None

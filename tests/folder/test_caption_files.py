@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.folders import anywhere, folder_settings, grey, picture
-from masklora.cache.plan import _captions
+from masklora.cache.plan import _texts
 from masklora.dataset.corrections import replace_captions
 from masklora.dataset.loading import from_images, load_dataset
 from masklora.errors import ConfigError, DataError
@@ -195,7 +195,7 @@ def test_an_unknown_meaning_of_lines_names_the_widget(tmp_path):
 
 
 def planned(sample):
-    return _captions(sample, CacheSettings())
+    return _texts(sample, CacheSettings())
 
 
 def test_several_captions_reach_the_cache_and_one_stays_the_same(tmp_path):
@@ -253,8 +253,8 @@ def test_captions_drawn_are_those_of_the_seed(tmp_path):
     write(tmp_path / "a.txt", "cat, grey, old\ndog, brown, young")
     settings = folder_settings(tmp_path, caption={"shuffle": True, "keep_first": 1})
     (sample,) = load_dataset(settings, allowed=anywhere).samples
-    drawn = _captions(sample, CacheSettings(variants=4))
-    assert drawn == _captions(sample, CacheSettings(variants=4)) and len(drawn) == 4
+    drawn = _texts(sample, CacheSettings(variants=4))
+    assert drawn == _texts(sample, CacheSettings(variants=4)) and len(drawn) == 4
     assert {text.split(",")[0] for text in drawn} == {"cat", "dog"}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-PHOTOGRAPHS = Path(__file__).resolve().parents[1] / "data" / "photographs"
+PHOTOGRAPHS = Path(__file__).resolve().parents[1] / "pictures" / "photographs"
 
 
 def shown(run, node):

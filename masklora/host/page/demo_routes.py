@@ -40,11 +40,11 @@ def _graphs() -> dict[Any, Path]:
 
 
 def _place() -> None:
-    placing = importlib.import_module("...demo.placing", __package__)
+    placing = importlib.import_module("....demo.placing", __package__)
     placing.place_pictures(Path(folder_paths.get_input_directory()))
     folder = Path(folder_paths.get_folder_paths("checkpoints")[0])
     if not (folder / CHECKPOINT).exists():
-        assemble = importlib.import_module("...demo.assemble", __package__)
+        assemble = importlib.import_module("....demo.assemble", __package__)
         made = assemble.build_checkpoint(folder)
         made.replace(folder / CHECKPOINT)
 

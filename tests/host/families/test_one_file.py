@@ -10,7 +10,7 @@ from masklora.host.families import families
 
 ROOT = Path(__file__).resolve().parents[3]
 # Settings of networks whose names are ordinary words of this code too.
-ORDINARY = {"dtype", "depth", "dim", "image_size", "context"}
+ORDINARY = {"dtype", "depth", "dim", "image_size", "context", "model_type"}
 
 
 def elsewhere():

@@ -392,7 +392,7 @@ def test_tokens_of_another_number_than_planned_are_refused(benches):
 
 
 def test_attention_masks_are_made_once_a_pass_for_each_set_of_kept_tokens(benches, monkeypatch):
-    from masklora.host.model.trainable import token_routing
+    from masklora.host.model import token_routing
 
     bench, made = benches("flux"), []
     plain = token_routing.KeyMask._make
@@ -413,7 +413,7 @@ def test_a_network_without_routes_or_masks_gets_the_plain_options(benches):
 @pytest.mark.parametrize(("case", "looking"), [("wan", 3), ("z", 4), ("flux", 6)])
 def test_an_attention_that_is_as_long_by_chance_follows_no_mask(case, looking, benches, monkeypatch):
     """Wan's cross-attention and a text of as many tokens as the picture has; Z-Image's refiner of the text."""
-    from masklora.host.model.trainable import token_attention
+    from masklora.host.model import token_attention
 
     bench, asked = benches(case), []
     plain = token_attention.KeyMask.of

@@ -1,0 +1,69 @@
+"""A VAE, captions and sizes that are not the model's are told before the first picture is encoded."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from harness.models import HashedText, small_model, small_vae
+from masklora.cache.cache import build_cache
+from masklora.dataset.loading import from_images
+from masklora.errors import ConfigError, FamilyError
+from masklora.host.model.encoders import VaeEncoder
+from masklora.host.model.fitting import check_before_encoding
+from masklora.host.model.trainable import TrainableModel
+from masklora.settings import CacheSettings, DatasetSettings
+
+
+class Counting(VaeEncoder):
+    """A real VAE that counts what it encodes."""
+
+    def __init__(self, vae):
+        super().__init__(vae)
+        self.encoded = 0
+
+    def encode(self, images):
+        self.encoded += len(images)
+        return super().encode(images)
+
+
+def build(model, *, vae, text, side=64, step=16):
+    """The cache of one picture for `model`, or its error and how much was encoded by then."""
+    image = np.zeros((side, side, 3), np.float32)
+    dataset = from_images([image], [np.ones((side, side), np.float32)], ["a thing"], DatasetSettings())
+    encoder, captions = Counting(small_vae(vae)), HashedText(text)
+    settings = CacheSettings(resolution=side, bucket_step=step, storage="memory")
+    fits = lambda entries: check_before_encoding(model, encoder, captions, entries)  # noqa: E731
+    try:
+        build_cache(dataset, settings, encoder=encoder, text=captions, fits=fits)
+    except (ConfigError, FamilyError) as error:
+        return str(error), encoder.encoded
+    return "", encoder.encoded
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "told"),
+    [
+        ("sd3", {"vae": "sd15", "text": "sd3"}, "VAE of 4 channels and stride 8, but Stable Diffusion 3 takes 16"),
+        ("sd3", {"vae": "sd3", "text": "sdxl"}, "captions have 2048 features, but Stable Diffusion 3 reads 4096"),
+        ("sd3", {"vae": "sd3", "text": "chroma"}, "its captions lack 'pooled_output', which Stable Diffusion 3 reads"),
+        ("wan", {"vae": "wan", "text": "z_image"}, "captions have 2560 features, but Wan reads 4096"),
+        ("sd3", {"vae": "sd3", "text": "sd3", "side": 1024}, "1024×1024 is too large for this Stable Diffusion 3"),
+    ],
+)
+def test_what_is_not_the_model_s_is_told_before_anything_is_encoded(model, given, told):
+    error, encoded = build(small_model(model), **given)
+    assert told in error and encoded == 0
+
+
+@pytest.mark.parametrize("family", ["sd15", "sd3", "flux", "chroma", "qwen_image", "z_image", "wan"])
+def test_what_is_the_model_s_is_encoded(family):
+    assert build(small_model(family), vae=family, text=family) == ("", 1 + 3)
+
+
+def test_a_network_whose_patches_must_divide_the_sides_says_which_sides_it_takes():
+    trainable = TrainableModel(small_model("wan"))
+    assert trainable.size_fault(72, 64) is None
+    trainable.family = dataclasses.replace(trainable.family, divides=True)
+    assert trainable.size_fault(64, 80) is None
+    assert "72×64 is no size for Wan, whose sides are multiples of 16 px" in trainable.size_fault(72, 64)
