@@ -82,7 +82,6 @@ class TrainableModel:
         self._sampling = self.patcher.get_model_object("model_sampling")
         self.schedule = self._make_schedule()
         self._adapters: AdapterSet | None = None
-        self._whole = False
         self._checkpointing = ""
         self._opened = contextlib.ExitStack()
         self._kept: OrderedDict[Any, dict[str, Any]] = OrderedDict()
@@ -248,7 +247,6 @@ class TrainableModel:
             stack.enter_context(autograd_parameters(self.network))
             stack.enter_context(recast_layers(self.network, dtype=self.dtype, device=self.device))
             self._adapters, self._checkpointing = adapters, checkpointing
-            self._whole = checkpointing == "whole model"
             stack.callback(self._forget)
             stack.enter_context(adapters.injected())
             if checkpointing == "per block":
@@ -256,16 +254,15 @@ class TrainableModel:
                 repeating = functools.partial(hollow_tails, kinds=kinds)
                 blocks = [block for block, _ in self.blocks]
                 stack.enter_context(checkpoint_blocks(blocks, mutates=self.family.mutates, repeating=repeating))
-            self._scope_mutates = self.family.mutates and checkpointing == "off"
             self._opened = stack.pop_all()
 
     def _forget(self) -> None:
-        self._adapters, self._whole = None, False
+        self._adapters = None
         self._kept.clear()
 
     def autograd_scope(self) -> contextlib.AbstractContextManager:
         """The context in which one forward and its backward must run."""
-        return saved_tensor_scope(mutates=self._scope_mutates)
+        return saved_tensor_scope(mutates=self.family.mutates and self._checkpointing == "off")
 
     def latent_in(self, latent: Tensor) -> Tensor:
         """VAE latents (B, C, [F,] h, w) scaled and shifted as the network sees them."""
@@ -375,7 +372,8 @@ class TrainableModel:
 
     def _predict(self, network: Callable[..., Tensor], noisy: Tensor, t: Tensor, given: dict[str, Any]) -> Tensor:
         x = noisy.to(self.dtype)
-        if not self._whole or self._adapters is None or not torch.is_grad_enabled():
+        whole = self._checkpointing == "whole model"
+        if not whole or self._adapters is None or not torch.is_grad_enabled():
             return network(x, t, **given)
         return checkpointed(
             network,
