@@ -32,8 +32,8 @@ _FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, f
 _POINTER = tuple.__itemsize__
 # Of `type.__flags__`: made at run time, as all but Python's own and torch's old ones are; known to the collector.
 _ON_HEAP, _COLLECTED = 1 << 9, 1 << 14
-# Whoever holds on to more than this is machinery, such as a host's own model object, and no argument.
-_MOST_REACHED = 2000
+# Behind a function; whoever holds on to more is refused, since its tensors would be overlooked.
+_MOST_REACHED = 20_000
 
 
 class UnseenError(Exception):
@@ -116,10 +116,16 @@ def _is_machinery(value: Any) -> bool:
 
 
 def _reached(value: Any, *, through: bool) -> Iterator[Tensor]:
-    """The tensors in a nest; with `through` those behind functions and the like too, but never those of networks."""
-    seen, waiting = {id(value)}, [value]
-    while waiting and len(seen) <= _MOST_REACHED:
-        each = waiting.pop()
+    """The tensors in a nest; with `through` those behind functions and the like too, but never those of networks.
+
+    Raises:
+        UnseenError: Behind functions lies more than can be looked through in every step.
+    """
+    seen, waiting = {id(value)}, deque([value])
+    while waiting:
+        if through and len(seen) > _MOST_REACHED:
+            raise UnseenError(value)
+        each = waiting.popleft()
         kind = _kind(type(each))
         if kind == "tensor":
             yield each
@@ -132,7 +138,7 @@ def _reached(value: Any, *, through: bool) -> Iterator[Tensor]:
         elif kind == "object" and each is not value and _is_machinery(each):
             held = [v for v in held if isinstance(v, Tensor)]
         for v in held:
-            if id(v) not in seen:
+            if id(v) not in seen and _kind(type(v)) != "atom":
                 seen.add(id(v))
                 waiting.append(v)
 

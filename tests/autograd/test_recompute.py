@@ -153,6 +153,30 @@ def test_what_holds_no_tensor_stays_the_same_object():
     assert all(a is b for a, b in zip(form.filled(tensors).kept, kept, strict=True))
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("make", [Plain, types.SimpleNamespace, lambda one, other: Slotted(one, other)])
+def test_a_tensor_among_very_many_other_things_is_seen(make, first):
+    hidden, weight = leaves(2)
+    parts = [{"deep": [hidden]}, [[number] for number in range(30_000)]]
+    one, other = parts if first else reversed(parts)
+    nest = make(one=one, other=other)
+    out = checkpointed(lambda n: next(tensors_in(n)) * weight, (nest,), {}, parameters=[weight], mutates=False)
+    assert torch.equal(torch.autograd.grad(out.sum(), hidden)[0], weight.detach())
+
+
+def test_more_behind_a_function_than_can_be_looked_through_is_refused_and_not_taken_for_harmless():
+    (hidden,) = leaves(1)
+    many = [[number] for number in range(30_000)]
+    behind = types.SimpleNamespace(many=many, last=types.SimpleNamespace(at=types.SimpleNamespace(here=hidden)))
+    far = lambda x: x * behind.last.at.here  # noqa: E731
+    with pytest.raises(ConfigError, match="checkpointing"):
+        checkpointed(lambda f, x: f(x), (far, hidden.detach()), {}, parameters=[], mutates=False)
+    numbers = list(range(200_000))
+    x = leaves(1, seed=4)[0]
+    out = checkpointed(lambda f, y: f(y), (lambda y: y * len(numbers), x), {}, parameters=[], mutates=False)
+    assert torch.autograd.grad(out.sum(), x)[0].unique().item() == 200_000
+
+
 def test_sets_are_seen_into():
     a, b = leaves(2)
     tensors, form = take_apart({"set": {a, b}, "frozen": frozenset([a]), "words": frozenset("ab")})

@@ -15,12 +15,21 @@ from ..families import Blocks, Family, Slot
 
 
 def find_blocks(network: nn.Module, family: Family) -> list[tuple[nn.Module, Blocks]]:
-    """The network's blocks, in the family's order and within one kind in the network's own."""
-    found = []
+    """The network's blocks, in the family's order and within one kind in the network's own.
+
+    Raises:
+        FamilyError: It has none of one kind, which would then silently not be recomputed, routed or hidden.
+    """
+    found: list[tuple[nn.Module, Blocks]] = []
     for blocks in family.blocks:
-        for path, module in network.named_modules():
-            if re.fullmatch(blocks.path, path) and blocks.kind in ("", type(module).__name__):
-                found.append((module, blocks))
+        named = [module for path, module in network.named_modules() if re.fullmatch(blocks.path, path)]
+        named = [module for module in named if blocks.kind in ("", type(module).__name__)]
+        if not named:
+            raise FamilyError(
+                f"model: this {family.title} network has no blocks {blocks.kind or blocks.path}. The family's file "
+                "does not fit this model or this version of ComfyUI; update both."
+            )
+        found += [(module, blocks) for module in named]
     return found
 
 

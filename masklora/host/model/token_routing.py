@@ -14,7 +14,7 @@ from ...autograd.forwards import Forward, replaced_forwards
 from ...errors import FamilyError
 from ...loss.tokens import Passage, TokenPlan
 from ..families import Blocks, Slot
-from .blocks import read_slot, with_result, with_slot
+from .blocks import with_result, with_slot
 from .token_attention import KEY_MASK, KeyMask, image_start
 
 _OPTIONS = Slot("transformer_options")
@@ -98,7 +98,7 @@ class _Way:
         start = tokens * torch.arange(len(passage.kept), device=passage.kept.device)
         self.kept, self.flat = passage.kept, (passage.kept + start[:, None]).flatten()
         self.behind: Tensor | None = None
-        self.tables: dict[Slot, Tensor] = {}
+        self.tables: dict[tuple[Slot, tuple[str, ...], int], Tensor] = {}
 
     @contextlib.contextmanager
     def laid(self, block: nn.Module, kind: Blocks, number: int) -> Iterator[None]:
@@ -111,9 +111,8 @@ class _Way:
                     assert kind.image is not None
                     args, kwargs = with_slot(block, kind.image, args, kwargs, lambda x: self._leave(x, kind))
                 for slot in kind.rotary:
-                    if read_slot(block, slot, args, kwargs) is not None:
-                        change = functools.partial(self._positions, kind=kind, slot=slot)
-                        args, kwargs = with_slot(block, slot, args, kwargs, change)
+                    change = functools.partial(self._positions, kind=kind, slot=slot)
+                    args, kwargs = with_slot(block, slot, args, kwargs, change)
                 out = inner(*args, **kwargs)
                 return with_result(kind.result, out, lambda x: self._rejoin(x, kind)) if last else out
 
@@ -148,7 +147,8 @@ class _Way:
         return _together(before, flat.index_copy(0, self.flat, kept).view(len(x), self.tokens, -1), after)
 
     def _positions(self, table: Tensor, *, kind: Blocks, slot: Slot) -> Tensor:
-        if slot not in self.tables:
+        known = slot, kind.order, kind.pad
+        if known not in self.tables:
             axis, length = slot.axis, table.shape[slot.axis]
             start = self._start(length, self.tokens, kind, slot)
             before, image, after = table.split([start, self.tokens, length - start - self.tokens], dim=axis)
@@ -156,8 +156,8 @@ class _Way:
             shape[0], shape[axis] = self.kept.shape
             rows = torch.take_along_dim(image, self.kept.view(shape), dim=axis)
             others = [part.expand(len(rows), *part.shape[1:]) for part in (before, after)]
-            self.tables[slot] = torch.cat([others[0], rows, others[1]], dim=axis)
-        return self.tables[slot]
+            self.tables[known] = torch.cat([others[0], rows, others[1]], dim=axis)
+        return self.tables[known]
 
 
 def _together(before: Tensor, image: Tensor, after: Tensor) -> Tensor:

@@ -1,12 +1,16 @@
 """What a family is stands in its file alone: no other code asks for its name, its classes or its network's settings."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness.models import small_model
+from masklora.errors import FamilyError
 from masklora.host.families import families
+from masklora.host.model.blocks import find_blocks
 
 ROOT = Path(__file__).resolve().parents[3]
 # Settings of networks whose names are ordinary words of this code too.
@@ -53,6 +57,27 @@ def forbidden():
 def test_a_family_s_file_is_read_in_one_sitting(family):
     lines = (ROOT / "masklora" / "host" / "families" / f"{family}.py").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 40
+
+
+@pytest.mark.parametrize("family", families(), ids=lambda f: f.name)
+def test_every_layer_that_a_family_s_file_names_is_in_its_network(family):
+    network = small_model(family.name).model.diffusion_model
+    paths = [path for path, _ in network.named_modules()]
+    for pattern in filter(None, (family.text_layer, family.pooled_layer)):
+        assert any(re.fullmatch(pattern, path) for path in paths), pattern
+    found = find_blocks(network, family)
+    for kind in family.blocks:
+        blocks = [block for block, one in found if one is kind]
+        for layer in (*kind.tails, *kind.cross, *kind.gate_layers):
+            # Chroma's blocks are FLUX.1's without their own modulation; a U-Net's first ones have no other way round.
+            there = any(layer in dict(block.named_modules()) for block in blocks)
+            assert there or layer in ("img_mod", "txt_mod", "modulation"), (kind, layer)
+
+
+def test_a_network_without_the_blocks_that_its_family_names_is_refused():
+    family = families()[0]
+    with pytest.raises(FamilyError, match=f"{family.title} network has no blocks .*update both"):
+        find_blocks(torch.nn.Sequential(torch.nn.Linear(2, 2)), family)
 
 
 def test_the_search_finds_a_question_for_a_family(forbidden):
