@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 
 from benchmarks.gradients import measure
-from masklora.host.families import families
+from harness.small import small_models
 
 TARGETS = ("default", "all")
 
 
 def main() -> None:
     """Measure every family, its usual layers and all of them, in float64 and float32."""
-    names = [family.name for family in families()]
+    names = list(small_models())
     dtypes = (torch.float64, torch.float32)
     rows = []
     for name, target, dtype in itertools.product(names, TARGETS, dtypes):

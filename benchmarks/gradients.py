@@ -15,7 +15,7 @@ from harness.double import in_double
 from harness.models import small_model, small_text, with_padding
 from masklora.adapters import AdapterSet
 from masklora.dataset.geometry import Geometry
-from masklora.host.model.conditioning import TEXT, joined
+from masklora.host.model.conditioning import joined
 from masklora.host.model.trainable import TrainableModel
 from masklora.loss.losses import masked_objective, preservation_term
 from masklora.loss.noise import add_noise, sigma_of, target
@@ -115,13 +115,19 @@ class Problem:
         return t.denoise(noisy, self.u, conditioning, tokens=self.plan)
 
     def _ask_network(self, noisy: Tensor, conds: dict[str, Any]) -> Tensor:
-        """What ComfyUI's network answers when it is called itself, its time told by ComfyUI's sampling."""
-        t = self.trainable
-        sampling = t.patcher.get_model_object("model_sampling")
-        time = sampling.timestep(sigma_of(self.u, schedule=t.schedule)).float()
-        x = noisy[:, :, None] if t.has_frames else noisy
-        out = self.network(x, time, context=conds.pop(TEXT), transformer_options={}, **conds)
-        return out[:, :, 0] if t.has_frames else out
+        """What ComfyUI's network answers where its sampler stands at these noise levels; nothing of ours between."""
+        t, model = self.trainable, self.trainable.model
+        sigma = sigma_of(self.u, schedule=t.schedule)
+        x = noisy if t.schedule.prediction == "flow" else noisy * (sigma.view(-1, 1, 1, 1) ** 2 + 1).sqrt()
+        raw: list[Tensor] = []
+        hook = self.network.register_forward_hook(lambda module, given, out: raw.append(out))
+        before, model.manual_cast_dtype = model.manual_cast_dtype, t.dtype
+        try:
+            model._apply_model(x[:, :, None] if t.has_frames else x, sigma, transformer_options={}, **conds)
+        finally:
+            hook.remove()
+            model.manual_cast_dtype = before
+        return raw[0][:, :, 0] if t.has_frames else raw[0]
 
     def _base(self, texts: list[dict[str, Any]]) -> Tensor:
         with torch.no_grad(), self.adapters.disabled():

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from harness.folders import anywhere
-from harness.models import HashedText, small_model, small_vae
+from harness.models import HashedText, small_model
+from harness.vaes import small_vae
 from masklora.cache.cache import build_cache
 from masklora.dataset.loading import load_dataset
 from masklora.host.model.encoders import VaeEncoder

@@ -10,17 +10,16 @@ import diffusers
 import pytest
 import torch
 
-from harness.diffusers_networks import diffusers_network
+from harness.diffusers_networks import FAMILIES, diffusers_network
 from harness.double import in_double
 from harness.models import small_model, small_text
 from masklora.dataset.geometry import Geometry
-from masklora.host.families import FAMILY_GUIDANCE, families
+from masklora.host.families import FAMILY_GUIDANCE
 from masklora.host.model.trainable import TrainableModel
 from masklora.loss.losses import masked_objective
 from masklora.loss.noise import add_noise, target
 from masklora.settings import AdapterSettings, LossSettings
 
-NAMES = [f.name for f in families()]
 # Sides, crops and sizes are all unlike, so that nothing can be taken for another.
 GEOMETRY = Geometry(source=(200, 150), resized=(128, 96), crop=(24, 16, 96, 64))
 # Exact in float32 when multiplied by 1000 and divided again.
@@ -189,7 +188,7 @@ def off_by(found, wanted):
     return float((found - wanted).norm() / wanted.norm())
 
 
-@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_our_raw_prediction_is_that_of_diffusers_network_called_as_its_pipeline_does(family):
     """Z-Image and Wan differ by 4e-6, all others by less than 1e-6: ComfyUI's norm of Z-Image's queries and keys adds
     another epsilon, and Wan's times are told by a power there and by an exponential here.
@@ -200,7 +199,7 @@ def test_our_raw_prediction_is_that_of_diffusers_network_called_as_its_pipeline_
     assert off_by(ours.pred, theirs.pred) <= 1e-5
 
 
-@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_our_masked_loss_is_diffusers_training_loss_times_the_mask(family):
     """`train_dreambooth_lora_flux.py` and its siblings: the squared error's mean over a picture, then over pictures."""
     ours, theirs, w = outcomes(family)

@@ -175,6 +175,8 @@ _STATES: dict[str, Callable[[State, dict[str, Any]], State]] = {
     "z_image": _by_table(comfy.utils.z_image_to_diffusers),
     "wan": lambda state, config: convert_wan_transformer_to_diffusers(dict(state)),
 }
+# Those that can be compared.
+FAMILIES = list(_CLASSES)
 
 
 def diffusers_network(family: str, model: Any, dtype: torch.dtype) -> nn.Module:

@@ -15,9 +15,12 @@ from masklora.settings import (
     TrainSettings,
 )
 
-from .models import HashedText, small_model, small_vae
+from .models import HashedText, small_model
+from .small import small_models
+from .vaes import small_vae
 
-LIGHT = ["sd15", "sd3", "flux", "chroma", "qwen_image", "z_image", "wan"]
+# All but the one that takes its time.
+LIGHT = [name for name in small_models() if name != "sdxl"]
 
 
 def pictures(n=4, settings=None):

@@ -8,8 +8,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from harness.models import small_vae
 from harness.training import make_cache, make_request
+from harness.vaes import small_vae
 from masklora.errors import AdapterError, ConfigError, RunError
 from masklora.host.sampling import SampleRequest
 from masklora.host.training import train_lora

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from demo.assemble import build_checkpoint
-from harness.models import small_vae
+from harness.vaes import small_vae
 from masklora.cache.cache import build_cache
 from masklora.dataset.loading import load_dataset
 from masklora.host.model.encoders import ClipTextEncoder, VaeEncoder

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.models import small_vae
 from harness.training import make_cache, make_request
+from harness.vaes import small_vae
 from masklora.errors import ConfigError, FamilyError
 from masklora.host.families import find_family
 from masklora.host.resolving import resolve

@@ -12,8 +12,9 @@ import torch
 from comfy.model_management import InterruptProcessingException
 from PIL import Image
 
-from harness.models import HashedText, small_model, small_vae
+from harness.models import HashedText, small_model
 from harness.training import LIGHT, make_cache, make_request
+from harness.vaes import small_vae
 from masklora.errors import FamilyError
 from masklora.host.exporting import apply_lora
 from masklora.host.sampling import SampleRequest

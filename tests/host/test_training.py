@@ -18,8 +18,9 @@ from comfy.model_management import InterruptProcessingException
 from safetensors import safe_open
 
 from harness.folders import anywhere, folder_settings, grey, picture
-from harness.models import HashedText, small_model, small_vae
+from harness.models import HashedText, small_model
 from harness.training import LIGHT, make_cache, make_request, pictures
+from harness.vaes import small_vae
 from masklora.adapters import to_comfyui
 from masklora.cache.cache import build_cache
 from masklora.dataset.loading import load_dataset

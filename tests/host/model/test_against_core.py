@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from harness.models import small_model, small_text
+from harness.small import small_models
 from masklora.dataset.geometry import Geometry
-from masklora.host.families import families
 from masklora.host.model.conditioning import size_conditioning
 from masklora.host.model.trainable import TrainableModel
 from masklora.loss.noise import add_noise, sigma_of, snr_of, target
 
 SQUARE = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
-NAMES = [f.name for f in families()]
+NAMES = list(small_models())
 LEVELS = (0.05, 0.3, 0.5, 0.75, 0.95)
 
 

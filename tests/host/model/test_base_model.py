@@ -8,9 +8,9 @@ import torch
 
 from benchmarks.gradients import MODES
 from harness.models import small_model, small_text
+from harness.small import small_models
 from masklora.adapters import to_comfyui
 from masklora.dataset.geometry import Geometry
-from masklora.host.families import families
 from masklora.host.model.adapted import AdaptedModel
 from masklora.host.model.layer_names import layer_names
 from masklora.host.model.trainable import TrainableModel
@@ -19,8 +19,8 @@ from masklora.settings import AdapterSettings, LossSettings
 from masklora.training.microbatch import MicroBatch
 from masklora.training.objective import Objective
 
-# Every family, and an ε model that a sampling patch makes one of v.
-CASES = [f.name for f in families()] + ["sd15 v"]
+# Every small model, and an ε model that a sampling patch makes one of v.
+CASES = [*small_models(), "sd15 v"]
 LIGHT = ["sd15", "sd3", "flux"]
 SQUARE = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
 
@@ -44,7 +44,7 @@ def prepared():
             trainable = TrainableModel(make_model(case))
             # Before it had an adapter.
             with torch.no_grad():
-                made[case] = trainable, Inputs(trainable).predict()
+                made[case] = trainable, Inputs(trainable, case).predict()
         return made[case]
 
     return get
@@ -63,7 +63,7 @@ def make_adapters(trainable, **settings):
 class Inputs:
     """A batch of two unlike samples with unlike soft masks, and the predictions of it."""
 
-    def __init__(self, trainable):
+    def __init__(self, trainable, case):
         self.trainable = trainable
         g = torch.Generator().manual_seed(1)
         shape = (2, trainable.channels, 8, 8)
@@ -71,7 +71,7 @@ class Inputs:
         self.u = torch.tensor([0.3, 0.8])
         self.noisy = add_noise(self.latent, noise, self.u, schedule=trainable.schedule)
         self.mask = (1.6 * torch.rand(2, 1, 8, 8, generator=g) - 0.6).clamp(min=0)
-        self.texts = [small_text(trainable.family.name, tokens=77, seed=s) for s in (0, 1)]
+        self.texts = [small_text(case.partition(" ")[0], tokens=77, seed=s) for s in (0, 1)]
 
     def conditioning(self):
         return self.trainable.collate(self.texts, [SQUARE] * 2, self.noisy.shape[1:])
@@ -112,7 +112,7 @@ def test_without_its_adapter_the_model_predicts_bit_for_bit_as_the_untouched_one
     case, algorithm, prepared
 ):
     trainable, expected = prepared(case)
-    inputs, adapters = Inputs(trainable), make_adapters(trainable, algorithm=algorithm)
+    inputs, adapters = Inputs(trainable, case), make_adapters(trainable, algorithm=algorithm)
     for mode in MODES:
         with trainable.session(adapters, checkpointing=mode):
             with torch.no_grad():
@@ -130,7 +130,7 @@ def test_without_its_adapter_the_model_predicts_bit_for_bit_as_the_untouched_one
 @pytest.mark.parametrize(("case", "mode"), [(c, m) for c in CASES for m in MODES if c in LIGHT or m == "per block"])
 def test_asking_the_base_model_changes_neither_the_gradient_nor_the_random_numbers(case, mode, prepared):
     trainable, _ = prepared(case)
-    inputs, adapters = Inputs(trainable), make_adapters(trainable)
+    inputs, adapters = Inputs(trainable, case), make_adapters(trainable)
     plain, unseen, state = inputs.gradients(adapters, mode=mode, prior_weight=0.0)
     asked, seen, state_asked = inputs.gradients(adapters, mode=mode, prior_weight=1e-30)
     assert "drift" not in unseen and seen["drift"] > 0
@@ -160,7 +160,7 @@ class Calls:
 @pytest.mark.parametrize("case", LIGHT)
 def test_both_models_are_asked_the_same_and_the_base_model_first_and_without_a_graph(case, mode, prepared):
     trainable, _ = prepared(case)
-    inputs, adapters, calls = Inputs(trainable), make_adapters(trainable), Calls(trainable)
+    inputs, adapters, calls = Inputs(trainable, case), make_adapters(trainable), Calls(trainable)
     inputs.gradients(adapters, mode=mode, denoise=calls, prior_weight=1.0)
     (noisy, u, text, base), (noisy_again, u_again, text_again, prediction) = calls.seen
     assert torch.equal(noisy, noisy_again) and torch.equal(u, u_again) and text is text_again
@@ -172,7 +172,7 @@ def test_both_models_are_asked_the_same_and_the_base_model_first_and_without_a_g
 @pytest.mark.parametrize("mode", MODES)
 def test_the_adapter_is_back_after_an_error_in_the_base_model(mode, error, prepared):
     trainable, _ = prepared("flux")
-    inputs, adapters = Inputs(trainable), make_adapters(trainable)
+    inputs, adapters = Inputs(trainable, "flux"), make_adapters(trainable)
     before, _, _ = inputs.gradients(adapters, mode=mode)
     with pytest.raises(error):
         inputs.gradients(adapters, mode=mode, denoise=Calls(trainable, error("stopped")), prior_weight=1.0)
@@ -193,13 +193,13 @@ def test_the_base_of_a_model_that_brings_its_own_lora_is_the_model_with_it(case,
         for name, f in factors.items():
             weight = merged.network.get_submodule(name).weight
             weight += f.delta().reshape(weight.shape)
-        expected = Inputs(merged).predict()
+        expected = Inputs(merged, case).predict()
     trainable = TrainableModel(patched)
     try:
         trainable.load(activation_bytes=0)
         adapters = make_adapters(trainable)
         with trainable.session(adapters):
-            found = Inputs(trainable).base(adapters)
+            found = Inputs(trainable, case).base(adapters)
     finally:
         comfy.model_management.unload_all_models()
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from harness.models import HashedText, small_model, small_vae
+from harness.models import HashedText, small_model
+from harness.vaes import small_vae
 from masklora.cache.cache import build_cache
 from masklora.dataset.loading import from_images
 from masklora.errors import ConfigError, FamilyError

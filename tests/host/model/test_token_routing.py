@@ -9,8 +9,10 @@ from comfy.ldm.flux.layers import timestep_embedding
 
 from benchmarks.gradients import MODES
 from harness.models import small_model, small_text, with_padding
+from harness.small import small_models
 from masklora.dataset.geometry import Geometry
 from masklora.errors import ConfigError, FamilyError
+from masklora.host.families import families
 from masklora.host.model.blocks import read_slot
 from masklora.host.model.token_attention import pinned_attention
 from masklora.host.model.token_routing import PlannedNetwork
@@ -18,8 +20,9 @@ from masklora.host.model.trainable import TrainableModel
 from masklora.loss.tokens import Passage, TokenPlan
 from masklora.settings import AdapterSettings
 
-# Width and height of the latent, tokens of it and of the text; masks that hide keys belong to no route.
-GRID, TOKENS, TEXT = (8, 12), 24, 9
+# Rows and columns of tokens, and how many there are, of the text too; masks that hide keys belong to no route.
+ROWS, COLUMNS = 4, 6
+TOKENS, TEXT = ROWS * COLUMNS, 9
 SQUARE = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
 CASES = {
     "flux": ("flux", {"double": 3, "single": 3}),
@@ -27,11 +30,13 @@ CASES = {
     "sd3.5": ("sd3", {"depth": 4, "self_attention": 3}),
 }
 # Families whose networks are not taken apart by hand: the laws below hold them.
-LAWS = {**CASES, "chroma": ("chroma", {}), "qwen": ("qwen_image", {}), "z": ("z_image", {}), "wan": ("wan", {})}
+HAVE_TOKENS = {family.name for family in families() if family.has_tokens}
+OTHERS = [name for name, small in small_models().items() if small.family in HAVE_TOKENS and name not in CASES]
+LAWS = {**CASES, **{name: (name, {}) for name in OTHERS}}
 # Whose text has padding that can be told apart.
 PADDED = [*CASES, "chroma"]
 # Z-Image fills text and image up to multiples of 32 tokens.
-JOINED = {"z": 64}
+JOINED = {"z_image": 64}
 # First and last block: within the double blocks, from double to single ones, within the single ones.
 WAYS = [("flux", 0, 1), ("flux", 1, 4), ("flux", 2, 3), ("flux", 4, 5), ("flux", 0, 5), ("sd3", 1, 2), ("sd3.5", 0, 3)]
 
@@ -48,7 +53,9 @@ class Bench:
         for name, p in self.adapters.parameters().items():
             if name.endswith("lora_B"):
                 p.data.normal_(0, 0.02, generator=g)
-        self.noisy = torch.randn(2, 16, *GRID, generator=g)
+        _, self.tall, self.wide = self.trainable.family.patch
+        grid = ROWS * self.tall, COLUMNS * self.wide
+        self.noisy = torch.randn(2, self.trainable.channels, *grid, generator=g)
         self.u = torch.tensor([0.3, 0.8])
         self.texts = [with_padding(small_text(family, tokens=TEXT, seed=s), real=4 + s) for s in (0, 1)]
 
@@ -153,12 +160,12 @@ def flux_by_hand(n, noisy, t, conds, passage, visible):
         if inside and i == passage.last:
             img = put(behind, kept, img)
     out = n.final_layer(img, vec)
-    return einops.rearrange(out, "b (h w) (c p q) -> b c (h p) (w q)", h=GRID[0] // 2, p=2, q=2)
+    return einops.rearrange(out, "b (h w) (c p q) -> b c (h p) (w q)", h=ROWS, p=2, q=2)
 
 
 def sd3_by_hand(n, noisy, t, conds, passage, visible):
     kept = None if passage is None else passage.kept
-    x = n.x_embedder(noisy) + n.cropped_pos_embed(GRID)
+    x = n.x_embedder(noisy) + n.cropped_pos_embed(noisy.shape[2:])
     c = n.t_embedder(t, dtype=x.dtype) + n.y_embedder(conds["y"])
     context = n.context_embedder(conds["c_crossattn"])
     for i, block in enumerate(n.joint_blocks):
@@ -169,7 +176,7 @@ def sd3_by_hand(n, noisy, t, conds, passage, visible):
         context, x = block(context, x, c=c, use_checkpoint=False, transformer_options=options)
         if inside and i == passage.last:
             x = put(behind, kept, x)
-    return n.unpatchify(n.final_layer(x, c), hw=GRID)
+    return n.unpatchify(n.final_layer(x, c), hw=noisy.shape[2:])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -285,15 +292,16 @@ def test_what_a_hidden_token_holds_changes_no_other_token_s_prediction(case, ben
     bench, hidden = benches(case), 13
     visible = torch.ones(2, TOKENS, dtype=torch.bool)
     visible[0, hidden] = False
-    row, column = 2 * (hidden // (GRID[1] // 2)), 2 * (hidden % (GRID[1] // 2))
+    row, column = bench.tall * (hidden // COLUMNS), bench.wide * (hidden % COLUMNS)
+    rows, columns = slice(row, row + bench.tall), slice(column, column + bench.wide)
     other = bench.noisy.clone()
-    other[0, :, row : row + 2, column : column + 2] += 1.0
+    other[0, :, rows, columns] += 1.0
     kept = everyone()[:, 3:]
     for passages in ((), (Passage(1, blocks_of(bench) - 2, kept),)):
         plan = TokenPlan(TOKENS, passages, visible)
         changed = (bench.predict(plan) - bench.predict(plan, noisy=other)).abs()
-        own = changed[0, :, row : row + 2, column : column + 2].clone()
-        changed[0, :, row : row + 2, column : column + 2] = 0
+        own = changed[0, :, rows, columns].clone()
+        changed[0, :, rows, columns] = 0
         assert own.max() > 1e-2 and changed.max() == 0
     assert (bench.predict() - bench.predict(noisy=other)).abs()[0, :, :2, :2].max() > 1e-5
 
@@ -410,7 +418,7 @@ def test_a_network_without_routes_or_masks_gets_the_plain_options(benches):
     assert isinstance(following, PlannedNetwork) and following.text is None
 
 
-@pytest.mark.parametrize(("case", "looking"), [("wan", 3), ("z", 4), ("flux", 6)])
+@pytest.mark.parametrize(("case", "looking"), [("wan", 3), ("z_image", 4), ("flux", 6)])
 def test_an_attention_that_is_as_long_by_chance_follows_no_mask(case, looking, benches, monkeypatch):
     """Wan's cross-attention and a text of as many tokens as the picture has; Z-Image's refiner of the text."""
     from masklora.host.model import token_attention

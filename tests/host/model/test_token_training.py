@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from harness.models import HashedText, small_model, small_vae, with_padding
+from harness.models import HashedText, small_model, with_padding
+from harness.vaes import small_vae
 from masklora.cache.cache import build_cache
 from masklora.dataset.loading import from_images
 from masklora.errors import ConfigError

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from harness.models import small_model, small_text
+from harness.training import LIGHT
 from masklora.dataset.geometry import Geometry, plan_cut_geometry
 from masklora.errors import AdapterError, FamilyError
 from masklora.host.model.conditioning import size_conditioning
@@ -16,7 +17,6 @@ from masklora.loss.noise import add_noise
 from masklora.settings import AdapterSettings
 
 SQUARE = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
-LIGHT = ["sd15", "sd3", "flux", "chroma", "qwen_image", "z_image", "wan"]
 
 
 def make_adapters(trainable, **settings):

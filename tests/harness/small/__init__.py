@@ -1,0 +1,19 @@
+"""Small models of every family: one file each, with what ComfyUI detects it by and what its text encoder gives."""
+
+import functools
+import importlib
+import pkgutil
+
+from .small import Small
+
+
+@functools.cache
+def small_models() -> dict[str, Small]:
+    """By name, in the order of their files; the first of a file has the family's own name."""
+    found: dict[str, Small] = {}
+    for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
+        found |= getattr(importlib.import_module(f"{__name__}.{module.name}"), "SMALL", {})
+    return found
+
+
+__all__ = ["Small", "small_models"]

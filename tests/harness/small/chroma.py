@@ -1,0 +1,25 @@
+"""Chroma1, small."""
+
+from .small import Small
+
+SMALL = {
+    "chroma": Small(
+        family="chroma",
+        text=4096,
+        keys={
+            "distilled_guidance_layer.0.norms.0.scale": (5120,),
+            "double_blocks.0.img_attn.norm.key_norm.scale": (128,),
+            "img_in.weight": (3072, 64),
+            "txt_in.weight": (3072, 4096),
+        },
+        config={
+            "hidden_size": 128,
+            "num_heads": 1,
+            "out_dim": 128,
+            "hidden_dim": 64,
+            "n_layers": 2,
+            "depth": 2,
+            "depth_single_blocks": 2,
+        },
+    ),
+}

@@ -1,0 +1,34 @@
+"""FLUX.1, small."""
+
+import comfy.ops
+import torch
+from comfy.ldm.flux.model import Flux
+
+from .small import Small
+
+
+def _flux(hidden: int = 128, double: int = 2, single: int = 2, text: int = 4096, pooled: int = 768) -> torch.nn.Module:
+    return Flux(
+        in_channels=16,
+        out_channels=16,
+        patch_size=2,
+        vec_in_dim=pooled,
+        context_in_dim=text,
+        hidden_size=hidden,
+        mlp_ratio=4.0,
+        num_heads=hidden // 128,
+        depth=double,
+        depth_single_blocks=single,
+        axes_dim=[16, 56, 56],
+        theta=10000,
+        qkv_bias=True,
+        guidance_embed=True,
+        image_model="flux",
+        txt_ids_dims=[],
+        dtype=torch.float32,
+        device="cpu",
+        operations=comfy.ops.disable_weight_init,
+    )
+
+
+SMALL = {"flux": Small(family="flux", text=4096, pooled=768, vae="picture 16", build=_flux)}

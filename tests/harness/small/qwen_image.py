@@ -1,0 +1,13 @@
+"""Qwen-Image, small."""
+
+from .small import Small
+
+SMALL = {
+    "qwen_image": Small(
+        family="qwen_image",
+        text=3584,
+        vae="clip 16",
+        keys={"txt_norm.weight": (3584,), "img_in.weight": (3072, 64)},
+        config={"num_layers": 3, "num_attention_heads": 1},
+    ),
+}

@@ -1,0 +1,21 @@
+"""Stable Diffusion 1.5, small."""
+
+import torch
+
+from .small import Small
+from .unet import small_unet
+
+
+def _sd15() -> torch.nn.Module:
+    return small_unet(
+        num_res_blocks=[1, 1],
+        channel_mult=[1, 1],
+        num_heads=8,
+        context_dim=768,
+        transformer_depth=[1, 0],
+        transformer_depth_middle=1,
+        transformer_depth_output=[1, 1, 0, 0],
+    )
+
+
+SMALL = {"sd15": Small(family="sd15", text=768, pooled=768, vae="picture 4", build=_sd15)}

@@ -1,0 +1,61 @@
+"""What a small model is made of, and the text that goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import comfy.model_detection
+import comfy.model_management
+import comfy.model_patcher
+import torch
+from torch import Tensor, nn
+
+Extras = Callable[[int, torch.Generator], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Small:
+    """A small model of one family, of ComfyUI's own class.
+
+    Attributes:
+        family: Name of the family in the product.
+        text: Features of a token of its texts.
+        pooled: Features of its pooled text; 0 for none.
+        extras: What else its text encoder gives, from the count of tokens and a generator.
+        vae: Kind of its VAE; see `harness.vaes`.
+        build: Makes a network that ComfyUI knows by its weights; None where it knows the family by its full size.
+        keys: Shapes of the full-size weights that ComfyUI looks at; they exist on the meta device only.
+        config: What the network is built with instead of what ComfyUI detected.
+    """
+
+    family: str
+    text: int
+    pooled: int = 0
+    extras: Extras | None = None
+    vae: str = "picture 16"
+    build: Callable[..., nn.Module] | None = None
+    keys: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def texts(self, *, tokens: int, seed: int) -> dict[str, Tensor]:
+        """What the text encoder gives for one text: "cond" (1, tokens, features) and whatever else."""
+        generator = torch.Generator().manual_seed(seed)
+        text = {"cond": torch.randn(1, tokens, self.text, generator=generator)}
+        if self.pooled:
+            text["pooled_output"] = torch.randn(1, self.pooled, generator=generator)
+        return {**text, **(self.extras(tokens, generator) if self.extras else {})}
+
+    def shrunk(self, dtype: torch.dtype) -> Any:
+        """A ModelPatcher on the CPU whose weights are not filled yet: detected at full size, then made small."""
+        with torch.device("meta"):
+            keys = {name: torch.empty(shape) for name, shape in self.keys.items()}
+        config = comfy.model_detection.model_config_from_unet(keys, "")
+        assert config is not None, f"ComfyUI did not recognise the keys of {self.family}"
+        config.unet_config |= self.config
+        cast = comfy.model_management.unet_manual_cast(dtype, torch.device("cpu"), config.supported_inference_dtypes)
+        config.set_inference_dtype(dtype, cast)
+        device = torch.device("cpu")
+        model = config.get_model({}, "", device=device)
+        return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=device)

@@ -1,0 +1,18 @@
+"""Wan 2.1 and 2.2, small."""
+
+from .small import Small
+
+SMALL = {
+    "wan": Small(
+        family="wan",
+        text=4096,
+        vae="clip 16",
+        keys={
+            "head.modulation": (1, 2, 5120),
+            "head.head.weight": (64, 5120),
+            "blocks.0.ffn.0.weight": (13824, 5120),
+            "patch_embedding.weight": (5120, 16, 1, 2, 2),
+        },
+        config={"dim": 128, "ffn_dim": 256, "num_heads": 1, "num_layers": 3},
+    ),
+}

@@ -1,0 +1,16 @@
+"""Z-Image, small."""
+
+from .small import Small
+
+SMALL = {
+    "z_image": Small(
+        family="z_image",
+        text=2560,
+        keys={
+            "cap_embedder.1.weight": (3840, 2560),
+            "noise_refiner.0.attention.k_norm.weight": (128,),
+            "cap_pad_token": (1, 3840),
+        },
+        config={"dim": 256, "n_heads": 2, "n_kv_heads": 2, "n_layers": 3, "n_refiner_layers": 1},
+    ),
+}
