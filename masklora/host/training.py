@@ -96,6 +96,7 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
         trainable.model,
         paths=_adaptable(trainable),
         kohya_as_diffusers=trainable.family.kohya_as_diffusers,
+        diffusers_names=trainable.family.diffusers_names,
     )
     if request.start_from is not None:
         adapters.load(read_lora(request.start_from, names=names))

@@ -112,6 +112,7 @@ class Family:
         text_repeats: Whether texts of unequal token count may be repeated to a common length; else samples
             of unequal text length run one by one.
         kohya_as_diffusers: Whether kohya's tools name this family's layers as diffusers does.
+        diffusers_names: Regular expression for the names in diffusers of layers for which ComfyUI knows others too.
         notes: What a person should know who trains it.
     """
 
@@ -132,6 +133,7 @@ class Family:
     pooled_layer: str = ""
     text_repeats: bool = False
     kohya_as_diffusers: bool = False
+    diffusers_names: str = ""
     notes: tuple[str, ...] = ()
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,17 +30,18 @@ class LayerNames:
     aliases: dict[str, str]
 
 
-def layer_names(model: Any, *, paths: list[str], kohya_as_diffusers: bool) -> LayerNames:
+def layer_names(model: Any, *, paths: list[str], kohya_as_diffusers: bool, diffusers_names: str = "") -> LayerNames:
     """The names of `model`'s layers in other tools.
 
     Args:
         model: ComfyUI's BaseModel.
         paths: Module paths of the layers that may be adapted.
         kohya_as_diffusers: Whether kohya's tools name this family's layers as diffusers does.
+        diffusers_names: Regular expression for those of its layers for which ComfyUI knows older names too.
     """
     # Its values are keys of weights, or such a key with the rows of a part.
     known = comfy.lora.model_lora_keys_unet(model, {})
-    slices = _transformer_slices(known)
+    slices = _transformer_slices(known, model, diffusers_names)
     unet = {
         name.removesuffix(_WEIGHT): path.removesuffix(_WEIGHT)
         for name, path in comfy.utils.unet_to_diffusers(model.model_config.unet_config).items()
@@ -59,21 +61,34 @@ def _path(key: str) -> str:
     return key.removeprefix(_PREFIX).removesuffix(_WEIGHT)
 
 
-def _transformer_slices(known: dict[str, Any]) -> dict[str, list[Slice]]:
-    out: dict[str, list[Slice]] = {}
+def _transformer_slices(known: dict[str, Any], model: Any, preferred: str) -> dict[str, list[Slice]]:
+    """Diffusers layers by module path: parts of ours where these make up all of it, else one name of the whole.
+
+    ComfyUI's table has second names for the same rows, of other models than this one too.
+    """
+    named: dict[str, list[Slice]] = {}
     for name, target in known.items():
         if not name.startswith(_DIFFUSERS):
             continue
         key, place = (target[0], target[1]) if isinstance(target, tuple) else (target, (0, 0, 0))
         if place is None:
             continue  # diffusers stores this layer rearranged: no LoRA of ours fits it
-        parts = out.setdefault(_path(key), [])
-        if not any(_overlap(place, part) for part in parts):
-            parts.append((name.removeprefix(_DIFFUSERS), place[1], place[2]))
+        named.setdefault(_path(key), []).append((name.removeprefix(_DIFFUSERS), place[1], place[2]))
+    weights = model.state_dict()
+    out = {}
+    for path, names in named.items():
+        names.sort(key=lambda part: not re.fullmatch(preferred, part[0]))
+        parts: list[Slice] = []
+        for part in names:
+            if part[2] and not any(_overlap(part, other) for other in parts):
+                parts.append(part)
+        weight = weights.get(f"{_PREFIX}{path}{_WEIGHT}")
+        if weight is not None and sum(part[2] for part in parts) == weight.shape[0]:
+            out[path] = parts
+        elif whole := [part for part in names if not part[2]]:
+            out[path] = whole[:1]
     return out
 
 
-def _overlap(place: tuple[int, int, int], part: Slice) -> bool:
-    """Whether two row ranges share rows: ComfyUI's table has second names for the same rows."""
-    (_, first, count), (_, other, rows) = place, part
-    return not count or not rows or (first < other + rows and other < first + count)
+def _overlap(one: Slice, other: Slice) -> bool:
+    return one[1] < other[1] + other[2] and other[1] < one[1] + one[2]

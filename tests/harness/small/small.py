@@ -28,6 +28,8 @@ class Small:
         build: Makes a network that ComfyUI knows by its weights; None where it knows the family by its full size.
         keys: Shapes of the full-size weights that ComfyUI looks at; they exist on the meta device only.
         config: What the network is built with instead of what ComfyUI detected.
+        text_multiple: Its texts are filled up to a multiple of so many tokens, and so is the picture where the family
+            says so.
     """
 
     family: str
@@ -38,6 +40,7 @@ class Small:
     build: Callable[..., nn.Module] | None = None
     keys: dict[str, tuple[int, ...]] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    text_multiple: int = 1
 
     def texts(self, *, tokens: int, seed: int) -> dict[str, Tensor]:
         """What the text encoder gives for one text: "cond" (1, tokens, features) and whatever else."""

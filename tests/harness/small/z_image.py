@@ -6,6 +6,7 @@ SMALL = {
     "z_image": Small(
         family="z_image",
         text=2560,
+        text_multiple=32,
         keys={
             "cap_embedder.1.weight": (3840, 2560),
             "noise_refiner.0.attention.k_norm.weight": (128,),

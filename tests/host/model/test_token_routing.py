@@ -35,8 +35,6 @@ OTHERS = [name for name, small in small_models().items() if small.family in HAVE
 LAWS = {**CASES, **{name: (name, {}) for name in OTHERS}}
 # Whose text has padding that can be told apart.
 PADDED = [*CASES, "chroma"]
-# Z-Image fills text and image up to multiples of 32 tokens.
-JOINED = {"z_image": 64}
 # First and last block: within the double blocks, from double to single ones, within the single ones.
 WAYS = [("flux", 0, 1), ("flux", 1, 4), ("flux", 2, 3), ("flux", 4, 5), ("flux", 0, 5), ("sd3", 1, 2), ("sd3.5", 0, 3)]
 
@@ -268,6 +266,13 @@ def test_dropped_tokens_leave_a_routed_run_of_blocks_as_they_came(case, benches)
     assert not torch.isclose(before[~dropped], after[~dropped]).all(dim=-1).any()
 
 
+def joined_length(bench):
+    """Tokens of text and picture together, each filled up to what the family fills it to."""
+    multiple = small_models()[LAWS[bench.case][0]].text_multiple
+    pad = max(kind.pad for _, kind in bench.trainable.token_blocks)
+    return TEXT + -TEXT % multiple + TOKENS + -TOKENS % pad
+
+
 @pytest.mark.parametrize("case", LAWS)
 def test_backward_keeps_the_kept_tokens_only(case, benches):
     bench, kept = benches(case), some_tokens(4)
@@ -279,7 +284,7 @@ def test_backward_keeps_the_kept_tokens_only(case, benches):
             torch.autograd.graph.saved_tensors_hooks(lambda t: shapes.append(tuple(t.shape)) or t, lambda t: t),
         ):
             bench.trainable.denoise(bench.noisy, bench.u, bench.conditioning(), tokens=plan)
-        return [s for s in shapes if len(s) == 3 and s[0] == 2 and s[1] in (TOKENS, JOINED.get(case, TOKENS + TEXT))]
+        return [s for s in shapes if len(s) == 3 and s[0] == 2 and s[1] in (TOKENS, joined_length(bench))]
 
     last = blocks_of(bench) - 1
     assert len(stored(None)) >= last + 1
