@@ -319,6 +319,7 @@ class TrainSettings:
     if_a_run_exists: str = chosen("go on", EXISTING_RUNS)
     keep_finished_runs: int = ranged(3, 0, 1000)
     unknown_model: bool = False
+    assistant_lora: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from ..masklora.settings import AdapterSettings, OptimizerSettings
 from .types import (
     MLT_ADAPTER,
     MLT_OPTIMIZER,
+    NO_FILE,
     TRAIN_CATEGORY,
     advanced,
     choice,
@@ -18,7 +19,6 @@ from .types import (
     text,
 )
 
-NO_FILE = "none"
 ADAPTER, OPTIM = AdapterSettings(), OptimizerSettings()
 
 

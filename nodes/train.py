@@ -27,9 +27,11 @@ from .types import (
     MLT_LOSS,
     MLT_OPTIMIZER,
     MLT_SAMPLES,
+    NO_FILE,
     TRAIN_CATEGORY,
     advanced,
     choice,
+    drop_down,
     number,
     seed,
     switch,
@@ -78,6 +80,8 @@ class TrainLoRA(io.ComfyNode):
         """Train, resume or load; then write the file once."""
         sockets = {k: values.pop(k, None) for k in ("loss", "adapter", "optimizer", "samples")}
         rate = values.pop("learning_rate")
+        assistant = values.pop("assistant_lora", NO_FILE)
+        values["assistant_lora"] = "" if assistant == NO_FILE else assistant
         settings = TrainSettings(**values)
         destination = lora_path(settings.name)
         adapter = sockets["adapter"] or AdapterSettings()
@@ -92,7 +96,8 @@ class TrainLoRA(io.ComfyNode):
             adapter=adapter,
             optimizer=optimizer,
             train=settings,
-            start_from=_start_file(adapter),
+            start_from=_lora_file(adapter.start_from),
+            assistant=_lora_file(settings.assistant_lora),
             samples=sockets["samples"],
             destination=destination,
         )
@@ -142,10 +147,8 @@ def _file(written: Written) -> list[Finding]:
     return [warning(f"name: {written.taken} is another file and stays; this LoRA is {written.path.name}."), line]
 
 
-def _start_file(adapter: AdapterSettings) -> Path | None:
-    if not adapter.start_from:
-        return None
-    return Path(folder_paths.get_full_path_or_raise("loras", adapter.start_from))
+def _lora_file(name: str) -> Path | None:
+    return Path(folder_paths.get_full_path_or_raise("loras", name)) if name else None
 
 
 def _summary(trained) -> str:
@@ -195,6 +198,13 @@ def _existing() -> list:
             "unknown_model",
             "Train a MODEL of a family that this pack does not know, with targets and defaults that no one has "
             "tried for it.",
+        ),
+        drop_down(
+            "assistant_lora",
+            [NO_FILE, *folder_paths.get_filename_list("loras")],
+            NO_FILE,
+            "Training adapter of a distilled model: the training runs on top of it; sample pictures, "
+            "model_with_lora and the file are without it.",
         ),
     ]
 

@@ -17,6 +17,10 @@ MASK_CATEGORY = f"{ROOT_CATEGORY}/masks"
 TRAIN_CATEGORY = f"{ROOT_CATEGORY}/training"
 
 
+# Of a drop-down of files: none of them.
+NO_FILE = "none"
+
+
 def drop_down(name, options, default, tooltip):
     """A drop-down of texts that are no choices of a field."""
     return io.Combo.Input(name, options=list(options), default=default, tooltip=tooltip)

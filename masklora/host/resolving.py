@@ -30,6 +30,7 @@ class Request:
     optimizer: OptimizerSettings
     train: TrainSettings
     start_from: Path | None = None
+    assistant: Path | None = None
     samples: SampleRequest | None = None
     destination: Path | None = None
 
@@ -43,9 +44,15 @@ def resolve(request: Request) -> tuple[TrainableModel, Resolved]:
     Raises:
         FamilyError: The model cannot be trained, or a VAE or CLIP does not fit it.
         ConfigError: A setting is out of range, or is for another model or cache; names the widget.
+        AdapterError: The assistant LoRA is for another model.
     """
     _check_alone(request)
-    trainable = TrainableModel(request.model, guidance=request.train.guidance, unknown=request.train.unknown_model)
+    trainable = TrainableModel(
+        request.model,
+        guidance=request.train.guidance,
+        unknown=request.train.unknown_model,
+        assistant=request.assistant,
+    )
     settings = with_defaults(
         trainable.family,
         loss=request.loss,

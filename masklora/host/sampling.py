@@ -145,7 +145,7 @@ class PictureSampler:
     @contextlib.contextmanager
     def _injected(self) -> Iterator[None]:
         """ComfyUI puts the adapters in and out where it loads and samples; afterwards it knows nothing of them."""
-        patcher = self.trainable.patcher
+        patcher = self.trainable.drawing
         injection = PatcherInjection(inject=lambda _: self.adapters.inject(), eject=lambda _: self.adapters.eject())
         patcher.set_injections(_KEY, [injection])
         try:
@@ -156,7 +156,7 @@ class PictureSampler:
             self.adapters.eject()
 
     def _picture(self, number: int, go_on: Callable[[], None]) -> Tensor:
-        settings, patcher, stride = self.request.settings, self.trainable.patcher, self.trainable.stride
+        settings, patcher, stride = self.request.settings, self.trainable.drawing, self.trainable.stride
         shape = (1, self.trainable.channels, settings.height // stride, settings.width // stride)
         empty = torch.zeros(shape, device=comfy.model_management.intermediate_device())
         latent = comfy.sample.fix_empty_latent_channels(patcher, empty)

@@ -29,6 +29,8 @@ FIRST = {
 }
 # These change what is kept, not what is learned.
 KEPT_ONLY = {"name", "save_every", "keep_last", "checkpointing", "if_a_run_exists", "keep_finished_runs"}
+# What is in the file counts, which is part of the model then.
+KEPT_ONLY |= {"assistant_lora"}
 
 
 def lasting(settings: Any) -> dict[str, Any]:

@@ -5,7 +5,9 @@ import numpy as np
 from masklora.cache.cache import build_cache
 from masklora.dataset.loading import from_images
 from masklora.host.model.encoders import VaeEncoder
+from masklora.host.sampling import SampleRequest
 from masklora.host.training import Request
+from masklora.runs.sample_pictures import SampleSettings
 from masklora.settings import (
     AdapterSettings,
     CacheSettings,
@@ -19,6 +21,7 @@ from .models import HashedText, small_model
 from .small import small_models
 from .vaes import small_vae
 
+PROMPTS = ("a thing 0", "a thing 1")
 # All but the one that takes its time.
 LIGHT = [name for name in small_models() if name != "sdxl"]
 
@@ -39,6 +42,23 @@ def make_cache(family, settings=None):
         encoder=VaeEncoder(small_vae(family)),
         text=HashedText(family),
     )
+
+
+class Caches(dict):
+    """A cache by family, made when it is first asked for."""
+
+    def __missing__(self, family):
+        self[family] = make_cache(family)
+        return self[family]
+
+
+def make_samples(family, **changes):
+    """Two small pictures for it, drawn in three steps."""
+    small = {"width": 64, "height": 96, "every": 2, "steps": 3, "cfg": 2.0}
+    settings = SampleSettings(prompts=PROMPTS, **small | changes)
+    texts = HashedText(family).encode([*PROMPTS, ""])
+    encoded = [[[one["cond"], {k: v for k, v in one.items() if k != "cond"}]] for one in texts]
+    return SampleRequest(settings, encoded[:2], encoded[2], small_vae(family))
 
 
 def make_request(family, cache, **train):

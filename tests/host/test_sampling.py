@@ -12,18 +12,15 @@ import torch
 from comfy.model_management import InterruptProcessingException
 from PIL import Image
 
-from harness.models import HashedText, small_model
-from harness.training import LIGHT, make_cache, make_request
-from harness.vaes import small_vae
+from harness.models import small_model
+from harness.training import LIGHT, Caches, make_request
+from harness.training import make_samples as samples
 from masklora.errors import FamilyError
 from masklora.host.exporting import apply_lora
-from masklora.host.sampling import SampleRequest
 from masklora.host.training import train_lora
-from masklora.runs.sample_pictures import SampleFolder, SampleSettings
+from masklora.runs.sample_pictures import SampleFolder
 from masklora.settings import AdapterSettings, OptimizerSettings
 from masklora.training.job import Hooks
-
-PROMPTS = ("a thing 0", "a thing 1")
 
 
 class Recorder(Hooks):
@@ -46,15 +43,7 @@ class Recorder(Hooks):
 
 @pytest.fixture(scope="module")
 def caches():
-    return {family: make_cache(family) for family in LIGHT}
-
-
-def samples(family, **changes):
-    small = {"width": 64, "height": 96, "every": 2, "steps": 3, "cfg": 2.0}
-    settings = SampleSettings(prompts=PROMPTS, **small | changes)
-    texts = HashedText(family).encode([*PROMPTS, ""])
-    encoded = [[[one["cond"], {k: v for k, v in one.items() if k != "cond"}]] for one in texts]
-    return SampleRequest(settings, encoded[:2], encoded[2], small_vae(family))
+    return Caches()
 
 
 def train(request, tmp_path, hooks=None):

@@ -8,6 +8,7 @@ import functools
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
@@ -26,6 +27,7 @@ from ...loss.tokens import TokenModel, TokenPlan
 from ...settings import CHECKPOINTING, AdapterSettings, check_choice
 from ...viewing.training_sample import false_colours
 from ..families import FAMILY_GUIDANCE, Blocks, find_family
+from .assistant import with_assistant
 from .blocks import find_blocks
 from .conditioning import TEXT, joined, mapped, rows_alike, size_conditioning
 from .core_call import CoreCall
@@ -59,9 +61,11 @@ class TrainableModel:
         guidance: What a guidance-distilled network is told; `FAMILY_GUIDANCE` for what its family usually is.
         dtype: What the network computes in; None for ComfyUI's choice.
         unknown: Whether a model of no known family is taken with what can be read from its modules.
+        assistant: File of a LoRA that it is trained on top of; pictures are drawn without it.
 
     Raises:
         FamilyError: If the model cannot be trained; the message lists what can.
+        AdapterError: The assistant is not for this model.
     """
 
     def __init__(
@@ -71,8 +75,11 @@ class TrainableModel:
         guidance: float = FAMILY_GUIDANCE,
         dtype: torch.dtype | None = None,
         unknown: bool = False,
+        assistant: Path | None = None,
     ) -> None:
-        self.patcher = patcher.clone()
+        self.drawing = patcher.clone()
+        self.patcher = with_assistant(self.drawing, assistant) if assistant else self.drawing
+        self._assistant = assistant.name if assistant else ""
         self.model = self.patcher.model
         self.network = self.model.diffusion_model
         self.family = find_family(type(self.model.model_config).__name__, self.network, unknown=unknown)
@@ -105,8 +112,13 @@ class TrainableModel:
     def incoming_notes(self) -> list[str]:
         """Lines on what the MODEL already carries: it is trained on top of that, or without it."""
         notes = []
-        if self.patcher.patches:
-            weights = counted(len(self.patcher.patches), "[weight|weights]")
+        if self._assistant:
+            notes.append(
+                f"assistant_lora: trained on top of {self._assistant}; sample pictures, model_with_lora and the file "
+                "are without it."
+            )
+        if self.drawing.patches:
+            weights = counted(len(self.drawing.patches), "[weight|weights]")
             notes.append(f"The MODEL carries patches (LoRAs) on {weights}: trained on top.")
         ignored = [k for k in self.patcher.model_options if k.endswith(("_function", "_wrapper"))]
         if ignored or self.patcher.wrappers.get(comfy.patcher_extension.WrappersMP.APPLY_MODEL):
