@@ -21,5 +21,6 @@ SMALL = {
             "depth": 2,
             "depth_single_blocks": 2,
         },
+        full={"depth": 19, "depth_single_blocks": 38},
     ),
 }

@@ -26,9 +26,9 @@ def _flux(hidden: int = 128, double: int = 2, single: int = 2, text: int = 4096,
         image_model="flux",
         txt_ids_dims=[],
         dtype=torch.float32,
-        device="cpu",
         operations=comfy.ops.disable_weight_init,
     )
 
 
-SMALL = {"flux": Small(family="flux", text=4096, pooled=768, vae="picture 16", build=_flux)}
+_FULL = {"hidden": 3072, "double": 19, "single": 38}
+SMALL = {"flux": Small(family="flux", text=4096, pooled=768, vae="picture 16", build=_flux, full=_FULL)}

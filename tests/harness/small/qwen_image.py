@@ -9,5 +9,6 @@ SMALL = {
         vae="clip 16",
         keys={"txt_norm.weight": (3584,), "img_in.weight": (3072, 64)},
         config={"num_layers": 3, "num_attention_heads": 1},
+        full={"num_layers": 60},
     ),
 }

@@ -26,9 +26,8 @@ def _sd3(depth: int = 2, self_attention: int = 0) -> torch.nn.Module:
         qk_norm="rms",
         x_block_self_attn_layers=list(range(self_attention)),
         dtype=torch.float32,
-        device="cpu",
         operations=comfy.ops.disable_weight_init,
     )
 
 
-SMALL = {"sd3": Small(family="sd3", text=4096, pooled=2048, vae="picture 16", build=_sd3)}
+SMALL = {"sd3": Small(family="sd3", text=4096, pooled=2048, vae="picture 16", build=_sd3, full={"depth": 24})}

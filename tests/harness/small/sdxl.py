@@ -6,11 +6,11 @@ from .small import Small
 from .unet import small_unet
 
 
-def _sdxl(deep: int = 10, shallow: int = 2) -> torch.nn.Module:
+def _sdxl(deep: int = 10, shallow: int = 2, wide: bool = False) -> torch.nn.Module:
     a, b = shallow, deep
     return small_unet(
         num_res_blocks=[2, 2, 2],
-        channel_mult=[1, 1, 1],
+        channel_mult=[1, 2, 4] if wide else [1, 1, 1],
         num_head_channels=64,
         context_dim=2048,
         adm_in_channels=2816,
@@ -22,4 +22,4 @@ def _sdxl(deep: int = 10, shallow: int = 2) -> torch.nn.Module:
     )
 
 
-SMALL = {"sdxl": Small(family="sdxl", text=2048, pooled=1280, vae="picture 4", build=_sdxl)}
+SMALL = {"sdxl": Small(family="sdxl", text=2048, pooled=1280, vae="picture 4", build=_sdxl, full={"wide": True})}

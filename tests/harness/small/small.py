@@ -30,6 +30,8 @@ class Small:
         config: What the network is built with instead of what ComfyUI detected.
         text_multiple: Its texts are filled up to a multiple of so many tokens, and so is the picture where the family
             says so.
+        full: What a real model's configuration has where the keys do not tell: how many blocks there are. For families
+            that are built, what they are built with.
     """
 
     family: str
@@ -41,6 +43,7 @@ class Small:
     keys: dict[str, tuple[int, ...]] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     text_multiple: int = 1
+    full: dict[str, Any] = field(default_factory=dict)
 
     def texts(self, *, tokens: int, seed: int) -> dict[str, Tensor]:
         """What the text encoder gives for one text: "cond" (1, tokens, features) and whatever else."""
@@ -52,13 +55,26 @@ class Small:
 
     def shrunk(self, dtype: torch.dtype) -> Any:
         """A ModelPatcher on the CPU whose weights are not filled yet: detected at full size, then made small."""
+        device = torch.device("cpu")
+        model = self._model(self.config, dtype, device)
+        return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=device)
+
+    def full_network(self) -> tuple[str, nn.Module]:
+        """The name of ComfyUI's configuration, and its network at full size, without any memory for its weights."""
+        if self.build is None:
+            model = self._model(self.full, torch.bfloat16, torch.device("meta"))
+            return type(model.model_config).__name__, model.diffusion_model
+        with torch.device("meta"):
+            network = self.build(**self.full)
+            config = comfy.model_detection.model_config_from_unet(network.state_dict(), "")
+        return type(config).__name__, network
+
+    def _model(self, changes: dict[str, Any], dtype: torch.dtype, device: torch.device) -> Any:
         with torch.device("meta"):
             keys = {name: torch.empty(shape) for name, shape in self.keys.items()}
         config = comfy.model_detection.model_config_from_unet(keys, "")
         assert config is not None, f"ComfyUI did not recognise the keys of {self.family}"
-        config.unet_config |= self.config
-        cast = comfy.model_management.unet_manual_cast(dtype, torch.device("cpu"), config.supported_inference_dtypes)
+        config.unet_config |= changes
+        cast = comfy.model_management.unet_manual_cast(dtype, device, config.supported_inference_dtypes)
         config.set_inference_dtype(dtype, cast)
-        device = torch.device("cpu")
-        model = config.get_model({}, "", device=device)
-        return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=device)
+        return config.get_model({}, "", device=device)

@@ -14,5 +14,6 @@ SMALL = {
             "patch_embedding.weight": (5120, 16, 1, 2, 2),
         },
         config={"dim": 128, "ffn_dim": 256, "num_heads": 1, "num_layers": 3},
+        full={"num_layers": 40},
     ),
 }

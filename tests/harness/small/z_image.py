@@ -13,5 +13,6 @@ SMALL = {
             "cap_pad_token": (1, 3840),
         },
         config={"dim": 256, "n_heads": 2, "n_kv_heads": 2, "n_layers": 3, "n_refiner_layers": 1},
+        full={"n_layers": 30},
     ),
 }

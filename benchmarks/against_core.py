@@ -1,0 +1,81 @@
+"""Our raw output and our schedule against what ComfyUI samples with: its own `apply_model`, on small models."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import comfy.model_management
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from harness.models import small_model, small_text
+from masklora.dataset.geometry import Geometry
+from masklora.host.model.conditioning import size_conditioning
+from masklora.host.model.trainable import TrainableModel
+from masklora.loss.noise import Schedule, add_noise, sigma_of, snr_of, target
+
+SQUARE = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
+LEVELS = (0.05, 0.3, 0.5, 0.75, 0.95)
+# Core samples Flux with 3.5 where nothing is said; a person's own guidance reaches the network in both.
+_GUIDANCE = 2.5
+
+
+class AtLevel:
+    """One noisy sample of a small model at noise level u, and what both programs make of it."""
+
+    def __init__(self, name: str, level: float) -> None:
+        self.patcher = small_model(name)
+        self.trainable = TrainableModel(self.patcher)
+        self.trainable.guidance = _GUIDANCE
+        self.schedule = self.trainable.schedule
+        self.text = {**small_text(name, tokens=77), "guidance": _GUIDANCE}
+        self.u = torch.tensor([level])
+        generator = torch.Generator().manual_seed(1)
+        shape = (1, self.trainable.channels, 8, 8)
+        self.latent, self.noise = (torch.randn(shape, generator=generator) for _ in range(2))
+        self.noisy = add_noise(self.latent, self.noise, self.u, schedule=self.schedule)
+
+    @torch.no_grad()
+    def prediction_apart(self) -> float:
+        """How far the clean latent of our raw output lies from core's, relative."""
+        conditioning = self.trainable.collate([self.text], [SQUARE], self.noisy.shape[1:])
+        raw = self.trainable.denoise(self.noisy, self.u, conditioning)
+        ours, theirs = _clean_by_schedule(raw, self.noisy, self.u, self.schedule), self._clean_by_core()
+        return float((ours - theirs).norm() / theirs.norm())
+
+    @torch.no_grad()
+    def target_apart(self) -> float:
+        """How far from the clean latent core ends where the network answers with our target, relative."""
+        goal = target(self.latent, self.noise, self.u, schedule=self.schedule)
+        goal = goal[:, :, None] if self.trainable.has_frames else goal
+        network = self.patcher.model.diffusion_model
+        with mock.patch.object(network, "forward", lambda *args, **kwargs: goal.clone()):
+            found = self._clean_by_core()
+        return float((found - self.latent).norm() / self.latent.norm())
+
+    def _clean_by_core(self) -> Tensor:
+        """The clean latent that ComfyUI's sampler gets at the sigma of u, with its own conditioning of the text."""
+        sigma, x, frames = sigma_of(self.u, schedule=self.schedule), self.noisy, self.trainable.has_frames
+        x = x if self.schedule.prediction == "flow" else x * (sigma.view(-1, 1, 1, 1) ** 2 + 1).sqrt()
+        x = x[:, :, None] if frames else x
+        extras: dict[str, Any] = {k: v for k, v in self.text.items() if k != "cond"} | size_conditioning(SQUARE)
+        conds: Any = {"positive": comfy.sampler_helpers.convert_cond([[self.text["cond"], extras]])}
+        comfy.model_management.load_models_gpu([self.patcher])
+        self.patcher.pre_run()
+        model, options = self.patcher.model, self.patcher.model_options
+        conds = comfy.samplers.process_conds(model, x, conds, x.device, x, None, 0)
+        out = comfy.samplers.calc_cond_batch(model, [conds["positive"]], x, sigma, options)[0]
+        return out[:, :, 0] if frames else out
+
+
+def _clean_by_schedule(raw: Tensor, noisy: Tensor, u: Tensor, schedule: Schedule) -> Tensor:
+    """The clean latent that a raw output stands for, from the definition of each prediction."""
+    u = u.view(-1, 1, 1, 1)
+    if schedule.prediction == "flow":
+        return noisy - u * raw
+    snr = snr_of(u, schedule=schedule)
+    signal, noise = (snr / (1 + snr)).sqrt(), (1 / (1 + snr)).sqrt()
+    return (noisy - noise * raw) / signal if schedule.prediction == "epsilon" else signal * noisy - noise * raw
