@@ -86,7 +86,7 @@ class Trial:
 class RandomLatents:
     """A VAE of the cache's protocol whose latents are noise."""
 
-    stride = STRIDE
+    stride, clips = STRIDE, False
 
     def __init__(self, channels: int) -> None:
         self.channels = channels

@@ -38,6 +38,7 @@ class Cache:
         settings: What it was built with.
         channels: Channels of the latents.
         stride: Pixels per latent cell.
+        clips: Whether the VAE is one for clips.
         fingerprint: Changes with any key, weight or caption; what a run's identity is made of.
         empty_key: Key of the empty caption, None without a text encoder.
         notes: What a person should know of the store: entries rebuilt, size over the limit.
@@ -54,6 +55,7 @@ class Cache:
     settings: CacheSettings
     channels: int
     stride: int
+    clips: bool
     store: Store = field(repr=False)
     fingerprint: str = ""
     empty_key: str | None = None
@@ -252,6 +254,7 @@ def build_cache(
         settings=settings,
         channels=encoder.channels,
         stride=encoder.stride,
+        clips=encoder.clips,
         store=store,
         fingerprint=_fingerprint(entries, empty),
         empty_key=empty,
