@@ -12,6 +12,7 @@ from harness.models import small_model, small_text, with_padding
 from masklora.dataset.geometry import Geometry
 from masklora.errors import ConfigError, FamilyError
 from masklora.host.model.blocks import read_slot
+from masklora.host.model.sampling_schedule import told_level
 from masklora.host.model.token_attention import pinned_attention
 from masklora.host.model.token_routing import PlannedNetwork
 from masklora.host.model.trainable import TrainableModel
@@ -74,7 +75,9 @@ class Bench:
         with self.trainable.session(self.adapters, checkpointing="off"), torch.no_grad():
             c = self.conditioning()
             conds = {k: torch.cat([one[k] for one in c]) for k in c[0]}
-            t = self.trainable.model.process_timestep(self.trainable._timestep(self.u), x=self.noisy)
+            model = self.trainable.model
+            told = told_level(self.u, model.model_sampling, self.trainable.schedule)
+            t = model.process_timestep(told, x=self.noisy)
             return run(self.network, self.noisy, t, conds, passage, visible)
 
 
