@@ -1,5 +1,7 @@
 """Chroma1: FLUX.1's blocks, their modulation made outside by one small network."""
 
+import dataclasses
+
 from .family import Defaults, Family
 from .flux_blocks import FLUX_BLOCKS, FLUX_TARGETS
 
@@ -7,7 +9,7 @@ FAMILY = Family(
     name="chroma",
     title="Chroma",
     configs=("Chroma",),
-    blocks=FLUX_BLOCKS,
+    blocks=tuple(dataclasses.replace(blocks, gate_layers=()) for blocks in FLUX_BLOCKS),
     targets=FLUX_TARGETS,
     architecture="chroma",
     base_model_version="chroma",
