@@ -247,8 +247,7 @@ def build_cache(
     if text is not None:
         builder.texts(entries, text)
         empty = text_key("", encoder=text.identity)
-    keep = keys_of(entries, empty)
-    store.clean_up(limit=settings.max_gigabytes * 1e9, keep=keep)
+    store.clean_up(limit=settings.max_gigabytes * 1e9, keep=keys_of(entries, empty))
     cache = Cache(
         entries=tuple(entries),
         settings=settings,

@@ -184,11 +184,6 @@ def from_conditioning(conditioning: list[Any]) -> dict[str, Any]:
     return values
 
 
-def to_conditioning(values: dict[str, Any]) -> list[Any]:
-    """ComfyUI's CONDITIONING from `from_conditioning`'s dict, nothing lost; what is ours is left out."""
-    return [[values["cond"], {name: value for name, value in values.items() if name not in ("cond", TEXT_MASK)}]]
-
-
 def _ordinary(tensor: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode(False):
         return tensor.detach().to("cpu", copy=True).contiguous()
