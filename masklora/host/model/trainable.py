@@ -146,6 +146,9 @@ class TrainableModel:
             ("y", self.family.pooled_layer, "pooled features"),
         ):
             wanted, given = self._features_of(pattern), conds.get(name)
+            if wanted and given is None:
+                # ComfyUI would show the network zeros instead.
+                return f"no {kind}, but {self.family.title} reads {wanted}"
             if wanted and isinstance(given, Tensor) and given.shape[-1] != wanted:
                 return f"{given.shape[-1]} {kind}, but {self.family.title} reads {wanted}"
         return None
