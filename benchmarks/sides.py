@@ -26,7 +26,7 @@ import torch
 from harness.models import HashedText, small_model
 from masklora.cache.cache import Cache, build_cache
 from masklora.dataset.loading import from_images
-from masklora.host.model.encoders import to_conditioning
+from masklora.host.model.encoders import TEXT_MASK
 from masklora.host.training import Request, train_lora
 from masklora.settings import (
     AdapterSettings,
@@ -86,7 +86,7 @@ class Trial:
 class RandomLatents:
     """A VAE of the cache's protocol whose latents are noise."""
 
-    stride = STRIDE
+    stride, clips = STRIDE, False
 
     def __init__(self, channels: int) -> None:
         self.channels = channels
@@ -192,12 +192,17 @@ def train_ours(stage: Stage, variant: Variant, *, steps: int, warm_up: int) -> T
     return Trial(differences(clock.marks)[warm_up - 1 : -1], counts, clock.asked[warm_up:-1])
 
 
+def _conditioning(text: dict[str, Any]) -> list[Any]:
+    """ComfyUI's CONDITIONING of a text in the cache."""
+    return [[text["cond"], {name: value for name, value in text.items() if name not in ("cond", TEXT_MASK)}]]
+
+
 def train_core(stage: Stage, variant: Variant, *, steps: int, warm_up: int) -> Trial:
     """ComfyUI's Train LoRA node, called as its executor calls it."""
     depth = int(variant.checkpointing)
     entries = stage.cache.entries
     latents = torch.stack([stage.cache.latent(e) for e in entries])
-    conditioning = [to_conditioning(stage.cache.text(e.captions[0].key)) for e in entries]
+    conditioning = [_conditioning(stage.cache.text(e.captions[0].key)) for e in entries]
     given: dict[str, Any] = {
         "model": stage.model,
         "batch_size": variant.batch,

@@ -59,7 +59,7 @@ VARIANTS = {name: Variant("ours", targets="default", loss=loss) for name, loss i
 class Discs:
     """A VAE of the cache's protocol: colours averaged over a cell and spread over sixteen channels."""
 
-    channels, stride = 16, STRIDE
+    channels, stride, clips = 16, STRIDE, False
 
     def __init__(self):
         self.identity = "discs"

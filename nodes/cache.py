@@ -14,8 +14,6 @@ from ..masklora.settings import CacheSettings
 from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, advanced, choice, number, seed, switch
 
 D = CacheSettings()
-RESIZES = ("lanczos", "area")
-STORAGES = ("disk", "memory")
 
 
 def infill_inputs():

@@ -38,7 +38,8 @@ class ExportLoRA(io.ComfyNode):
                     _D,
                     "format",
                     "comfyui: kohya's keys, read by ComfyUI, kohya, A1111, Forge and diffusers. "
-                    "diffusers: PEFT's keys, for SD 3 and FLUX.1.",
+                    "diffusers: PEFT's keys, for families whose diffusers names ComfyUI knows; docs/families.md "
+                    "lists them.",
                 ),
                 choice(_D, "dtype", "Of the numbers in the file; float16 is usual."),
                 *advanced(

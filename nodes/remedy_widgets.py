@@ -4,7 +4,7 @@ from ..masklora.loss.presets import PRESET_DECIDES
 from .loss_widgets import LOSS
 from .types import choice, number, switch, text
 
-_WITH_TOKENS = "FLUX.1, Chroma, Stable Diffusion 3, Qwen-Image, Z-Image and Wan."
+_WITH_TOKENS = "Not in U-Nets; docs/families.md lists the models."
 
 
 def infill_inputs():

@@ -77,7 +77,9 @@ def entered(tmp_path):
     def watch(frame, event, _):
         if event == "call":
             stop = wanted.get((frame.f_code.co_filename, qualified(frame)))
-            if stop and seen[-1:] != [stop]:
+            # A MODEL's sampling is tried with made-up numbers, which are no sample.
+            tried = Path(frame.f_back.f_code.co_filename).stem == "sampling_schedule"
+            if stop and not tried and seen[-1:] != [stop]:
                 seen.append(stop)
 
     with torch.autograd.set_multithreading_enabled(False):

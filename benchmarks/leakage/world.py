@@ -20,7 +20,6 @@ from masked_lora_pack.nodes.settings import Adapter, Optimizer
 from masklora.cache.cache import Cache
 from masklora.dataset.geometry import Geometry
 from masklora.host.exporting import LoraTensors, apply_lora
-from masklora.host.model.encoders import to_conditioning
 from masklora.host.model.trainable import TrainableModel
 from masklora.host.training import Request, train_lora
 from masklora.settings import LossSettings, TrainSettings
@@ -126,7 +125,7 @@ class World:
 
     def _sample(self, model: Any, noise: Tensor, prompts: Sequence[str], seed: int, steps: int) -> Tensor:
         """Latents in the model's own space."""
-        cond = {"cond": torch.cat([self.text(p)["cond"] for p in prompts]), "pooled_output": None}
+        cond = [[torch.cat([self.text(p)["cond"] for p in prompts]), {"pooled_output": None}]]
         with torch.inference_mode():
             latents = comfy.sample.sample(
                 model,
@@ -135,7 +134,7 @@ class World:
                 1.0,
                 SAMPLER,
                 SCHEDULER,
-                *[to_conditioning(cond)] * 2,
+                *[cond] * 2,
                 torch.zeros_like(noise),
                 seed=seed,
                 disable_pbar=True,

@@ -116,7 +116,21 @@ class AdapterSet:
         return tuple(self._wrappers)
 
     def inject(self) -> None:
-        """Put the adapters in front of their layers."""
+        """Put the adapters in front of the layers that are there now: the host may have exchanged some since.
+
+        Raises:
+            AdapterError: One is of another shape than the layer for which its adapter was made.
+        """
+        for name, wrapper in self._wrappers.items():
+            layer = self._model.get_submodule(name)
+            if layer in (wrapper, self._originals[name]):
+                continue
+            if not _is_like(layer, self._originals[name]):
+                raise AdapterError(
+                    f"targets: {name} was exchanged for a {type(layer).__name__} of another kind. Take away the node "
+                    "that patches this layer, or exclude it."
+                )
+            self._originals[name] = wrapper.base_layer = layer
         self._place(self._wrappers)
 
     def eject(self) -> None:
@@ -238,6 +252,11 @@ class AdapterSet:
                 if magnitude is not None:
                     plain = self._plain_magnitude(name, f)
                     magnitude.copy_(plain.reshape(magnitude.shape))
+
+
+def _is_like(layer: nn.Module, other: nn.Module) -> bool:
+    names = ("in_features", "out_features", "in_channels", "out_channels", "kernel_size", "stride", "padding", "groups")
+    return all(getattr(layer, name, None) == getattr(other, name, None) for name in names)
 
 
 def _refuse_without_plain_weight(name: str, module: nn.Module) -> None:

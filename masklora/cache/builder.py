@@ -36,6 +36,7 @@ class Encoder(Protocol):
     identity: str
     channels: int
     stride: int
+    clips: bool
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Latents (B, C, h, w), float32, without chance, of images (B, H, W, 3) in 0..1."""

@@ -38,6 +38,7 @@ class Cache:
         settings: What it was built with.
         channels: Channels of the latents.
         stride: Pixels per latent cell.
+        clips: Whether the VAE is one for clips.
         fingerprint: Changes with any key, weight or caption; what a run's identity is made of.
         empty_key: Key of the empty caption, None without a text encoder.
         notes: What a person should know of the store: entries rebuilt, size over the limit.
@@ -54,6 +55,7 @@ class Cache:
     settings: CacheSettings
     channels: int
     stride: int
+    clips: bool
     store: Store = field(repr=False)
     fingerprint: str = ""
     empty_key: str | None = None
@@ -245,13 +247,13 @@ def build_cache(
     if text is not None:
         builder.texts(entries, text)
         empty = text_key("", encoder=text.identity)
-    keep = keys_of(entries, empty)
-    store.clean_up(limit=settings.max_gigabytes * 1e9, keep=keep)
+    store.clean_up(limit=settings.max_gigabytes * 1e9, keep=keys_of(entries, empty))
     cache = Cache(
         entries=tuple(entries),
         settings=settings,
         channels=encoder.channels,
         stride=encoder.stride,
+        clips=encoder.clips,
         store=store,
         fingerprint=_fingerprint(entries, empty),
         empty_key=empty,

@@ -54,14 +54,6 @@ class Geometry:
             del values["angle"]
         return values
 
-    def to_source(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Source coordinates of output coordinates; pixel centres are whole numbers in both."""
-        if self.flip:
-            x = self.crop[2] - 1 - x
-        x, y = self._turned(x, y)
-        scale_x, scale_y = self.source[0] / self.resized[0], self.source[1] / self.resized[1]
-        return (x + 0.5) * scale_x - 0.5, (y + 0.5) * scale_y - 0.5
-
     def turn(self) -> np.ndarray:
         """The 2×3 matrix from coordinates of the crop to those of the resized picture, before the flip."""
         left, top, width, height = self.crop
@@ -73,12 +65,6 @@ class Geometry:
                 [sin, cos, top + mid_y - sin * mid_x - cos * mid_y],
             ]
         )
-
-    def _turned(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if not self.angle:
-            return x + self.crop[0], y + self.crop[1]
-        (a, b, c), (d, e, f) = self.turn()
-        return a * x + b * y + c, d * x + e * y + f
 
 
 def plan_geometry(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -69,14 +68,6 @@ class MatchReport:
         return dataclasses.replace(
             self, warnings=(*self.warnings, *texts["warning"]), notes=(*self.notes, *texts["note"])
         )
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain lists and numbers under the field names."""
-        return dataclasses.asdict(self)
-
-    def to_json(self) -> str:
-        """`to_dict` as JSON text with sorted keys; non-ASCII names stay readable."""
-        return json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
 
     def to_text(self, limit: int = 200) -> str:
         """Lines for a person: `findings`, then up to `limit` inspected pictures."""

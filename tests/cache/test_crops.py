@@ -9,6 +9,7 @@ from PIL import Image
 
 from harness.caching import SETTINGS, Bench, picture, save
 from harness.folders import anywhere, folder_settings
+from harness.places import source_places
 from masklora.cache.buckets import choose_bucket
 from masklora.cache.crops import masked_size, plan_crop, saving_note
 from masklora.dataset.geometry import apply_image, apply_mask, mask_box, plan_geometry
@@ -54,7 +55,7 @@ def test_picture_and_mask_show_the_same_coordinates_within_half_a_pixel(size, bo
     for angle, flip in ((None, False), (None, True), (-25.0, True)):
         geometry, _ = cut(size, box, replace(MASKED, rotate=30.0), angle)
         geometry = replace(geometry, flip=flip)
-        where = geometry.to_source(*coordinates(geometry.size, slice(None)))
+        where = source_places(geometry, *coordinates(geometry.size, slice(None)))
         inside = np.logical_and.reduce([(w >= 2) & (w <= n - 3) for w, n in zip(where, size, strict=True)])
         inside |= angle is None
         for axis in (0, 1):

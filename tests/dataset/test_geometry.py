@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.places import source_places
 from masklora.cache.buckets import choose_bucket
 from masklora.dataset.geometry import (
     KERNELS,
@@ -76,7 +77,7 @@ def test_an_output_pixel_shows_the_place_of_the_source_that_the_geometry_says(si
     bucket = choose_bucket(size, CacheSettings(resolution=256))
     for flip in (False, True):
         geometry = plan(size, bucket, crop, flip)
-        where = geometry.to_source(*coordinates(bucket, slice(None)))
+        where = source_places(geometry, *coordinates(bucket, slice(None)))
         for axis in (0, 1):
             scale = geometry.resized[axis] / size[axis]
             for kernel in ("lanczos", "area"):
@@ -261,7 +262,7 @@ def test_grow_is_measured_in_pixels_of_the_picture_whatever_the_masks_scale(tmp_
 def test_a_turned_crop_shows_the_place_of_the_source_that_the_geometry_says(angle, flip):
     size, bucket = (500, 400), (128, 192)
     geometry = replace(plan_geometry(size, bucket, crop="centre"), angle=angle, flip=flip)
-    where = geometry.to_source(*coordinates(bucket, slice(None)))
+    where = source_places(geometry, *coordinates(bucket, slice(None)))
     inside = np.logical_and.reduce([(w >= 2) & (w <= n - 3) for w, n in zip(where, size, strict=True)])
     assert inside.mean() > 0.3
     for axis in (0, 1):
@@ -277,7 +278,7 @@ def test_a_turned_crop_shows_the_place_of_the_source_that_the_geometry_says(angl
 def test_one_kernel_forced_on_both_gives_identical_bits_when_turned(kernel):
     source = np.random.default_rng(0).random((300, 260), dtype=np.float32)
     geometry = replace(plan_geometry((260, 300), (128, 128)), angle=4.0)
-    where = geometry.to_source(*coordinates((128, 128), slice(None)))
+    where = source_places(geometry, *coordinates((128, 128), slice(None)))
     inside = np.logical_and.reduce([(w > 12) & (w < n - 12) for w, n in zip(where, (260, 300), strict=True)])
     image, mask = apply_image(source, geometry, resize=kernel), apply_mask(source, geometry, kernel=kernel)
     assert np.array_equal(image[inside], mask[inside])

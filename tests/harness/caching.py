@@ -17,7 +17,7 @@ SETTINGS = CacheSettings(resolution=64, bucket_step=16, batch_size=2, infill_var
 class Pooling:
     """A VAE of one line: colours averaged over 8×8 pixels; counts the pictures it is given."""
 
-    channels, stride = 3, 8
+    channels, stride, clips = 3, 8, False
 
     def __init__(self, identity="pooling"):
         self.identity, self.batches = identity, []

@@ -6,6 +6,8 @@ import io
 import numpy as np
 from PIL import Image
 
+from devtools.comfy import PACK_FOLDER
+
 PANEL = ".mlt-panel"
 # The drawn pixels of the chart: those that are not transparent.
 INK = """selector => {
@@ -15,6 +17,15 @@ INK = """selector => {
     let ink = 0
     for (let i = 3; i < data.length; i += 4) ink += data[i] > 0
     return ink
+}"""
+# Notes the rows that a chart is given and the steps that it has drawn, from here on.
+WATCH = """async address => {
+    const { Chart } = await import(address)
+    const draw = Chart.prototype.draw
+    Chart.prototype.draw = function (runs, ...how) {
+        draw.call(this, runs, ...how)
+        window.drawn = { rows: runs[0], steps: this.plot.data[0] }
+    }
 }"""
 STEP = """([selector, least]) => {
     const words = document.querySelector(`${selector} .mlt-numbers`)?.textContent ?? ""
@@ -28,6 +39,23 @@ class Panel:
 
     def __init__(self, page, selector=PANEL):
         self.page, self.tab, self.selector = page, page.page, selector
+
+    def watch(self):
+        """From here on `draws` knows what the page's charts draw; again after each reload."""
+        self.page.evaluate(WATCH, f"/extensions/{PACK_FOLDER}/runs/chart.js")
+        return self
+
+    def draws(self, rows):
+        """Waits until the chart drawn last is that of `rows`, as the server tells them, and of no others."""
+        for _ in range(50):
+            drawn = self.page.evaluate("() => window.drawn")
+            if drawn and drawn["rows"] == rows:
+                break
+            self.tab.wait_for_timeout(500)
+        assert drawn["rows"] == rows
+        assert drawn["steps"] == [row["step"] for row in rows]
+        assert self.ink() > 0
+        return self
 
     def load(self, prompt):
         self.page.evaluate("async graph => { await window.app.loadApiJson(graph, 'training') }", prompt)

@@ -4,14 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from harness.training import make_cache, make_request
+from harness.models import HashedText
+from harness.training import make_cache, make_request, pictures
 from harness.vaes import small_vae
+from masklora.cache.cache import build_cache
 from masklora.errors import ConfigError, FamilyError
 from masklora.host.families import find_family
+from masklora.host.model.encoders import VaeEncoder
 from masklora.host.resolving import resolve
 from masklora.host.sampling import SampleRequest
 from masklora.runs.sample_pictures import SampleSettings
-from masklora.settings import AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
+from masklora.settings import AdapterSettings, CacheSettings, LossSettings, OptimizerSettings, TrainSettings
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def test_of_many_faults_the_nearest_to_the_widget_is_told_first(caches):
         ("^routes: .*names block 99", {"loss": LossSettings(noise_offset=0.1)}),
         ("^noise_offset, multires_noise: ", {"loss": LossSettings()}),
         ("^cache: it was made with a VAE", {"cache": caches["sd3"]}),
-        ("^samples: the VAE", {"samples": None}),
+        ("^samples: they would be drawn with a VAE of 4 channels", {"samples": None}),
     )
     for message, mended in told:
         with pytest.raises((ConfigError, FamilyError), match=message):
@@ -77,3 +80,14 @@ def test_captions_that_do_not_tell_their_padding_are_refused(caches):
     request = make_request("sd3", caches["sd3"])
     with pytest.raises(ConfigError, match=r"^text_padding_mask: the cached captions do not tell"):
         resolve(replace(request, loss=LossSettings(text_padding_mask=True)))
+
+
+@pytest.mark.parametrize(("family", "vae"), [("sd3", "wan"), ("wan", "sd3")])
+def test_a_vae_whose_latents_only_look_like_the_model_s_is_refused_for_training_and_samples(family, vae):
+    settings = CacheSettings(resolution=64, bucket_step=16, storage="memory")
+    cache = build_cache(pictures(), settings, encoder=VaeEncoder(small_vae(vae)), text=HashedText(family))
+    with pytest.raises(FamilyError, match=r"^cache: it was made with a VAE for (clips|pictures), but"):
+        resolve(make_request(family, cache))
+    samples = SampleRequest(SampleSettings(prompts=("x",)), [], None, small_vae(vae))
+    with pytest.raises(FamilyError, match=r"^samples: they would be drawn with a VAE for (clips|pictures), but"):
+        resolve(replace(make_request(family, make_cache(family)), samples=samples))

@@ -1,5 +1,6 @@
 """What the pack gives the page: one extension, and a help page for every node."""
 
+import json
 import re
 import urllib.parse
 import urllib.request
@@ -23,6 +24,17 @@ def test_comfyui_serves_the_help_page_where_the_frontend_asks_for_it(comfy_serve
     address = f"{comfy_server.address}/extensions/masked-lora/docs/{urllib.parse.quote(path.name)}"
     with urllib.request.urlopen(address) as answer:
         assert answer.read().decode("utf-8") == path.read_text(encoding="utf-8")
+
+
+def test_every_help_page_of_a_node_explains_all_its_inputs_and_outputs():
+    """Some in a table of their own, so all tables count."""
+    schemas = json.loads((ROOT / "tests" / "snapshots" / "schema.json").read_text(encoding="utf-8"))
+    unexplained = {}
+    for node, schema in schemas.items():
+        page = (ROOT / "web" / "docs" / f"{node}.md").read_text(encoding="utf-8")
+        told = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+        unexplained[node] = {name for kind in ("inputs", "outputs") for name, _ in schema[kind]} - told
+    assert {node: names for node, names in unexplained.items() if names} == {}
 
 
 def test_the_page_registers_the_pack_s_extension_once(page):

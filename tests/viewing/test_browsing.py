@@ -8,6 +8,7 @@ import torch
 
 from harness.caching import SETTINGS, Bench, blob, picture, save
 from harness.file_reads import opened_files, opened_in
+from harness.places import source_places
 from masklora.dataset.geometry import Geometry
 from masklora.dataset.sample import load_sample
 from masklora.errors import ConfigError
@@ -84,7 +85,7 @@ def test_corners_enclose_what_the_training_picture_shows():
     plain = Geometry((200, 100), (100, 50), (20, 10, 60, 30))
     assert np.allclose(crop_corners(plain), [(40, 20), (160, 20), (160, 80), (40, 80)])
     turned = replace(plain, angle=90.0)
-    x, y = turned.to_source(np.array([0.0, 59.0, 59.0, 0.0]), np.array([0.0, 0.0, 29.0, 29.0]))
+    x, y = source_places(turned, np.array([0.0, 59.0, 59.0, 0.0]), np.array([0.0, 0.0, 29.0, 29.0]))
     for (corner_x, corner_y), near_x, near_y in zip(crop_corners(turned), x, y, strict=True):
         assert np.hypot(corner_x - near_x - 0.5, corner_y - near_y - 0.5) < 2.1
 

@@ -8,6 +8,9 @@ const TICK = 1000;
 // A run whose events go to another browser is asked for this often, and the list while something is queued.
 const SILENCE = 2000;
 
+/** How a run rests: another one has been trained on, or ended, since. */
+const rest = (run) => `${run?.state} at ${run?.step}`;
+
 /**
  * Tells its listeners whenever a run or the list has changed. It asks the server only while somebody listens.
  * @param api ComfyUI's scripts/api.js
@@ -22,6 +25,8 @@ export class RunStore {
     this.samples = new Map();
     this.asking = new Map();
     this.failed = new Map();
+    // How a run rested when its rows were asked for: all that it has are here.
+    this.whole = new Map();
     this.listeners = new Map();
     this.listed = 0;
     this.queued = false;
@@ -98,13 +103,15 @@ export class RunStore {
 
   async refresh(everything = false) {
     this.listed = Date.now();
+    if (everything) this.failed.clear();
+    const curves = everything ? [...this.rows.keys()].map((id) => this.catchUp(id)) : [];
     try {
       const known = new Map(this.runs.map((run) => [run.id, run]));
       const { runs } = await this.ask(ROUTE);
       this.runs = runs.map((run) => ({ ...known.get(run.id), ...run }));
       this.online = true;
       if (everything) this.samples.clear();
-      if (everything) await Promise.all([...this.rows.keys()].map((id) => this.backfill(id)));
+      await Promise.all(curves);
     } catch {
       this.online = false;
     }
@@ -113,15 +120,26 @@ export class RunStore {
 
   /** Asks for the rows after those that are there; one question at a time. */
   backfill(id) {
+    return this.asking.get(id) ?? this.question(id, lastStep(this.rowsOf(id)));
+  }
+
+  /** Asks for what was told after the last row that is there, even if a question is under way, which may know less. */
+  catchUp(id) {
+    // Before newer rows come: the held-out loss of that step may be what was missed.
+    const since = lastStep(this.rowsOf(id));
     const asked = this.asking.get(id);
-    if (asked) return asked;
+    return asked ? asked.then(() => this.question(id, since)) : this.question(id, since);
+  }
+
+  question(id, since) {
     // Whoever draws asks again at once; a run that is gone must not be asked for without end.
     if (Date.now() - (this.failed.get(id) ?? 0) < SILENCE) return Promise.resolve();
-    const question = this.ask(`${ROUTE}/${id}?since=${lastStep(this.rowsOf(id))}`)
+    const question = this.ask(`${ROUTE}/${id}?since=${since}`)
       .then(({ run, rows }) => {
         this.online = true;
         this.know(run);
         this.take(run, rows);
+        if (!isLive(run)) this.whole.set(id, rest(run));
       })
       .catch(() => this.failed.set(id, Date.now()))
       .finally(() => {
@@ -166,8 +184,11 @@ export class RunStore {
     if ((this.queued || !this.online) && now - this.listed > SILENCE) this.refresh();
     const shown = new Set([...this.listeners.values()].flatMap((wanted) => wanted()));
     for (const id of shown) {
+      const run = this.run(id);
       const silent = now - (this.heard.get(id) ?? 0) > SILENCE;
-      if (!this.rows.has(id) || (silent && isLive(this.run(id)))) this.backfill(id);
+      // Rows of a run's end can be lost, and an older answer can come after them.
+      const due = isLive(run) ? silent : this.whole.get(id) !== rest(run);
+      if (due || !this.rows.has(id)) this.backfill(id);
     }
   }
 

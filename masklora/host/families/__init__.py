@@ -15,6 +15,7 @@ from .family import (
     Resolved,
     Slot,
     attention_and_mlp,
+    family_fault,
     with_defaults,
 )
 from .generic import generic_family
@@ -25,12 +26,13 @@ def families() -> tuple[Family, ...]:
     """Every family in this folder, by name; read once.
 
     Raises:
-        FamilyError: Two claim the same model configuration; names both files.
+        FamilyError: A file cannot be read, says something that cannot be, or two claim the same model configuration;
+            names the files.
     """
     found: dict[str, Family] = {}
     owners: dict[str, str] = {}
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
-        family = getattr(importlib.import_module(f"{__name__}.{module.name}"), "FAMILY", None)
+        family = _read(module.name)
         if family is None:
             continue
         for config in (*family.configs, f"name {family.name}"):
@@ -39,6 +41,23 @@ def families() -> tuple[Family, ...]:
             owners[config] = module.name
         found[family.name] = family
     return tuple(found.values())
+
+
+def _read(name: str) -> Family | None:
+    """The family in a file of this folder; None where it only helps others."""
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except Exception as error:
+        raise FamilyError(
+            f"families: {name}.py cannot be read: {type(error).__name__}: {error}. Correct this file or take it away."
+        ) from error
+    family = getattr(module, "FAMILY", None)
+    if family is None and not any(isinstance(value, Family) for value in vars(module).values()):
+        return None
+    fault = family_fault(family)
+    if fault:
+        raise FamilyError(f"families: {name}.py {fault}. Correct this file or take it away.")
+    return family
 
 
 def find_family(config: str, network: nn.Module, *, unknown: bool = False) -> Family:

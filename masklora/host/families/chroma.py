@@ -1,13 +1,13 @@
 """Chroma1: FLUX.1's blocks, their modulation made outside by one small network."""
 
 from .family import Defaults, Family
-from .flux_blocks import FLUX_BLOCKS, FLUX_TARGETS
+from .flux_blocks import FLUX_TARGETS, PLAIN_FLUX_BLOCKS
 
 FAMILY = Family(
     name="chroma",
     title="Chroma",
     configs=("Chroma",),
-    blocks=FLUX_BLOCKS,
+    blocks=PLAIN_FLUX_BLOCKS,
     targets=FLUX_TARGETS,
     architecture="chroma",
     base_model_version="chroma",

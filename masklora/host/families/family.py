@@ -7,7 +7,9 @@ from the loaded model. A family says where to put adapters, which blocks repeat,
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from ...errors import ConfigError
 from ...settings import AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
@@ -140,6 +142,27 @@ class Family:
     def has_tokens(self) -> bool:
         """Whether image tokens pass its blocks, so that they can be routed and hidden; not in U-Nets."""
         return any(blocks.image is not None for blocks in self.blocks)
+
+
+def family_fault(family: Any) -> str | None:
+    """What cannot be right in a family as its file gives it, to be read after the file's name; None for nothing."""
+    if not isinstance(family, Family):
+        return f"holds a {type(family).__name__} as FAMILY, expected a Family"
+    if not isinstance(family.configs, tuple) or not family.configs:
+        return 'names no configs, expected a tuple such as ("Flux",)'
+    if not family.targets.get("default"):
+        return 'has no targets of the name "default"'
+    unknown = set(family.predictions) - {"epsilon", "v", "flow"}
+    if unknown or not family.predictions:
+        return f"has predictions {family.predictions!r}, expected a tuple of epsilon, v and flow"
+    patterns = (*family.targets.values(), *(b.path for b in family.blocks), family.text_layer, family.pooled_layer)
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            return f"has {pattern!r}, which is no regular expression ({error})"
+    parts = {part for blocks in family.blocks for part in blocks.order} - {"text", "image", "pad"}
+    return f"has blocks in whose order is {', '.join(sorted(parts))}, expected text, image and pad" if parts else None
 
 
 def attention_and_mlp(attention: str, mlp: str) -> dict[str, str]:

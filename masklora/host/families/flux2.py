@@ -1,13 +1,13 @@
 """FLUX.2 dev and klein: FLUX.1's blocks, one modulation for all of a kind."""
 
 from .family import Defaults, Family
-from .flux_blocks import FLUX_BLOCKS, FLUX_TARGETS
+from .flux_blocks import FLUX_TARGETS, PLAIN_FLUX_BLOCKS
 
 FAMILY = Family(
     name="flux2",
     title="FLUX.2",
     configs=("Flux2",),
-    blocks=FLUX_BLOCKS,
+    blocks=PLAIN_FLUX_BLOCKS,
     targets=FLUX_TARGETS,
     architecture="flux-2",
     base_model_version="flux2",

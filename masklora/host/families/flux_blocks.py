@@ -1,5 +1,7 @@
 """The blocks that FLUX.1 and its relatives share: double ones for image and text, single ones for both joined."""
 
+import dataclasses
+
 from .family import Blocks, Slot, attention_and_mlp
 
 _TABLE = Slot("pe", axis=2, joined=True)
@@ -27,6 +29,8 @@ FLUX_BLOCKS = (
         gate_layers=("modulation",),
     ),
 )
+# Their modulation is made outside.
+PLAIN_FLUX_BLOCKS = tuple(dataclasses.replace(blocks, gate_layers=()) for blocks in FLUX_BLOCKS)
 FLUX_TARGETS = attention_and_mlp(
     r"double_blocks\.\d+\.(img|txt)_attn\.(qkv|proj)|single_blocks\.\d+\.linear[12]",
     r"double_blocks\.\d+\.(img|txt)_mlp\.[02]",

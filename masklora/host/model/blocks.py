@@ -18,7 +18,8 @@ def find_blocks(network: nn.Module, family: Family) -> list[tuple[nn.Module, Blo
     """The network's blocks, in the family's order and within one kind in the network's own.
 
     Raises:
-        FamilyError: It has none of one kind, which would then silently not be recomputed, routed or hidden.
+        FamilyError: It has none of one kind, which would then silently not be recomputed, routed or hidden, or these
+            have no such layer or parameter as the family names.
     """
     found: list[tuple[nn.Module, Blocks]] = []
     for blocks in family.blocks:
@@ -29,8 +30,37 @@ def find_blocks(network: nn.Module, family: Family) -> list[tuple[nn.Module, Blo
                 f"model: this {family.title} network has no blocks {blocks.kind or blocks.path}. The family's file "
                 "does not fit this model or this version of ComfyUI; update both."
             )
+        missing = _missing(named, blocks)
+        if missing:
+            raise FamilyError(
+                f"model: the {type(named[0]).__name__} of this {family.title} network has no {missing}. The family's "
+                "file does not fit this model or this version of ComfyUI; update both."
+            )
         found += [(module, blocks) for module in named]
     return found
+
+
+def _missing(named: list[nn.Module], blocks: Blocks) -> str | None:
+    """A layer that none of these has, or a parameter that one does not take, though `blocks` names it."""
+    layers = {path for block in named for path, _ in block.named_modules()}
+    # Relatives of a family may lack tails, whose work is then done twice; without these gradients or masks were wrong.
+    for layer in (*blocks.cross, *blocks.gate_layers):
+        if layer not in layers:
+            return f"layer {layer!r}"
+    slots = [slot for slot in (blocks.image, *blocks.rotary, *blocks.gates) if slot is not None]
+    for cls in {type(block) for block in named}:
+        for slot in slots:
+            if not _takes(cls, slot.at):
+                return f"parameter {slot.at!r}"
+    return None
+
+
+def _takes(cls: type[nn.Module], at: int | str | None) -> bool:
+    parameters = list(inspect.signature(cls.forward).parameters.values())[1:]
+    kinds = {p.kind for p in parameters}
+    if isinstance(at, int):
+        return at < sum(p.kind in _NAMED for p in parameters) or inspect.Parameter.VAR_POSITIONAL in kinds
+    return at in {p.name for p in parameters} or inspect.Parameter.VAR_KEYWORD in kinds
 
 
 def block_width(block: nn.Module) -> int:
@@ -64,7 +94,7 @@ def with_slot(
         FamilyError: The call has nothing there: the family's file does not fit this ComfyUI.
     """
     place = _place(block, slot, args, kwargs)
-    if place is None:
+    if place is None or _is_empty(kwargs[place] if isinstance(place, str) else args[place], slot.item):
         raise FamilyError(
             f"model: ComfyUI calls {type(block).__name__} without {slot.at!r}. The family's file does not fit this "
             "version of ComfyUI; empty routes and switch attention_mask and text_padding_mask off."
@@ -75,10 +105,26 @@ def with_slot(
 
 
 def with_result(slot: Slot, out: Any, change: Callable[[Any], Any]) -> Any:
-    """What a block returned, with what lies in `slot` changed."""
-    if slot.at is None:
+    """What a block returned, with what lies in `slot` changed.
+
+    Raises:
+        FamilyError: Nothing lies there.
+    """
+    if slot.at is None and not _is_empty(out, slot.item):
         return _changed(out, slot.item, change)
+    if not isinstance(slot.at, int) or _is_empty(out, slot.at) or _is_empty(out[slot.at], slot.item):
+        raise FamilyError(
+            f"model: a block of this network gives back a {type(out).__name__} without image tokens at {slot.at}. The "
+            "family's file does not fit this version of ComfyUI; empty routes."
+        )
     return tuple(_changed(x, slot.item, change) if i == slot.at else x for i, x in enumerate(out))
+
+
+def _is_empty(value: Any, item: int | None) -> bool:
+    """Whether nothing lies at this element of a value, or, without one, in the value itself."""
+    if item is None:
+        return value is None
+    return not isinstance(value, (tuple, list)) or item >= len(value) or value[item] is None
 
 
 def _changed(value: Any, item: int | None, change: Callable[[Any], Any]) -> Any:

@@ -32,6 +32,7 @@ class VaeEncoder:
         identity: Changes with the VAE's weights, their precision or its class.
         channels: Channels of its latents.
         stride: Pixels per latent cell and side.
+        clips: Whether it is one for clips, which takes a picture for one of a single frame.
     """
 
     def __init__(self, vae: Any) -> None:
@@ -46,7 +47,7 @@ class VaeEncoder:
         if vae.latent_dim not in (2, 3) or vae.extra_1d_channel is not None or not isinstance(stride, int):
             raise FamilyError("VAE: this one does not encode pictures. Connect the VAE of the model you train.")
         self.vae = vae
-        self.channels, self.stride = int(channels), stride
+        self.channels, self.stride, self.clips = int(channels), stride, vae.latent_dim == 3
         self.identity = digest("vae", channels, stride, vae.latent_dim, patcher_identity(vae.patcher))
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
@@ -63,7 +64,7 @@ class VaeEncoder:
             FamilyError: The VAE answers with another shape.
         """
         with torch.no_grad():
-            if self.vae.latent_dim == 3:
+            if self.clips:
                 latents = torch.cat([self.vae.encode(image[None])[:, :, 0] for image in images])
             else:
                 latents = self.vae.encode(images)
@@ -181,11 +182,6 @@ def from_conditioning(conditioning: list[Any]) -> dict[str, Any]:
         elif not isinstance(value, Plain):
             raise FamilyError(f"CLIP: its {name} is a {type(value).__name__}, which the cache cannot store.")
     return values
-
-
-def to_conditioning(values: dict[str, Any]) -> list[Any]:
-    """ComfyUI's CONDITIONING from `from_conditioning`'s dict, nothing lost; what is ours is left out."""
-    return [[values["cond"], {name: value for name, value in values.items() if name not in ("cond", TEXT_MASK)}]]
 
 
 def _ordinary(tensor: torch.Tensor) -> torch.Tensor:

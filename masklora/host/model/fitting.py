@@ -19,18 +19,35 @@ if TYPE_CHECKING:
 _CLIP = "Connect the CLIP that belongs to the MODEL to the cache node."
 
 
-def check_latents(channels: int, stride: int, trainable: TrainableModel) -> None:
-    """Nothing if a VAE of so many channels and pixels a cell is the model's.
+def check_latents(made: VaeEncoder | Cache, trainable: TrainableModel) -> None:
+    """Nothing if the VAE, or the one that a cache was made with, may be the model's.
 
     Raises:
         FamilyError: It is another model's.
     """
-    if (channels, stride) != (trainable.channels, trainable.stride):
+    fault = _vae_fault((made.channels, made.stride, made.clips), trainable)
+    if fault:
         raise FamilyError(
-            f"cache: it was made with a VAE of {channels} channels and stride {stride}, but "
-            f"{trainable.family.title} takes {trainable.channels} channels and stride {trainable.stride}. "
-            "Connect the VAE that belongs to the MODEL to the cache node."
+            f"cache: it was made with {fault}. Connect the VAE that belongs to the MODEL to the cache node."
         )
+
+
+def _vae_fault(given: tuple[int, int, bool], trainable: TrainableModel) -> str | None:
+    """Why a VAE of these channels, this stride, and for clips or not, is another model's; None where it may be its."""
+    wanted = trainable.channels, trainable.stride, trainable.has_frames
+    if given == wanted:
+        return None
+    if given[:2] == wanted[:2]:
+        # Latents of such VAEs look alike, and mean something else.
+        return f"a VAE for {_shown(given[2])}, but {trainable.family.title} takes one for {_shown(wanted[2])}"
+    return (
+        f"a VAE of {given[0]} channels and stride {given[1]}, but {trainable.family.title} takes {wanted[0]} channels "
+        f"and stride {wanted[1]}"
+    )
+
+
+def _shown(clips: bool) -> str:
+    return "clips" if clips else "pictures"
 
 
 def check_text(text: dict[str, Any], trainable: TrainableModel) -> None:
@@ -76,7 +93,7 @@ def check_before_encoding(
         ConfigError: The model does not take a size.
     """
     trainable = TrainableModel(model, unknown=True)
-    check_latents(encoder.channels, encoder.stride, trainable)
+    check_latents(encoder, trainable)
     check_sizes((entry.bucket for entry in entries), trainable)
     if text is not None:
         check_text(text.encode([""])[0], trainable)
@@ -89,7 +106,7 @@ def check_cache_fits(cache: Cache, trainable: TrainableModel) -> None:
         FamilyError: The VAE has other channels or another stride than the model, or the texts are another model's.
         ConfigError: The cache holds no captions, or pictures of a size that the model does not take.
     """
-    check_latents(cache.channels, cache.stride, trainable)
+    check_latents(cache, trainable)
     if cache.empty_key is None:
         raise ConfigError(f"cache: it holds no captions. {_CLIP}")
     check_text(cache.empty_text(), trainable)
@@ -104,12 +121,10 @@ def check_samples_fit(request: SampleRequest, trainable: TrainableModel) -> None
         ConfigError: The model cannot draw pictures of this size.
     """
     vae = request.vae
-    fits = (vae.latent_channels, vae.spacial_compression_decode())
-    if fits != (trainable.channels, trainable.stride):
+    fault = _vae_fault((vae.latent_channels, vae.spacial_compression_decode(), vae.latent_dim == 3), trainable)
+    if fault:
         raise FamilyError(
-            f"samples: the VAE has {fits[0]} channels and stride {fits[1]}, but {trainable.family.title} gives "
-            f"{trainable.channels} channels and stride {trainable.stride}. Connect the VAE that belongs "
-            "to the MODEL to Sample Pictures."
+            f"samples: they would be drawn with {fault}. Connect the VAE that belongs to the MODEL to Sample Pictures."
         )
     fault = trainable.size_fault(request.settings.width, request.settings.height)
     if fault:

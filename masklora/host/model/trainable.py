@@ -20,9 +20,9 @@ from torch import Tensor
 from ...adapters import AdapterSet, select_targets
 from ...autograd.recompute import checkpoint_blocks, checkpointed
 from ...autograd.saved_tensors import saved_tensor_scope
-from ...errors import ConfigError, FamilyError
+from ...errors import ConfigError
 from ...findings import counted
-from ...loss.noise import Schedule, rescale_zero_terminal_snr
+from ...loss.noise import rescale_zero_terminal_snr
 from ...loss.tokens import TokenModel, TokenPlan
 from ...settings import CHECKPOINTING, AdapterSettings, check_choice
 from ...viewing.training_sample import false_colours
@@ -33,15 +33,13 @@ from .conditioning import TEXT, joined, mapped, rows_alike, size_conditioning
 from .core_call import CoreCall
 from .encoders import TEXT_MASK
 from .patches import autograd_parameters, hollow_tails, recast_layers, training_kernels
+from .sampling_schedule import read_schedule, told_level
 from .token_attention import pinned_attention
 from .token_routing import PlannedNetwork
 
 if TYPE_CHECKING:
     from ...dataset.geometry import Geometry
 
-# By ComfyUI's class of the sampling parameterisation; the nearest ancestor decides, and None cannot be trained.
-_PREDICTIONS = {"CONST": "flow", "V_PREDICTION": "v", "EPS": "epsilon"}
-_PREDICTIONS |= dict.fromkeys(("EDM", "X0", "LCM", "IMG_TO_IMG", "IMG_TO_IMG_FLOW"))
 _KEPT_CONDITIONINGS = 64
 NO_TEXT_MASK = (
     "text_padding_mask: the cached captions do not tell which of their tokens are padding; only those of a CLIP for "
@@ -87,27 +85,16 @@ class TrainableModel:
         self.dtype = dtype or _compute_dtype(self.model, self.device)
         self.guidance = self.family.defaults.guidance if guidance == FAMILY_GUIDANCE else guidance
         self._sampling = self.patcher.get_model_object("model_sampling")
-        self.schedule = self._make_schedule()
+        self.schedule = read_schedule(
+            self._sampling,
+            title=self.family.title,
+            kind=self.model.model_type.name,
+            predictions=self.family.predictions,
+        )
         self._adapters: AdapterSet | None = None
         self._checkpointing = ""
         self._opened = contextlib.ExitStack()
         self._kept: OrderedDict[Any, dict[str, Any]] = OrderedDict()
-
-    def _make_schedule(self) -> Schedule:
-        sampling = self._sampling
-        ancestors = [c.__name__ for c in type(sampling).__mro__]
-        prediction = next((_PREDICTIONS[name] for name in ancestors if name in _PREDICTIONS), None)
-        if prediction not in self.family.predictions:
-            raise FamilyError(
-                f"model: {self.family.title} with {ancestors[1]} sampling and {self.model.model_type.name} prediction "
-                f"cannot be trained. Use a model that predicts {' or '.join(self.family.predictions)}."
-            )
-        with torch.inference_mode(False):
-            if prediction == "flow":
-                shift = torch.tensor(float(getattr(sampling, "shift", 1.0)))
-                return Schedule("flow", shift=float(shift.exp() if "ModelSamplingFlux" in ancestors else shift))
-            sigmas = sampling.sigmas.detach().to("cpu", torch.float32, copy=True)
-            return Schedule(prediction, alphas_cumprod=1.0 / (1.0 + sigmas.square()))
 
     def incoming_notes(self) -> list[str]:
         """Lines on what the MODEL already carries: it is trained on top of that, or without it."""
@@ -121,8 +108,14 @@ class TrainableModel:
             weights = counted(len(self.drawing.patches), "[weight|weights]")
             notes.append(f"The MODEL carries patches (LoRAs) on {weights}: trained on top.")
         ignored = [k for k in self.patcher.model_options if k.endswith(("_function", "_wrapper"))]
-        if ignored or self.patcher.wrappers.get(comfy.patcher_extension.WrappersMP.APPLY_MODEL):
+        kinds = comfy.patcher_extension.WrappersMP
+        wrapped = [
+            k for k, wrappers in self.patcher.wrappers.items() if k != kinds.DIFFUSION_MODEL and any(wrappers.values())
+        ]
+        if ignored or wrapped:
             notes.append("The MODEL carries sampling patches that act outside the network: trained without them.")
+        if "optimized_attention_override" in self.patcher.model_options["transformer_options"]:
+            notes.append("The MODEL carries an attention function of its own: trained with PyTorch's instead.")
         return notes
 
     @property
@@ -165,6 +158,9 @@ class TrainableModel:
             ("y", self.family.pooled_layer, "pooled features"),
         ):
             wanted, given = self._features_of(pattern), conds.get(name)
+            if wanted and given is None:
+                # ComfyUI would show the network zeros instead.
+                return f"no {kind}, but {self.family.title} reads {wanted}"
             if wanted and isinstance(given, Tensor) and given.shape[-1] != wanted:
                 return f"{given.shape[-1]} {kind}, but {self.family.title} reads {wanted}"
         return None
@@ -254,6 +250,8 @@ class TrainableModel:
             self._open(adapters, checkpointing)
 
     def _open(self, adapters: AdapterSet, checkpointing: str) -> None:
+        # Patches of others may have exchanged blocks when the model was loaded.
+        self.__dict__.pop("blocks", None)
         with contextlib.ExitStack() as stack:
             stack.enter_context(training_kernels())
             stack.enter_context(autograd_parameters(self.network))
@@ -379,7 +377,7 @@ class TrainableModel:
     def _run(self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]], tokens: TokenPlan | None) -> Tensor:
         conds = joined(conditioning)
         network = self._following(tokens, conds.pop(TEXT_MASK, None))
-        t, options = self._timestep(u), self._transformer_options()
+        t, options = told_level(u, self._sampling, self.schedule), self._transformer_options()
         return self._framed(lambda x: self._predict(network, x, t, {**conds, "transformer_options": options}), noisy)
 
     def _predict(self, network: Callable[..., Tensor], noisy: Tensor, t: Tensor, given: dict[str, Any]) -> Tensor:
@@ -403,13 +401,6 @@ class TrainableModel:
         if plan.text_padding and text_mask is None:
             raise ConfigError(NO_TEXT_MASK)
         return PlannedNetwork(network, self.blocks, plan=plan, text=text_mask if plan.text_padding else None)
-
-    def _timestep(self, u: Tensor) -> Tensor:
-        """What the network is told of noise level u; a table's position, so that rescaling it changes nothing."""
-        table = self.schedule.alphas_cumprod
-        if table is not None:
-            return (u * len(table)).long().clamp(max=len(table) - 1).float()
-        return self._sampling.timestep(u).float()
 
     def _transformer_options(self) -> dict[str, Any]:
         options = comfy.patcher_extension.copy_nested_dicts(self.patcher.model_options["transformer_options"])

@@ -47,17 +47,21 @@ _ELSEWHERE = "This run is being trained by another ComfyUI, or by another job. I
 
 async def get_runs(request: web.Request) -> Any:
     """All runs, newest first."""
+    # Before its files: of a run that ends meanwhile, these may tell less than it knows itself.
+    live = dict(LIVE)
     rows = await asyncio.to_thread(LIST.rows, runs_folder())
-    texts = (row.text if row.run.id not in LIVE else strict_json(_facts(row.run)) for row in rows)
+    texts = (row.text if row.run.id not in live else strict_json(_facts(row.run, live[row.run.id])) for row in rows)
     return web.Response(text=f'{{"runs": [{", ".join(texts)}]}}', content_type="application/json")
 
 
 async def get_run(request: web.Request) -> Any:
     """One run and its numbers after the step `since`, 0 if that is not given."""
     since = query_number(request, "since", 0)
+    live = LIVE.get(path_id(request, "run"))
     folder = await _folder(request)
-    rows = await asyncio.to_thread(read_curve, folder, since=since)
-    return {"run": _facts(await asyncio.to_thread(read_run, folder)), "rows": rows}
+    facts = _facts(await asyncio.to_thread(read_run, folder), live)
+    # After them: a run that is told to rest has all its rows in this answer.
+    return {"run": facts, "rows": await asyncio.to_thread(read_curve, folder, since=since)}
 
 
 async def post_action(request: web.Request) -> Any:
@@ -144,8 +148,7 @@ def _png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _facts(run: PastRun) -> dict[str, Any]:
-    live: LiveRun | None = LIVE.get(run.id)
+def _facts(run: PastRun, live: LiveRun | None) -> dict[str, Any]:
     return RESTING | dataclasses.asdict(run) | (live.facts() if live else {})
 
 

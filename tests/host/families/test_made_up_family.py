@@ -140,7 +140,8 @@ def family_file(tmp_path, monkeypatch):
     archs.families.cache_clear()
     yield
     archs.families.cache_clear()
-    sys.modules.pop(f"{archs.__name__}.knitwork", None)
+    for file in folder.glob("*.py"):
+        sys.modules.pop(f"{archs.__name__}.{file.stem}", None)
     importlib.invalidate_caches()
 
 
@@ -204,6 +205,60 @@ def test_without_its_file_the_error_says_how_to_train_it_and_the_switch_does(tra
     assert out.args[3] == 2
     told = "\n".join(out.ui["text"]) if isinstance(out.ui, dict) else str(out.ui)
     assert "does not know Knitwork" in told and "12 layers" in told
+
+
+WRONG_FILES = {
+    "cannot be read: SyntaxError": ("FAMILY = Family(", "FAMILY = Family(("),
+    "cannot be read: NameError": ("attention_and_mlp(", "attention_and_mpl("),
+    "cannot be read: TypeError": ('architecture="knitwork",', ""),
+    "cannot be read: ImportError": ("import Blocks,", "import Blocks, Blockz,"),
+    "holds a NoneType as FAMILY": ("FAMILY = ", "FAMILLY = "),
+    "names no configs": ('("Knitwork",)', '("Knitwork")'),
+    'has no targets of the name "default"': ("targets=attention_and_mlp(", "targets=(lambda *a: {})("),
+    "has predictions \\('rectified',\\)": ('title="Knitwork",', 'title="Knitwork", predictions=("rectified",),'),
+    "is no regular expression": ('"rows', '"(rows'),
+    "order is picture": ('("image", "text")', '("picture", "text")'),
+}
+
+
+@pytest.mark.parametrize(("told", "change"), WRONG_FILES.items(), ids=WRONG_FILES)
+def test_a_file_that_is_wrong_is_named_with_its_fault(family_file, told, change):
+    file = Path(archs.__path__[-1], "knitwork.py")
+    assert change[0] in FILE
+    file.write_text(FILE.replace(*change), encoding="utf-8")
+    with pytest.raises(FamilyError, match=rf"^families: knitwork\.py .*{told}.*Correct this file or take it away"):
+        TrainableModel(knitwork())
+
+
+WRONG_SLOTS = {
+    "calls Row without 'both'": ('Slot("both", item=1)', 'Slot("both", item=2)'),
+    "gives back a tuple without image tokens at 2": ("result=Slot(1)", "result=Slot(2)"),
+    "gives back a tuple without image tokens at None": ("result=Slot(1)", "result=Slot(item=2)"),
+    "gives back a tuple without image tokens at 1": ("result=Slot(1)", "result=Slot(1, item=0)"),
+    "calls Row without 'beat'": ("result=Slot(1)", 'rotary=(Slot("beat", item=0),), result=Slot(1)'),
+}
+
+
+@pytest.mark.parametrize(("told", "change"), WRONG_SLOTS.items(), ids=WRONG_SLOTS)
+def test_a_place_that_holds_no_tokens_is_named_instead_of_routing_nothing(family_file, told, change):
+    assert change[0] in FILE
+    Path(archs.__path__[-1], "knitwork.py").write_text(FILE.replace(*change), encoding="utf-8")
+    trainable = TrainableModel(knitwork())
+    adapters = trainable.make_adapters(AdapterSettings(rank=4, alpha=4.0), seed=0)
+    plan = TokenPlan(16, (Passage(1, 2, torch.tensor([[0, 1, 3, 7, 9]])),), None)
+    noisy, text = torch.randn(1, 16, 8, 8), {"cond": torch.randn(1, 5, 4096)}
+    square = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
+    with trainable.session(adapters, checkpointing="off"), torch.no_grad():
+        conds = trainable.collate([text], [square], noisy.shape[1:])
+        with pytest.raises(FamilyError, match=rf"{told}.*empty routes"):
+            trainable.denoise(noisy, torch.tensor([0.5]), conds, tokens=plan)
+
+
+def test_two_files_that_claim_one_name_are_named(family_file):
+    twin = Path(archs.__path__[-1], "twin.py")
+    twin.write_text(FILE.replace('configs=("Knitwork",)', 'configs=("Other",)'), encoding="utf-8")
+    with pytest.raises(FamilyError, match=r"twin\.py and knitwork\.py both claim name knitwork"):
+        archs.families()
 
 
 def test_two_files_that_claim_one_model_are_named(family_file):

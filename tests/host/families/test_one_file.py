@@ -1,6 +1,7 @@
 """What a family is stands in its file alone: no other code asks for its name, its classes or its network's settings."""
 
 import ast
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 from harness.models import small_model
 from masklora.errors import FamilyError
-from masklora.host.families import families
+from masklora.host.families import Slot, families, find_family
 from masklora.host.model.blocks import find_blocks
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -69,15 +70,32 @@ def test_every_layer_that_a_family_s_file_names_is_in_its_network(family):
     for kind in family.blocks:
         blocks = [block for block, one in found if one is kind]
         for layer in (*kind.tails, *kind.cross, *kind.gate_layers):
-            # Chroma's blocks are FLUX.1's without their own modulation; a U-Net's first ones have no other way round.
-            there = any(layer in dict(block.named_modules()) for block in blocks)
-            assert there or layer in ("img_mod", "txt_mod", "modulation"), (kind, layer)
+            assert any(layer in dict(block.named_modules()) for block in blocks), (kind, layer)
 
 
 def test_a_network_without_the_blocks_that_its_family_names_is_refused():
     family = families()[0]
     with pytest.raises(FamilyError, match=f"{family.title} network has no blocks .*update both"):
         find_blocks(torch.nn.Sequential(torch.nn.Linear(2, 2)), family)
+
+
+WRONG = {
+    "layer 'nowhere'": {"gate_layers": ("nowhere",)},
+    "layer 'elsewhere'": {"cross": ("elsewhere",)},
+    "parameter 'imgg'": {"image": Slot("imgg")},
+    "parameter 'pee'": {"rotary": (Slot("pee", axis=2),)},
+    "parameter 99": {"gates": (Slot(99),)},
+}
+
+
+@pytest.mark.parametrize(("told", "changes"), WRONG.items(), ids=WRONG)
+def test_layers_and_parameters_that_the_blocks_do_not_have_are_named(told, changes):
+    network = small_model("flux").model.diffusion_model
+    family = find_family("Flux", network)
+    first, *others = family.blocks
+    wrong = dataclasses.replace(family, blocks=(dataclasses.replace(first, **changes), *others))
+    with pytest.raises(FamilyError, match=f"DoubleStreamBlock of this FLUX.1 network has no {told}.*update both"):
+        find_blocks(network, wrong)
 
 
 def test_the_search_finds_a_question_for_a_family(forbidden):

@@ -46,8 +46,11 @@ def build(model, *, vae, text, side=64, step=16):
     ("model", "given", "told"),
     [
         ("sd3", {"vae": "sd15", "text": "sd3"}, "VAE of 4 channels and stride 8, but Stable Diffusion 3 takes 16"),
+        ("sd3", {"vae": "wan", "text": "sd3"}, "VAE for clips, but Stable Diffusion 3 takes one for pictures"),
+        ("wan", {"vae": "flux", "text": "wan"}, "VAE for pictures, but Wan takes one for clips"),
         ("sd3", {"vae": "sd3", "text": "sdxl"}, "captions have 2048 features, but Stable Diffusion 3 reads 4096"),
         ("sd3", {"vae": "sd3", "text": "chroma"}, "its captions lack 'pooled_output', which Stable Diffusion 3 reads"),
+        ("flux", {"vae": "flux", "text": "chroma"}, "captions have no pooled features, but FLUX.1 reads 768"),
         ("wan", {"vae": "wan", "text": "z_image"}, "captions have 2560 features, but Wan reads 4096"),
         ("sd3", {"vae": "sd3", "text": "sd3", "side": 1024}, "1024×1024 is too large for this Stable Diffusion 3"),
     ],

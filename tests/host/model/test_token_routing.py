@@ -1,5 +1,6 @@
 """Tokens that skip blocks and tokens that are not seen, in ComfyUI's own networks, against the same done by hand."""
 
+import dataclasses
 import functools
 
 import einops
@@ -14,6 +15,7 @@ from masklora.dataset.geometry import Geometry
 from masklora.errors import ConfigError, FamilyError
 from masklora.host.families import families
 from masklora.host.model.blocks import read_slot
+from masklora.host.model.sampling_schedule import told_level
 from masklora.host.model.token_attention import pinned_attention
 from masklora.host.model.token_routing import PlannedNetwork
 from masklora.host.model.trainable import TrainableModel
@@ -79,7 +81,9 @@ class Bench:
         with self.trainable.session(self.adapters, checkpointing="off"), torch.no_grad():
             c = self.conditioning()
             conds = {k: torch.cat([one[k] for one in c]) for k in c[0]}
-            t = self.trainable.model.process_timestep(self.trainable._timestep(self.u), x=self.noisy)
+            model = self.trainable.model
+            told = told_level(self.u, model.model_sampling, self.trainable.schedule)
+            t = model.process_timestep(told, x=self.noisy)
             return run(self.network, self.noisy, t, conds, passage, visible)
 
 
@@ -402,6 +406,21 @@ def test_tokens_of_another_number_than_planned_are_refused(benches):
         bench.predict(TokenPlan(20, (Passage(0, 1, torch.arange(10).expand(2, -1)),)))
     with pytest.raises(FamilyError, match="Switch both off"):
         bench.predict(TokenPlan(40, visible=torch.zeros(2, 40, dtype=torch.bool)))
+
+
+@pytest.mark.parametrize(("case", "at"), [("flux", "attn_mask"), ("wan", "itself")])
+def test_a_table_of_positions_that_a_call_leaves_out_is_an_error(case, at, benches, monkeypatch):
+    """The tokens that are kept would be taken for those at the first places."""
+    bench = benches(case)
+    trainable, plan = bench.trainable, TokenPlan(TOKENS, (Passage(0, 1, torch.arange(7).expand(2, -1)),))
+    with trainable.session(bench.adapters, checkpointing="off"), torch.no_grad():
+        changed = [
+            (block, dataclasses.replace(kind, rotary=(dataclasses.replace(kind.rotary[0], at=at),)))
+            for block, kind in trainable.blocks
+        ]
+        monkeypatch.setitem(trainable.__dict__, "blocks", changed)
+        with pytest.raises(FamilyError, match=rf"ComfyUI calls \w+ without '{at}'.*empty routes"):
+            trainable.denoise(bench.noisy, bench.u, bench.conditioning(), tokens=plan)
 
 
 def test_attention_masks_are_made_once_a_pass_for_each_set_of_kept_tokens(benches, monkeypatch):

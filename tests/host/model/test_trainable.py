@@ -1,5 +1,6 @@
 """The trainable model: same predictions as ComfyUI, no trace afterwards, no second copy of the weights."""
 
+import copy
 import dataclasses
 
 import comfy.model_management
@@ -257,6 +258,74 @@ def test_prediction_follows_a_sampling_patch_on_the_model():
             TrainableModel(patched)
 
 
+@pytest.mark.parametrize("kind", ["v_prediction", "eps"])
+def test_a_sampling_that_tells_the_network_of_noise_in_another_way_is_refused(kind):
+    node = comfy_extras.nodes_model_advanced.ModelSamplingContinuousEDM()
+    (patched,) = node.patch(small_model("sd15"), kind, 120.0, 0.002)
+    with pytest.raises(FamilyError, match=r"ModelSamplingContinuousEDM sampling cannot be trained: it mixes noise"):
+        TrainableModel(patched)
+
+
+def test_a_sampling_with_noise_of_another_strength_is_refused():
+    patcher = small_model("sd3")
+    patcher.model.model_sampling.set_noise_scale(8.0)
+    with pytest.raises(FamilyError, match=r"ModelSamplingDiscreteFlow sampling cannot be trained: it mixes noise"):
+        TrainableModel(patcher)
+
+
+@pytest.mark.parametrize("zsnr", [False, True])
+def test_samplings_that_only_move_the_noise_levels_are_taken(zsnr):
+    advanced = comfy_extras.nodes_model_advanced
+    (v,) = advanced.ModelSamplingDiscrete().patch(small_model("sd15"), "v_prediction", zsnr=zsnr)
+    (shifted,) = advanced.ModelSamplingSD3().patch(small_model("sd3"), 5.0)
+    (fluxed,) = advanced.ModelSamplingFlux().patch(small_model("flux"), 1.5, 0.5, 1024, 512)
+    assert [TrainableModel(m).schedule.prediction for m in (v, shifted, fluxed)] == ["v", "flow", "flow"]
+
+
+@pytest.mark.parametrize("path", ["joint_blocks.0", "joint_blocks.0.x_block.attn.qkv"])
+def test_what_another_pack_exchanges_at_loading_is_what_is_trained_and_it_stays(path):
+    patched = small_model("sd3").clone()
+    other = copy.deepcopy(patched.model.diffusion_model.get_submodule(path))
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(1.5)
+    patched.add_object_patch(f"diffusion_model.{path}", other)
+    trainable = TrainableModel(patched)
+    adapters = make_adapters(trainable)
+    noisy, u, _ = batch(trainable)
+    texts, shape = [small_text("sd3")] * 2, noisy.shape[1:]
+
+    def predict():
+        return trainable.denoise(noisy, u, trainable.collate(texts, [SQUARE] * 2, shape))
+
+    assert len(trainable.blocks) == 2
+    trainable.load(activation_bytes=0)
+    with torch.no_grad():
+        untrained = predict()
+    with trainable.session(adapters):
+        assert {id(block) for block, _ in trainable.blocks} == set(map(id, trainable.network.joint_blocks))
+        with adapters.disabled(), torch.no_grad():
+            assert torch.equal(predict(), untrained)
+        predict().square().mean().backward()
+    first = adapters.parameters()["joint_blocks.0.x_block.attn.qkv.lora_A"]
+    assert first.grad is not None and first.grad.abs().max() > 0
+    assert trainable.network.get_submodule(path) is other
+    with torch.no_grad():
+        assert torch.equal(predict(), untrained)
+
+
+def test_an_exchanged_layer_of_another_shape_is_named():
+    patched = small_model("sd3").clone()
+    patched.add_object_patch("diffusion_model.joint_blocks.0.x_block.attn.qkv", torch.nn.Linear(3, 5))
+    trainable = TrainableModel(patched)
+    adapters = make_adapters(trainable)
+    trainable.load(activation_bytes=0)
+    told = pytest.raises(AdapterError, match=r"joint_blocks\.0\.x_block\.attn\.qkv was exchanged")
+    with told, trainable.session(adapters):
+        pass
+    assert not comfy.model_management.in_training
+
+
 def test_shift_of_flow_models_is_the_one_that_core_samples_with():
     assert TrainableModel(small_model("sd3")).schedule.shift == pytest.approx(3.0)
     flux = small_model("flux")
@@ -272,3 +341,24 @@ def test_patches_on_the_incoming_model_are_told():
     patched.add_patches({key: (torch.zeros_like(patcher.model.state_dict()[key]),)})
     assert "on 1 weight:" in TrainableModel(patched).incoming_notes()[0]
     assert TrainableModel(patcher).incoming_notes() == []
+
+
+@pytest.mark.parametrize("kind", ["apply_model", "predict_noise", "outer_sample", "attention", "function", "cfg"])
+def test_what_of_the_model_s_patches_is_not_trained_with_is_told(kind):
+    patched = small_model("sd3").clone()
+    if kind == "attention":
+        patched.model_options["transformer_options"]["optimized_attention_override"] = lambda f, *a, **k: f(*a, **k)
+    elif kind == "function":
+        patched.set_model_unet_function_wrapper(lambda apply, given: apply(given["input"], given["timestep"]))
+    elif kind == "cfg":
+        patched.set_model_sampler_cfg_function(lambda given: given["cond"])
+    else:
+        patched.add_wrapper(kind, lambda executor, *a, **k: executor(*a, **k))
+    (told,) = TrainableModel(patched).incoming_notes()
+    assert ("attention function of its own" if kind == "attention" else "trained without them") in told
+
+
+def test_what_acts_inside_the_network_is_trained_with_and_needs_no_word():
+    patched = small_model("sd3").clone()
+    patched.add_wrapper("diffusion_model", lambda executor, *a, **k: executor(*a, **k))
+    assert TrainableModel(patched).incoming_notes() == []

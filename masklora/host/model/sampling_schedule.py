@@ -1,0 +1,84 @@
+"""What a MODEL predicts and which noise levels it knows, read from ComfyUI's sampling and held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import FamilyError
+from ...loss.noise import Schedule, add_noise, sigma_of, target
+
+# By ComfyUI's class of the sampling parameterisation; the nearest ancestor decides, and None cannot be trained.
+_PREDICTIONS = {"CONST": "flow", "V_PREDICTION": "v", "EPS": "epsilon"}
+_PREDICTIONS |= dict.fromkeys(("EDM", "X0", "LCM", "IMG_TO_IMG", "IMG_TO_IMG_FLOW"))
+_LEVELS = (0.25, 0.5, 0.75)
+
+
+def read_schedule(sampling: Any, *, title: str, kind: str, predictions: Sequence[str]) -> Schedule:
+    """The schedule of ComfyUI's `sampling`.
+
+    Args:
+        sampling: ComfyUI's ModelSampling, that of a node where one changed it.
+        title: The family's.
+        kind: ComfyUI's name of what the model was made for.
+        predictions: What models of this family may predict.
+
+    Raises:
+        FamilyError: It predicts something else, or noises pictures and tells the network of the noise in another way
+            than training would.
+    """
+    ancestors = [c.__name__ for c in type(sampling).__mro__]
+    prediction = next((_PREDICTIONS[name] for name in ancestors if name in _PREDICTIONS), None)
+    if prediction not in predictions:
+        raise FamilyError(
+            f"model: {title} with {ancestors[1]} sampling and {kind} prediction cannot be trained. Use a model that "
+            f"predicts {' or '.join(predictions)}."
+        )
+    with torch.inference_mode(False):
+        schedule = _of(sampling, prediction, ancestors)
+        if not _is_alike(sampling, schedule):
+            raise FamilyError(
+                f"model: {title} with {ancestors[1]} sampling cannot be trained: it mixes noise and pictures, or tells "
+                "the network of the noise, in another way than this pack knows. Take away the node that changed the "
+                "MODEL's sampling, or use another model."
+            )
+    return schedule
+
+
+def told_level(u: Tensor, sampling: Any, schedule: Schedule) -> Tensor:
+    """What the network is told of noise levels u (B,); a table's position, so that rescaling it changes nothing."""
+    table = schedule.alphas_cumprod
+    if table is not None:
+        return (u * len(table)).long().clamp(max=len(table) - 1).float()
+    return sampling.timestep(u).float()
+
+
+def _of(sampling: Any, prediction: str, ancestors: Sequence[str]) -> Schedule:
+    if prediction == "flow":
+        shift = torch.tensor(float(getattr(sampling, "shift", 1.0)))
+        return Schedule("flow", shift=float(shift.exp() if "ModelSamplingFlux" in ancestors else shift))
+    sigmas = sampling.sigmas.detach().to("cpu", torch.float32, copy=True)
+    return Schedule(prediction, alphas_cumprod=1.0 / (1.0 + sigmas.square()))
+
+
+def _is_alike(sampling: Any, schedule: Schedule) -> bool:
+    """Whether ComfyUI noises a picture, tells of the noise and reads a perfect answer as training takes it to."""
+    u = torch.tensor(_LEVELS)
+    # Any numbers do; one whose noise has another strength, or an answer another sign, is off by as much.
+    latent = torch.linspace(-1.0, 1.0, 4).expand(len(u), 1, 2, 4)
+    noise = torch.linspace(1.5, -0.5, 8).view(1, 1, 2, 4).expand_as(latent)
+    sigma = sigma_of(u, schedule=schedule)
+    with torch.no_grad():
+        noisy = sampling.noise_scaling(sigma, noise.clone(), latent.clone())
+        pairs = [
+            (sampling.calculate_input(sigma, noisy), add_noise(latent, noise, u, schedule=schedule)),
+            (
+                sampling.calculate_denoised(sigma, target(latent, noise, u, schedule=schedule), noisy),
+                latent,
+            ),
+            (sampling.timestep(sigma).float(), told_level(u, sampling, schedule)),
+        ]
+    return all(torch.allclose(theirs.cpu(), ours, rtol=1e-3, atol=1e-3) for theirs, ours in pairs)
