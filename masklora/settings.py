@@ -172,6 +172,7 @@ class CacheSettings:
     crop_margin_max: float = ranged(0.2, 0.0, 10.0)
     rotate: float = ranged(0.0, 0.0, 180.0)
     mask_shrink: float = ranged(1.0, 0.01, 1.0)
+    more_resolutions: str = ""
 
 
 @dataclass(frozen=True)

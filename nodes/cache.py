@@ -11,7 +11,7 @@ from ..masklora.host.page.edits import EDITS
 from ..masklora.host.page.progress import NodeProgress
 from ..masklora.host.page.telling import tell
 from ..masklora.settings import CacheSettings
-from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, advanced, choice, number, seed, switch
+from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, advanced, choice, number, seed, switch, text
 
 D = CacheSettings()
 
@@ -140,6 +140,12 @@ class CacheDataset(io.ComfyNode):
                 tooltip="The model to be trained. With it, a VAE, CLIP or size that it does not take is told before "
                 "anything is encoded. It is not loaded.",
             ),
+            text(
+                D,
+                "more_resolutions",
+                "Further resolutions at which each picture is trained too, such as 512, 768. Empty: one resolution. "
+                "A picture that is too small for one counts at its own size instead.",
+            ),
         ]
 
     @classmethod
@@ -151,16 +157,16 @@ class CacheDataset(io.ComfyNode):
     def execute(cls, dataset, vae, clip=None, model=None, **widgets):
         """Stops at once with a message where a picture, mask, size or the VAE does not fit."""
         progress = NodeProgress()
-        encoder, text = VaeEncoder(vae), None if clip is None else ClipTextEncoder(clip)
+        encoder, captions = VaeEncoder(vae), None if clip is None else ClipTextEncoder(clip)
         cache = build_cache(
             dataset,
             CacheSettings(**widgets),
             encoder=encoder,
-            text=text,
+            text=captions,
             folder=paths.cache_folder(),
             progress=progress,
             check_cancel=progress.check_cancel,
-            fits=lambda entries: None if model is None else check_before_encoding(model, encoder, text, entries),
+            fits=lambda entries: None if model is None else check_before_encoding(model, encoder, captions, entries),
         )
         found = list(cache.findings)
         if clip is None:

@@ -7,10 +7,28 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from ..settings import CacheSettings
+from ..settings import CacheSettings, about
 
 MAX_ASPECT = 4.0
 Size = tuple[int, int]
+
+
+def resolutions(settings: CacheSettings) -> tuple[int, ...]:
+    """Every resolution at which each picture is trained: that of `resolution` first, the others from large to small.
+
+    Raises:
+        ConfigError: `more_resolutions` holds something else than whole numbers in the range of `resolution`.
+    """
+    words = settings.more_resolutions.replace(",", " ").replace(";", " ").split()
+    least, most = about(settings, "resolution").metadata["range"]
+    for word in words:
+        if not word.isdecimal() or not least <= int(word) <= most:
+            raise ConfigError(
+                f"more_resolutions: expected whole numbers from {least} to {most}, such as 512, 768; got {word!r}. "
+                "Correct it, or empty it for one resolution."
+            )
+    others = sorted({int(word) for word in words} - {settings.resolution}, reverse=True)
+    return settings.resolution, *others
 
 
 def make_buckets(resolution: int, step: int, *, max_aspect: float = MAX_ASPECT) -> list[Size]:

@@ -21,6 +21,7 @@ from ..findings import Finding, counted, warnings_of
 from ..folder.subjects import parse_subjects
 from ..pictures.packed_mask import decode_mask
 from ..settings import CacheSettings
+from .buckets import resolutions
 from .builder import Builder, Cancel, Encoder, TextEncoder
 from .crops import MASKED, saving_note
 from .keys import Memo, digest, text_key
@@ -34,7 +35,7 @@ class Cache:
     """A built cache; everything is read lazily from its store.
 
     Attributes:
-        entries: One per sample.
+        entries: One per sample in the data set's order, then those of further resolutions.
         settings: What it was built with.
         channels: Channels of the latents.
         stride: Pixels per latent cell.
@@ -67,6 +68,11 @@ class Cache:
     identities: tuple[str, str | None] = ("", None)
     mend: Callable[[], str] | None = field(default=None, repr=False)
     mended: list[str] = field(default_factory=list)
+
+    @property
+    def pictures(self) -> int:
+        """How many samples it was made from; the first so many entries are theirs, one each."""
+        return len({entry.index for entry in self.entries})
 
     def plan(self, dataset: Dataset, check_cancel: Cancel = lambda: None, *, memo: Memo | None = None) -> list[Entry]:
         """The entries that a cache of the same settings and encoders would have for `dataset`; nothing is made.
@@ -172,7 +178,9 @@ class Cache:
         sizes: dict[tuple[int, int], int] = {}
         for entry in self.entries:
             sizes[entry.bucket] = sizes.get(entry.bucket, 0) + 1
-        lines = [f"{counted(len(self.entries), '[picture|pictures]')} in {counted(len(sizes), '[bucket|buckets]')}:"]
+        sides = ", ".join(map(str, resolutions(self.settings)))
+        at = f" at {sides}" if self.settings.more_resolutions.strip() else ""
+        lines = [f"{counted(self.pictures, '[picture|pictures]')}{at} in {counted(len(sizes), '[bucket|buckets]')}:"]
         lines += [f"  {w}×{h}: {count}" for (w, h), count in sorted(sizes.items())]
         if self.settings.crop == MASKED:
             lines.append(saving_note(self.entries, self.settings))

@@ -34,6 +34,11 @@ class Cropped(Protocol):
         ...
 
     @property
+    def resolution(self) -> int:
+        """Side of the square whose area it has at most."""
+        ...
+
+    @property
     def geometry(self) -> Geometry:
         """Of the first variant."""
         ...
@@ -112,7 +117,8 @@ def saving_note(entries: Iterable[Cropped], settings: CacheSettings) -> str:
     trained = whole = 0.0
     for entry in entries:
         width, height = entry.bucket
-        full = choose_bucket(entry.geometry.source, settings) or entry.bucket
+        level = replace(settings, resolution=entry.resolution)
+        full = choose_bucket(entry.geometry.source, level) or entry.bucket
         trained += entry.weight * width * height
         whole += entry.weight * full[0] * full[1]
     share = trained / whole if whole else 1.0

@@ -44,7 +44,9 @@ def mask_findings(entries: Sequence[Entry], weights: Mapping[str, float], read: 
         read: Gives an entry's latent (C, h, w) and mask (H, W), both float32, at the training geometry.
     """
     masked = [entry for entry in entries if entry.facts is not None]
-    found = [*lost_weight(masked, weights), *doubtful(masked), *inverted(masked, read)]
+    # Further resolutions show the same masks.
+    once = list({entry.index: entry for entry in reversed(masked)}.values())[::-1]
+    found = [*lost_weight(masked, weights), *doubtful(once), *inverted(once, read)]
     return sorted(found, key=lambda finding: finding.level != "warning")
 
 
@@ -85,17 +87,18 @@ def require_weight(entries: Sequence[Entry], weights: Mapping[str, float]) -> No
 
 def lost_weight(entries: Sequence[Entry], weights: Mapping[str, float]) -> list[Finding]:
     """Pictures that teach nothing, at all or in some of their crops, and those that lose most of their mask."""
-    black, cut, sometimes, sliver = [], [], [], []
+    # One name a picture, at whatever resolution it is first met.
+    black, cut, sometimes, sliver = {}, {}, {}, {}
     for entry in entries:
         shares = [kept_share(entry, variant, weights) for variant in entry.variants]
         if entry.facts.mean <= 0:
-            black.append(entry.name)
+            black.setdefault(entry.index, entry.name)
         elif max(shares) <= 0:
-            cut.append(entry.name)
+            cut.setdefault(entry.index, entry.name)
         elif min(shares) <= 0:
-            sometimes.append(entry.name)
+            sometimes.setdefault(entry.index, entry.name)
         elif (least := min(s for s, shrink in zip(shares, _shrinks(entry), strict=True) if not shrink)) < MOST:
-            sliver.append(f"{entry.name} (keeps {least:.0%})")
+            sliver.setdefault(entry.index, f"{entry.name} (keeps {least:.0%})")
     mend = "Set crop in Cache Dataset to around mask, or turn on bucketing."
     told = [
         (
@@ -107,9 +110,10 @@ def lost_weight(entries: Sequence[Entry], weights: Mapping[str, float]) -> list[
         (sometimes, "[teaches|teach] nothing in some of [its|their] crops, which leave nothing of the mask", mend),
         (sliver, "[loses most of its|lose most of their] mask to the crop", mend),
     ]
+    total = len({entry.index for entry in entries})
     return [
-        warning(f"{count(names, len(entries))} {worded(len(names), what)}: {listed(names)}. {advice}")
-        for names, what, advice in told
+        warning(f"{count(names, total)} {worded(len(names), what)}: {listed(names)}. {advice}")
+        for names, what, advice in ((list(found.values()), what, advice) for found, what, advice in told)
         if names
     ]
 

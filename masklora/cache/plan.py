@@ -7,6 +7,7 @@ where an alpha channel may turn out to be opaque, and what is learnt of a mask i
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from ..errors import ConfigError, DataError
 from ..folder.captions import caption_variants, split_captions, without_trigger
 from ..pictures.packed_mask import PackedMask
 from ..settings import CacheSettings, about, check, check_range
-from .buckets import assign
+from .buckets import assign, resolutions
 from .crops import BOXED, plan_crop
 from .donors import Donors
 from .infill import OTHER, Infill, plan_set
@@ -124,6 +125,7 @@ class Entry:
         infills: What replaces the background, the same for all variants; none without a mask.
         picture: Digest of the picture, which several entries may show.
         facts: Of its mask before the geometry; None without one.
+        resolution: Side of the square whose area it has at most.
     """
 
     index: int
@@ -139,6 +141,7 @@ class Entry:
     infills: tuple[Infill, ...] = ()
     picture: str = ""
     facts: MaskFacts | None = None
+    resolution: int = 0
 
     @property
     def geometry(self) -> Geometry:
@@ -173,10 +176,9 @@ def check_settings(settings: CacheSettings) -> None:
     if settings.crop == "around mask":
         _, most = about(settings, "crop_margin_max").metadata["range"]
         check_range("crop_margin_max", settings.crop_margin_max, settings.crop_margin, most)
-    if settings.bucket_step > settings.resolution:
-        raise ConfigError(
-            f"bucket step: expected at most the resolution {settings.resolution}, got {settings.bucket_step}."
-        )
+    smallest = min(resolutions(settings))
+    if settings.bucket_step > smallest:
+        raise ConfigError(f"bucket step: expected at most the resolution {smallest}, got {settings.bucket_step}.")
 
 
 def plan_entries(
@@ -190,7 +192,9 @@ def plan_entries(
     check_cancel: Callable[[], None],
     is_cached: Callable[[str], bool] = lambda key: False,
 ) -> list[Entry]:
-    """One entry per sample, in the data set's order.
+    """One entry per sample in the data set's order, then those of further resolutions.
+
+    What a further resolution would show just as before, because the picture is small, counts there once more instead.
 
     Args:
         dataset: The samples.
@@ -209,7 +213,9 @@ def plan_entries(
     samples = dataset.samples
     if not samples:
         raise DataError("The data set has no pictures. Check its folder and its filters.")
-    buckets = assign([s.size for s in samples], settings, multiple=multiple, names=[s.name for s in samples])
+    sizes, names = [s.size for s in samples], [s.name for s in samples]
+    levels = [dataclasses.replace(settings, resolution=side, more_resolutions="") for side in resolutions(settings)]
+    buckets = [assign(sizes, level, multiple=multiple, names=names) for level in levels]
     boxed = settings.crop in BOXED
     facts = []
     for index, sample in enumerate(samples):
@@ -217,11 +223,27 @@ def plan_entries(
         progress(index, len(samples), f"looking at {sample.name}")
         facts.append(_facts_of(sample, memo=memo, boxed=boxed))
     triggers = {s.settings.caption.trigger.strip() for s in samples if not s.settings.regularisation}
-    plain = [
-        _plan(i, sample, bucket, settings=settings, facts=facts, identities=identities, triggers=triggers)
-        for i, (sample, bucket) in enumerate(zip(samples, buckets, strict=True))
-    ]
-    return _uniquely_named(_with_infills(plain, samples, settings, facts, encoder=identities[0], is_cached=is_cached))
+    planned = []
+    for level, wanted in zip(levels, buckets, strict=True):
+        plain = [
+            _plan(i, sample, bucket, settings=level, facts=facts, identities=identities, triggers=triggers)
+            for i, (sample, bucket) in enumerate(zip(samples, wanted, strict=True))
+        ]
+        planned.append(_with_infills(plain, samples, level, facts, encoder=identities[0], is_cached=is_cached))
+    return _uniquely_named(_together(planned))
+
+
+def _together(levels: Sequence[Sequence[Entry]]) -> list[Entry]:
+    """The entries of all resolutions; what is shown alike at two of them is one that counts twice."""
+    out = list(levels[0])
+    places = {(entry.index, entry.variants): i for i, entry in enumerate(out)}
+    for entry in itertools.chain.from_iterable(levels[1:]):
+        place = places.setdefault((entry.index, entry.variants), len(out))
+        if place == len(out):
+            out.append(dataclasses.replace(entry, name=f"{entry.name} at {entry.resolution}"))
+        else:
+            out[place] = dataclasses.replace(out[place], weight=out[place].weight + entry.weight)
+    return out
 
 
 def _uniquely_named(entries: list[Entry]) -> list[Entry]:
@@ -314,6 +336,7 @@ def _plan(
         has_mask=own.identity is not None,
         picture=own.image,
         facts=own.mask,
+        resolution=settings.resolution,
     )
 
 

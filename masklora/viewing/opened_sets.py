@@ -41,17 +41,20 @@ class Plan:
 
 def check_same(cache: Cache, dataset: Dataset) -> None:
     """Nothing if the cache was made from these pictures; else raises `ConfigError`."""
-    if len(cache.entries) != len(dataset):
+    if cache.pictures != len(dataset):
         raise ConfigError(
-            f"cache: it was made from {counted(len(cache.entries), '[picture|pictures]')}, but dataset has "
+            f"cache: it was made from {counted(cache.pictures, '[picture|pictures]')}, but dataset has "
             f"{len(dataset)}. Connect the same dataset to Cache Dataset and to Inspect Dataset."
         )
 
 
 def plan_with_cache(cache: Cache, dataset: Dataset, check_cancel: Callable[[], None], memo: Memo | None = None) -> Plan:
-    """The plan of a cache with `cache`'s settings for `dataset`, and what `cache` lacks for it; see `Cache.plan`."""
-    entries = cache.plan(dataset, check_cancel, memo=memo)
-    pairs = enumerate(zip(cache.entries, entries, strict=True))
+    """The plan of a cache with `cache`'s settings for `dataset`, and what `cache` lacks for it; see `Cache.plan`.
+
+    Of several resolutions it is the first one's, which the node's `resolution` tells.
+    """
+    entries = cache.plan(dataset, check_cancel, memo=memo)[: len(dataset)]
+    pairs = enumerate(zip(cache.entries[: len(dataset)], entries, strict=True))
     stale = {i: kinds for i, (before, now) in pairs if (kinds := stale_kinds(before, now))}
     return Plan([entry.geometry for entry in entries], entries, stale)
 

@@ -146,7 +146,8 @@ def test_without_a_mask_or_with_a_white_one_the_whole_bucket_is_kept(rotate):
 
 
 def entry(bucket, source, weight=1.0):
-    return SimpleNamespace(bucket=bucket, weight=weight, geometry=plan_geometry(source, bucket, upscale=True))
+    geometry = plan_geometry(source, bucket, upscale=True)
+    return SimpleNamespace(bucket=bucket, weight=weight, geometry=geometry, resolution=MASKED.resolution)
 
 
 def test_the_saving_counts_real_buckets_by_how_often_each_is_shown():
