@@ -11,7 +11,7 @@ import comfy_extras.nodes_model_advanced
 import torch
 from torch import Tensor
 
-from harness.double import in_double
+from harness.double import in_double, no_float32
 from harness.models import small_model, small_text, with_padding
 from masklora.adapters import AdapterSet
 from masklora.dataset.geometry import Geometry
@@ -106,6 +106,9 @@ class Problem:
         self.plan = TokenPlan(16, (passage,), visible_tokens(self.w, patch=2), text_padding=True)
         self.texts = [with_padding(text, real=30 + 9 * i) for i, text in enumerate(self.texts)]
 
+    def _precisely(self) -> contextlib.AbstractContextManager:
+        return no_float32() if self.latent.dtype == torch.float64 else contextlib.nullcontext()
+
     def _predict(self, texts: list[dict[str, Any]] | None = None) -> Tensor:
         t = self.trainable
         noisy = add_noise(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=t.schedule)
@@ -172,10 +175,11 @@ class Problem:
         parameters = self.adapters.parameters()
         found: list[tuple[Tensor, ...]] = []
         torch.manual_seed(5)
-        for term in self.terms():
-            with scope():
-                # The last block of Qwen-Image makes text tokens that nothing reads.
-                found.append(torch.autograd.grad(term(), list(parameters.values()), materialize_grads=True))
+        with self._precisely():
+            for term in self.terms():
+                with scope():
+                    # The last block of Qwen-Image makes text tokens that nothing reads.
+                    found.append(torch.autograd.grad(term(), list(parameters.values()), materialize_grads=True))
         return {name: sum(parts) for name, parts in zip(parameters, zip(*found, strict=True), strict=True)}
 
     def direction(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -195,7 +199,7 @@ class Problem:
                 p.data = start[n] + offset * direction[n]
             return sum(float(term()) for term in terms)
 
-        with self.trainable.session(self.adapters, checkpointing="off"), torch.no_grad():
+        with self.trainable.session(self.adapters, checkpointing="off"), torch.no_grad(), self._precisely():
             terms = self.terms()
             total = sum(c * (at(k * step) - at(-k * step)) for k, c in _STENCIL)
         for n, p in parameters.items():

@@ -30,7 +30,7 @@ def small_model(family: str, *, dtype: torch.dtype = torch.float32, options: dic
     small = small_models()[family]
     if small.build is None:
         model = small.shrunk(dtype)
-        state = {k: v.to(dtype) for k, v in random_state(model.model.diffusion_model).items()}
+        state = {k: v.to(dtype) for k, v in random_state(model.model.diffusion_model, gain=small.gain).items()}
         model.model.diffusion_model.load_state_dict(state)
         return model
     state = {k: v.to(dtype) for k, v in _state(family, tuple(sorted(sizes.items()))).items()}

@@ -110,6 +110,8 @@ class Family:
         places: Attribute of the network that tells how many tokens a side it has places for; "" for any number.
         mutates: Whether the blocks write to their inputs in place.
         text_layer: Regular expression for the path of the first layer that reads the texts' features; "" for unknown.
+        text_taps: The same of the layer that reads how many layers of the text encoder a token's features join; ""
+            for one.
         pooled_layer: The same of the layer that reads the pooled text.
         text_repeats: Whether texts of unequal token count may be repeated to a common length; else samples
             of unequal text length run one by one.
@@ -132,6 +134,7 @@ class Family:
     places: str = ""
     mutates: bool = False
     text_layer: str = ""
+    text_taps: str = ""
     pooled_layer: str = ""
     text_repeats: bool = False
     kohya_as_diffusers: bool = False

@@ -153,11 +153,12 @@ class TrainableModel:
     def text_fault(self, text: dict[str, Any]) -> str | None:
         """Why this text's conditioning is not for this model, None where it may be; most networks tell by a layer."""
         conds = self._made(text, {}, (self.channels, 8, 8))
-        for name, pattern, kind in (
-            (TEXT, self.family.text_layer, "features"),
-            ("y", self.family.pooled_layer, "pooled features"),
+        taps = self._features_of(self.family.text_taps) or 1
+        for name, wanted, kind in (
+            (TEXT, taps * self._features_of(self.family.text_layer), "features"),
+            ("y", self._features_of(self.family.pooled_layer), "pooled features"),
         ):
-            wanted, given = self._features_of(pattern), conds.get(name)
+            given = conds.get(name)
             if wanted and given is None:
                 # ComfyUI would show the network zeros instead.
                 return f"no {kind}, but {self.family.title} reads {wanted}"
