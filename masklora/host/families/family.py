@@ -113,6 +113,9 @@ class Family:
         text_taps: The same of the layer that reads how many layers of the text encoder a token's features join; ""
             for one.
         pooled_layer: The same of the layer that reads the pooled text.
+        text_extras: What the text encoder must give beside the features, by ComfyUI's names.
+        text_adapter: Regular expression for layers that look at texts alone and never change in a run, as long as
+            none of them has an adapter: ComfyUI then puts each text through them once, as it does when it samples.
         text_repeats: Whether texts of unequal token count may be repeated to a common length; else samples
             of unequal text length run one by one.
         kohya_as_diffusers: Whether kohya's tools name this family's layers as diffusers does.
@@ -136,6 +139,8 @@ class Family:
     text_layer: str = ""
     text_taps: str = ""
     pooled_layer: str = ""
+    text_extras: tuple[str, ...] = ()
+    text_adapter: str = ""
     text_repeats: bool = False
     kohya_as_diffusers: bool = False
     diffusers_names: str = ""

@@ -98,6 +98,7 @@ class _Way:
         start = tokens * torch.arange(len(passage.kept), device=passage.kept.device)
         self.kept, self.flat = passage.kept, (passage.kept + start[:, None]).flatten()
         self.behind: Tensor | None = None
+        self.grid: tuple[int, ...] = ()
         self.tables: dict[tuple[Slot, tuple[str, ...], int], Tensor] = {}
 
     @contextlib.contextmanager
@@ -133,18 +134,22 @@ class _Way:
 
     def _leave(self, x: Tensor, kind: Blocks) -> Tensor:
         assert kind.image is not None
+        # Frames, rows and columns in axes of their own, or all tokens in one.
+        x, self.grid = x.flatten(1, -2), tuple(x.shape[1:-1])
         start = self._start(x.shape[1], self.tokens, kind, kind.image)
         before, self.behind, after = x.split([start, self.tokens, x.shape[1] - start - self.tokens], dim=1)
         kept = self.behind.reshape(-1, x.shape[2]).index_select(0, self.flat).view(len(x), self.count, -1)
-        return _together(before, kept, after)
+        return _together(before, kept, after).view(len(x), *[1] * (len(self.grid) - 1), -1, x.shape[2])
 
     def _rejoin(self, x: Tensor, kind: Blocks) -> Tensor:
         behind, self.behind = self.behind, None
         assert behind is not None
+        x = x.flatten(1, -2)
         start = self._start(x.shape[1], self.count, kind, kind.result)
         before, kept, after = x.split([start, self.count, x.shape[1] - start - self.count], dim=1)
         flat, kept = behind.reshape(-1, x.shape[2]), kept.reshape(-1, x.shape[2])
-        return _together(before, flat.index_copy(0, self.flat, kept).view(len(x), self.tokens, -1), after)
+        out = _together(before, flat.index_copy(0, self.flat, kept).view(len(x), self.tokens, -1), after)
+        return out.unflatten(1, self.grid) if len(self.grid) > 1 else out
 
     def _positions(self, table: Tensor, *, kind: Blocks, slot: Slot) -> Tensor:
         known = slot, kind.order, kind.pad
