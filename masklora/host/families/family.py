@@ -72,6 +72,8 @@ class Blocks:
         order: The parts of the sequence that their self-attention looks at, where image tokens are among them:
             "text", "image", and "pad" for tokens that fill the image up to a multiple of `pad`.
         pad: See `order`.
+        mask: Their parameter for a mask of attention (B, 1, L, L), where they are given no options that could carry it;
+            "" where they are.
         cross: Layers in them that look at another sequence than these tokens.
         tails: Layers in them whose result is added to the block's result and read by nothing else.
         gates: What scales those results before they are added.
@@ -85,6 +87,7 @@ class Blocks:
     rotary: tuple[Slot, ...] = ()
     order: tuple[str, ...] = ()
     pad: int = 1
+    mask: str = ""
     cross: tuple[str, ...] = ()
     tails: tuple[str, ...] = ()
     gates: tuple[Slot, ...] = ()

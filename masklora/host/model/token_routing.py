@@ -14,8 +14,8 @@ from ...autograd.forwards import Forward, replaced_forwards
 from ...errors import FamilyError
 from ...loss.tokens import Passage, TokenPlan
 from ..families import Blocks, Slot
-from .blocks import with_result, with_slot
-from .token_attention import KEY_MASK, KeyMask, image_start
+from .blocks import read_slot, with_result, with_slot
+from .token_attention import KEY_MASK, KeyMask, combined_masks, image_start
 
 _OPTIONS = Slot("transformer_options")
 _TokenBlocks = Sequence[tuple[nn.Module, Blocks]]
@@ -77,12 +77,24 @@ def _looking(block: nn.Module, kind: Blocks, mask: KeyMask | None) -> Iterator[N
     with contextlib.ExitStack() as stack:
         for path in kind.cross:
             layer = block.get_submodule(path)
-            stack.enter_context(replaced_forwards([layer], functools.partial(_with_mask, mask=None)))
-        stack.enter_context(replaced_forwards([block], functools.partial(_with_mask, mask=mask)))
+            stack.enter_context(replaced_forwards([layer], functools.partial(_with_mask, kind=kind, mask=None)))
+        put = _with_own_mask if kind.mask else _with_mask
+        stack.enter_context(replaced_forwards([block], functools.partial(put, kind=kind, mask=mask)))
         yield
 
 
-def _with_mask(module: nn.Module, inner: Forward, *, mask: KeyMask | None) -> Forward:
+def _with_own_mask(block: nn.Module, inner: Forward, *, kind: Blocks, mask: KeyMask) -> Forward:
+    assert kind.image is not None
+    slot = kind.image
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        length = read_slot(block, slot, args, kwargs).shape[1]
+        return inner(*args, **{**kwargs, kind.mask: combined_masks(mask.of(length), kwargs.get(kind.mask))})
+
+    return forward
+
+
+def _with_mask(module: nn.Module, inner: Forward, *, kind: Blocks, mask: KeyMask | None) -> Forward:
     def forward(*args: Any, **kwargs: Any) -> Any:
         args, kwargs = with_slot(module, _OPTIONS, args, kwargs, lambda options: {**options, KEY_MASK: mask})
         return inner(*args, **kwargs)
