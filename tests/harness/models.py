@@ -125,5 +125,5 @@ class HashedText:
 
     def encode(self, texts: list[str]) -> list[dict[str, torch.Tensor]]:
         out = [small_text(self.family, tokens=77, seed=zlib.crc32(t.encode())) for t in texts]
-        pooled = {k: v for k, v in small_text(self.pooled).items() if k != "cond"}
+        pooled = {k: v for k, v in small_text(self.pooled).items() if k == "pooled_output"}
         return [{**t, **pooled} for t in out]
