@@ -24,5 +24,6 @@ SMALL = {
             "multiple_of": 32,
             "instruction_feat_dim": 40,
         },
+        full={"num_layers": 32, "num_double_stream_layers": 8, "num_refiner_layers": 2},
     ),
 }

@@ -17,5 +17,6 @@ SMALL = {
             "llm_features_dim": 48,
             "mrope_section": [6, 5, 5],
         },
+        full={"num_layers": 34},
     ),
 }

@@ -24,5 +24,6 @@ SMALL = {
             "txtheads": 1,
             "txtkvheads": 1,
         },
+        full={"layers": 28},
     ),
 }

@@ -12,5 +12,6 @@ SMALL = {
             "txt_in.weight": (3072, 3584),
         },
         config={"hidden_size": 128, "num_heads": 1, "depth": 2, "depth_single_blocks": 2},
+        full={"depth": 10, "depth_single_blocks": 20},
     ),
 }

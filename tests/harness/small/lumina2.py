@@ -17,5 +17,6 @@ SMALL = {
             "axes_dims": [8, 12, 12],
             "multiple_of": 32,
         },
+        full={"n_layers": 26},
     ),
 }

@@ -15,5 +15,6 @@ SMALL = {
             "joint_attention_dim": 48,
             "axes_dims_rope": (8, 12, 12),
         },
+        full={"num_layers": 12},
     ),
 }
