@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import comfy.model_management
 import comfy_extras.nodes_model_advanced
 import torch
 from torch import Tensor
 
-from harness.double import in_double
+from harness.double import in_double, no_float32
 from harness.models import small_model, small_text, with_padding
 from masklora.adapters import AdapterSet
 from masklora.dataset.geometry import Geometry
 from masklora.host.model.conditioning import joined
+from masklora.host.model.patches import training_kernels
 from masklora.host.model.trainable import TrainableModel
 from masklora.loss.losses import masked_objective, preservation_term
 from masklora.loss.noise import add_noise, sigma_of, target
@@ -26,17 +26,6 @@ from masklora.settings import AdapterSettings, LossSettings
 MODES = ("off", "per block", "whole model")
 # Eighth-order central differences: with steps of 1e-2 of a unit direction the truncation error is far below 1e-12.
 _STENCIL = ((1, 4 / 5), (2, -1 / 5), (3, 4 / 105), (4, -1 / 280))
-
-
-@contextlib.contextmanager
-def _plain_kernels() -> Iterator[None]:
-    """ComfyUI's own switch for training, which asks for kernels that have a backward."""
-    before = comfy.model_management.in_training
-    comfy.model_management.in_training = True
-    try:
-        yield
-    finally:
-        comfy.model_management.in_training = before
 
 
 class Problem:
@@ -106,6 +95,9 @@ class Problem:
         self.plan = TokenPlan(16, (passage,), visible_tokens(self.w, patch=2), text_padding=True)
         self.texts = [with_padding(text, real=30 + 9 * i) for i, text in enumerate(self.texts)]
 
+    def _precisely(self) -> contextlib.AbstractContextManager:
+        return no_float32() if self.latent.dtype == torch.float64 else contextlib.nullcontext()
+
     def _predict(self, texts: list[dict[str, Any]] | None = None) -> Tensor:
         t = self.trainable
         noisy = add_noise(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=t.schedule)
@@ -159,9 +151,9 @@ class Problem:
     def plain_gradients(self) -> dict[str, Tensor]:
         """The same by torch alone: the adapters in ComfyUI's network, no session, nothing repeated; float64 only.
 
-        torch keeps its own copies of what the network then writes over.
+        torch keeps its own copies of what the network then writes over, and no kernel runs that has no backward.
         """
-        with _plain_kernels(), self.adapters.injected():
+        with training_kernels(), self.adapters.injected():
             self._plain = True
             try:
                 return self._gradients(torch.autograd.graph.allow_mutation_on_saved_tensors)
@@ -172,10 +164,11 @@ class Problem:
         parameters = self.adapters.parameters()
         found: list[tuple[Tensor, ...]] = []
         torch.manual_seed(5)
-        for term in self.terms():
-            with scope():
-                # The last block of Qwen-Image makes text tokens that nothing reads.
-                found.append(torch.autograd.grad(term(), list(parameters.values()), materialize_grads=True))
+        with self._precisely():
+            for term in self.terms():
+                with scope():
+                    # The last block of Qwen-Image makes text tokens that nothing reads.
+                    found.append(torch.autograd.grad(term(), list(parameters.values()), materialize_grads=True))
         return {name: sum(parts) for name, parts in zip(parameters, zip(*found, strict=True), strict=True)}
 
     def direction(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -195,7 +188,7 @@ class Problem:
                 p.data = start[n] + offset * direction[n]
             return sum(float(term()) for term in terms)
 
-        with self.trainable.session(self.adapters, checkpointing="off"), torch.no_grad():
+        with self.trainable.session(self.adapters, checkpointing="off"), torch.no_grad(), self._precisely():
             terms = self.terms()
             total = sum(c * (at(k * step) - at(-k * step)) for k, c in _STENCIL)
         for n, p in parameters.items():

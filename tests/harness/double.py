@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 
-class _InDouble(nn.Module):
-    """A layer in float64 where ComfyUI's networks ask for float32, which would drown small differences."""
+@contextlib.contextmanager
+def no_float32() -> Iterator[None]:
+    """While it lasts whoever asks torch for float32 gets float64: tables, norms and outputs of ComfyUI keep all digits.
 
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    @property
-    def weight(self) -> Tensor:
-        """The layer's, which ComfyUI looks at."""
-        return self.layer.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.double()).double()
+    For differences so small that float32 would drown them. It holds in backward too, whatever runs it: torch's own
+    modes for functions do not.
+    """
+    before = torch.float32
+    torch.float32 = torch.float = torch.float64  # type: ignore[misc]
+    Tensor.float = Tensor.double  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.float32 = torch.float = before  # type: ignore[misc]
+        del Tensor.float
 
 
 def in_double(network: nn.Module) -> None:
-    """Makes a network of ComfyUI compute in float64; its tables of rotary positions stay of float32's exactness."""
+    """Makes a network of ComfyUI one of float64, to be called within `no_float32`."""
     network.double()
     network.dtype = torch.float64
-    for name in ("pe_embedder", "rope_embedder", "patch_embedding"):
-        if hasattr(network, name):
-            setattr(network, name, _InDouble(getattr(network, name)))

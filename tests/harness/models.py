@@ -30,7 +30,7 @@ def small_model(family: str, *, dtype: torch.dtype = torch.float32, options: dic
     small = small_models()[family]
     if small.build is None:
         model = small.shrunk(dtype)
-        state = {k: v.to(dtype) for k, v in random_state(model.model.diffusion_model).items()}
+        state = {k: v.to(dtype) for k, v in random_state(model.model.diffusion_model, gain=small.gain).items()}
         model.model.diffusion_model.load_state_dict(state)
         return model
     state = {k: v.to(dtype) for k, v in _state(family, tuple(sorted(sizes.items()))).items()}
@@ -125,5 +125,5 @@ class HashedText:
 
     def encode(self, texts: list[str]) -> list[dict[str, torch.Tensor]]:
         out = [small_text(self.family, tokens=77, seed=zlib.crc32(t.encode())) for t in texts]
-        pooled = {k: v for k, v in small_text(self.pooled).items() if k != "cond"}
+        pooled = {k: v for k, v in small_text(self.pooled).items() if k == "pooled_output"}
         return [{**t, **pooled} for t in out]

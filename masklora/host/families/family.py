@@ -72,6 +72,8 @@ class Blocks:
         order: The parts of the sequence that their self-attention looks at, where image tokens are among them:
             "text", "image", and "pad" for tokens that fill the image up to a multiple of `pad`.
         pad: See `order`.
+        mask: Their parameter for a mask of attention (B, 1, L, L), where they are given no options that could carry it;
+            "" where they are.
         cross: Layers in them that look at another sequence than these tokens.
         tails: Layers in them whose result is added to the block's result and read by nothing else.
         gates: What scales those results before they are added.
@@ -85,6 +87,7 @@ class Blocks:
     rotary: tuple[Slot, ...] = ()
     order: tuple[str, ...] = ()
     pad: int = 1
+    mask: str = ""
     cross: tuple[str, ...] = ()
     tails: tuple[str, ...] = ()
     gates: tuple[Slot, ...] = ()
@@ -110,7 +113,12 @@ class Family:
         places: Attribute of the network that tells how many tokens a side it has places for; "" for any number.
         mutates: Whether the blocks write to their inputs in place.
         text_layer: Regular expression for the path of the first layer that reads the texts' features; "" for unknown.
+        text_taps: The same of the layer that reads how many layers of the text encoder a token's features join; ""
+            for one.
         pooled_layer: The same of the layer that reads the pooled text.
+        text_extras: What the text encoder must give beside the features, by ComfyUI's names.
+        text_adapter: Regular expression for layers that look at texts alone and never change in a run, as long as
+            none of them has an adapter: ComfyUI then puts each text through them once, as it does when it samples.
         text_repeats: Whether texts of unequal token count may be repeated to a common length; else samples
             of unequal text length run one by one.
         kohya_as_diffusers: Whether kohya's tools name this family's layers as diffusers does.
@@ -132,7 +140,10 @@ class Family:
     places: str = ""
     mutates: bool = False
     text_layer: str = ""
+    text_taps: str = ""
     pooled_layer: str = ""
+    text_extras: tuple[str, ...] = ()
+    text_adapter: str = ""
     text_repeats: bool = False
     kohya_as_diffusers: bool = False
     diffusers_names: str = ""

@@ -11,6 +11,7 @@ import comfy.model_management
 import comfy.ops
 import torch
 import torch.nn.functional as F
+from comfy.ldm.modules import attention
 from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
 
@@ -23,37 +24,47 @@ from .blocks import read_slot
 
 @contextlib.contextmanager
 def training_kernels() -> Iterator[None]:
-    """ComfyUI picks kernels that have a backward, and where it asks for rotary ones that have none, plain ones run.
+    """ComfyUI picks kernels that have a backward, and where it asks for ones that have none, plain ones run.
 
-    Both are switches of the whole process, so they are put back even on cancel.
+    All are switches of the whole process, so they are put back even on cancel.
     """
     before = comfy.model_management.in_training
     comfy.model_management.in_training = True
     try:
-        with _plain_rotary():
+        with _exchanged(_plain_rotary() | _plain_attention()):
             yield
     finally:
         comfy.model_management.in_training = before
 
 
-@contextlib.contextmanager
-def _plain_rotary() -> Iterator[None]:
-    """The rotary functions of ComfyUI's kernels are those of their plain version, wherever ComfyUI names them."""
+def _plain_rotary() -> dict[Any, Any]:
+    """The rotary functions of ComfyUI's kernels, and the plain version of each."""
     try:
         import comfy_kitchen
         from comfy_kitchen.backends.eager import rope
     except ImportError:
-        yield
-        return
+        return {}
     named = {name: f for name, f in vars(comfy_kitchen).items() if "rope" in name and callable(f)}
-    plain = {id(f): getattr(rope, name) for name, f in named.items() if callable(getattr(rope, name, None))}
-    users = [m for name, m in list(sys.modules.items()) if name.startswith("comfy.") and m is not None]
+    return {f: getattr(rope, name) for name, f in named.items() if callable(getattr(rope, name, None))}
+
+
+def _plain_attention() -> dict[Any, Any]:
+    """What ComfyUI chose for attention, and torch's: networks that pass no options on cannot be told otherwise."""
+    chosen = attention.optimized_attention, attention.optimized_attention_masked
+    return dict.fromkeys(chosen, attention.attention_pytorch)
+
+
+@contextlib.contextmanager
+def _exchanged(functions: dict[Any, Any]) -> Iterator[None]:
+    """Wherever ComfyUI names one of these functions, it finds the other while the context lasts."""
+    users = [m for name, m in list(sys.modules.items()) if m and (name.startswith("comfy.") or name == "comfy_kitchen")]
+    others = {id(f): other for f, other in functions.items() if f is not other}
     replaced: list[tuple[dict[str, Any], str, Any]] = []
     try:
-        for space in (vars(module) for module in (comfy_kitchen, *users)):
-            for name, function in [(n, f) for n, f in space.items() if id(f) in plain]:
+        for space in map(vars, users):
+            for name, function in [(n, f) for n, f in space.items() if id(f) in others]:
                 replaced.append((space, name, function))
-                space[name] = plain[id(function)]
+                space[name] = others[id(function)]
         yield
     finally:
         for space, name, function in reversed(replaced):

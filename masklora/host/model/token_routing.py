@@ -14,8 +14,8 @@ from ...autograd.forwards import Forward, replaced_forwards
 from ...errors import FamilyError
 from ...loss.tokens import Passage, TokenPlan
 from ..families import Blocks, Slot
-from .blocks import with_result, with_slot
-from .token_attention import KEY_MASK, KeyMask, image_start
+from .blocks import read_slot, with_result, with_slot
+from .token_attention import KEY_MASK, KeyMask, combined_masks, image_start
 
 _OPTIONS = Slot("transformer_options")
 _TokenBlocks = Sequence[tuple[nn.Module, Blocks]]
@@ -77,12 +77,24 @@ def _looking(block: nn.Module, kind: Blocks, mask: KeyMask | None) -> Iterator[N
     with contextlib.ExitStack() as stack:
         for path in kind.cross:
             layer = block.get_submodule(path)
-            stack.enter_context(replaced_forwards([layer], functools.partial(_with_mask, mask=None)))
-        stack.enter_context(replaced_forwards([block], functools.partial(_with_mask, mask=mask)))
+            stack.enter_context(replaced_forwards([layer], functools.partial(_with_mask, kind=kind, mask=None)))
+        put = _with_own_mask if kind.mask else _with_mask
+        stack.enter_context(replaced_forwards([block], functools.partial(put, kind=kind, mask=mask)))
         yield
 
 
-def _with_mask(module: nn.Module, inner: Forward, *, mask: KeyMask | None) -> Forward:
+def _with_own_mask(block: nn.Module, inner: Forward, *, kind: Blocks, mask: KeyMask) -> Forward:
+    assert kind.image is not None
+    slot = kind.image
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        length = read_slot(block, slot, args, kwargs).shape[1]
+        return inner(*args, **{**kwargs, kind.mask: combined_masks(mask.of(length), kwargs.get(kind.mask))})
+
+    return forward
+
+
+def _with_mask(module: nn.Module, inner: Forward, *, kind: Blocks, mask: KeyMask | None) -> Forward:
     def forward(*args: Any, **kwargs: Any) -> Any:
         args, kwargs = with_slot(module, _OPTIONS, args, kwargs, lambda options: {**options, KEY_MASK: mask})
         return inner(*args, **kwargs)
@@ -98,6 +110,7 @@ class _Way:
         start = tokens * torch.arange(len(passage.kept), device=passage.kept.device)
         self.kept, self.flat = passage.kept, (passage.kept + start[:, None]).flatten()
         self.behind: Tensor | None = None
+        self.grid: tuple[int, ...] = ()
         self.tables: dict[tuple[Slot, tuple[str, ...], int], Tensor] = {}
 
     @contextlib.contextmanager
@@ -133,18 +146,22 @@ class _Way:
 
     def _leave(self, x: Tensor, kind: Blocks) -> Tensor:
         assert kind.image is not None
+        # Frames, rows and columns in axes of their own, or all tokens in one.
+        x, self.grid = x.flatten(1, -2), tuple(x.shape[1:-1])
         start = self._start(x.shape[1], self.tokens, kind, kind.image)
         before, self.behind, after = x.split([start, self.tokens, x.shape[1] - start - self.tokens], dim=1)
         kept = self.behind.reshape(-1, x.shape[2]).index_select(0, self.flat).view(len(x), self.count, -1)
-        return _together(before, kept, after)
+        return _together(before, kept, after).view(len(x), *[1] * (len(self.grid) - 1), -1, x.shape[2])
 
     def _rejoin(self, x: Tensor, kind: Blocks) -> Tensor:
         behind, self.behind = self.behind, None
         assert behind is not None
+        x = x.flatten(1, -2)
         start = self._start(x.shape[1], self.count, kind, kind.result)
         before, kept, after = x.split([start, self.count, x.shape[1] - start - self.count], dim=1)
         flat, kept = behind.reshape(-1, x.shape[2]), kept.reshape(-1, x.shape[2])
-        return _together(before, flat.index_copy(0, self.flat, kept).view(len(x), self.tokens, -1), after)
+        out = _together(before, flat.index_copy(0, self.flat, kept).view(len(x), self.tokens, -1), after)
+        return out.unflatten(1, self.grid) if len(self.grid) > 1 else out
 
     def _positions(self, table: Tensor, *, kind: Blocks, slot: Slot) -> Tensor:
         known = slot, kind.order, kind.pad

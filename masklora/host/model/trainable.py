@@ -151,13 +151,21 @@ class TrainableModel:
         return f"{width}×{height} is too large for this {self.family.title} model, which knows {known} px a side"
 
     def text_fault(self, text: dict[str, Any]) -> str | None:
-        """Why this text's conditioning is not for this model, None where it may be; most networks tell by a layer."""
+        """Why this text's conditioning is not for this model, None where it may be; most networks tell by a layer.
+
+        Raises:
+            KeyError: It lacks something that the network reads.
+        """
+        for name in self.family.text_extras:
+            if text.get(name) is None:
+                raise KeyError(name)
         conds = self._made(text, {}, (self.channels, 8, 8))
-        for name, pattern, kind in (
-            (TEXT, self.family.text_layer, "features"),
-            ("y", self.family.pooled_layer, "pooled features"),
+        taps = self._features_of(self.family.text_taps) or 1
+        for name, wanted, kind in (
+            (TEXT, taps * self._features_of(self.family.text_layer), "features"),
+            ("y", self._features_of(self.family.pooled_layer), "pooled features"),
         ):
-            wanted, given = self._features_of(pattern), conds.get(name)
+            given = conds.get(name)
             if wanted and given is None:
                 # ComfyUI would show the network zeros instead.
                 return f"no {kind}, but {self.family.title} reads {wanted}"
@@ -336,17 +344,25 @@ class TrainableModel:
         """ComfyUI's conditions of one sample, on the device and in the dtype of the training."""
         extras = {k: v for k, v in text.items() if k not in ("cond", TEXT_MASK)}
         probe = torch.zeros(1, *shape, device=self.device)
-        made = self.model.extra_conds(
-            **{**extras, **sizes, "guidance": self.guidance},
-            cross_attn=text["cond"],
-            noise=probe[:, :, None] if self.has_frames and probe.ndim == 4 else probe,
-            device=self.device,
-            prompt_type="positive",
-        )
+        # In inference mode ComfyUI also does what lies outside of its training.
+        with torch.inference_mode(self._text_is_adapted()):
+            made = self.model.extra_conds(
+                **{**extras, **sizes, "guidance": self.guidance},
+                cross_attn=text["cond"],
+                noise=probe[:, :, None] if self.has_frames and probe.ndim == 4 else probe,
+                device=self.device,
+                prompt_type="positive",
+            )
         out = {k: mapped(c.process_cond(batch_size=1, area=None).cond, self._to_device) for k, c in made.items()}
         if self.family.has_tokens and TEXT_MASK in text:
             out[TEXT_MASK] = self._to_device(text[TEXT_MASK])
         return out
+
+    def _text_is_adapted(self) -> bool:
+        """Whether the session's texts pass the network's layers for texts once, before the training."""
+        if self._adapters is None or not self.family.text_adapter:
+            return False
+        return not any(re.fullmatch(self.family.text_adapter, path) for path in self._adapters.targets)
 
     def _to_device(self, value: Tensor) -> Tensor:
         dtype = self.dtype if value.is_floating_point() else value.dtype

@@ -32,6 +32,7 @@ class Small:
             says so.
         full: What a real model's configuration has where the keys do not tell: how many blocks there are. For families
             that are built, what they are built with.
+        gain: How its norms store a gain of one.
     """
 
     family: str
@@ -44,6 +45,7 @@ class Small:
     config: dict[str, Any] = field(default_factory=dict)
     text_multiple: int = 1
     full: dict[str, Any] = field(default_factory=dict)
+    gain: float = 1.0
 
     def texts(self, *, tokens: int, seed: int) -> dict[str, Tensor]:
         """What the text encoder gives for one text: "cond" (1, tokens, features) and whatever else."""

@@ -64,7 +64,7 @@ def test_a_family_s_file_is_read_in_one_sitting(family):
 def test_every_layer_that_a_family_s_file_names_is_in_its_network(family):
     network = small_model(family.name).model.diffusion_model
     paths = [path for path, _ in network.named_modules()]
-    for pattern in filter(None, (family.text_layer, family.pooled_layer)):
+    for pattern in filter(None, (family.text_layer, family.text_taps, family.pooled_layer)):
         assert any(re.fullmatch(pattern, path) for path in paths), pattern
     found = find_blocks(network, family)
     for kind in family.blocks:

@@ -13,6 +13,7 @@ from masklora.adapters import to_comfyui
 from masklora.dataset.geometry import Geometry
 from masklora.host.model.adapted import AdaptedModel
 from masklora.host.model.layer_names import layer_names
+from masklora.host.model.patches import training_kernels
 from masklora.host.model.trainable import TrainableModel
 from masklora.loss.noise import add_noise
 from masklora.settings import AdapterSettings, LossSettings
@@ -42,8 +43,8 @@ def prepared():
     def get(case):
         if case not in made:
             trainable = TrainableModel(make_model(case))
-            # Before it had an adapter.
-            with torch.no_grad():
+            # Before it had an adapter, by the functions that all training runs with.
+            with torch.no_grad(), training_kernels():
                 made[case] = trainable, Inputs(trainable, case).predict()
         return made[case]
 

@@ -52,6 +52,8 @@ def build(model, *, vae, text, side=64, step=16):
         ("sd3", {"vae": "sd3", "text": "chroma"}, "its captions lack 'pooled_output', which Stable Diffusion 3 reads"),
         ("flux", {"vae": "flux", "text": "chroma"}, "captions have no pooled features, but FLUX.1 reads 768"),
         ("wan", {"vae": "wan", "text": "z_image"}, "captions have 2560 features, but Wan reads 4096"),
+        ("anima", {"vae": "anima", "text": "krea2"}, "its captions lack 't5xxl_ids', which Anima reads"),
+        ("krea2", {"vae": "krea2", "text": "anima"}, "captions have 32 features, but Krea 2 reads 384"),
         ("sd3", {"vae": "sd3", "text": "sd3", "side": 1024}, "1024×1024 is too large for this Stable Diffusion 3"),
     ],
 )

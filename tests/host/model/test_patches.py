@@ -318,6 +318,24 @@ def test_training_goes_on_where_the_kernels_are_not_installed(monkeypatch):
     assert not comfy.model_management.in_training
 
 
+def test_an_attention_without_a_backward_is_not_asked_also_where_a_network_hands_it_no_options(monkeypatch):
+    bare = BareNetwork("ernie-image")
+    query = bare.network.layers[0].self_attention.to_q.weight.requires_grad_()
+    with patches.training_kernels():
+        (wanted,) = torch.autograd.grad(bare.loss(), query)
+
+    def inference_only(q, k, v, heads, **kwargs):
+        raise AssertionError("asked")
+
+    for module in (comfy.ldm.modules.attention, comfy.ldm.ernie.model):
+        monkeypatch.setattr(module, "optimized_attention", inference_only)
+    with patches.training_kernels():
+        (found,) = torch.autograd.grad(bare.loss(), query)
+        assert comfy.ldm.ernie.model.optimized_attention is comfy.ldm.modules.attention.attention_pytorch
+    assert comfy.ldm.ernie.model.optimized_attention is inference_only
+    assert torch.equal(found, wanted) and wanted.any()
+
+
 def test_every_rotary_kernel_has_a_plain_one():
     with patches.training_kernels():
         functions = rotary()

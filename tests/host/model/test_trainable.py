@@ -117,6 +117,26 @@ def test_conditioning_is_kept_by_the_caption_s_key_geometry_and_shape_until_the_
         assert made(one, "a") is not first
 
 
+def test_layers_for_the_text_alone_see_each_text_once_unless_they_are_trained_themselves():
+    trainable = TrainableModel(small_model("anima"))
+    calls = []
+    trainable.network.llm_adapter.register_forward_hook(lambda *_: calls.append(torch.is_inference_mode_enabled()))
+    noisy, u, text = torch.randn(1, 16, 8, 8), torch.tensor([0.3]), small_text("anima", tokens=9)
+    found = {}
+    for include in ("", r"llm_adapter\.out_proj"):
+        adapters = trainable.make_adapters(AdapterSettings(rank=4, alpha=4.0, include=include), seed=0)
+        with trainable.session(adapters, checkpointing="off"):
+            for _ in range(3):
+                conds = trainable.collate([text], [SQUARE], noisy.shape[1:], keys=["a"])
+                found[include] = trainable.denoise(noisy, u, conds)
+            found[include].square().mean().backward()
+        assert calls == ([False] * 3 if include else [True])
+        assert not any(value.is_inference() for value in conds[0].values())
+        calls.clear()
+    assert torch.allclose(*found.values(), rtol=1e-5, atol=1e-6)
+    assert all(p.grad is not None for p in adapters.parameters().values())
+
+
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float8_e4m3fn])
 @pytest.mark.parametrize("family", LIGHT)
 def test_no_cast_copy_of_a_frozen_weight_is_kept_for_backward(family, stored):

@@ -1,0 +1,17 @@
+"""LongCat-Image, small; ComfyUI knows it by the width of its text."""
+
+from .small import Small
+
+SMALL = {
+    "longcat_image": Small(
+        family="longcat_image",
+        text=3584,
+        keys={
+            "double_blocks.0.img_attn.norm.key_norm.scale": (128,),
+            "img_in.weight": (3072, 64),
+            "txt_in.weight": (3072, 3584),
+        },
+        config={"hidden_size": 128, "num_heads": 1, "depth": 2, "depth_single_blocks": 2},
+        full={"depth": 10, "depth_single_blocks": 20},
+    ),
+}
