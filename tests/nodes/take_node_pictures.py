@@ -86,7 +86,7 @@ def refined(_):
 def cached(data):
     nodes = {
         "load": load(**data),
-        "model": {"type": "CheckpointLoaderSimple", "at": [40, 480]},
+        "model": {"type": "CheckpointLoaderSimple", "at": [40, 620]},
         "cache": {
             "type": "MLT_CacheDataset",
             "at": [450, 60],
@@ -100,6 +100,7 @@ def cached(data):
         ["load", "dataset", "cache", "dataset"],
         ["model", "VAE", "cache", "vae"],
         ["model", "CLIP", "cache", "clip"],
+        ["model", "MODEL", "cache", "model"],
         ["cache", "report", "report", "source"],
     ]
     return nodes, links
@@ -159,7 +160,7 @@ def trained():
     links = [
         ["load", "dataset", "cache", "dataset"],
         *(["model", output, key, output.lower()] for key in ("cache", "samples") for output in ("VAE", "CLIP")),
-        ["model", "MODEL", "train", "model"],
+        *(["model", "MODEL", key, "model"] for key in ("cache", "train")),
         ["cache", "cache", "train", "cache"],
         ["samples", "samples", "train", "samples"],
         ["adapter", "adapter", "train", "adapter"],

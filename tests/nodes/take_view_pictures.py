@@ -38,6 +38,7 @@ def shown(demo_server, page):
         ["change", "dataset", "cache", "dataset"],
         ["model", "VAE", "cache", "vae"],
         ["model", "CLIP", "cache", "clip"],
+        ["model", "MODEL", "cache", "model"],
         ["change", "dataset", "look", "dataset"],
         ["cache", "cache", "look", "cache"],
     ]

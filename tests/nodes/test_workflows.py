@@ -16,6 +16,8 @@ UPDATE = "MASKLORA_UPDATE_THUMBNAILS"
 ONLY_ON_THE_PAGE = {"MarkdownNote", "Note"}
 HAS_MODEL = (ROOT / "demo" / "base.safetensors").is_file()
 
+TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
+
 each = pytest.mark.parametrize("path", WORKFLOWS, ids=[path.stem for path in WORKFLOWS])
 
 
@@ -32,8 +34,16 @@ def widget_index(page, node_type, widget):
     )
 
 
+# A picture for everyone names no folder of where it was taken.
+NAMELESS = """folder => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
+    while (texts.nextNode()) texts.currentNode.data = texts.currentNode.data.replaceAll(folder, "ComfyUI")
+}"""
+
+
 def thumbnail(page, path):
     """The graph with its results as the page draws it, as the example's picture in the template list."""
+    page.evaluate(NAMELESS, str(page.server.base))
     shot = page.graph_picture()
     shot.thumbnail((1000, 1000), Image.Resampling.LANCZOS)
     shot.save(path.with_suffix(".jpg"), quality=85)
@@ -43,7 +53,22 @@ def test_there_are_the_examples_that_the_documents_name():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     nodes = (ROOT / "docs" / "node-reference.md").read_text(encoding="utf-8")
     assert {path.stem for path in WORKFLOWS} == set(re.findall(r"`(Demo - [^`]+)`", nodes))
-    assert {path.stem for path in (ROOT / "workflows").glob("*.json")} == set(re.findall(r"`(1 Start [^`]+)`", readme))
+    assert {path.stem for path in TEMPLATES} == set(re.findall(r"`(1 Start [^`]+)`", readme))
+
+
+@pytest.mark.parametrize("path", [*TEMPLATES, *WORKFLOWS], ids=lambda path: path.stem)
+def test_the_cache_is_given_the_model_as_the_loader_of_its_vae_gives_it(path):
+    """So that what does not fit is told before anything is encoded; a LoRA before it would have it made anew."""
+    saved = read(path)
+    nodes = {node["id"]: node for node in saved["nodes"]}
+    (cache,) = (node for node in saved["nodes"] if node["type"] == "MLT_CacheDataset")
+    link_of = {slot["name"]: slot["link"] for slot in cache["inputs"]}
+    ends = {number: (start, output, end, slot) for number, start, output, end, slot, _ in saved["links"]}
+    start, output, end, slot = ends[link_of["model"]]
+    assert (end, cache["inputs"][slot]["name"]) == (cache["id"], "model")
+    assert nodes[start]["type"] == "CheckpointLoaderSimple" and start == ends[link_of["vae"]][0]
+    assert nodes[start]["outputs"][output]["name"] == "MODEL"
+    assert link_of["model"] in nodes[start]["outputs"][output]["links"]
 
 
 @each
