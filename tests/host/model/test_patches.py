@@ -19,7 +19,7 @@ from harness.casting import cast_run
 from harness.models import small_model
 from masklora.autograd.forwards import has_foreign_forward
 from masklora.autograd.recompute import checkpoint_blocks
-from masklora.host.families.flux import FAMILY
+from masklora.host.families.flux2 import FAMILY
 from masklora.host.model import patches
 from masklora.host.model.blocks import find_blocks
 
