@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import zlib
 from pathlib import Path
@@ -25,9 +26,13 @@ def _state(family: str, sizes: tuple) -> dict[str, torch.Tensor]:
     return random_state(small_models()[family].build(**dict(sizes)))
 
 
-def small_model(family: str, *, dtype: torch.dtype = torch.float32, options: dict | None = None, **sizes: int) -> Any:
-    """A MODEL (ModelPatcher) of `family` with weights stored in `dtype`."""
+def small_model(
+    family: str, *, dtype: torch.dtype = torch.float32, options: dict | None = None, page: bool = False, **sizes: int
+) -> Any:
+    """A MODEL (ModelPatcher) of `family` with weights stored in `dtype`; with `page` it reads its `encoder`'s texts."""
     small = small_models()[family]
+    if page:
+        small = dataclasses.replace(small, config=small.config | small.page)
     if small.build is None:
         model = small.shrunk(dtype)
         state = {k: v.to(dtype) for k, v in random_state(model.model.diffusion_model, gain=small.gain).items()}

@@ -117,13 +117,24 @@ class ClipTextEncoder:
         out = []
         for text in texts:
             with torch.no_grad():
-                tokens = self.clip.tokenize(text, disable_weights=True)
+                tokens = _literal_tokens(self.clip, text)
                 values = from_conditioning(self.clip.encode_from_tokens_scheduled(tokens, show_pbar=False))
             mask = text_mask(self.clip, tokens)
             if mask is not None and mask.shape[1] == values["cond"].shape[1]:
                 values[TEXT_MASK] = mask
             out.append(values)
         return out
+
+
+def _literal_tokens(clip: Any, text: str) -> dict[str, Any]:
+    """Tokens of a text whose parentheses mean nothing."""
+    try:
+        return clip.tokenize(text, disable_weights=True)
+    except TypeError as error:
+        # Tokenizers of language models know no weights, and those that say so to their base refuse to be told again.
+        if "disable_weights" not in str(error):
+            raise
+    return clip.tokenize(text)
 
 
 def text_mask(clip: Any, tokens: dict[str, list[list[tuple]]]) -> torch.Tensor | None:

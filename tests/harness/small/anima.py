@@ -8,6 +8,7 @@ import comfy.ops
 import torch
 from comfy.ldm.anima.model import LLMAdapter
 
+from .encoder import Encoder, llama
 from .small import Small
 
 _TEXT = 32
@@ -33,6 +34,7 @@ def _t5(tokens: int, generator: torch.Generator) -> dict[str, Any]:
 SMALL = {
     "anima": _SmallAnima(
         family="anima",
+        encoder=Encoder("anima", "AnimaTokenizer", {"qwen3_06b": llama(_TEXT, 2)}),
         text=_TEXT,
         extras=_t5,
         vae="clip 16",

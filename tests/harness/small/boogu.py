@@ -1,11 +1,13 @@
 """Boogu, small; its text comes with a mask as OmniGen 2's does."""
 
+from .encoder import Encoder, llama
 from .omnigen2 import unpadded
 from .small import Small
 
 SMALL = {
     "boogu": Small(
         family="boogu",
+        encoder=Encoder("boogu", "BooguTokenizer", {"qwen3vl_8b": llama(40, 2)}),
         text=40,
         extras=unpadded,
         keys={

@@ -1,10 +1,13 @@
 """Chroma1, small."""
 
+from .encoder import Encoder, t5
 from .small import Small
 
 SMALL = {
     "chroma": Small(
         family="chroma",
+        encoder=Encoder("pixart_t5", "PixArtTokenizer", {"t5xxl": t5(32)}, model="pixart_te"),
+        page={"context_in_dim": 32},
         text=4096,
         keys={
             "distilled_guidance_layer.0.norms.0.scale": (5120,),

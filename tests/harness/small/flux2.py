@@ -1,5 +1,6 @@
 """FLUX.2 klein and dev, small; their text is the joined features of three layers of its encoder."""
 
+from .encoder import Encoder, llama
 from .small import Small
 
 
@@ -7,6 +8,8 @@ def _small(text: int, width: int, double: int, single: int, **more: bool) -> Sma
     return Small(
         family="flux2",
         text=text,
+        encoder=Encoder("flux", "KleinTokenizer", {"qwen3_4b": llama(32, 28)}, model="klein_te"),
+        page={"context_in_dim": 3 * 32},
         text_multiple=512,
         vae="picture 128",
         keys={

@@ -1,10 +1,12 @@
 """Krea 2, small; a token of its text is twelve layers of its encoder."""
 
+from .encoder import Encoder, llama
 from .small import Small
 
 SMALL = {
     "krea2": Small(
         family="krea2",
+        encoder=Encoder("krea2", "Krea2Tokenizer", {"qwen3vl_4b": llama(32, 36)}),
         text=12 * 32,
         vae="clip 16",
         gain=0.0,

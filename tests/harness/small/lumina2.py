@@ -1,10 +1,12 @@
 """Lumina Image 2, small."""
 
+from .encoder import Encoder, llama
 from .small import Small
 
 SMALL = {
     "lumina2": Small(
         family="lumina2",
+        encoder=Encoder("lumina2", "LuminaTokenizer", {"gemma2_2b": llama(48, 3, vocab_size=300)}, words=True),
         text=48,
         keys={"cap_embedder.1.weight": (2304, 2304), "noise_refiner.0.attention.k_norm.weight": (96,)},
         config={

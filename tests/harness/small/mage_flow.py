@@ -1,10 +1,12 @@
 """Mage-Flow, small."""
 
+from .encoder import Encoder, llama
 from .small import Small
 
 SMALL = {
     "mage_flow": Small(
         family="mage_flow",
+        encoder=Encoder("mage_flow", "MageFlowTokenizer", {"qwen3vl_4b": llama(48, 2)}),
         text=48,
         vae="picture 128",
         keys={"txt_norm.weight": (2560,), "proj_out.weight": (128, 3072)},

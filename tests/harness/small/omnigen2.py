@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from .encoder import Encoder, llama
 from .small import Small
 
 
@@ -15,6 +16,7 @@ def unpadded(tokens: int, generator: torch.Generator) -> dict[str, torch.Tensor]
 SMALL = {
     "omnigen2": Small(
         family="omnigen2",
+        encoder=Encoder("omnigen2", "Omnigen2Tokenizer", {"qwen25_3b": llama(40, 2)}),
         text=40,
         extras=unpadded,
         keys={"time_caption_embed.timestep_embedder.linear_1.bias": (1024,)},

@@ -1,10 +1,13 @@
 """Qwen-Image, small."""
 
+from .encoder import Encoder, llama
 from .small import Small
 
 SMALL = {
     "qwen_image": Small(
         family="qwen_image",
+        encoder=Encoder("qwen_image", "QwenImageTokenizer", {"qwen25_7b": llama(32, 2)}),
+        page={"joint_attention_dim": 32},
         text=3584,
         vae="clip 16",
         keys={"txt_norm.weight": (3584,), "img_in.weight": (3072, 64)},

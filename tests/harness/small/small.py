@@ -12,6 +12,8 @@ import comfy.model_patcher
 import torch
 from torch import Tensor, nn
 
+from .encoder import Encoder
+
 Extras = Callable[[int, torch.Generator], dict[str, Any]]
 
 
@@ -33,6 +35,8 @@ class Small:
         full: What a real model's configuration has where the keys do not tell: how many blocks there are. For families
             that are built, what they are built with.
         gain: How its norms store a gain of one.
+        encoder: Its text encoder.
+        page: What its network is built with beside `config` where it reads that encoder's texts.
     """
 
     family: str
@@ -46,6 +50,8 @@ class Small:
     text_multiple: int = 1
     full: dict[str, Any] = field(default_factory=dict)
     gain: float = 1.0
+    encoder: Encoder | None = None
+    page: dict[str, Any] = field(default_factory=dict)
 
     def texts(self, *, tokens: int, seed: int) -> dict[str, Tensor]:
         """What the text encoder gives for one text: "cond" (1, tokens, features) and whatever else."""

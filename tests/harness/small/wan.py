@@ -1,10 +1,13 @@
 """Wan 2.1 and 2.2, small."""
 
+from .encoder import Encoder, t5
 from .small import Small
 
 SMALL = {
     "wan": Small(
         family="wan",
+        encoder=Encoder("wan", "WanT5Tokenizer", {"umt5xxl": t5(32, vocab_size=300)}, words=True),
+        page={"text_dim": 32},
         text=4096,
         vae="clip 16",
         keys={

@@ -1,10 +1,13 @@
 """Z-Image, small."""
 
+from .encoder import Encoder, llama
 from .small import Small
 
 SMALL = {
     "z_image": Small(
         family="z_image",
+        encoder=Encoder("z_image", "ZImageTokenizer", {"qwen3_4b": llama(32, 3)}),
+        page={"cap_feat_dim": 32},
         text=2560,
         text_multiple=32,
         keys={
