@@ -66,7 +66,13 @@ class Samples(io.ComfyNode):
             number(_D, "cfg", "Classifier-free guidance, 0 to 100. 1: none, as FLUX.1 takes it.", step=0.1),
             drop_down("sampler", kinds.SAMPLERS, _D.sampler, "ComfyUI's sampler."),
             drop_down("scheduler", kinds.SCHEDULERS, _D.scheduler, "ComfyUI's scheduler."),
-            number(_D, "guidance", "Told to guidance-distilled models (FLUX.1 dev), 0 to 100.", step=0.1),
+            number(
+                _D,
+                "guidance",
+                "Told to guidance-distilled models, 0 to 100. -1: what ComfyUI tells the model where a graph says "
+                "nothing (FLUX.1 dev 3.5, Chroma 0).",
+                step=0.1,
+            ),
         ]
 
     @classmethod

@@ -111,6 +111,7 @@ def comfy_server(comfy_host, tmp_path_factory):
     from devtools.comfy import ComfyServer
 
     base = tmp_path_factory.mktemp("server") / "Übung mit Masken"
+    os.environ["MASKLORA_TESTS"] = str(ROOT / "tests")
     with ComfyServer(comfy_host, base, packs=[ROOT / "tests" / "harness" / "small_models_pack"]) as server:
         if (ROOT / "nodes" / "__init__.py").is_file():
             ours = [name for name in server.object_info() if name.startswith("MLT_")]

@@ -69,7 +69,8 @@ def encode_prompts(clip: Any, vae: Any, settings: SampleSettings) -> SampleReque
 
     def encode(text: str) -> Any:
         found = clip.encode_from_tokens_scheduled(clip.tokenize(text), show_pbar=False)
-        return [[cond, {**extra, "guidance": settings.guidance}] for cond, extra in found]
+        told = {} if settings.guidance < 0 else {"guidance": settings.guidance}
+        return [[cond, {**extra, **told}] for cond, extra in found]
 
     return SampleRequest(settings, [encode(one) for one in settings.prompts], encode(settings.negative), vae)
 

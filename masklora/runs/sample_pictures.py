@@ -52,7 +52,7 @@ class SampleSettings:
         cfg: classifier-free guidance; 1 is none.
         sampler: ComfyUI's name.
         scheduler: ComfyUI's name.
-        guidance: told to guidance-distilled models (FLUX.1 dev).
+        guidance: told to guidance-distilled models (FLUX.1 dev); -1 for what ComfyUI tells each where nothing is said.
     """
 
     prompts: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class SampleSettings:
     cfg: float = ranged(7.0, 0.0, 100.0)
     sampler: str = "euler"
     scheduler: str = "normal"
-    guidance: float = ranged(3.5, 0.0, 100.0)
+    guidance: float = ranged(-1.0, -1.0, 100.0)
 
 
 def split_prompts(text: str) -> tuple[str, ...]:
