@@ -158,6 +158,8 @@ def test_the_forward_of_another_pack_acts_where_weights_are_cast_too(dtype, put,
 def test_a_cast_layer_of_another_pack_that_runs_other_layers_keeps_their_gradient():
     torch.manual_seed(0)
     cast = comfy.ops.manual_cast.Linear(4, 4, dtype=torch.bfloat16).requires_grad_(False)
+    for p in cast.parameters():
+        p.normal_()  # ComfyUI's layers are made of whatever was in memory.
     network = nn.ModuleList([cast, nn.Linear(4, 4)])
     own, x = cast.forward, torch.randn(3, 4)
     cast.forward = lambda x: own(x) * network[1](x)
