@@ -61,14 +61,16 @@ def _narrow(**settings: Any) -> Any:
     """ComfyUI's engine with few features where ComfyUI knows a VAE's widths by heart."""
     for part in ("encoder_config", "decoder_config"):
         params = settings[part]["params"]
-        params = {**params, "block_out_channels": [32] * len(params["block_out_channels"]), "num_res_blocks": 1}
+        # The innermost are twice as many as the latent's, so that these can be groups of them.
+        widths = [32] * (len(params["block_out_channels"]) - 1) + [2 * params["z_channels"]]
+        params = {**params, "block_out_channels": widths, "num_res_blocks": 1}
         settings[part] = {**settings[part], "params": params}
     return AutoencodingEngine(**settings)
 
 
 def _hunyuan_image() -> State:
     with mock.patch("comfy.sd.AutoencodingEngine", _narrow):
-        vae = comfy.sd.VAE(sd={"decoder.conv_in.weight": torch.zeros(32, 64, 3, 3)})
+        vae = comfy.sd.VAE(sd={"decoder.conv_in.weight": torch.zeros(128, 64, 3, 3)})
     return random_state(vae.first_stage_model)
 
 
