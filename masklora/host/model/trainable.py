@@ -344,12 +344,15 @@ class TrainableModel:
         """ComfyUI's conditions of one sample, on the device and in the dtype of the training."""
         extras = {k: v for k, v in text.items() if k not in ("cond", TEXT_MASK)}
         probe = torch.zeros(1, *shape, device=self.device)
+        probe = probe[:, :, None] if self.has_frames and probe.ndim == 4 else probe
         # In inference mode ComfyUI also does what lies outside of its training.
         with torch.inference_mode(self._text_is_adapted()):
             made = self.model.extra_conds(
                 **{**extras, **sizes, "guidance": self.guidance},
                 cross_attn=text["cond"],
-                noise=probe[:, :, None] if self.has_frames and probe.ndim == 4 else probe,
+                noise=probe,
+                # Networks of several parts, as of pictures and sound, are given those that there are.
+                latent_shapes=[probe.shape],
                 device=self.device,
                 prompt_type="positive",
             )
