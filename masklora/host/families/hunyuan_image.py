@@ -12,6 +12,7 @@ FAMILY = Family(
     architecture="hunyuan-image-2.1",
     base_model_version="hunyuan_image_2_1",
     patch=(1, 1, 1),
+    distilled="time_r_in",
     mutates=True,
     text_layer=r"txt_in\.input_embedder",
     defaults=Defaults(

@@ -12,6 +12,7 @@ FAMILY = Family(
     architecture="hunyuan-video-1.5",
     base_model_version="hunyuan_video_1_5",
     patch=(1, 1, 1),
+    distilled="time_r_in",
     mutates=True,
     text_layer=r"txt_in\.input_embedder",
     defaults=Defaults(

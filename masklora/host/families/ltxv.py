@@ -24,6 +24,7 @@ FAMILY = Family(
     base_model_version="ltxv",
     patch=(1, 1, 1),
     mutates=True,
+    text_extras=("attention_mask",),
     text_layer=r"caption_projection\.linear_1",
     defaults=Defaults(
         learning_rate=2e-4,

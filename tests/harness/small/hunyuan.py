@@ -29,9 +29,9 @@ def _small(
     )
 
 
-def _quoted(tokens: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """What a caption has whose quotation marks hold a text to be drawn."""
-    return {"conditioning_byt5small": torch.randn(1, 5, 1472, generator=generator)}
+def _quoted(tokens: int, generator: torch.Generator) -> dict[str, torch.Tensor | None]:
+    """What a caption has whose quotation marks hold a text to be drawn; its encoder pools nothing, and says so."""
+    return {"pooled_output": None, "conditioning_byt5small": torch.randn(1, 5, 1472, generator=generator)}
 
 
 def _with(small: Small, keys: dict[str, tuple[int, ...]], **more: object) -> Small:
@@ -55,7 +55,6 @@ SMALL = {
         _VIDEO15,
         _QUOTED | {"cond_type_embedding.weight": (3, 2048), "vision_in.proj.0.weight": (1152,)},
         extras=_quoted,
-        pooled=768,
     ),
     "hunyuan_image": _with(_IMAGE, _QUOTED),
 }

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from harness.models import small_model, small_text
+from harness.small import small_models
 from harness.training import LIGHT
 from masklora.dataset.geometry import Geometry, plan_cut_geometry
 from masklora.errors import AdapterError, FamilyError
@@ -292,6 +293,14 @@ def test_a_sampling_with_noise_of_another_strength_is_refused():
     patcher.model.model_sampling.set_noise_scale(8.0)
     with pytest.raises(FamilyError, match=r"ModelSamplingDiscreteFlow sampling cannot be trained: it mixes noise"):
         TrainableModel(patcher)
+
+
+@pytest.mark.parametrize("name", ["hunyuan_image", "hunyuan_video15"])
+def test_a_model_that_asks_for_the_steps_of_a_sampler_is_refused(name):
+    small = small_models()[name]
+    distilled = dataclasses.replace(small, keys={**small.keys, "time_r_in.in_layer.weight": (1,)})
+    with pytest.raises(FamilyError, match="is distilled for few steps"):
+        TrainableModel(distilled.shrunk(torch.float32))
 
 
 def test_a_flow_model_whose_sigma_is_a_ratio_is_told_the_noise_level_up_to_pure_noise():
