@@ -100,8 +100,8 @@ class TrainableModel:
     def _refuse_distilled(self) -> None:
         if self.family.distilled and getattr(self.network, self.family.distilled, None) is not None:
             raise FamilyError(
-                f"model: this {self.family.title} is distilled for few steps and reads which of a sampler's steps it is "
-                "at, which training has none of. Train the base model; its LoRA can be used with the distilled one."
+                f"model: this {self.family.title} is distilled for few steps and reads which of a sampler's steps it "
+                "is at, which training has none of. Train the base model; its LoRA can be used with the distilled one."
             )
 
     def incoming_notes(self) -> list[str]:
