@@ -14,8 +14,9 @@ from torch import Tensor
 from harness.models import small_model, small_text
 from masklora.dataset.geometry import Geometry
 from masklora.host.model.conditioning import size_conditioning
+from masklora.host.model.sampling_schedule import core_sigma
 from masklora.host.model.trainable import TrainableModel
-from masklora.loss.noise import Schedule, add_noise, sigma_of, snr_of, target
+from masklora.loss.noise import Schedule, add_noise, snr_of, target
 
 SQUARE = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
 LEVELS = (0.05, 0.3, 0.5, 0.75, 0.95)
@@ -58,15 +59,16 @@ class AtLevel:
 
     def _clean_by_core(self) -> Tensor:
         """The clean latent that ComfyUI's sampler gets at the sigma of u, with its own conditioning of the text."""
-        sigma, x, frames = sigma_of(self.u, schedule=self.schedule), self.noisy, self.trainable.has_frames
-        x = x if self.schedule.prediction == "flow" else x * (sigma.view(-1, 1, 1, 1) ** 2 + 1).sqrt()
+        sampling, frames = self.patcher.get_model_object("model_sampling"), self.trainable.has_frames
+        sigma = core_sigma(self.u, sampling, self.schedule)
+        x = sampling.noise_scaling(sigma, self.noise.clone(), self.latent)
         x = x[:, :, None] if frames else x
         extras: dict[str, Any] = {k: v for k, v in self.text.items() if k != "cond"} | size_conditioning(SQUARE)
         conds: Any = {"positive": comfy.sampler_helpers.convert_cond([[self.text["cond"], extras]])}
         comfy.model_management.load_models_gpu([self.patcher])
         self.patcher.pre_run()
         model, options = self.patcher.model, self.patcher.model_options
-        conds = comfy.samplers.process_conds(model, x, conds, x.device, x, None, 0)
+        conds = comfy.samplers.process_conds(model, x, conds, x.device, x, None, 0, latent_shapes=[x.shape])
         out = comfy.samplers.calc_cond_batch(model, [conds["positive"]], x, sigma, options)[0]
         return out[:, :, 0] if frames else out
 

@@ -16,9 +16,10 @@ from masklora.adapters import AdapterSet
 from masklora.dataset.geometry import Geometry
 from masklora.host.model.conditioning import joined
 from masklora.host.model.patches import training_kernels
+from masklora.host.model.sampling_schedule import core_sigma
 from masklora.host.model.trainable import TrainableModel
 from masklora.loss.losses import masked_objective, preservation_term
-from masklora.loss.noise import add_noise, sigma_of, target
+from masklora.loss.noise import add_noise, target
 from masklora.loss.prior import Prior, prior_factors, prior_weights
 from masklora.loss.tokens import Passage, TokenPlan, token_cells, visible_tokens
 from masklora.settings import AdapterSettings, LossSettings
@@ -75,7 +76,8 @@ class Problem:
         channels = self.trainable.channels
         self.latent = torch.randn(2, channels, 8, 8, generator=generator, dtype=dtype)
         self.noise = torch.randn(2, channels, 8, 8, generator=generator, dtype=dtype)
-        self.u = torch.tensor([0.3, 0.7])
+        # u and u/(1−u) without rounding: ComfyUI's sampler may count in either.
+        self.u = torch.tensor([0.5, 0.75])
         drawn = torch.rand(2, 1, 8, 8, generator=generator)
         self.w = (1.6 * drawn - 0.6).clamp(min=0.0).to(dtype) if prior else (drawn > 0.6).to(dtype)
         self.texts = [small_text(family, tokens=77, seed=s) for s in (0, 1)]
@@ -109,8 +111,9 @@ class Problem:
     def _ask_network(self, noisy: Tensor, conds: dict[str, Any]) -> Tensor:
         """What ComfyUI's network answers where its sampler stands at these noise levels; nothing of ours between."""
         t, model = self.trainable, self.trainable.model
-        sigma = sigma_of(self.u, schedule=t.schedule)
-        x = noisy if t.schedule.prediction == "flow" else noisy * (sigma.view(-1, 1, 1, 1) ** 2 + 1).sqrt()
+        sigma = core_sigma(self.u, model.model_sampling, t.schedule)
+        # ComfyUI scales what its sampler has to what its network is shown.
+        x = noisy / model.model_sampling.calculate_input(sigma, torch.ones_like(noisy))
         raw: list[Tensor] = []
         hook = self.network.register_forward_hook(lambda module, given, out: raw.append(out))
         before, model.manual_cast_dtype = model.manual_cast_dtype, t.dtype

@@ -38,7 +38,7 @@ def pictures(n=4, settings=None):
 def make_cache(family, settings=None):
     return build_cache(
         pictures(settings=settings),
-        CacheSettings(resolution=64, bucket_step=16, storage="memory"),
+        CacheSettings(resolution=64, bucket_step=32, storage="memory"),
         encoder=VaeEncoder(small_vae(family)),
         text=HashedText(family),
     )

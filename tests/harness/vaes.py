@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import comfy.sd
 import torch
-from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy.ldm.lightricks.vae.causal_video_autoencoder import VideoVAE
+from comfy.ldm.models.autoencoder import AutoencoderKL, AutoencodingEngine
 from comfy.ldm.wan.vae import WanVAE
+from comfy.taesd.taehv import TAEHV
 from comfy.taesd.taesd import TAESD
 
 from .random_state import random_state
@@ -33,6 +37,43 @@ def _wan21() -> State:
     return {name: value + ("gamma" in name) for name, value in random_state(network).items()}
 
 
+def _taehv(channels: int) -> State:
+    return random_state(TAEHV(latent_channels=channels))
+
+
+_LTX = {
+    "dims": 3,
+    "latent_channels": 128,
+    "blocks": [["compress_all", 1]] * 3 + [["res_x", 1]],
+    "norm_layer": "pixel_norm",
+    "patch_size": 4,
+    "latent_log_var": "uniform",
+    "encoder_base_channels": 8,
+    "decoder_base_channels": 8,
+}
+
+
+def _ltx() -> State:
+    return random_state(VideoVAE(config=_LTX))
+
+
+def _narrow(**settings: Any) -> Any:
+    """ComfyUI's engine with few features where ComfyUI knows a VAE's widths by heart."""
+    for part in ("encoder_config", "decoder_config"):
+        params = settings[part]["params"]
+        # The innermost are twice as many as the latent's, so that these can be groups of them.
+        widths = [32] * (len(params["block_out_channels"]) - 1) + [2 * params["z_channels"]]
+        params = {**params, "block_out_channels": widths, "num_res_blocks": 1}
+        settings[part] = {**settings[part], "params": params}
+    return AutoencodingEngine(**settings)
+
+
+def _hunyuan_image() -> State:
+    with mock.patch("comfy.sd.AutoencodingEngine", _narrow):
+        vae = comfy.sd.VAE(sd={"decoder.conv_in.weight": torch.zeros(128, 64, 3, 3)})
+    return random_state(vae.first_stage_model)
+
+
 def _flux2() -> State:
     """AutoencoderKL over cells of four; ComfyUI knows the encoder's width by heart, the decoder's by its weights."""
     usual = dict(double_z=True, z_channels=32, resolution=256, in_channels=3, out_ch=3, num_res_blocks=2, dropout=0.0)
@@ -48,8 +89,13 @@ _STATES: dict[str, Callable[[], State]] = {
     "picture 4": lambda: _taesd(4),
     "picture 16": lambda: _taesd(16),
     "picture 128": _flux2,
+    "picture 64": _hunyuan_image,
     "clip 16": _wan21,
+    "clip 32": lambda: _taehv(32),
+    "clip 48": lambda: _taehv(48),
+    "clip 128": _ltx,
 }
+_METADATA = {"clip 128": {"config": json.dumps({"vae": _LTX})}}
 
 
 @functools.cache
@@ -60,4 +106,6 @@ def vae_state(kind: str) -> State:
 
 def small_vae(name: str) -> Any:
     """The VAE that belongs to the small model of this name."""
-    return comfy.sd.VAE(sd=dict(vae_state(small_models()[name].vae)))
+    kind = small_models()[name].vae
+    with mock.patch("comfy.sd.AutoencodingEngine", _narrow if kind == "picture 64" else AutoencodingEngine):
+        return comfy.sd.VAE(sd=dict(vae_state(kind)), metadata=_METADATA.get(kind))

@@ -31,7 +31,8 @@ FLUX_BLOCKS = (
 )
 # Their modulation is made outside.
 PLAIN_FLUX_BLOCKS = tuple(dataclasses.replace(blocks, gate_layers=()) for blocks in FLUX_BLOCKS)
-FLUX_TARGETS = attention_and_mlp(
-    r"double_blocks\.\d+\.(img|txt)_attn\.(qkv|proj)|single_blocks\.\d+\.linear[12]",
-    r"double_blocks\.\d+\.(img|txt)_mlp\.[02]",
-)
+# HunyuanVideo and its relatives send their texts through these first.
+TEXT_REFINER = Blocks(path=r"txt_in\.individual_token_refiner\.blocks\.\d+")
+DOUBLE_ATTENTION = r"double_blocks\.\d+\.(img|txt)_attn\.(qkv|proj)"
+DOUBLE_MLP = r"double_blocks\.\d+\.(img|txt)_mlp\.[02]"
+FLUX_TARGETS = attention_and_mlp(rf"{DOUBLE_ATTENTION}|single_blocks\.\d+\.linear[12]", DOUBLE_MLP)

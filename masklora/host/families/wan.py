@@ -1,4 +1,4 @@
-"""Wan 2.1 and 2.2, text to video; a picture is a clip of one frame."""
+"""Wan 2.1 and 2.2, from text or from a picture, of which none is shown; a picture is a clip of one frame."""
 
 from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
 
@@ -7,7 +7,7 @@ _BLOCK = r"blocks\.\d+\."
 FAMILY = Family(
     name="wan",
     title="Wan",
-    configs=("WAN21_T2V", "WAN22_T2V"),
+    configs=("WAN21_T2V", "WAN21_I2V", "WAN22_T2V"),
     blocks=(
         Blocks(
             path=r"blocks\.\d+",

@@ -12,7 +12,7 @@ from ...errors import FamilyError
 from ...loss.noise import Schedule, add_noise, sigma_of, target
 
 # By ComfyUI's class of the sampling parameterisation; the nearest ancestor decides, and None cannot be trained.
-_PREDICTIONS = {"CONST": "flow", "V_PREDICTION": "v", "EPS": "epsilon"}
+_PREDICTIONS = {"CONST": "flow", "COSMOS_RFLOW": "flow", "V_PREDICTION": "v", "EPS": "epsilon"}
 _PREDICTIONS |= dict.fromkeys(("EDM", "X0", "LCM", "IMG_TO_IMG", "IMG_TO_IMG_FLOW"))
 _LEVELS = (0.25, 0.5, 0.75)
 
@@ -53,7 +53,21 @@ def told_level(u: Tensor, sampling: Any, schedule: Schedule) -> Tensor:
     table = schedule.alphas_cumprod
     if table is not None:
         return (u * len(table)).long().clamp(max=len(table) - 1).float()
-    return sampling.timestep(u).float()
+    # Where sigma is a ratio of noise to picture it is infinite at u = 1, though what the network is told is not.
+    return u.float() if _is_ratio(sampling) else sampling.timestep(u).float()
+
+
+def core_sigma(u: Tensor, sampling: Any, schedule: Schedule) -> Tensor:
+    """The sigma (B,) that ComfyUI's `sampling` gives noise levels u (B,).
+
+    That of `sigma_of`, or u/(1−u) for flow models that ComfyUI shows (x + σ·noise)/(1 + σ).
+    """
+    return u / (1 - u) if _is_ratio(sampling) else sigma_of(u, schedule=schedule)
+
+
+def _is_ratio(sampling: Any) -> bool:
+    """Whether this is a flow model whose sigma ComfyUI counts as those of ε models."""
+    return any(c.__name__ == "COSMOS_RFLOW" for c in type(sampling).__mro__)
 
 
 def _of(sampling: Any, prediction: str, ancestors: Sequence[str]) -> Schedule:
@@ -70,7 +84,7 @@ def _is_alike(sampling: Any, schedule: Schedule) -> bool:
     # Any numbers do; one whose noise has another strength, or an answer another sign, is off by as much.
     latent = torch.linspace(-1.0, 1.0, 4).expand(len(u), 1, 2, 4)
     noise = torch.linspace(1.5, -0.5, 8).view(1, 1, 2, 4).expand_as(latent)
-    sigma = sigma_of(u, schedule=schedule)
+    sigma = core_sigma(u, sampling, schedule)
     with torch.no_grad():
         noisy = sampling.noise_scaling(sigma, noise.clone(), latent.clone())
         pairs = [

@@ -20,7 +20,7 @@ from torch import Tensor
 from ...adapters import AdapterSet, select_targets
 from ...autograd.recompute import checkpoint_blocks, checkpointed
 from ...autograd.saved_tensors import saved_tensor_scope
-from ...errors import ConfigError
+from ...errors import ConfigError, FamilyError
 from ...findings import counted
 from ...loss.noise import rescale_zero_terminal_snr
 from ...loss.tokens import TokenModel, TokenPlan
@@ -81,6 +81,7 @@ class TrainableModel:
         self.model = self.patcher.model
         self.network = self.model.diffusion_model
         self.family = find_family(type(self.model.model_config).__name__, self.network, unknown=unknown)
+        self._refuse_distilled()
         self.device = torch.device(self.patcher.load_device)
         self.dtype = dtype or _compute_dtype(self.model, self.device)
         self.guidance = self.family.defaults.guidance if guidance == FAMILY_GUIDANCE else guidance
@@ -95,6 +96,13 @@ class TrainableModel:
         self._checkpointing = ""
         self._opened = contextlib.ExitStack()
         self._kept: OrderedDict[Any, dict[str, Any]] = OrderedDict()
+
+    def _refuse_distilled(self) -> None:
+        if self.family.distilled and getattr(self.network, self.family.distilled, None) is not None:
+            raise FamilyError(
+                f"model: this {self.family.title} is distilled for few steps and reads which of a sampler's steps it "
+                "is at, which training has none of. Train the base model; its LoRA can be used with the distilled one."
+            )
 
     def incoming_notes(self) -> list[str]:
         """Lines on what the MODEL already carries: it is trained on top of that, or without it."""
@@ -344,12 +352,15 @@ class TrainableModel:
         """ComfyUI's conditions of one sample, on the device and in the dtype of the training."""
         extras = {k: v for k, v in text.items() if k not in ("cond", TEXT_MASK)}
         probe = torch.zeros(1, *shape, device=self.device)
+        probe = probe[:, :, None] if self.has_frames and probe.ndim == 4 else probe
         # In inference mode ComfyUI also does what lies outside of its training.
         with torch.inference_mode(self._text_is_adapted()):
             made = self.model.extra_conds(
                 **{**extras, **sizes, "guidance": self.guidance},
                 cross_attn=text["cond"],
-                noise=probe[:, :, None] if self.has_frames and probe.ndim == 4 else probe,
+                noise=probe,
+                # Networks of several parts, as of pictures and sound, are given those that there are.
+                latent_shapes=[probe.shape],
                 device=self.device,
                 prompt_type="positive",
             )

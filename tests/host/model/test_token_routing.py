@@ -215,14 +215,15 @@ def test_two_routes_are_one_after_the_other_and_keep_their_own_tokens(case, benc
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", LAWS)
-def test_keeping_every_token_is_bit_identical_in_loss_and_gradients(case, mode, benches):
+def test_keeping_every_token_is_bit_identical_in_loss_and_equal_in_gradients(case, mode, benches):
     bench = benches(case)
     loss, gradients = bench.gradients(mode=mode)
     last = blocks_of(bench) - 1
     for passages in ([Passage(0, last, everyone())], [Passage(0, 1, everyone()), Passage(2, last, everyone())]):
         again, found = bench.gradients(TokenPlan(TOKENS, tuple(passages)), mode=mode)
         assert torch.equal(loss, again)
-        assert all(torch.equal(a, b) for a, b in zip(gradients, found, strict=True))
+        # LTX-Video's arrive in another layout of memory, in which matrices are multiplied with another rounding.
+        assert all((a - b).norm() <= 1e-6 * a.norm() for a, b in zip(gradients, found, strict=True))
 
 
 @pytest.mark.parametrize("case", LAWS)

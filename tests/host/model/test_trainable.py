@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from harness.models import small_model, small_text
+from harness.small import small_models
 from harness.training import LIGHT
 from masklora.dataset.geometry import Geometry, plan_cut_geometry
 from masklora.errors import AdapterError, FamilyError
 from masklora.host.model.conditioning import size_conditioning
+from masklora.host.model.sampling_schedule import told_level
 from masklora.host.model.trainable import TrainableModel
 from masklora.loss.noise import add_noise
 from masklora.settings import AdapterSettings
@@ -290,6 +292,31 @@ def test_a_sampling_with_noise_of_another_strength_is_refused():
     patcher = small_model("sd3")
     patcher.model.model_sampling.set_noise_scale(8.0)
     with pytest.raises(FamilyError, match=r"ModelSamplingDiscreteFlow sampling cannot be trained: it mixes noise"):
+        TrainableModel(patcher)
+
+
+@pytest.mark.parametrize("name", ["hunyuan_image", "hunyuan_video15"])
+def test_a_model_that_asks_for_the_steps_of_a_sampler_is_refused(name):
+    small = small_models()[name]
+    distilled = dataclasses.replace(small, keys={**small.keys, "time_r_in.in_layer.weight": (1,)})
+    with pytest.raises(FamilyError, match="is distilled for few steps"):
+        TrainableModel(distilled.shrunk(torch.float32))
+
+
+def test_a_flow_model_whose_sigma_is_a_ratio_is_told_the_noise_level_up_to_pure_noise():
+    trainable = TrainableModel(small_model("cosmos_predict2"))
+    u = torch.tensor([0.0, 0.25, 1.0])
+    assert trainable.schedule.prediction == "flow"
+    assert torch.equal(told_level(u, trainable._sampling, trainable.schedule), u)
+
+
+@pytest.mark.parametrize("changed", ["calculate_input", "calculate_denoised", "noise_scaling", "timestep"])
+def test_a_sampling_that_only_passes_for_such_a_flow_model_is_refused(changed):
+    patcher = small_model("cosmos_predict2")
+    sampling = patcher.model.model_sampling
+    plain = getattr(sampling, changed)
+    setattr(sampling, changed, lambda *given: 1.1 * plain(*given))
+    with pytest.raises(FamilyError, match=r"ModelSamplingCosmosRFlow sampling cannot be trained: it mixes noise"):
         TrainableModel(patcher)
 
 

@@ -1,0 +1,39 @@
+"""Kandinsky 5 for video, where a picture is a clip of one frame, and for pictures."""
+
+from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
+
+_BLOCK = r"visual_transformer_blocks\.\d+\."
+_TAIL = {"tails": ("feed_forward.out_layer",), "gates": (Slot("time_embed"),)}
+
+FAMILY = Family(
+    name="kandinsky5",
+    title="Kandinsky 5",
+    configs=("Kandinsky5", "Kandinsky5Image"),
+    blocks=(
+        Blocks(path=r"text_transformer_blocks\.\d+", gate_layers=("text_modulation",), **_TAIL),
+        Blocks(
+            path=r"visual_transformer_blocks\.\d+",
+            image=Slot("visual_embed"),
+            rotary=(Slot("freqs"),),
+            order=("image",),
+            cross=("cross_attention",),
+            gate_layers=("visual_modulation",),
+            **_TAIL,
+        ),
+    ),
+    targets=attention_and_mlp(_BLOCK + r"\w+_attention\.(to_\w+|out_layer)", _BLOCK + r"feed_forward\.(in|out)_layer"),
+    architecture="kandinsky-5",
+    base_model_version="kandinsky5",
+    divides=True,
+    text_layer=r"text_embeddings\.in_layer",
+    pooled_layer=r"pooled_text_embeddings\.in_layer",
+    defaults=Defaults(
+        learning_rate=1e-4,
+        rank=32,
+        alpha=32.0,
+        steps=2000,
+        timestep_sampling="shifted",
+        timestep_shift=5.0,
+        source="musubi-tuner, docs/kandinsky5.md (1e-4, rank 32, shift 5.0); 2000 steps as for Wan",
+    ),
+)
