@@ -273,9 +273,9 @@ def test_dropped_tokens_leave_a_routed_run_of_blocks_as_they_came(case, benches)
 
 def joined_length(bench):
     """Tokens of text and picture together, each filled up to what the family fills it to."""
-    multiple = small_models()[LAWS[bench.case][0]].text_multiple
+    small = small_models()[LAWS[bench.case][0]]
     pad = max(kind.pad for _, kind in bench.trainable.token_blocks)
-    return TEXT + -TEXT % multiple + TOKENS + -TOKENS % pad
+    return small.text_front + TEXT + -TEXT % small.text_multiple + TOKENS + -TOKENS % pad
 
 
 @pytest.mark.parametrize("case", LAWS)
