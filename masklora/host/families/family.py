@@ -111,6 +111,7 @@ class Family:
         patch: Latent cells per token: frames, rows, columns (1 for U-Nets).
         divides: Whether rows and columns of a latent must be multiples of `patch`; else the network fills them up.
         places: Attribute of the network that tells how many tokens a side it has places for; "" for any number.
+        least: What the mean of a latent's rows and columns must be at least; 0 for any.
         mutates: Whether the blocks write to their inputs in place.
         text_layer: Regular expression for the path of the first layer that reads the texts' features; "" for unknown.
         text_taps: The same of the layer that reads how many layers of the text encoder a token's features join; ""
@@ -138,6 +139,7 @@ class Family:
     patch: tuple[int, int, int] = (1, 2, 2)
     divides: bool = False
     places: str = ""
+    least: int = 0
     mutates: bool = False
     text_layer: str = ""
     text_taps: str = ""
