@@ -11,7 +11,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from harness.models import small_model, small_text
+from harness.models import small_model, small_side, small_text
 from masklora.dataset.geometry import Geometry
 from masklora.host.model.conditioning import size_conditioning
 from masklora.host.model.sampling_schedule import core_sigma
@@ -35,7 +35,7 @@ class AtLevel:
         self.text = {**small_text(name, tokens=77), "guidance": _GUIDANCE}
         self.u = torch.tensor([level])
         generator = torch.Generator().manual_seed(1)
-        shape = (1, self.trainable.channels, 8, 8)
+        shape = (1, self.trainable.channels, *[small_side(self.trainable.family)] * 2)
         self.latent, self.noise = (torch.randn(shape, generator=generator) for _ in range(2))
         self.noisy = add_noise(self.latent, self.noise, self.u, schedule=self.schedule)
 
@@ -49,13 +49,19 @@ class AtLevel:
 
     @torch.no_grad()
     def target_apart(self) -> float:
-        """How far from the clean latent core ends where the network answers with our target, relative."""
+        """How far from the clean latent core ends where the network answers with our target, relative.
+
+        Where the noise is many times stronger, to a tenth of it: core takes it away in float32.
+        """
         goal = target(self.latent, self.noise, self.u, schedule=self.schedule)
         goal = goal[:, :, None] if self.trainable.has_frames else goal
         network = self.patcher.model.diffusion_model
         with mock.patch.object(network, "forward", lambda *args, **kwargs: goal.clone()):
             found = self._clean_by_core()
-        return float((found - self.latent).norm() / self.latent.norm())
+        sampling = self.patcher.get_model_object("model_sampling")
+        strength = float(core_sigma(self.u, sampling, self.schedule)) / 10
+        scale = max(float(self.latent.norm()), strength * float(self.noise.norm()))
+        return float((found - self.latent).norm()) / scale
 
     def _clean_by_core(self) -> Tensor:
         """The clean latent that ComfyUI's sampler gets at the sigma of u, with its own conditioning of the text."""

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.against_core import LEVELS, SQUARE, AtLevel
 from benchmarks.gradients import MODES, measure
-from harness.models import small_model, small_text
+from harness.models import small_model, small_side, small_text
 from harness.small import small_models
 from harness.training import make_cache, make_request
 from masklora.adapters import select_targets
@@ -63,7 +63,8 @@ def _together(name: str) -> float:
     """How far two samples together lie from each by itself, relative."""
     trainable = TrainableModel(small_model(name))
     generator = torch.Generator().manual_seed(2)
-    noisy, u = torch.randn(2, trainable.channels, 8, 8, generator=generator), torch.tensor([0.3, 0.8])
+    grid = [small_side(trainable.family)] * 2
+    noisy, u = torch.randn(2, trainable.channels, *grid, generator=generator), torch.tensor([0.3, 0.8])
     text = trainable.collate([small_text(name, tokens=20, seed=s) for s in (0, 1)], [SQUARE] * 2, noisy.shape[1:])
     both = trainable.denoise(noisy, u, text)
     alone = torch.cat([trainable.denoise(noisy[i : i + 1], u[i : i + 1], text[i : i + 1]) for i in (0, 1)])

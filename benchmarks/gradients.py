@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.double import in_double, no_float32
-from harness.models import small_model, small_text, with_padding
+from harness.models import small_model, small_side, small_text, with_padding
 from masklora.adapters import AdapterSet
 from masklora.dataset.geometry import Geometry
 from masklora.host.model.conditioning import joined
@@ -74,11 +74,12 @@ class Problem:
             if name.endswith("lora_B"):
                 p.data.normal_(0.0, 0.02, generator=generator)
         channels = self.trainable.channels
-        self.latent = torch.randn(2, channels, 8, 8, generator=generator, dtype=dtype)
-        self.noise = torch.randn(2, channels, 8, 8, generator=generator, dtype=dtype)
+        grid = [small_side(self.trainable.family)] * 2
+        self.latent = torch.randn(2, channels, *grid, generator=generator, dtype=dtype)
+        self.noise = torch.randn(2, channels, *grid, generator=generator, dtype=dtype)
         # u and u/(1−u) without rounding: ComfyUI's sampler may count in either.
         self.u = torch.tensor([0.5, 0.75])
-        drawn = torch.rand(2, 1, 8, 8, generator=generator)
+        drawn = torch.rand(2, 1, *grid, generator=generator)
         self.w = (1.6 * drawn - 0.6).clamp(min=0.0).to(dtype) if prior else (drawn > 0.6).to(dtype)
         self.texts = [small_text(family, tokens=77, seed=s) for s in (0, 1)]
         self.plain_texts = [small_text(family, tokens=77, seed=2), self.texts[1]]

@@ -15,6 +15,8 @@ import torch
 from comfy.supported_models_base import ClipTarget
 from safetensors.torch import save_file
 
+from masklora.host.families import Family
+
 from .random_state import random_state
 from .small import small_models
 from .small_models_pack.networks import SDXL_DEPTH, SMALL_TEXT, SmallSDXLText
@@ -47,6 +49,11 @@ def small_model(
             if hasattr(module, "transformer_blocks"):
                 module.transformer_blocks = module.transformer_blocks[:1]
     return model
+
+
+def small_side(family: Family) -> int:
+    """Rows and columns of a small latent that models of this family take."""
+    return max(8, family.least + family.least % 2)
 
 
 def small_text(family: str, *, tokens: int = 8, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ import numpy as np
 
 from masklora.cache.cache import build_cache
 from masklora.dataset.loading import from_images
+from masklora.host.families import families
 from masklora.host.model.encoders import VaeEncoder
 from masklora.host.sampling import SampleRequest
 from masklora.host.training import Request
@@ -17,28 +18,35 @@ from masklora.settings import (
     TrainSettings,
 )
 
-from .models import HashedText, small_model
-from .small import small_models
+from .models import HashedText, small_model, small_side
+from .small import small_models, tried
 from .vaes import small_vae
 
 PROMPTS = ("a thing 0", "a thing 1")
 # All but the one that takes its time.
-LIGHT = [name for name in small_models() if name != "sdxl"]
+LIGHT = [name for name in tried() if name != "sdxl"]
 
 
-def pictures(n=4, settings=None):
-    rng = np.random.default_rng(0)
-    images = [rng.random((64, 64, 3), dtype=np.float32) for _ in range(n)]
-    masks = [np.zeros((64, 64), np.float32) for _ in range(n)]
+def pictures(n=4, settings=None, side=64):
+    rng, s = np.random.default_rng(0), side // 64
+    images = [rng.random((side, side, 3), dtype=np.float32) for _ in range(n)]
+    masks = [np.zeros((side, side), np.float32) for _ in range(n)]
     for i, mask in enumerate(masks):
-        mask[8 : 40 + 4 * i, 16:48] = 1.0
+        mask[8 * s : (40 + 4 * i) * s, 16 * s : 48 * s] = 1.0
     return from_images(images, masks, [f"a thing {i}" for i in range(n)], settings or DatasetSettings())
 
 
+def picture_side(name):
+    """Pixels a side of a small picture that this small model takes."""
+    (family,) = (f for f in families() if f.name == small_models()[name].family)
+    return 8 * small_side(family)
+
+
 def make_cache(family, settings=None):
+    side = picture_side(family)
     return build_cache(
-        pictures(settings=settings),
-        CacheSettings(resolution=64, bucket_step=32, storage="memory"),
+        pictures(settings=settings, side=side),
+        CacheSettings(resolution=side, bucket_step=32, storage="memory"),
         encoder=VaeEncoder(small_vae(family)),
         text=HashedText(family),
     )
@@ -54,7 +62,8 @@ class Caches(dict):
 
 def make_samples(family, **changes):
     """Two small pictures for it, drawn in three steps."""
-    small = {"width": 64, "height": 96, "every": 2, "steps": 3, "cfg": 2.0}
+    side = picture_side(family)
+    small = {"width": side, "height": side + 32, "every": 2, "steps": 3, "cfg": 2.0}
     settings = SampleSettings(prompts=PROMPTS, **small | changes)
     texts = HashedText(family).encode([*PROMPTS, ""])
     encoded = [[[one["cond"], {k: v for k, v in one.items() if k != "cond"}]] for one in texts]

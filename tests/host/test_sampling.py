@@ -13,7 +13,7 @@ from comfy.model_management import InterruptProcessingException
 from PIL import Image
 
 from harness.models import small_model
-from harness.training import LIGHT, Caches, make_request
+from harness.training import LIGHT, Caches, make_request, picture_side
 from harness.training import make_samples as samples
 from masklora.errors import FamilyError
 from masklora.host.exporting import apply_lora
@@ -71,13 +71,14 @@ def test_a_run_with_samples_gives_bit_for_bit_the_lora_of_one_without(family, ca
     assert hooks.training == [(True, True, False)] * 5
     assert hooks.drawings[:3] == [(0, 0, 2), (0, 1, 2), (0, 2, 2)]
     shown = [pixels(folder.read(step, 0)) for step in (0, 2, 5)]
-    assert shown[0].shape == (96, 64, 3)
+    assert shown[0].shape == (picture_side(family) + 32, picture_side(family), 3)
     assert not (shown[0] == shown[1]).all() and not (shown[1] == shown[2]).all()
 
 
 @pytest.mark.parametrize("family", LIGHT)
 def test_the_pictures_are_those_of_comfyui_with_the_model_before_and_with_the_lora_after(family, caches, tmp_path):
     asked = samples(family, every=0)
+    height, width = asked.settings.height, asked.settings.width
     fast = OptimizerSettings(learning_rate=2e-2)
     request = dataclasses.replace(make_request(family, caches[family], steps=4), samples=asked, optimizer=fast)
     trained = train(request, tmp_path)
@@ -87,12 +88,12 @@ def test_the_pictures_are_those_of_comfyui_with_the_model_before_and_with_the_lo
     def by_comfyui(model):
         with torch.inference_mode():
             channels, stride = asked.vae.latent_channels, asked.vae.spacial_compression_decode()
-            empty = torch.zeros(1, channels, 96 // stride, 64 // stride)
+            empty = torch.zeros(1, channels, height // stride, width // stride)
             empty = comfy.sample.fix_empty_latent_channels(model, empty)
             noise = comfy.sample.prepare_noise(empty, 0)
             arguments = (3, 2.0, "euler", "normal", asked.positive[1], asked.negative, empty)
             image = asked.vae.decode(comfy.sample.sample(model, noise, *arguments, disable_pbar=True, seed=0))
-        return np.rint(image.reshape(96, 64, 3).clamp(0, 1).numpy() * 255)
+        return np.rint(image.reshape(height, width, 3).clamp(0, 1).numpy() * 255)
 
     assert (by_comfyui(request.model) == pixels(folder.read(0, 1))).all()
     with_lora = by_comfyui(apply_lora(request.model, trained.tensors))

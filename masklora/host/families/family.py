@@ -113,6 +113,7 @@ class Family:
         places: Attribute of the network that tells how many tokens a side it has places for; "" for any number.
         distilled: Attribute of the network that only models distilled for few steps fill, which ask for the steps of a
             sampler; these are refused.
+        least: What the mean of a latent's rows and columns must be at least; 0 for any.
         mutates: Whether the blocks write to their inputs in place.
         text_layer: Regular expression for the path of the first layer that reads the texts' features; "" for unknown.
         text_taps: The same of the layer that reads how many layers of the text encoder a token's features join; ""
@@ -141,6 +142,7 @@ class Family:
     divides: bool = False
     places: str = ""
     distilled: str = ""
+    least: int = 0
     mutates: bool = False
     text_layer: str = ""
     text_taps: str = ""

@@ -1,4 +1,4 @@
-"""FLUX.1 dev and schnell."""
+"""FLUX.1 dev and schnell, and Fill, which is shown an empty picture and a mask of all of it."""
 
 from .family import Defaults, Family
 from .flux_blocks import FLUX_BLOCKS, FLUX_TARGETS
@@ -6,7 +6,7 @@ from .flux_blocks import FLUX_BLOCKS, FLUX_TARGETS
 FAMILY = Family(
     name="flux",
     title="FLUX.1",
-    configs=("Flux", "FluxSchnell"),
+    configs=("Flux", "FluxInpaint", "FluxSchnell"),
     blocks=FLUX_BLOCKS,
     targets=FLUX_TARGETS,
     architecture="flux-1-dev",

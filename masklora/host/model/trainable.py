@@ -144,12 +144,17 @@ class TrainableModel:
     def size_fault(self, width: int, height: int) -> str | None:
         """Why pictures of this size cannot be taken, None where they can.
 
-        Some models take only sides that their patches divide, others know a square of places only.
+        Some models take only sides that their patches divide, others know a square of places only, or no small ones.
         """
         _, rows, columns = self.family.patch
         step = self.stride * columns, self.stride * rows
         if self.family.divides and (width % step[0] or height % step[1]):
             return f"{width}×{height} is no size for {self.family.title}, whose sides are multiples of {max(step)} px"
+        if (width + height) // (2 * self.stride) < self.family.least:
+            known = self.family.least * self.stride
+            return (
+                f"{width}×{height} is too small for {self.family.title}, whose sides are {known} px or more on average"
+            )
         places = getattr(self.network, self.family.places, None) if self.family.places else None
         if not isinstance(places, int):
             return None

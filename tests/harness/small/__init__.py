@@ -4,6 +4,7 @@ import functools
 import importlib
 import pkgutil
 
+from ..damage import ALL
 from .small import Small
 
 
@@ -16,4 +17,10 @@ def small_models() -> dict[str, Small]:
     return found
 
 
-__all__ = ["Small", "small_models"]
+def tried() -> list[str]:
+    """Names of those that a test goes through: one a family and none that takes long, or all where all tests run."""
+    usual = [name for name, small in small_models().items() if small.family == name and not small.slow]
+    return list(small_models()) if ALL else usual
+
+
+__all__ = ["Small", "small_models", "tried"]

@@ -1,4 +1,6 @@
-"""FLUX.1, small."""
+"""FLUX.1, small, and Fill, whose network is given a picture and a mask beside the noise."""
+
+import functools
 
 import comfy.ops
 import torch
@@ -7,9 +9,11 @@ from comfy.ldm.flux.model import Flux
 from .small import Small
 
 
-def _flux(hidden: int = 128, double: int = 2, single: int = 2, text: int = 4096, pooled: int = 768) -> torch.nn.Module:
+def _flux(
+    hidden: int = 128, double: int = 2, single: int = 2, text: int = 4096, pooled: int = 768, given: int = 16
+) -> torch.nn.Module:
     return Flux(
-        in_channels=16,
+        in_channels=given,
         out_channels=16,
         patch_size=2,
         vec_in_dim=pooled,
@@ -31,4 +35,9 @@ def _flux(hidden: int = 128, double: int = 2, single: int = 2, text: int = 4096,
 
 
 _FULL = {"hidden": 3072, "double": 19, "single": 38}
-SMALL = {"flux": Small(family="flux", text=4096, pooled=768, vae="picture 16", build=_flux, full=_FULL)}
+_COMMON = dict(family="flux", text=4096, pooled=768, vae="picture 16")
+_GIVEN = {"given": 16 + 16 + 64}
+SMALL = {
+    "flux": Small(**_COMMON, build=_flux, full=_FULL),
+    "flux_fill": Small(**_COMMON, build=functools.partial(_flux, **_GIVEN), full=_FULL),
+}

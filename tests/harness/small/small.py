@@ -32,9 +32,11 @@ class Small:
         config: What the network is built with instead of what ComfyUI detected.
         text_multiple: Its texts are filled up to a multiple of so many tokens, and so is the picture where the family
             says so.
+        text_front: How many tokens its network puts in front of the text.
         full: What a real model's configuration has where the keys do not tell: how many blocks there are. For families
             that are built, what they are built with.
         gain: How its norms store a gain of one.
+        slow: Whether its tests take so long that they run with the long ones only.
         encoder: Its text encoder.
         page: What its network is built with beside `config` where it reads that encoder's texts.
     """
@@ -48,8 +50,10 @@ class Small:
     keys: dict[str, tuple[int, ...]] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     text_multiple: int = 1
+    text_front: int = 0
     full: dict[str, Any] = field(default_factory=dict)
     gain: float = 1.0
+    slow: bool = False
     encoder: Encoder | None = None
     page: dict[str, Any] = field(default_factory=dict)
 

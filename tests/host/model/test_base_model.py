@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from benchmarks.gradients import MODES
-from harness.models import small_model, small_text
-from harness.small import small_models
+from harness.models import small_model, small_side, small_text
+from harness.small import tried
 from masklora.adapters import to_comfyui
 from masklora.dataset.geometry import Geometry
 from masklora.host.model.adapted import AdaptedModel
@@ -21,7 +21,7 @@ from masklora.training.microbatch import MicroBatch
 from masklora.training.objective import Objective
 
 # Every small model, and an ε model that a sampling patch makes one of v.
-CASES = [*small_models(), "sd15 v"]
+CASES = [*tried(), "sd15 v"]
 LIGHT = ["sd15", "sd3", "flux"]
 SQUARE = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
 
@@ -67,11 +67,12 @@ class Inputs:
     def __init__(self, trainable, case):
         self.trainable = trainable
         g = torch.Generator().manual_seed(1)
-        shape = (2, trainable.channels, 8, 8)
+        self.grid = (small_side(trainable.family),) * 2
+        shape = (2, trainable.channels, *self.grid)
         self.latent, noise = (torch.randn(shape, generator=g) for _ in range(2))
         self.u = torch.tensor([0.3, 0.8])
         self.noisy = add_noise(self.latent, noise, self.u, schedule=trainable.schedule)
-        self.mask = (1.6 * torch.rand(2, 1, 8, 8, generator=g) - 0.6).clamp(min=0)
+        self.mask = (1.6 * torch.rand(2, 1, *self.grid, generator=g) - 0.6).clamp(min=0)
         self.texts = [small_text(case.partition(" ")[0], tokens=77, seed=s) for s in (0, 1)]
 
     def conditioning(self):
@@ -90,7 +91,7 @@ class Inputs:
         model = AdaptedModel(t, adapters)
         model.denoise = denoise or t.denoise
         with t.session(adapters, checkpointing=mode):
-            batch = MicroBatch(self.latent, self.mask, (8, 8), self.conditioning(), torch.ones(2), ("a", "b"))
+            batch = MicroBatch(self.latent, self.mask, self.grid, self.conditioning(), torch.ones(2), ("a", "b"))
             torch.manual_seed(5)
             generator = torch.Generator().manual_seed(6)
             with model.autograd_scope():

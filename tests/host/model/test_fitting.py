@@ -11,7 +11,7 @@ from masklora.cache.cache import build_cache
 from masklora.dataset.loading import from_images
 from masklora.errors import ConfigError, FamilyError
 from masklora.host.model.encoders import VaeEncoder
-from masklora.host.model.fitting import check_before_encoding
+from masklora.host.model.fitting import check_before_encoding, check_sizes
 from masklora.host.model.trainable import TrainableModel
 from masklora.settings import CacheSettings, DatasetSettings
 
@@ -73,3 +73,13 @@ def test_a_network_whose_patches_must_divide_the_sides_says_which_sides_it_takes
     trainable.family = dataclasses.replace(trainable.family, divides=True)
     assert trainable.size_fault(64, 80) is None
     assert "72×64 is no size for Wan, whose sides are multiples of 16 px" in trainable.size_fault(72, 64)
+
+
+def test_a_network_that_fails_at_small_pictures_says_how_large_they_must_be():
+    trainable = TrainableModel(small_model("pixart"))
+    assert trainable.size_fault(272, 256) is None
+    told = trainable.size_fault(256, 256)
+    assert told == "256×256 is too small for PixArt, whose sides are 264 px or more on average"
+    check_sizes([(272, 256)], trainable)
+    with pytest.raises(ConfigError, match=r"256×256 is too small.*Change resolution"):
+        check_sizes([(256, 256)], trainable)

@@ -11,12 +11,12 @@ from benchmarks.gradients import MODES, Problem, measure
 from harness.bare_networks import BareNetwork
 from harness.casting import cast_run
 from harness.damage import ALL
-from harness.small import small_models
+from harness.small import tried
 from masklora.autograd.recompute import checkpoint_blocks
 from masklora.autograd.saved_tensors import saved_tensor_scope
 from masklora.host.model import patches
 
-NAMES = list(small_models())
+NAMES = tried()
 
 
 @pytest.mark.parametrize("prior", [False, True])

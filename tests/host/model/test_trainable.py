@@ -8,7 +8,7 @@ import comfy_extras.nodes_model_advanced
 import pytest
 import torch
 
-from harness.models import small_model, small_text
+from harness.models import small_model, small_side, small_text
 from harness.small import small_models
 from harness.training import LIGHT
 from masklora.dataset.geometry import Geometry, plan_cut_geometry
@@ -32,8 +32,8 @@ def make_adapters(trainable, **settings):
 
 def batch(trainable, n=2):
     g = torch.Generator().manual_seed(1)
-    latent = torch.randn(n, trainable.channels, 8, 8, generator=g)
-    noise = torch.randn(n, trainable.channels, 8, 8, generator=g)
+    shape = n, trainable.channels, *[small_side(trainable.family)] * 2
+    latent, noise = (torch.randn(shape, generator=g) for _ in range(2))
     u = torch.linspace(0.2, 0.8, n)
     return add_noise(latent, noise, u, schedule=trainable.schedule), u, latent
 

@@ -1,0 +1,27 @@
+"""Stable Diffusion 2.x: 1.5's U-Net with another text encoder; 2.0 and 2.1 at 768 pixels predict v."""
+
+from .family import Defaults, Family
+from .unet import UNET_BLOCKS, UNET_TARGETS, UNET_TEXT
+
+FAMILY = Family(
+    name="sd2",
+    title="Stable Diffusion 2",
+    configs=("SD20",),
+    blocks=UNET_BLOCKS,
+    targets=UNET_TARGETS,
+    architecture="stable-diffusion-v2",
+    base_model_version="sd_v2",
+    predictions=("epsilon", "v"),
+    patch=(1, 1, 1),
+    text_layer=UNET_TEXT,
+    text_repeats=True,
+    kohya_as_diffusers=True,
+    defaults=Defaults(
+        learning_rate=1e-4,
+        rank=16,
+        alpha=16.0,
+        steps=1500,
+        timestep_sampling="uniform",
+        source="Hu et al. 2021 (arXiv 2106.09685) for alpha = rank; diffusers' LoRA example for 1e-4",
+    ),
+)
