@@ -154,7 +154,7 @@ def _notes(trainable: TrainableModel, settings: Resolved, request: Request, job:
         # What was left out of the pictures comes with the cache.
         *request.cache.findings,
         *map(note, trainable.incoming_notes()),
-        *map(note, trainable.family.notes),
+        *map(note, trainable.family.notes_for(trainable.network)),
         *_unknown_notes(trainable, job),
         *map(note, _guidance_notes(trainable, request.cache)),
         *map(note, cache_notes(settings.loss, request.cache)),

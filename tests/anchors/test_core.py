@@ -29,6 +29,7 @@ from masklora.adapters import to_comfyui
 from masklora.dataset.geometry import Geometry
 from masklora.dataset.loading import load_dataset
 from masklora.dataset.sample import load_sample
+from masklora.host.model import patches
 from masklora.host.model import trainable as model
 from masklora.host.model.layer_names import layer_names
 from masklora.host.model.token_attention import pinned_attention
@@ -218,7 +219,9 @@ def test_core_s_attention_follows_free_memory_here_training_has_one_whatever_was
             return trainable.denoise(noisy, torch.tensor([0.4]), text)
 
     assert torch.equal(predict(attention.attention_sub_quad), predict(attention.attention_pytorch))
+    # Both ways in which training pins it: through the options, and where a network passes none on.
     monkeypatch.setattr(model, "pinned_attention", lambda function, *args, **kwargs: function(*args, **kwargs))
+    monkeypatch.setattr(patches, "_plain_attention", dict)
     assert not torch.equal(predict(attention.attention_sub_quad), predict(attention.attention_pytorch))
 
 

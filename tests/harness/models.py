@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.sd
 import comfy.text_encoders.flux
@@ -15,12 +15,13 @@ import torch
 from comfy.supported_models_base import ClipTarget
 from safetensors.torch import save_file
 
-from masklora.host.families import Family
-
 from .random_state import random_state
 from .small import small_models
 from .small_models_pack.networks import SDXL_DEPTH, SMALL_TEXT, SmallSDXLText
 from .vaes import vae_state
+
+if TYPE_CHECKING:
+    from masklora.host.families import Family
 
 
 @functools.cache

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from ...errors import ConfigError
 from ...settings import AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
 
@@ -95,6 +97,19 @@ class Blocks:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What a person should know who trains some models of a family.
+
+    Attributes:
+        text: The sentence.
+        without: Path of a layer that these models lack; "" for all of the family.
+    """
+
+    text: str
+    without: str = ""
+
+
+@dataclass(frozen=True)
 class Family:
     """One family of diffusion models as ComfyUI holds them.
 
@@ -152,7 +167,12 @@ class Family:
     text_repeats: bool = False
     kohya_as_diffusers: bool = False
     diffusers_names: str = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    def notes_for(self, network: nn.Module) -> list[str]:
+        """The sentences for this network."""
+        layers = {path for path, _ in network.named_modules()}
+        return [note.text for note in self.notes if not note.without or note.without not in layers]
 
     @property
     def has_tokens(self) -> bool:

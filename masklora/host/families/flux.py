@@ -1,6 +1,6 @@
 """FLUX.1 dev and schnell, and Fill, which is shown an empty picture and a mask of all of it."""
 
-from .family import Defaults, Family
+from .family import Defaults, Family, Note
 from .flux_blocks import FLUX_BLOCKS, FLUX_TARGETS
 
 FAMILY = Family(
@@ -21,5 +21,12 @@ FAMILY = Family(
         steps=2000,
         timestep_sampling="sigmoid",
         source="ai-toolkit's published FLUX.1 example (rank 16, 1e-4, 2000 steps, sigmoid timesteps)",
+    ),
+    notes=(
+        Note(
+            "FLUX.1 schnell is distilled for four steps, which training undoes: train dev, whose LoRAs both take, or "
+            "set schnell's training adapter as assistant_lora.",
+            without="guidance_in.in_layer",
+        ),
     ),
 )

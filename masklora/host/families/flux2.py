@@ -1,6 +1,6 @@
 """FLUX.2 dev and klein: FLUX.1's blocks, one modulation for all of a kind."""
 
-from .family import Defaults, Family
+from .family import Defaults, Family, Note
 from .flux_blocks import FLUX_TARGETS, PLAIN_FLUX_BLOCKS
 
 FAMILY = Family(
@@ -24,5 +24,10 @@ FAMILY = Family(
         timestep_shift=3.0,
         source="musubi-tuner, docs/flux_2.md (1e-4, rank 32); diffusion-pipe for shift 3; 2000 steps as for FLUX.1",
     ),
-    notes=("Distilled klein models draw in four steps, which training undoes: train the base model, draw with both.",),
+    notes=(
+        Note(
+            "A distilled klein draws in four steps, which training undoes: train the base, whose LoRAs both take.",
+            without="guidance_in.in_layer",
+        ),
+    ),
 )

@@ -1,6 +1,6 @@
 """LTX-2 and 2.3: a picture is a clip of one frame without sound."""
 
-from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
+from .family import Blocks, Defaults, Family, Note, Slot, attention_and_mlp
 
 _BLOCK = r"transformer_blocks\.\d+\."
 _PICTURE = attention_and_mlp(_BLOCK + r"attn[12]\.to_(q|k|v|out\.0)", _BLOCK + r"ff\.net\.(0\.proj|2)")
@@ -36,5 +36,5 @@ FAMILY = Family(
         timestep_sampling="sigmoid",
         source="ai-toolkit's defaults (1e-4, rank 32, 3000 steps); SimpleTuner, LTXVIDEO2.md, for plain logit-normal",
     ),
-    notes=("LTX-2 also makes sound: its audio layers are not trained.",),
+    notes=(Note("LTX-2 also makes sound: its audio layers are not trained."),),
 )

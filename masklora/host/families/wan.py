@@ -1,8 +1,8 @@
 """Wan 2.1 and 2.2, from text or from a picture, of which none is shown; a picture is a clip of one frame."""
 
-from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
+from .family import Blocks, Defaults, Family, Note, Slot, attention_and_mlp
 
-_BLOCK = r"blocks\.\d+\."
+_BLOCK = r"blocks\.\d+"
 
 FAMILY = Family(
     name="wan",
@@ -10,7 +10,7 @@ FAMILY = Family(
     configs=("WAN21_T2V", "WAN21_I2V", "WAN22_T2V"),
     blocks=(
         Blocks(
-            path=r"blocks\.\d+",
+            path=_BLOCK,
             image=Slot("x"),
             rotary=(Slot("freqs"),),
             order=("image",),
@@ -19,7 +19,7 @@ FAMILY = Family(
             gates=(Slot("e"),),
         ),
     ),
-    targets=attention_and_mlp(_BLOCK + r"(self|cross)_attn\.(q|k|v|o)", _BLOCK + r"ffn\.[02]"),
+    targets=attention_and_mlp(_BLOCK + r"\.(self|cross)_attn\.(q|k|v|o)", _BLOCK + r"\.ffn\.[02]"),
     architecture="wan",
     base_model_version="wan",
     text_layer=r"text_embedding\.0",
@@ -32,8 +32,5 @@ FAMILY = Family(
         timestep_shift=3.0,
         source="musubi-tuner, docs/wan.md (2e-4, rank 32, shift 3.0); ai-toolkit's example for 2000 steps",
     ),
-    notes=(
-        "Wan 2.2 14B has one model for high and one for low noise; which one this is, its file does not say. Set "
-        "timestep_min to 0.875 for the high one, timestep_max to 0.875 for the low one.",
-    ),
+    notes=(Note("Wan 2.2 14B is two models: set timestep_min to 0.875 for high noise, timestep_max for low noise."),),
 )

@@ -1,6 +1,6 @@
 """Z-Image, base and turbo."""
 
-from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
+from .family import Blocks, Defaults, Family, Note, Slot, attention_and_mlp
 
 _BLOCK = r"layers\.\d+\."
 
@@ -34,5 +34,5 @@ FAMILY = Family(
         timestep_shift=2.0,
         source="musubi-tuner, docs/zimage.md (1e-4, rank 32, shift 2.0); ai-toolkit's defaults for 3000 steps",
     ),
-    notes=("Z-Image Turbo is distilled for few steps, which training undoes: train the base model where you can.",),
+    notes=(Note("Turbo is distilled, which training undoes: train the base, or set its adapter as assistant_lora."),),
 )

@@ -18,6 +18,7 @@ SMALL = {
         family="hidream",
         text=_TEXT,
         pooled=40,
+        jumps=True,
         extras=_llama,
         keys={"caption_projection.0.linear.weight": (2560, 4096)},
         config={

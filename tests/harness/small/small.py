@@ -37,6 +37,7 @@ class Small:
             that are built, what they are built with.
         gain: How its norms store a gain of one.
         slow: Whether its tests take so long that they run with the long ones only.
+        jumps: Whether its loss jumps where other experts are chosen, so that no difference of it is a derivative.
         encoder: Its text encoder.
         page: What its network is built with beside `config` where it reads that encoder's texts.
     """
@@ -54,6 +55,7 @@ class Small:
     full: dict[str, Any] = field(default_factory=dict)
     gain: float = 1.0
     slow: bool = False
+    jumps: bool = False
     encoder: Encoder | None = None
     page: dict[str, Any] = field(default_factory=dict)
 
