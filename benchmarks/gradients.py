@@ -34,7 +34,7 @@ class Problem:
 
     With `prior` the masks are soft and the loss holds their outside to the base model; with `predicts_v` ComfyUI's
     sampling patch makes an ε model one of v. With `preservation` the first sample's caption without its trigger word
-    is held to the base model too. After `plan_tokens` some tokens skip blocks, and some are not looked at.
+    is held to the base model too. With `unknown` it may be a model of no family. After `plan_tokens` some tokens skip blocks, and some are not looked at.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Problem:
         prior: bool = False,
         predicts_v: bool = False,
         preservation: bool = False,
+        unknown: bool = False,
     ) -> None:
         patcher = small_model(family)
         if predicts_v:
@@ -55,7 +56,7 @@ class Problem:
             (patcher,) = node.patch(patcher, "v_prediction", zsnr=False)
         self.settings = LossSettings(prior_weight=0.7 if prior else 0.0, outside_share=0.1 if prior else 0.0)
         self.triggered = torch.tensor([0.6, 0.0]) if preservation else None
-        self.trainable = TrainableModel(patcher, dtype=dtype, guidance=1.0)
+        self.trainable = TrainableModel(patcher, dtype=dtype, guidance=1.0, unknown=unknown)
         self.network = self.trainable.network
         if dtype == torch.float64:
             in_double(self.network)

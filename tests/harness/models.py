@@ -18,21 +18,30 @@ from safetensors.torch import save_file
 from masklora.host.families import Family
 
 from .random_state import random_state
-from .small import small_models
+from .small import Small, small_models
 from .small_models_pack.networks import SDXL_DEPTH, SMALL_TEXT, SmallSDXLText
+from .small_unknown import UNKNOWN
 from .vaes import vae_state
+
+# Transformer blocks that are left of each group.
+SHORTENED = {"sdxl": 1, "ssd1b": 2, "vega": 2, "koala": 2, "sdxl_refiner": 2}
+
+
+def small_of(name: str) -> Small:
+    """The small model of this name, be it of a family or of none."""
+    return UNKNOWN[name] if name in UNKNOWN else small_models()[name]
 
 
 @functools.cache
 def _state(family: str, sizes: tuple) -> dict[str, torch.Tensor]:
-    return random_state(small_models()[family].build(**dict(sizes)))
+    return random_state(small_of(family).build(**dict(sizes)))
 
 
 def small_model(
     family: str, *, dtype: torch.dtype = torch.float32, options: dict | None = None, page: bool = False, **sizes: int
 ) -> Any:
     """A MODEL (ModelPatcher) of `family` with weights stored in `dtype`; with `page` it reads its `encoder`'s texts."""
-    small = small_models()[family]
+    small = small_of(family)
     if page:
         small = dataclasses.replace(small, config=small.config | small.page)
     if small.build is None:
@@ -43,22 +52,22 @@ def small_model(
     state = {k: v.to(dtype) for k, v in _state(family, tuple(sorted(sizes.items()))).items()}
     model = comfy.sd.load_diffusion_model_state_dict(state, model_options=options or {})
     assert model is not None, f"ComfyUI did not recognise the small {family}"
-    if family == "sdxl":
-        # ComfyUI knows SDXL by its 70 transformer blocks; one of each group is enough to test with.
+    if family in SHORTENED:
+        # ComfyUI knows them by their count of transformer blocks; a few of each group are enough to test with.
         for module in model.model.diffusion_model.modules():
             if hasattr(module, "transformer_blocks"):
-                module.transformer_blocks = module.transformer_blocks[:1]
+                module.transformer_blocks = module.transformer_blocks[: SHORTENED[family]]
     return model
 
 
 def small_side(family: Family) -> int:
     """Rows and columns of a small latent that models of this family take."""
-    return max(8, family.least + family.least % 2)
+    return max(8, family.least + family.least % 2, 2 * max(family.patch[1:]))
 
 
 def small_text(family: str, *, tokens: int = 8, seed: int = 0) -> dict[str, torch.Tensor]:
     """Conditioning of one text in the widths that `family` expects."""
-    return small_models()[family].texts(tokens=tokens, seed=seed)
+    return small_of(family).texts(tokens=tokens, seed=seed)
 
 
 def small_clip(kind: str, *, without: tuple[str, ...] = ()) -> Any:
