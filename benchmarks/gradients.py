@@ -34,7 +34,8 @@ class Problem:
 
     With `prior` the masks are soft and the loss holds their outside to the base model; with `predicts_v` ComfyUI's
     sampling patch makes an ε model one of v. With `preservation` the first sample's caption without its trigger word
-    is held to the base model too. With `unknown` it may be a model of no family. After `plan_tokens` some tokens skip blocks, and some are not looked at.
+    is held to the base model too. With `unknown` it may be a model of no family. After `plan_tokens` some tokens skip
+    blocks, and some are not looked at.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Small models of ComfyUI's classes for which this pack has no family: they train behind unknown_model, or are refused."""
+"""Small models of ComfyUI's classes for which this pack has no family: it trains them on request, or refuses them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ _PATCH_NUMBERS = 3 * _PIXEL_PATCH**2
 
 
 def _mask(tokens: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    return {"attention_mask": torch.ones(1, tokens)}
+    return {"attention_mask": torch.ones(1, tokens, dtype=torch.long)}
 
 
 def _two_texts(tokens: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
     second = torch.randn(1, 256, 32, generator=generator)
-    return {**_mask(tokens, generator), "conditioning_mt5xl": second, "attention_mask_mt5xl": torch.ones(1, 256)}
+    return {
+        **_mask(tokens, generator),
+        "conditioning_mt5xl": second,
+        "attention_mask_mt5xl": torch.ones(1, 256, dtype=torch.long),
+    }
 
 
 def _like_sdxl(levels: list[int], blocks: int, middle: int, outputs: list[int]) -> torch.nn.Module:
@@ -109,7 +113,7 @@ UNKNOWN = {
         family="unknown",
         text=32,
         extras=_mask,
-        vae="picture 12",
+        vae="clip 12",
         keys={"t5_yproj.weight": (1536, 4096)},
         config={
             "depth": 2,

@@ -88,11 +88,11 @@ def _flux2() -> State:
 # By what they encode and how many channels they give.
 _STATES: dict[str, Callable[[], State]] = {
     "picture 4": lambda: _taesd(4),
-    "picture 12": lambda: _taesd(12),
     "picture 16": lambda: _taesd(16),
     "picture 128": _flux2,
     "picture 64": _hunyuan_image,
     "pixels": lambda: {"pixel_space_vae": torch.tensor(1.0)},
+    "clip 12": lambda: _taehv(12),
     "clip 16": _wan21,
     "clip 32": lambda: _taehv(32),
     "clip 48": lambda: _taehv(48),
