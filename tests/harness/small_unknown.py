@@ -217,3 +217,8 @@ UNKNOWN = {
         },
     ),
 }
+# With unknown_model too; what the error says.
+REFUSED = {
+    "hidream_o1": "HiDreamO1 cannot be trained: its noise is 8 times as strong.*Use another model",
+    "cogvideox": "CogVideoX_T2V cannot be trained: ComfyUI shows its network.*without scaling.*Use another model",
+}
