@@ -38,20 +38,20 @@ TABLE = Path(__file__).resolve().parents[1] / "docs" / "families.md"
 BEHIND_THE_SWITCH = {
     "lens": "Lens",
     "joyimage": "JoyImage",
-    "mochi": "Mochi",
     "hunyuan_dit": "Hunyuan-DiT",
     "pixeldit": "PixelDiT",
-    "chroma_radiance": "Chroma Radiance",
-    "z_image_pixel": "Z-Image in pixel space",
     "ssd1b": "SSD-1B",
     "vega": "Segmind Vega",
     "koala": "KOALA 700M",
     "sdxl_refiner": "SDXL Refiner",
+    "mochi": "Mochi",
+    "chroma_radiance": "Chroma Radiance",
+    "z_image_pixel": "Z-Image in pixel space",
 }
 # By what people call them: the reason.
 CANNOT = {
     "HiDream-O1": "its noise is 8 times as strong as that of other models, and this pack trains with strength 1 only",
-    "CogVideoX": "ComfyUI shows its network noisy pictures that were not scaled down, which no schedule here does",
+    "CogVideoX": "ComfyUI adds noise to its pictures without scaling them, but reads its answers as if they had been scaled",
     "Cosmos 1": "it predicts the picture out of noise levels of its own (EDM), neither noise, v nor flow",
     "Stable Cascade": "ComfyUI tells its network of the noise in a way of its own",
 }
@@ -158,7 +158,8 @@ def without_a_family() -> list[str]:
         "\n## Models without a family\n",
         "With `unknown_model` switched on in Train Masked LoRA these train too, with targets and defaults that no one "
         "has tried for them, and without attention masks and token routing. Their small models were put through the "
-        "same comparison with plain autograd, and ComfyUI loads what is written for them whole:\n",
+        "same comparison with plain autograd (the last three in float32, which their networks ask for, else in "
+        "float64), and ComfyUI loads what is written for them whole:\n",
         ", ".join(BEHIND_THE_SWITCH.values()) + ".\n",
         "These cannot be trained, and an error says so:\n",
         *(f"- **{title}**: {reason}." for title, reason in CANNOT.items()),

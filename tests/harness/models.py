@@ -23,9 +23,6 @@ from .small_models_pack.networks import SDXL_DEPTH, SMALL_TEXT, SmallSDXLText
 from .small_unknown import UNKNOWN
 from .vaes import vae_state
 
-# Transformer blocks that are left of each group.
-SHORTENED = {"sdxl": 1, "ssd1b": 2, "vega": 2, "koala": 2, "sdxl_refiner": 2}
-
 
 def small_of(name: str) -> Small:
     """The small model of this name, be it of a family or of none."""
@@ -34,7 +31,7 @@ def small_of(name: str) -> Small:
 
 @functools.cache
 def _state(family: str, sizes: tuple) -> dict[str, torch.Tensor]:
-    return random_state(small_of(family).build(**dict(sizes)))
+    return random_state(small_models()[family].build(**dict(sizes)))
 
 
 def small_model(
@@ -52,11 +49,11 @@ def small_model(
     state = {k: v.to(dtype) for k, v in _state(family, tuple(sorted(sizes.items()))).items()}
     model = comfy.sd.load_diffusion_model_state_dict(state, model_options=options or {})
     assert model is not None, f"ComfyUI did not recognise the small {family}"
-    if family in SHORTENED:
-        # ComfyUI knows them by their count of transformer blocks; a few of each group are enough to test with.
+    if family == "sdxl":
+        # ComfyUI knows SDXL by its 70 transformer blocks; one of each group is enough to test with.
         for module in model.model.diffusion_model.modules():
             if hasattr(module, "transformer_blocks"):
-                module.transformer_blocks = module.transformer_blocks[: SHORTENED[family]]
+                module.transformer_blocks = module.transformer_blocks[:1]
     return model
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .small.small import Small
+from .small.small import Shapes, Small
 from .small.unet import small_unet
 
 _RADIANCE_PATCH, _PIXEL_PATCH = 8, 8
@@ -24,51 +24,58 @@ def _two_texts(tokens: int, generator: torch.Generator) -> dict[str, torch.Tenso
     }
 
 
-def _like_sdxl(levels: list[int], blocks: int, middle: int, outputs: list[int]) -> torch.nn.Module:
-    return small_unet(
-        num_res_blocks=[blocks] * 3,
-        channel_mult=[1, 1, 1],
-        num_head_channels=64,
-        context_dim=2048,
-        adm_in_channels=2816,
-        num_classes="sequential",
-        use_linear_in_transformer=True,
-        transformer_depth=levels,
-        transformer_depth_middle=middle,
-        transformer_depth_output=outputs,
-    )
+# Of ComfyUI's full-size networks that are SDXL's in other depths, and of its refiner; widths are not looked at.
+_XL = {"model_channels": 320, "context_dim": 2048, "adm_in_channels": 2816}
+_UNETS = {
+    "ssd1b": {
+        **_XL,
+        "num_res_blocks": [2] * 3,
+        "transformer_depth": [0, 0, 2, 2, 4, 4],
+        "transformer_depth_middle": -1,
+        "transformer_depth_output": [0, 0, 0, 1, 1, 2, 4, 4, 10],
+    },
+    "vega": {
+        **_XL,
+        "num_res_blocks": [2] * 3,
+        "transformer_depth": [0, 0, 1, 1, 2, 2],
+        "transformer_depth_middle": -1,
+        "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
+    },
+    "koala": {
+        **_XL,
+        "num_res_blocks": [1] * 3,
+        "transformer_depth": [0, 2, 5],
+        "transformer_depth_middle": -2,
+        "transformer_depth_output": [0, 0, 2, 2, 5, 5],
+    },
+    "sdxl_refiner": {
+        "model_channels": 384,
+        "context_dim": 1280,
+        "adm_in_channels": 2560,
+        "num_res_blocks": [2] * 4,
+        "transformer_depth": [0, 0, 4, 4, 4, 4, 0, 0],
+        "transformer_depth_middle": 4,
+        "transformer_depth_output": [0, 0, 0, 4, 4, 4, 4, 4, 4, 0, 0, 0],
+    },
+}
 
 
-def _ssd1b() -> torch.nn.Module:
-    return _like_sdxl([0, 0, 2, 2, 4, 4], 2, -1, [0, 0, 0, 1, 1, 2, 4, 4, 10])
+def _unet(name: str) -> Small:
+    settings = _UNETS[name]
 
+    def keys() -> Shapes:
+        with torch.device("meta"):
+            network = small_unet(
+                channel_mult=[1] * len(settings["num_res_blocks"]),
+                num_head_channels=64,
+                num_classes="sequential",
+                use_linear_in_transformer=True,
+                **settings,
+            )
+        return {key: tuple(value.shape) for key, value in network.state_dict().items()}
 
-def _vega() -> torch.nn.Module:
-    return _like_sdxl([0, 0, 1, 1, 2, 2], 2, -1, [0, 0, 0, 1, 1, 1, 2, 2, 2])
-
-
-def _koala() -> torch.nn.Module:
-    return _like_sdxl([0, 2, 5], 1, -2, [0, 0, 2, 2, 5, 5])
-
-
-def _refiner() -> torch.nn.Module:
-    return small_unet(
-        model_channels=384,
-        num_res_blocks=[2] * 4,
-        channel_mult=[1, 1, 1, 1],
-        num_head_channels=64,
-        context_dim=1280,
-        adm_in_channels=2560,
-        num_classes="sequential",
-        use_linear_in_transformer=True,
-        transformer_depth=[0, 0, 4, 4, 4, 4, 0, 0],
-        transformer_depth_middle=4,
-        transformer_depth_output=[0, 0, 0, 4, 4, 4, 4, 4, 4, 0, 0, 0],
-    )
-
-
-def _xl(build) -> Small:
-    return Small(family="unknown", text=2048, pooled=1280, vae="picture 4", build=build)
+    narrow = {"model_channels": 64, "context_dim": 32}
+    return Small(family="unknown", text=32, pooled=1280, vae="picture 4", keys=keys, config=narrow)
 
 
 UNKNOWN = {
@@ -202,10 +209,7 @@ UNKNOWN = {
             "decoder_num_res_blocks": 2,
         },
     ),
-    "ssd1b": _xl(_ssd1b),
-    "vega": _xl(_vega),
-    "koala": _xl(_koala),
-    "sdxl_refiner": Small(family="unknown", text=1280, pooled=1280, vae="picture 4", build=_refiner),
+    **{name: _unet(name) for name in _UNETS},
     "hidream_o1": Small(
         family="unknown",
         text=32,
@@ -220,5 +224,5 @@ UNKNOWN = {
 # With unknown_model too; what the error says.
 REFUSED = {
     "hidream_o1": "HiDreamO1 cannot be trained: its noise is 8 times as strong.*Use another model",
-    "cogvideox": "CogVideoX_T2V cannot be trained: ComfyUI shows its network.*without scaling.*Use another model",
+    "cogvideox": "CogVideoX_T2V cannot be trained: ComfyUI adds noise.*without scaling.*Use another model",
 }

@@ -34,8 +34,8 @@ def read_schedule(sampling: Any, *, title: str, kind: str, predictions: Sequence
     prediction = next((_PREDICTIONS[name] for name in ancestors if name in _PREDICTIONS), None)
     if "V_PREDICTION_DDPM" in ancestors:
         raise FamilyError(
-            f"model: {title} cannot be trained: ComfyUI shows its network pictures to which noise was added without "
-            "scaling them down, which this pack's noise levels do not know. Use another model."
+            f"model: {title} cannot be trained: ComfyUI adds noise to its pictures without scaling them, but reads its "
+            "answers as if they had been scaled, and no noise levels of this pack fit both. Use another model."
         )
     if prediction not in predictions:
         raise FamilyError(

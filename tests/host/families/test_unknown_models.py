@@ -26,7 +26,7 @@ from masklora.settings import AdapterSettings, ExportSettings
 from masklora.training.job import Hooks
 
 TRAINED = [name for name in UNKNOWN if name not in REFUSED]
-TRIED = many(["joyimage", "hunyuan_dit", "chroma_radiance"], TRAINED)
+TRIED = many(["joyimage", "hunyuan_dit", "vega"], TRAINED)
 # Their networks make float32 of what they are given, whatever they compute in.
 SINGLE = ("mochi", "z_image_pixel", "chroma_radiance")
 
