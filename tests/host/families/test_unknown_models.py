@@ -89,7 +89,7 @@ def test_blocks_within_containers_are_found_even_one_alone_and_time_layers_are_l
 
 @pytest.mark.parametrize("name", TRIED)
 def test_every_block_that_is_to_be_run_again_is_called(name):
-    problem = Problem(name, dtype=torch.float32, unknown=True)
+    problem = Problem(name, dtype=torch.float32)
     paths = [blocks.path for blocks in problem.trainable.family.blocks]
     waiting = {p for p, _ in problem.network.named_modules() if any(re.fullmatch(path, p) for path in paths)}
     for path in set(waiting):
@@ -103,7 +103,7 @@ def test_every_block_that_is_to_be_run_again_is_called(name):
 @pytest.mark.parametrize("name", TRIED)
 def test_its_gradients_are_those_of_plain_autograd_on_comfyuis_own_call(name):
     single = name in SINGLE
-    problem = Problem(name, dtype=torch.float32 if single else torch.float64, unknown=True)
+    problem = Problem(name, dtype=torch.float32 if single else torch.float64)
     plain = problem.plain_gradients()
     length = sum(float(g.square().sum()) for g in plain.values()) ** 0.5
     assert length > 0
