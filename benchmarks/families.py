@@ -51,7 +51,7 @@ BEHIND_THE_SWITCH = {
 # By what people call them: the reason.
 CANNOT = {
     "HiDream-O1": "its noise is 8 times as strong as that of other models, and this pack trains with strength 1 only",
-    "CogVideoX": "ComfyUI adds noise to its pictures without scaling them, but reads its answers as if they were scaled",
+    "CogVideoX": "ComfyUI adds noise to its pictures without scaling them, but reads the answers as if they were",
     "Cosmos 1": "it predicts the picture out of noise levels of its own (EDM), neither noise, v nor flow",
     "Stable Cascade": "ComfyUI tells its network of the noise in a way of its own",
 }
