@@ -34,6 +34,29 @@ RESULTS = Path(__file__).with_name("families.json")
 TABLE = Path(__file__).resolve().parents[1] / "docs" / "families.md"
 
 
+# Small models of no family, by what people call them; each is a test of test_unknown_models.py.
+BEHIND_THE_SWITCH = {
+    "lens": "Lens",
+    "joyimage": "JoyImage",
+    "hunyuan_dit": "Hunyuan-DiT",
+    "pixeldit": "PixelDiT",
+    "ssd1b": "SSD-1B",
+    "vega": "Segmind Vega",
+    "koala": "KOALA 700M",
+    "sdxl_refiner": "SDXL Refiner",
+    "mochi": "Mochi",
+    "chroma_radiance": "Chroma Radiance",
+    "z_image_pixel": "Z-Image in pixel space",
+}
+# By what people call them: the reason.
+CANNOT = {
+    "HiDream-O1": "its noise is 8 times as strong as that of other models, and this pack trains with strength 1 only",
+    "CogVideoX": "ComfyUI adds noise to its pictures without scaling them, but reads the answers as if they were",
+    "Cosmos 1": "it predicts the picture out of noise levels of its own (EDM), neither noise, v nor flow",
+    "Stable Cascade": "ComfyUI tells its network of the noise in a way of its own",
+}
+
+
 def row_of(name: str) -> dict[str, Any]:
     """What is known of one small model."""
     config, full = small_models()[name].full_network()
@@ -126,7 +149,22 @@ def table_of(rows: list[dict[str, Any]]) -> str:
     lines.append("| family | rate | rank, alpha | steps | noise levels | source |")
     lines.append("|---|---|---|---|---|---|")
     lines += [defaults(family) for family in families()]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *without_a_family()]) + "\n"
+
+
+def without_a_family() -> list[str]:
+    """The lines on models that no family knows."""
+    return [
+        "\n## Models without a family\n",
+        "With `unknown_model` switched on in Train Masked LoRA these train too, with targets and defaults that no one "
+        "has tried for them, and without attention masks and token routing. Their small models were put through the "
+        "same comparison with plain autograd (the last three in float32, which their networks ask for, else in "
+        "float64), and ComfyUI loads what is written for them whole:\n",
+        ", ".join(BEHIND_THE_SWITCH.values()) + ".\n",
+        "These cannot be trained, and an error says so:\n",
+        *(f"- **{title}**: {reason}." for title, reason in CANNOT.items()),
+        "\nAny other model that ComfyUI loads was not tried.",
+    ]
 
 
 def measured(row: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from harness.double import in_double, no_float32
 from harness.models import small_model, small_side, small_text, with_padding
 from harness.small import small_models
+from harness.small_unknown import UNKNOWN
 from masklora.adapters import AdapterSet
 from masklora.dataset.geometry import Geometry
 from masklora.host.model.conditioning import joined
@@ -31,11 +32,12 @@ _STENCIL = ((1, 4 / 5), (2, -1 / 5), (3, 4 / 105), (4, -1 / 280))
 
 
 class Problem:
-    """One batch of two unlike samples with unlike masks, on a small model of `family`.
+    """One batch of two unlike samples with unlike masks, on a small model of `family`, or of none.
 
     With `prior` the masks are soft and the loss holds their outside to the base model; with `predicts_v` ComfyUI's
     sampling patch makes an ε model one of v. With `preservation` the first sample's caption without its trigger word
-    is held to the base model too. After `plan_tokens` some tokens skip blocks, and some are not looked at.
+    is held to the base model too. After `plan_tokens` some tokens skip blocks, and some
+    are not looked at.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Problem:
             (patcher,) = node.patch(patcher, "v_prediction", zsnr=False)
         self.settings = LossSettings(prior_weight=0.7 if prior else 0.0, outside_share=0.1 if prior else 0.0)
         self.triggered = torch.tensor([0.6, 0.0]) if preservation else None
-        self.trainable = TrainableModel(patcher, dtype=dtype, guidance=1.0)
+        self.trainable = TrainableModel(patcher, dtype=dtype, guidance=1.0, unknown=family in UNKNOWN)
         self.network = self.trainable.network
         if dtype == torch.float64:
             in_double(self.network)

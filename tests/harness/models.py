@@ -16,12 +16,18 @@ from comfy.supported_models_base import ClipTarget
 from safetensors.torch import save_file
 
 from .random_state import random_state
-from .small import small_models
+from .small import Small, small_models
 from .small_models_pack.networks import SDXL_DEPTH, SMALL_TEXT, SmallSDXLText
+from .small_unknown import UNKNOWN
 from .vaes import vae_state
 
 if TYPE_CHECKING:
     from masklora.host.families import Family
+
+
+def small_of(name: str) -> Small:
+    """The small model of this name, be it of a family or of none."""
+    return UNKNOWN[name] if name in UNKNOWN else small_models()[name]
 
 
 @functools.cache
@@ -33,7 +39,7 @@ def small_model(
     family: str, *, dtype: torch.dtype = torch.float32, options: dict | None = None, page: bool = False, **sizes: int
 ) -> Any:
     """A MODEL (ModelPatcher) of `family` with weights stored in `dtype`; with `page` it reads its `encoder`'s texts."""
-    small = small_models()[family]
+    small = small_of(family)
     if page:
         small = dataclasses.replace(small, config=small.config | small.page)
     if small.build is None:
@@ -54,12 +60,12 @@ def small_model(
 
 def small_side(family: Family) -> int:
     """Rows and columns of a small latent that models of this family take."""
-    return max(8, family.least + family.least % 2)
+    return max(8, family.least + family.least % 2, 2 * max(family.patch[1:]))
 
 
 def small_text(family: str, *, tokens: int = 8, seed: int = 0) -> dict[str, torch.Tensor]:
     """Conditioning of one text in the widths that `family` expects."""
-    return small_models()[family].texts(tokens=tokens, seed=seed)
+    return small_of(family).texts(tokens=tokens, seed=seed)
 
 
 def small_clip(kind: str, *, without: tuple[str, ...] = ()) -> Any:

@@ -20,6 +20,7 @@ from masklora.settings import (
 
 from .models import HashedText, small_model, small_side
 from .small import small_models, tried
+from .small_unknown import UNKNOWN
 from .vaes import small_vae
 
 PROMPTS = ("a thing 0", "a thing 1")
@@ -38,6 +39,8 @@ def pictures(n=4, settings=None, side=64):
 
 def picture_side(name):
     """Pixels a side of a small picture that this small model takes."""
+    if name in UNKNOWN:
+        return 64
     (family,) = (f for f in families() if f.name == small_models()[name].family)
     return 8 * small_side(family)
 

@@ -18,6 +18,7 @@ from comfy.taesd.taesd import TAESD
 
 from .random_state import random_state
 from .small import small_models
+from .small_unknown import UNKNOWN
 
 State = dict[str, torch.Tensor]
 
@@ -90,6 +91,8 @@ _STATES: dict[str, Callable[[], State]] = {
     "picture 16": lambda: _taesd(16),
     "picture 128": _flux2,
     "picture 64": _hunyuan_image,
+    "pixels": lambda: {"pixel_space_vae": torch.tensor(1.0)},
+    "clip 12": lambda: _taehv(12),
     "clip 16": _wan21,
     "clip 32": lambda: _taehv(32),
     "clip 48": lambda: _taehv(48),
@@ -106,6 +109,6 @@ def vae_state(kind: str) -> State:
 
 def small_vae(name: str) -> Any:
     """The VAE that belongs to the small model of this name."""
-    kind = small_models()[name].vae
+    kind = UNKNOWN[name].vae if name in UNKNOWN else small_models()[name].vae
     with mock.patch("comfy.sd.AutoencodingEngine", _narrow if kind == "picture 64" else AutoencodingEngine):
         return comfy.sd.VAE(sd=dict(vae_state(kind)), metadata=_METADATA.get(kind))

@@ -10,7 +10,7 @@ from ...errors import FamilyError
 from .family import Blocks, Defaults, Family, attention_and_mlp
 
 # What tells the blocks of the time and the text, not the picture: layers that trainers leave alone.
-_MODULATION = r"(?!.*(mod|norm|ada|time|embed))"
+_MODULATION = r"(?!.*(mod|norm|ada|time|emb))"
 _ATTENTION = r".*attn|.*attention"
 
 
@@ -57,13 +57,20 @@ def generic_family(config: str, network: nn.Module) -> Family:
 
 
 def _repeated(network: nn.Module) -> list[str]:
-    """Paths of the outermost lists of two or more blocks of one class with linear layers in them."""
+    """Paths of the outermost lists of blocks of one class with linear layers in them, where one list has two or more.
+
+    A list of containers, as U-Nets have, is looked into: what is called and repeated is in them.
+    """
+    lists = {path: module for path, module in network.named_modules() if isinstance(module, nn.ModuleList)}
+    alike = {path: {type(block) for block in blocks} for path, blocks in lists.items()}
+    kinds = {kind for path, (kind, *others) in alike.items() if len(lists[path]) > 1 and not others}
     found: list[str] = []
-    for path, module in network.named_modules():
-        if not isinstance(module, nn.ModuleList) or len(module) < 2 or any(path.startswith(f"{p}.") for p in found):
+    for path, blocks in lists.items():
+        (kind, *others) = alike[path]
+        is_inside = any(path.startswith(f"{p}.") for p in found)
+        if others or is_inside or kind not in kinds or issubclass(kind, nn.Sequential):
             continue
-        alike = len({type(block) for block in module}) == 1
-        if alike and any(isinstance(layer, nn.Linear) for layer in module[0].modules()):
+        if any(isinstance(layer, nn.Linear) for layer in blocks[0].modules()):
             found.append(path)
     return found
 

@@ -32,10 +32,21 @@ def read_schedule(sampling: Any, *, title: str, kind: str, predictions: Sequence
     """
     ancestors = [c.__name__ for c in type(sampling).__mro__]
     prediction = next((_PREDICTIONS[name] for name in ancestors if name in _PREDICTIONS), None)
+    if "V_PREDICTION_DDPM" in ancestors:
+        raise FamilyError(
+            f"model: {title} cannot be trained: ComfyUI adds noise to its pictures without scaling them, but reads its "
+            "answers as if they had been scaled, and no noise levels of this pack fit both. Use another model."
+        )
     if prediction not in predictions:
         raise FamilyError(
             f"model: {title} with {ancestors[1]} sampling and {kind} prediction cannot be trained. Use a model that "
             f"predicts {' or '.join(predictions)}."
+        )
+    strength = float(getattr(sampling, "noise_scale", 1.0))
+    if strength != 1.0:
+        raise FamilyError(
+            f"model: {title} cannot be trained: its noise is {strength:g} times as strong as that of other models, and "
+            "this pack trains with noise of strength 1 only. Use another model."
         )
     with torch.inference_mode(False):
         schedule = _of(sampling, prediction, ancestors)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .encoder import Encoder
 
 Extras = Callable[[int, torch.Generator], dict[str, Any]]
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Small:
         extras: What else its text encoder gives, from the count of tokens and a generator.
         vae: Kind of its VAE; see `harness.vaes`.
         build: Makes a network that ComfyUI knows by its weights; None where it knows the family by its full size.
-        keys: Shapes of the full-size weights that ComfyUI looks at; they exist on the meta device only.
+        keys: Shapes of the full-size weights that ComfyUI looks at; they exist on the meta device only. Or what
+            tells them.
         config: What the network is built with instead of what ComfyUI detected.
         text_multiple: Its texts are filled up to a multiple of so many tokens, and so is the picture where the family
             says so.
@@ -48,7 +50,7 @@ class Small:
     extras: Extras | None = None
     vae: str = "picture 16"
     build: Callable[..., nn.Module] | None = None
-    keys: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    keys: Shapes | Callable[[], Shapes] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     text_multiple: int = 1
     text_front: int = 0
@@ -85,7 +87,8 @@ class Small:
 
     def _model(self, changes: dict[str, Any], dtype: torch.dtype, device: torch.device) -> Any:
         with torch.device("meta"):
-            keys = {name: torch.empty(shape) for name, shape in self.keys.items()}
+            shapes = self.keys() if callable(self.keys) else self.keys
+            keys = {name: torch.empty(shape) for name, shape in shapes.items()}
         config = comfy.model_detection.model_config_from_unet(keys, "")
         assert config is not None, f"ComfyUI did not recognise the keys of {self.family}"
         config.unet_config |= changes

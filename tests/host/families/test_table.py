@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from benchmarks.families import RESULTS, TABLE, defaults, measured
+from benchmarks.families import BEHIND_THE_SWITCH, RESULTS, TABLE, defaults, measured, without_a_family
 from harness.small import small_models
+from harness.small_unknown import REFUSED, UNKNOWN
 from masklora.host.families import families
 
 ROWS = {row["model"]: row for row in json.loads(RESULTS.read_text(encoding="utf-8"))}
@@ -24,3 +25,8 @@ def test_every_small_model_was_measured_and_is_well(name):
 @pytest.mark.parametrize("family", families(), ids=lambda family: family.name)
 def test_the_defaults_are_those_of_the_family(family):
     assert defaults(family) in LINES
+
+
+def test_the_models_without_a_family_are_those_that_are_tried():
+    assert set(BEHIND_THE_SWITCH) == set(UNKNOWN) - set(REFUSED)
+    assert set("\n".join(without_a_family()).splitlines()) <= set(LINES)
