@@ -1,10 +1,12 @@
 """AuraFlow, small."""
 
+from .encoder import Encoder, t5
 from .small import Small
 
 SMALL = {
     "auraflow": Small(
         family="auraflow",
+        encoder=Encoder("aura_t5", "AuraT5Tokenizer", {"pile_t5xl": t5(56)}, model="AuraT5Model"),
         text=56,
         text_front=8,
         vae="picture 4",

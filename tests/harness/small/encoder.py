@@ -23,7 +23,8 @@ class Encoder:
         module: Of `comfy.text_encoders`.
         tokenizer: Name of its tokenizer's class.
         sizes: What its networks are built with instead of their own configuration, by ComfyUI's names of them.
-        model: Name of the function that makes its class.
+        model: Name of its class, or of the function that makes one; of another module than `module` with a dot.
+        arguments: Of that function.
         words: Whether its vocabulary comes with the file; else it is ComfyUI's.
     """
 
@@ -32,22 +33,29 @@ class Encoder:
     sizes: dict[str, dict[str, Any]] = field(default_factory=dict)
     model: str = "te"
     words: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict)
 
-    def clip(self) -> Any:
+    def made(self) -> Any:
         """A CLIP with random weights, drawn from one seed."""
-        module = importlib.import_module(f"comfy.text_encoders.{self.module}")
-        target = comfy.supported_models_base.ClipTarget(getattr(module, self.tokenizer), getattr(module, self.model)())
+        module, (other, _, name) = _module(self.module), self.model.rpartition(".")
+        model = getattr(_module(other) if other else module, name)
+        model = model if isinstance(model, type) else model(**self.arguments)
+        target = comfy.supported_models_base.ClipTarget(getattr(module, self.tokenizer), model)
         options = {f"{name}_model_config": sizes for name, sizes in self.sizes.items()}
         data = {"spiece_model": _vocabulary()} if self.words else {}
-        clip = comfy.sd.CLIP(target, tokenizer_data=data, model_options={**options, "dtype": torch.float32})
+        made = comfy.sd.CLIP(target, tokenizer_data=data, model_options={**options, "dtype": torch.float32})
         generator = torch.Generator().manual_seed(4)
         with torch.no_grad():
-            for name, p in clip.cond_stage_model.named_parameters():
+            for name, p in made.cond_stage_model.named_parameters():
                 # Nothing here looks at pictures, and what does is never small.
                 if ".visual." not in name:
                     scale = max(1, p[0].numel()) ** -0.5 if p.ndim > 1 else 0.1
                     p.copy_(torch.randn(p.shape, generator=generator) * scale + (p.ndim == 1 and "norm" in name))
-        return clip
+        return made
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"comfy.text_encoders.{name}")
 
 
 def llama(width: int, layers: int, **more: Any) -> dict[str, Any]:
@@ -59,6 +67,11 @@ def llama(width: int, layers: int, **more: Any) -> dict[str, Any]:
 def t5(width: int, **more: Any) -> dict[str, Any]:
     """Sizes of a T5 with `width` features a token."""
     return {"d_model": width, "d_ff": 64, "d_kv": 16, "num_heads": 2, "num_layers": 2, **more}
+
+
+def clip(width: int) -> dict[str, Any]:
+    """Sizes of a CLIP with `width` features a token, and as many pooled."""
+    return {"hidden_size": width, "num_attention_heads": 2, "num_hidden_layers": 3, "intermediate_size": 16}
 
 
 def _vocabulary() -> torch.Tensor:

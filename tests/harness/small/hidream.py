@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from .encoder import Encoder, clip, llama, t5
 from .small import Small
 
 _TEXT = 56
@@ -19,6 +20,12 @@ SMALL = {
         text=_TEXT,
         pooled=40,
         jumps=True,
+        encoder=Encoder(
+            "hidream",
+            "HiDreamTokenizer",
+            {"clip_l": clip(20), "clip_g": clip(20), "t5xxl": t5(_TEXT), "llama": llama(_TEXT, 3)},
+            model="hidream_clip",
+        ),
         extras=_llama,
         keys={"caption_projection.0.linear.weight": (2560, 4096)},
         config={

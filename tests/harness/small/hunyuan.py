@@ -4,6 +4,7 @@ import dataclasses
 
 import torch
 
+from .encoder import Encoder, clip, llama
 from .small import Small
 
 _REFINER = "txt_in.individual_token_refiner.blocks.0.norm1.weight"
@@ -18,6 +19,7 @@ def _small(
         family=family,
         text=text,
         vae=vae,
+        page={"context_in_dim": 32},
         keys={
             _REFINER: (width,),
             "img_in.proj.weight": (width, *given),
@@ -47,14 +49,30 @@ _VIDEO15 = _small(
 _IMAGE = _small(
     "hunyuan_image", width=3584, text=3584, given=(64, 1, 1), out=64, double=20, single=40, vae="picture 64"
 )
+_QWEN = {"qwen25_7b": llama(32, 4)}
+# Without the encoder of texts to be drawn, which cannot be small.
+_PLAIN = {"byt5": False}
 _GUIDANCE = {"guidance_in.in_layer.weight": (1,)}
 _QUOTED = {"byt5_in.fc1.weight": (2048, 1472)}
 SMALL = {
-    "hunyuan_video": _with(_VIDEO, _GUIDANCE | {"vector_in.in_layer.weight": (3072, 768)}, pooled=768),
+    "hunyuan_video": _with(
+        _VIDEO,
+        _GUIDANCE | {"vector_in.in_layer.weight": (3072, 768)},
+        pooled=768,
+        encoder=Encoder(
+            "hunyuan_video",
+            "HunyuanVideoTokenizer",
+            {"clip_l": clip(768), "llama": llama(32, 4)},
+            model="hunyuan_video_clip",
+        ),
+    ),
     "hunyuan_video15": _with(
         _VIDEO15,
         _QUOTED | {"cond_type_embedding.weight": (3, 2048), "vision_in.proj.0.weight": (1152,)},
         extras=_quoted,
+        encoder=Encoder("hunyuan_video", "HunyuanVideo15Tokenizer", _QWEN, model="hunyuan_image.te", arguments=_PLAIN),
     ),
-    "hunyuan_image": _with(_IMAGE, _QUOTED),
+    "hunyuan_image": _with(
+        _IMAGE, _QUOTED, encoder=Encoder("hunyuan_image", "HunyuanImageTokenizer", _QWEN, arguments=_PLAIN)
+    ),
 }

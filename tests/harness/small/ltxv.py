@@ -2,11 +2,14 @@
 
 import torch
 
+from .encoder import Encoder, t5
 from .small import Small
 
 SMALL = {
     "ltxv": Small(
         family="ltxv",
+        encoder=Encoder("lt", "LTXVT5Tokenizer", {"t5xxl": t5(32)}, model="ltxv_te"),
+        page={"caption_channels": 32},
         text=4096,
         extras=lambda tokens, generator: {"attention_mask": torch.ones(1, tokens, dtype=torch.int64)},
         vae="clip 128",

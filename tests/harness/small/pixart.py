@@ -2,11 +2,13 @@
 
 import dataclasses
 
+from .encoder import Encoder, t5
 from .small import Small
 
 _WIDTH = 1152
 _SIGMA = Small(
     family="pixart",
+    encoder=Encoder("pixart_t5", "PixArtTokenizer", {"t5xxl": t5(56)}, model="pixart_te"),
     text=56,
     vae="picture 4",
     slow=True,

@@ -7,6 +7,7 @@ import functools
 import torch
 from torch import nn
 
+from .encoder import Encoder, clip
 from .small import Small
 from .unet import small_unet
 
@@ -46,7 +47,8 @@ def _told_as_v() -> nn.Module:
     return block
 
 
-_COMMON = dict(family="sd2", text=1024, vae="picture 4")
+_ENCODER = Encoder("sd2_clip", "SD2Tokenizer", {"clip_h": clip(1024)}, model="SD2ClipModel")
+_COMMON = dict(family="sd2", text=1024, vae="picture 4", encoder=_ENCODER)
 SMALL = {
     "sd2": Small(**_COMMON, build=_sd2, full={"full": True}),
     "sd2_v": Small(**_COMMON, build=functools.partial(_sd2, v=True), full={"full": True}),

@@ -34,7 +34,7 @@ async def comfy_entrypoint():
             from harness.vaes import small_vae
 
             model = small_model(family, page=True)
-            return io.NodeOutput(model, small_models()[family].encoder.clip(), small_vae(family))
+            return io.NodeOutput(model, small_models()[family].encoder.made(), small_vae(family))
 
     class SmallModels(ComfyExtension):
         async def get_node_list(self):

@@ -17,7 +17,7 @@ ENCODERS = [name for name, small in small_models().items() if small.encoder is n
 
 @pytest.fixture(scope="module")
 def clips():
-    return functools.cache(lambda name: small_models()[name].encoder.clip())
+    return functools.cache(lambda name: small_models()[name].encoder.made())
 
 
 @pytest.mark.parametrize("name", ENCODERS)
