@@ -38,11 +38,11 @@ def pictures(n=4, settings=None, side=64):
 
 
 def picture_side(name):
-    """Pixels a side of a small picture that this small model takes."""
+    """Pixels a side of a small picture that this small model takes, which all strides divide."""
     if name in UNKNOWN:
         return 64
     (family,) = (f for f in families() if f.name == small_models()[name].family)
-    return 8 * small_side(family)
+    return -(-8 * small_side(family) // 32) * 32
 
 
 def make_cache(family, settings=None):

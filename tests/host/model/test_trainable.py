@@ -291,7 +291,7 @@ def test_a_sampling_that_tells_the_network_of_noise_in_another_way_is_refused(ki
 def test_a_sampling_with_noise_of_another_strength_is_refused():
     patcher = small_model("sd3")
     patcher.model.model_sampling.set_noise_scale(8.0)
-    with pytest.raises(FamilyError, match=r"ModelSamplingDiscreteFlow sampling cannot be trained: it mixes noise"):
+    with pytest.raises(FamilyError, match=r"Stable Diffusion 3 cannot be trained: its noise is 8 times as strong"):
         TrainableModel(patcher)
 
 
