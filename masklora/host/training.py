@@ -113,6 +113,9 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     notes = _notes(trainable, settings, request, job)
     notes += weightless(request.cache, settings.loss, grid_of=job.model.grid_of, check_cancel=hooks.check_cancel)
     record = _record(trainable, settings, request, started=started)
+    if request.destination is not None:
+        # Also of a run that is finished: it may have ended between its file and the temporary one beside it.
+        clear_leftovers(request.destination.parent)
     with _opened(request, settings, trainable, runs) as run, failure_told(run.folder):
         keep_record(run.folder, record, scalings={n: adapters.scaling(n) for n in adapters.targets}, kohya=names.kohya)
         steps = run.checkpoints()
@@ -190,7 +193,6 @@ def _before_training(request: Request, settings: Resolved, run: Run, job: TrainJ
     lora = request.destination or run.folder / "lora.safetensors"
     if request.destination is not None:
         check_takes_files(request.destination)
-        clear_leftovers(request.destination.parent)
         if os.path.lexists(request.destination):
             name, free = request.destination.name, free_name(request.destination).name
             found.append(warning(f"name: {name} is there already and stays. This LoRA will be written as {free}."))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 
 import pytest
 import safetensors.torch
@@ -170,3 +171,15 @@ def test_exporting_with_a_damaged_record_says_what_to_do(cache, tmp_path, conten
     (found.result.folder / "record.json").write_text(content)
     with pytest.raises(RunError, match="Queue its graph again"):
         export_checkpoint(found.result.folder, None, tmp_path / "x", ExportSettings())
+
+
+def test_a_finished_run_too_takes_away_what_a_killed_writer_left_beside_its_file(cache, tmp_path):
+    destination = tmp_path / "loras" / "one.safetensors"
+    destination.parent.mkdir()
+    request = dataclasses.replace(make_request("sd3", cache, steps=1), destination=destination)
+    train(request, tmp_path)
+    left = destination.parent / ".mlt-ffffff-1-0123abcd.tmp"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    found, _ = train(request, tmp_path)
+    assert found.result.loaded and not left.exists()
