@@ -113,7 +113,7 @@ class Problem:
         return t.denoise(noisy, self.u, conditioning, tokens=self.plan)
 
     def _ask_network(self, noisy: Tensor, conds: dict[str, Any]) -> Tensor:
-        """What ComfyUI's network answers where its sampler stands at these noise levels; nothing of ours between."""
+        """What ComfyUI's network answers where its sampler stands at these noise levels: called by ComfyUI alone."""
         t, model = self.trainable, self.trainable.model
         sigma = core_sigma(self.u, model.model_sampling, t.schedule)
         # ComfyUI scales what its sampler has to what its network is shown.

@@ -1,8 +1,7 @@
 """Anima: Cosmos-Predict2's blocks with an adapter in front that joins the text encoder's features to T5's tokens."""
 
-from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
-
-_BLOCK = r"blocks\.\d+\."
+from .cosmos_blocks import COSMOS_BLOCKS, COSMOS_TARGETS
+from .family import Blocks, Defaults, Family
 
 FAMILY = Family(
     name="anima",
@@ -10,18 +9,9 @@ FAMILY = Family(
     configs=("Anima",),
     blocks=(
         Blocks(path=r"llm_adapter\.blocks\.\d+", tails=("mlp.2",)),
-        Blocks(
-            path=r"blocks\.\d+",
-            image=Slot("x_B_T_H_W_D"),
-            rotary=(Slot("rope_emb_L_1_1_D"),),
-            order=("image",),
-            cross=("cross_attn",),
-            tails=("mlp.layer2",),
-            gates=(Slot("emb_B_T_D"), Slot("adaln_lora_B_T_3D")),
-            gate_layers=("adaln_modulation_mlp",),
-        ),
+        *COSMOS_BLOCKS,
     ),
-    targets=attention_and_mlp(_BLOCK + r"(self|cross)_attn\.(q|k|v|output)_proj", _BLOCK + r"mlp\.layer[12]"),
+    targets=COSMOS_TARGETS,
     architecture="anima",
     base_model_version="anima",
     text_layer=r"llm_adapter\.blocks\.0\.cross_attn\.k_proj",

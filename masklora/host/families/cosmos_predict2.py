@@ -1,26 +1,14 @@
 """Cosmos-Predict2, text to image; a picture is a clip of one frame."""
 
-from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
-
-_BLOCK = r"blocks\.\d+\."
+from .cosmos_blocks import COSMOS_BLOCKS, COSMOS_TARGETS
+from .family import Defaults, Family
 
 FAMILY = Family(
     name="cosmos_predict2",
     title="Cosmos-Predict2",
     configs=("CosmosT2IPredict2",),
-    blocks=(
-        Blocks(
-            path=r"blocks\.\d+",
-            image=Slot("x_B_T_H_W_D"),
-            rotary=(Slot("rope_emb_L_1_1_D"),),
-            order=("image",),
-            cross=("cross_attn",),
-            tails=("mlp.layer2",),
-            gates=(Slot("emb_B_T_D"), Slot("adaln_lora_B_T_3D")),
-            gate_layers=("adaln_modulation_mlp",),
-        ),
-    ),
-    targets=attention_and_mlp(_BLOCK + r"(self|cross)_attn\.(q|k|v|output)_proj", _BLOCK + r"mlp\.layer[12]"),
+    blocks=COSMOS_BLOCKS,
+    targets=COSMOS_TARGETS,
     architecture="cosmos-predict2",
     base_model_version="cosmos_predict2",
     text_layer=r"blocks\.\d+\.cross_attn\.k_proj",

@@ -77,9 +77,9 @@ def _looking(block: nn.Module, kind: Blocks, mask: KeyMask | None) -> Iterator[N
     with contextlib.ExitStack() as stack:
         for path in kind.cross:
             layer = block.get_submodule(path)
-            stack.enter_context(replaced_forwards([layer], functools.partial(_with_mask, kind=kind, mask=None)))
-        put = _with_own_mask if kind.mask else _with_mask
-        stack.enter_context(replaced_forwards([block], functools.partial(put, kind=kind, mask=mask)))
+            stack.enter_context(replaced_forwards([layer], functools.partial(_with_mask, mask=None)))
+        put = functools.partial(_with_own_mask, kind=kind) if kind.mask else _with_mask
+        stack.enter_context(replaced_forwards([block], functools.partial(put, mask=mask)))
         yield
 
 
@@ -94,7 +94,7 @@ def _with_own_mask(block: nn.Module, inner: Forward, *, kind: Blocks, mask: KeyM
     return forward
 
 
-def _with_mask(module: nn.Module, inner: Forward, *, kind: Blocks, mask: KeyMask | None) -> Forward:
+def _with_mask(module: nn.Module, inner: Forward, *, mask: KeyMask | None) -> Forward:
     def forward(*args: Any, **kwargs: Any) -> Any:
         args, kwargs = with_slot(module, _OPTIONS, args, kwargs, lambda options: {**options, KEY_MASK: mask})
         return inner(*args, **kwargs)
