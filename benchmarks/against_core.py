@@ -11,6 +11,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from harness.core_latents import answer_of, from_core, to_core
 from harness.models import small_model, small_side, small_text
 from masklora.dataset.geometry import Geometry
 from masklora.host.model.conditioning import size_conditioning
@@ -54,9 +55,8 @@ class AtLevel:
         Where the noise is many times stronger, to a tenth of it: core takes it away in float32.
         """
         goal = target(self.latent, self.noise, self.u, schedule=self.schedule)
-        goal = goal[:, :, None] if self.trainable.has_frames else goal
         network = self.patcher.model.diffusion_model
-        with mock.patch.object(network, "forward", lambda *args, **kwargs: goal.clone()):
+        with mock.patch.object(network, "forward", lambda *args, **kwargs: answer_of(goal.clone(), self.trainable)):
             found = self._clean_by_core()
         sampling = self.patcher.get_model_object("model_sampling")
         strength = float(core_sigma(self.u, sampling, self.schedule)) / 10
@@ -65,18 +65,17 @@ class AtLevel:
 
     def _clean_by_core(self) -> Tensor:
         """The clean latent that ComfyUI's sampler gets at the sigma of u, with its own conditioning of the text."""
-        sampling, frames = self.patcher.get_model_object("model_sampling"), self.trainable.has_frames
+        sampling = self.patcher.get_model_object("model_sampling")
         sigma = core_sigma(self.u, sampling, self.schedule)
-        x = sampling.noise_scaling(sigma, self.noise.clone(), self.latent)
-        x = x[:, :, None] if frames else x
+        x, shapes = to_core(sampling.noise_scaling(sigma, self.noise.clone(), self.latent), self.trainable)
         extras: dict[str, Any] = {k: v for k, v in self.text.items() if k != "cond"} | size_conditioning(SQUARE)
         conds: Any = {"positive": comfy.sampler_helpers.convert_cond([[self.text["cond"], extras]])}
         comfy.model_management.load_models_gpu([self.patcher])
         self.patcher.pre_run()
         model, options = self.patcher.model, self.patcher.model_options
-        conds = comfy.samplers.process_conds(model, x, conds, x.device, x, None, 0, latent_shapes=[x.shape])
+        conds = comfy.samplers.process_conds(model, x, conds, x.device, x, None, 0, latent_shapes=shapes)
         out = comfy.samplers.calc_cond_batch(model, [conds["positive"]], x, sigma, options)[0]
-        return out[:, :, 0] if frames else out
+        return from_core(out, shapes)
 
 
 def _clean_by_schedule(raw: Tensor, noisy: Tensor, u: Tensor, schedule: Schedule) -> Tensor:

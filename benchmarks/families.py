@@ -18,6 +18,8 @@ import torch
 
 from benchmarks.against_core import LEVELS, SQUARE, AtLevel
 from benchmarks.gradients import MODES, measure
+from harness.diffusers_models import diffusers_models, off_by, outcomes
+from harness.diffusers_models.loading import formats_in_diffusers
 from harness.models import small_model, small_side, small_text
 from harness.small import small_models
 from harness.training import make_cache, make_request
@@ -34,6 +36,10 @@ RESULTS = Path(__file__).with_name("families.json")
 TABLE = Path(__file__).resolve().parents[1] / "docs" / "families.md"
 
 
+COLUMNS = (
+    *("model", "core", "diffusers", "gradients", "batch", "texts"),
+    *("loads in ComfyUI", "loads in diffusers", "tokens", "full size"),
+)
 # Small models of no family, by what people call them; each is a test of test_unknown_models.py.
 BEHIND_THE_SWITCH = {
     "lens": "Lens",
@@ -70,6 +76,7 @@ def row_of(name: str) -> dict[str, Any]:
         **{f"gradients, {targets}": _gradients(name, targets) for targets in ("default", "all")},
         "together apart": _together(name),
         "formats": _formats(name),
+        **in_diffusers(name),
         "tokens": family.has_tokens,
         **_full_size(full, family),
     }
@@ -114,6 +121,18 @@ def _formats(name: str) -> list[str]:
     return formats
 
 
+def in_diffusers(name: str) -> dict[str, Any]:
+    """How far our prediction lies from that of diffusers' network, None where it has none, and what it loads."""
+    theirs = diffusers_models().get(name)
+    if theirs is None:
+        return {"diffusers apart": None, "formats in diffusers": []}
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(False):
+        formats = formats_in_diffusers(name, theirs, Path(folder))
+        answers = outcomes(name)[:2] if theirs.predict else None
+    apart = off_by(answers[0].pred, answers[1].pred) if answers else None
+    return {"diffusers apart": apart, "formats in diffusers": formats}
+
+
 def _full_size(network: torch.nn.Module, family: Family) -> dict[str, Any]:
     """How large a real model is, and the LoRA that the family's defaults make for it."""
     settings = AdapterSettings(rank=family.defaults.rank)
@@ -138,11 +157,18 @@ def table_of(rows: list[dict[str, Any]]) -> str:
         "and where the network answers with our target.",
         "- **gradients**: float64, usual layers and all of them, the worst way of checkpointing against plain "
         "autograd on ComfyUI's own call.",
+        "- **diffusers**: our raw prediction against that of diffusers' own network with the same weights, called as "
+        "its pipeline does; – where it has none, or reads what ours is not given.",
         "- **batch**: two samples together against each by itself.",
+        "- **texts**: what samples of a batch do whose texts differ in length: they are repeated or filled up, which "
+        "attention does not see, to a common length, or run one by one. Texts that a network has "
+        "put through layers of its own are equally long.",
+        "- **loads**: the formats of Export LoRA that ComfyUI, and diffusers' own loader, take whole, with the same "
+        "change of every weight.",
         "- **tokens**: attention mask and token routing act on it.",
         "- **full size**: a real model's weights, and the LoRA that the family's defaults make, in 16 bits.\n",
-        "| model | core | gradients | batch | loads as | tokens | full size |",
-        "|---|---|---|---|---|---|---|",
+        f"| {' | '.join(COLUMNS)} |",
+        "|---" * len(COLUMNS) + "|",
     ]
     lines += [measured(row) for row in rows]
     lines.append("\n## Defaults\n")
@@ -172,13 +198,26 @@ def measured(row: dict[str, Any]) -> str:
     cells = [
         f"{row['title']} (`{row['model']}`)",
         f"{row['prediction apart']:.0e}, {row['target apart']:.0e}",
+        "–" if row["diffusers apart"] is None else f"{row['diffusers apart']:.0e}",
         f"{row['gradients, default']:.0e}, {row['gradients, all']:.0e}",
         f"{row['together apart']:.0e}",
+        texts_of(row["model"]),
         ", ".join(row["formats"]),
+        ", ".join(row["formats in diffusers"]) or "–",
         "yes" if row["tokens"] else "no",
         f"{row['billions']:.1f} B; {row['layers']} layers, rank {row['rank']}: {row['megabytes']:.0f} MB",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def texts_of(name: str) -> str:
+    """What samples of a small model's family do whose texts differ in length."""
+    (family,) = (family for family in families() if family.name == small_models()[name].family)
+    if family.text_repeats or family.text_fills:
+        return "repeated" if family.text_repeats else "filled"
+    if family.text_adapter:
+        return "equally long"
+    return "alone" if family.alone else "one by one"
 
 
 def defaults(family: Family) -> str:

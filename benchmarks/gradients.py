@@ -10,11 +10,13 @@ import comfy_extras.nodes_model_advanced
 import torch
 from torch import Tensor
 
+from harness.core_latents import to_core
 from harness.double import in_double, no_float32
 from harness.models import small_model, small_side, small_text, with_padding
 from harness.small import small_models
 from harness.small_unknown import UNKNOWN
 from masklora.adapters import AdapterSet
+from masklora.autograd.compiled import Compiler
 from masklora.dataset.geometry import Geometry
 from masklora.host.model.conditioning import joined
 from masklora.host.model.patches import training_kernels
@@ -109,24 +111,28 @@ class Problem:
         noisy = add_noise(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=t.schedule)
         conditioning = t.collate(texts or self.texts, self.geometries, self.latent.shape[1:])
         if self._plain:
-            return self._ask_network(noisy, joined(conditioning))
+            together = [range(2)] if not t.family.alone else [range(1), range(1, 2)]
+            return torch.cat([self._ask_network(noisy, conditioning, rows) for rows in together])
         return t.denoise(noisy, self.u, conditioning, tokens=self.plan)
 
-    def _ask_network(self, noisy: Tensor, conds: dict[str, Any]) -> Tensor:
+    def _ask_network(self, noisy: Tensor, conditioning: list[dict[str, Any]], rows: range) -> Tensor:
         """What ComfyUI's network answers where its sampler stands at these noise levels: called by ComfyUI alone."""
         t, model = self.trainable, self.trainable.model
-        sigma = core_sigma(self.u, model.model_sampling, t.schedule)
+        noisy, u = noisy[rows.start : rows.stop], self.u[rows.start : rows.stop]
+        conds = joined([conditioning[i] for i in rows])
+        sigma = core_sigma(u, model.model_sampling, t.schedule)
         # ComfyUI scales what its sampler has to what its network is shown.
-        x = noisy / model.model_sampling.calculate_input(sigma, torch.ones_like(noisy))
-        raw: list[Tensor] = []
+        x, _ = to_core(noisy / model.model_sampling.calculate_input(sigma, torch.ones_like(noisy)), t)
+        raw: list[Any] = []
         hook = self.network.register_forward_hook(lambda module, given, out: raw.append(out))
         before, model.manual_cast_dtype = model.manual_cast_dtype, t.dtype
         try:
-            model._apply_model(x[:, :, None] if t.has_frames else x, sigma, transformer_options={}, **conds)
+            model._apply_model(x, sigma, transformer_options={}, **conds)
         finally:
             hook.remove()
             model.manual_cast_dtype = before
-        return raw[0][:, :, 0] if t.has_frames else raw[0]
+        out = raw[0][0] if t.family.sound else raw[0]
+        return out[:, :, 0] if t.has_frames else out
 
     def _base(self, texts: list[dict[str, Any]]) -> Tensor:
         with torch.no_grad(), self.adapters.disabled():
@@ -150,9 +156,9 @@ class Problem:
             )
         return parts
 
-    def gradients(self, mode: str) -> dict[str, Tensor]:
+    def gradients(self, mode: str, compiler: Compiler | None = None) -> dict[str, Tensor]:
         """Gradient of every adapter tensor with checkpointing `mode`."""
-        with self.trainable.session(self.adapters, checkpointing=mode):
+        with self.trainable.session(self.adapters, checkpointing=mode, compiler=compiler):
             return self._gradients(self.trainable.autograd_scope)
 
     def plain_gradients(self) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """The two sides of the speed comparison: our training loop and ComfyUI's Train LoRA node, on the same inputs.
 
-Both run whole, as a user runs them; only the ends of their steps are noted, in process CPU time.
+Both run whole, as a user runs them; only the ends of their steps are noted, in process CPU time unless told otherwise.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import gc
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from harness.models import HashedText, small_model
+from harness.models import HashedText, small_model, small_of
 from masklora.cache.cache import Cache, build_cache
 from masklora.dataset.loading import from_images
 from masklora.host.model.encoders import TEXT_MASK
@@ -48,11 +48,17 @@ PICTURES = 8
 RATE = 1e-4
 TRIGGER = "thing"
 WARM_UP = 3
+Clock = Callable[[], float]
 NETWORKS: dict[str, tuple[str, dict[str, int]]] = {
     "U-Net": ("sd15", {}),
     "Flux": ("flux", {"hidden": 512, "double": 2, "single": 3}),
 }
-CHANNELS = {"sd15": 4, "flux": 16}
+# Compared in a step's time alone.
+MORE_NETWORKS: dict[str, tuple[str, dict[str, int]]] = {
+    "Z-Image": ("z_image", {"dim": 512, "n_heads": 4, "n_kv_heads": 4, "n_layers": 4}),
+    "Wan": ("wan", {"dim": 512, "ffn_dim": 1536, "num_heads": 4, "num_layers": 6}),
+}
+CHANNELS = {"sd15": 4, "flux": 16, "z_image": 16, "wan": 16}
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class Variant:
         batch: Pictures a step.
         checkpointing: Ours: a mode; core: the depth, "0" for none.
         targets: Ours only: the preset; "all" takes the convolutions too.
+        compile: Ours only.
         loss: Ours only; without a prior unless asked, because core has none.
     """
 
@@ -71,6 +78,7 @@ class Variant:
     batch: int = 1
     checkpointing: str = "per block"
     targets: str = "all"
+    compile: bool = False
     loss: LossSettings = field(default_factory=lambda: LossSettings(prior_weight=0.0))
 
 
@@ -86,10 +94,10 @@ class Trial:
 class RandomLatents:
     """A VAE of the cache's protocol whose latents are noise."""
 
-    stride, clips = STRIDE, False
+    stride = STRIDE
 
-    def __init__(self, channels: int) -> None:
-        self.channels = channels
+    def __init__(self, channels: int, *, clips: bool) -> None:
+        self.channels, self.clips = channels, clips
         self.identity = f"random latents {channels}"
         self._generator = torch.Generator().manual_seed(5)
 
@@ -101,18 +109,18 @@ class RandomLatents:
 class Stage:
     """A network in a file, as a loader node would open it, and the data that both sides train on."""
 
-    def __init__(self, network: str, folder: Path) -> None:
-        self.network, self.folder = network, folder
-        self.family, sizes = NETWORKS[network]
+    def __init__(self, network: str, folder: Path, *, latent: int = LATENT, clock: Clock = time.process_time) -> None:
+        self.network, self.folder, self.latent, self.clock = network, folder, latent, clock
+        self.family, self._sizes = (NETWORKS | MORE_NETWORKS)[network]
         self.file = folder / f"{self.family}.safetensors"
-        weights = small_model(self.family, **sizes).model.diffusion_model.state_dict()
+        weights = small_model(self.family, **self._sizes).model.diffusion_model.state_dict()
         safetensors.torch.save_file({k: v.contiguous() for k, v in weights.items()}, self.file)
         self.parameters = sum(v.numel() for v in weights.values())
         self.cache = self._make_cache()
         self._model: Any = None
 
     def _make_cache(self) -> Cache:
-        side, rng = LATENT * STRIDE, np.random.default_rng(0)
+        side, rng = self.latent * STRIDE, np.random.default_rng(0)
         masks = [np.zeros((side, side), np.float32) for _ in range(PICTURES)]
         for i, mask in enumerate(masks):
             mask[32:192, 16 * i : 16 * i + 96] = 1.0
@@ -121,7 +129,7 @@ class Stage:
         return build_cache(
             from_images(pictures, masks, captions, DatasetSettings(caption=CaptionSettings(trigger=TRIGGER))),
             CacheSettings(resolution=side, storage="memory"),
-            encoder=RandomLatents(CHANNELS[self.family]),
+            encoder=RandomLatents(CHANNELS[self.family], clips=self.family == "wan"),
             text=HashedText(self.family),
         )
 
@@ -130,8 +138,17 @@ class Stage:
         """The MODEL, loaded once, in inference mode as ComfyUI's executor does."""
         if self._model is None:
             with torch.inference_mode():
-                self._model = comfy.sd.load_diffusion_model(str(self.file))
+                self._model = self._open()
         return self._model
+
+    def _open(self, *, disable_dynamic: bool = False) -> Any:
+        if small_of(self.family).build is not None:
+            return comfy.sd.load_diffusion_model(str(self.file), disable_dynamic=disable_dynamic)
+        # Of these ComfyUI knows no small sizes by the file. Core's node opens its own copy of the model.
+        model = small_model(self.family, **self._sizes)
+        model.model.diffusion_model.load_state_dict(comfy.utils.load_torch_file(str(self.file)))
+        model.cached_patcher_init = self._open, ()
+        return model
 
     def train(self, variant: Variant, *, steps: int, warm_up: int = WARM_UP) -> Trial:
         """Train as `variant` says; `steps` are measured after the warm-up."""
@@ -152,9 +169,10 @@ def tidy() -> Iterator[None]:
 
 
 class StepClock(Hooks):
-    """Notes the process CPU time at the end of every step, and whether the base model was asked in it."""
+    """Notes the time at the end of every step, and whether the base model was asked in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self.marks: list[float] = []
         self.asked: list[bool] = []
 
@@ -162,12 +180,12 @@ class StepClock(Hooks):
         self.asked.append(report.prior is not None)
 
     def after_step(self, step: int) -> None:
-        self.marks.append(time.process_time())
+        self.marks.append(self._clock())
 
 
 def train_ours(stage: Stage, variant: Variant, *, steps: int, warm_up: int) -> Trial:
     """Our loop with everything that belongs to it: masks, metrics file, clipping, checkpoint at the end."""
-    clock = StepClock()
+    clock = StepClock(stage.clock)
     # The last step is not measured: it contains the checkpoint, which core has none of.
     total = warm_up + steps + 1
     with tempfile.TemporaryDirectory(dir=stage.folder) as runs, torch.inference_mode():
@@ -179,7 +197,12 @@ def train_ours(stage: Stage, variant: Variant, *, steps: int, warm_up: int) -> T
                 rank=RANK, alpha=RANK, targets=variant.targets, convolutions=variant.targets == "all"
             ),
             optimizer=OptimizerSettings(learning_rate=RATE),
-            train=TrainSettings(steps=total, batch_size=variant.batch, checkpointing=variant.checkpointing),
+            train=TrainSettings(
+                steps=total,
+                batch_size=variant.batch,
+                checkpointing=variant.checkpointing,
+                compile=variant.compile,
+            ),
         )
         trained = train_lora(request, runs=Path(runs), hooks=clock, report=lambda text: None)
     factors = trained.factors.values()
@@ -202,6 +225,8 @@ def train_core(stage: Stage, variant: Variant, *, steps: int, warm_up: int) -> T
     depth = int(variant.checkpointing)
     entries = stage.cache.entries
     latents = torch.stack([stage.cache.latent(e) for e in entries])
+    # Core gives the network what it is given; a clip's VAE would have kept the frame.
+    latents = latents[:, :, None] if stage.family == "wan" else latents
     conditioning = [_conditioning(stage.cache.text(e.captions[0].key)) for e in entries]
     given: dict[str, Any] = {
         "model": stage.model,
@@ -224,7 +249,7 @@ def train_core(stage: Stage, variant: Variant, *, steps: int, warm_up: int) -> T
         "bucket_mode": False,
         "bypass_mode": False,
     }
-    with noted_progress() as marks, torch.inference_mode():
+    with noted_progress(stage.clock) as marks, torch.inference_mode():
         listed = {name: [value] for name, value in given.items()}
         output = nodes_train.TrainLoraNode.execute(latents=[{"samples": latents}], positive=conditioning, **listed)
     tensors = output.args[0]
@@ -240,13 +265,13 @@ def train_core(stage: Stage, variant: Variant, *, steps: int, warm_up: int) -> T
 
 
 @contextlib.contextmanager
-def noted_progress() -> Iterator[list[float]]:
-    """The process CPU times at which core's loop ends its steps; its code is as shipped."""
+def noted_progress(clock: Clock) -> Iterator[list[float]]:
+    """The times at which core's loop ends its steps; its code is as shipped."""
     marks: list[float] = []
 
     class NotedProgress(comfy.utils.ProgressBar):
         def update(self, value: int) -> None:
-            marks.append(time.process_time())
+            marks.append(clock())
 
     before, shown = nodes_train.ProgressBar, comfy.utils.PROGRESS_BAR_ENABLED
     nodes_train.ProgressBar = NotedProgress

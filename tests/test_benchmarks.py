@@ -1,6 +1,7 @@
 """The promises about speed, memory and start-up of docs/evidence.md, on a small scale."""
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -12,13 +13,22 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import mask_chain, preservation_cost, prior_cost, token_routing
+from benchmarks import (
+    compiled_beside_core,
+    mask_chain,
+    preservation_cost,
+    prior_cost,
+    quantized_compute,
+    run_polling,
+    token_routing,
+)
 from benchmarks.sides import NETWORKS, Stage
-from benchmarks.train_step import RATIOS, VARIANTS, measure, ratio, table
+from benchmarks.train_step import RATIOS, VARIANTS, measure, table
 from masklora.loss import masks
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "benchmarks" / "train_step.json"
+EVIDENCE = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.fixture
@@ -32,10 +42,16 @@ def one_thread():
 @pytest.mark.parametrize("network", list(NETWORKS))
 def test_a_step_takes_at_most_six_tenths_of_comfyui_s_with_every_matrix_adapted(network, one_thread, tmp_path):
     chosen = {name: VARIANTS[name] for name in ("ours, off", "core, default")}
-    found, counts = measure(Stage(network, tmp_path), chosen, rounds=3, steps=3, warm_up=2)
-    for what in ("weight matrices", "numbers in matrices"):
-        assert counts["ours, off"][what] == counts["core, default"][what] > 0
-    assert ratio(found, "ours, off", "core, default", min) <= 0.6, found
+    stage, best = Stage(network, tmp_path), {name: math.inf for name in chosen}
+    # A neighbour only ever adds time, to either side: the least of each side is compared, and a loud round repeated.
+    for _ in range(6):
+        found, counts = measure(stage, chosen, rounds=1, steps=3, warm_up=2)
+        for what in ("weight matrices", "numbers in matrices"):
+            assert counts["ours, off"][what] == counts["core, default"][what] > 0
+        best = {name: min(best[name], *found[name][0]) for name in chosen}
+        if best["ours, off"] <= 0.55 * best["core, default"]:
+            break
+    assert best["ours, off"] <= 0.6 * best["core, default"], best
 
 
 def test_the_stored_figures_are_complete_and_follow_from_the_stored_times():
@@ -49,6 +65,12 @@ def test_the_stored_figures_are_complete_and_follow_from_the_stored_times():
             expected = statistics.median(statistics.median(a) / statistics.median(b) for a, b in pairs)
             assert lines[title]["ratio of medians"] == pytest.approx(expected)
     assert table(stored["results"]).count("\n") >= len(RATIOS) + len(VARIANTS)
+
+
+def test_the_evidence_tells_the_steps_of_more_networks_as_they_were_timed():
+    stored = json.loads(compiled_beside_core.RESULTS.read_text(encoding="utf-8"))
+    for network, latent in compiled_beside_core.COLUMNS:
+        assert compiled_beside_core.line_of(stored[f"{network}, {latent}"], f"{network}, {latent}") in EVIDENCE
 
 
 @pytest.mark.parametrize("network", list(NETWORKS))
@@ -109,6 +131,18 @@ def test_the_stored_cost_of_preservation_is_of_every_network_and_about_that_of_a
     assert preservation_cost.table(stored["results"]).count("\n") == 1 + len(preservation_cost.SHARES)
 
 
+def test_the_stored_paces_beside_five_pages_follow_from_the_stored_blocks_and_meet_their_bar():
+    stored = json.loads((ROOT / "benchmarks" / "run_polling.json").read_text(encoding="utf-8"))
+    assert (stored["setting"]["runs"], stored["setting"]["tabs"]) == (200, 5)
+    beside = [block for block in stored["blocks"] if block["tabs"]]
+    assert len(stored["blocks"]) >= 40 and sum(block["answers"] for block in beside) >= 4 * len(beside)
+    assert stored["paces"] == pytest.approx(run_polling.paces(stored["blocks"])) and len(stored["paces"]) == 3
+    assert min(stored["paces"].values()) >= run_polling.BAR
+    assert any(
+        f"{min(stored['paces'].values()):.0%}".replace("%", " %") in line for line in EVIDENCE if "pages" in line
+    )
+
+
 def test_the_pack_adds_less_than_three_tenths_of_a_second_to_comfyui_s_start():
     command = [sys.executable, str(ROOT / "dev.py"), "run", "benchmarks/start_up.py"]
     # Python keeps what it has compiled, as it does for people: only the first start after an update compiles.
@@ -153,3 +187,24 @@ def test_the_evidence_tells_the_stored_figures_of_the_browser():
     told += f"{figures['frame_ms_p95']:.0f} ms"
     evidence = " ".join((ROOT / "docs" / "evidence.md").read_text(encoding="utf-8").split())
     assert told in evidence
+
+
+def test_the_evidence_tells_the_stored_gradients_in_8_bits():
+    stored = json.loads(quantized_compute.STORED.read_text(encoding="utf-8"))
+    assert tuple(stored) == quantized_compute.FAMILIES
+    for found in stored.values():
+        for name in (*quantized_compute.COLUMNS, quantized_compute.ROUNDED):
+            assert len(found[name]) == len(quantized_compute.SEEDS) >= 3
+            assert quantized_compute.LEAST[name] < min(one["cosine"] for one in found[name]) < 1
+    table = quantized_compute.table(stored).splitlines()
+    at = EVIDENCE.index(table[0])
+    assert EVIDENCE[at : at + len(table)] == table
+    assert f"The gradients are as long as the exact ones to {quantized_compute.unlike(stored):.1%}.".replace(
+        "%", " %"
+    ) in " ".join(EVIDENCE)
+
+
+def test_a_gradient_in_8_bits_is_as_near_as_the_stored_ones():
+    (found,) = quantized_compute.measure("flux", "fp8 e4m3", seeds=(7,))
+    assert quantized_compute.LEAST["fp8 e4m3"] < found["cosine"] < 1 - 1e-6
+    assert abs(found["length"] - 1) < 0.05

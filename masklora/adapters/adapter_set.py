@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from ..autograd.forwards import replaced_forwards
 from ..errors import AdapterError, ConfigError
 from ..findings import counted
 from ..settings import AdapterSettings, check
+from .layers import is_linear
 from .lora_keys import ADAPTER, Factors
+from .shared_input import SharedInput, alike, calling
 
 
 def select_targets(model: nn.Module, settings: AdapterSettings, *, pattern: str) -> list[str]:
@@ -34,11 +37,11 @@ def select_targets(model: nn.Module, settings: AdapterSettings, *, pattern: str)
         removed = re.compile(exclude) if exclude else None
     except re.error as error:
         raise AdapterError(f"include/exclude: {error} in pattern {error.pattern!r}. Correct the pattern.") from None
-    kinds = (nn.Linear, nn.Conv2d) if settings.convolutions else (nn.Linear,)
     names = []
     for name, module in model.named_modules():
         one_by_one = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and wanted.pattern != ".*"
-        if not isinstance(module, kinds) and not one_by_one:
+        convolves = settings.convolutions and isinstance(module, nn.Conv2d)
+        if not is_linear(module) and not convolves and not one_by_one:
             continue
         chosen = wanted.fullmatch(name) or (added and added.search(name))
         if chosen and not (removed and removed.search(name)):
@@ -66,7 +69,18 @@ class AdapterSet:
         targets: list[str],
         seed: int,
         device: torch.device,
+        cross: Collection[str] = (),
     ) -> None:
+        """Adapters of `model`.
+
+        Args:
+            model: The diffusion network.
+            settings: Of the adapters.
+            targets: Paths of the layers.
+            seed: Of their values.
+            device: Where these are.
+            cross: Paths of attention that looks at another sequence than its queries come from.
+        """
         check(settings)
         for widget in ("rank", "alpha"):
             if getattr(settings, widget) <= 0:
@@ -80,7 +94,7 @@ class AdapterSet:
         from peft import LoraConfig
         from peft.mapping import inject_adapter_in_model
 
-        from .thin import CUSTOM_MODULES
+        from .thin import Cast, thin_layers
 
         config = LoraConfig(
             r=settings.rank,
@@ -91,7 +105,7 @@ class AdapterSet:
             use_dora=settings.algorithm == "dora",
             init_lora_weights="gaussian" if settings.init == "gaussian" else True,
         )
-        config._register_custom_module(CUSTOM_MODULES)
+        config._register_custom_module(thin_layers(self._originals.values()))
         before = set(model.__dict__)
         try:
             with torch.random.fork_rng(devices=[]):
@@ -104,6 +118,8 @@ class AdapterSet:
             for extra in set(model.__dict__) - before:
                 del model.__dict__[extra]
         self._wrappers = {name: model.get_submodule(name) for name in targets}
+        self._shared = self._join_layers(cross) if settings.algorithm != "dora" else {}
+        self._cast = Cast(self._wrappers.values(), (group for groups in self._shared.values() for group in groups))
         self.dropout = settings.dropout > 0
         self.set_training(True)
         for parameter in self.parameters().values():
@@ -114,6 +130,22 @@ class AdapterSet:
     def targets(self) -> tuple[str, ...]:
         """Paths of the adapted layers."""
         return tuple(self._wrappers)
+
+    def _join_layers(self, cross: Collection[str]) -> dict[str, list[SharedInput]]:
+        """Layers that may be given one tensor, by the path of the module that has them."""
+        linear = {n: int(module.in_features) for n, module in self._originals.items() if is_linear(module)}
+        found: dict[str, list[SharedInput]] = {}
+        for paths in alike(linear, cross=cross):
+            group = SharedInput([self._wrappers[path].lora_A[ADAPTER] for path in paths])
+            for number, path in enumerate(paths):
+                self._wrappers[path].shared, self._wrappers[path].number = group, number
+            found.setdefault(paths[0].rpartition(".")[0], []).append(group)
+        return found
+
+    @property
+    def wrappers(self) -> tuple[nn.Module, ...]:
+        """The adapters of these layers, in the same order."""
+        return tuple(self._wrappers.values())
 
     def inject(self) -> None:
         """Put the adapters in front of the layers that are there now: the host may have exchanged some since.
@@ -146,10 +178,17 @@ class AdapterSet:
     def injected(self) -> Iterator[None]:
         """Injected while the context lasts, ejected after it, also after an error."""
         self.inject()
+        groups = {self._model.get_submodule(path): groups for path, groups in self._shared.items()}
         try:
-            yield
+            with replaced_forwards(groups, calling(groups)):
+                yield
         finally:
             self.eject()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the network, while they are injected, runs with its adapters."""
+        return not all(wrapper._disable_adapters for wrapper in self._wrappers.values())
 
     def set_enabled(self, enabled: bool) -> None:
         """Let the network run with or without its adapters, without rebuilding anything."""
@@ -164,6 +203,17 @@ class AdapterSet:
             yield
         finally:
             self.set_enabled(True)
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """What is computed next is computed with A and B in `dtype`, cast once for all layers as long as they stay.
+
+        Where nothing has changed since, the same copies are used on, so that terms of one step share them.
+        """
+        self._cast.make(dtype)
+
+    def drop_cast(self) -> None:
+        """Let go of the copies that `cast` made."""
+        self._cast.drop()
 
     def set_training(self, training: bool) -> None:
         """Whether dropout is drawn; off for validation and sampling."""

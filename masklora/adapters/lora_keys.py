@@ -76,15 +76,15 @@ def to_diffusers(factors: Mapping[str, Factors], *, names: Mapping[str, list[Sli
     Args:
         factors: By module path.
         names: Path → diffusers layers that our layer holds (fused q, k, v give three).
-        prefix: "unet" or "transformer".
+        prefix: What stands before a name: "transformer", or "diffusion_model" before names of ComfyUI.
 
     Raises:
-        AdapterError: If a layer has no diffusers name, or DoRA magnitudes cannot be split.
+        AdapterError: If diffusers takes no LoRA of a layer, or DoRA magnitudes cannot be split.
     """
     out: dict[str, Tensor] = {}
     for path, f in factors.items():
         if path not in names:
-            raise AdapterError(f"format: {path} has no name in diffusers. Export in the comfyui format.")
+            raise AdapterError(f"format: diffusers takes no LoRA of {path}. Export in the comfyui format.")
         if f.dora_scale is not None:
             raise AdapterError("format: DoRA is exported in the comfyui format only. Choose comfyui.")
         scaled = f.up * (f.alpha / f.down.shape[0])

@@ -28,6 +28,7 @@ _ATOMS = (
     *(type(...), type(NotImplemented), np.generic, torch.dtype, torch.device, torch.layout, torch.memory_format),
     *(torch.Generator, torch.Stream),
 )
+_VALUES = (type(None), str, bytes, numbers.Number, range, torch.Size, torch.dtype, torch.device)
 _FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
 _POINTER = tuple.__itemsize__
 # Of `type.__flags__`: made at run time, as all but Python's own and torch's old ones are; known to the collector.
@@ -180,6 +181,9 @@ class _Container(_Node):
         self.items: list[tuple[Any, Any]] = []
         self.attributes: dict[str, Any] = {}
         self.slots: list[tuple[types.MemberDescriptorType, Any]] = []
+        self.kind: type = object
+        # All that is in it, of one that remembers nothing else.
+        self.held: list[tuple[Any, Any]] | None = None
         self.under_way = False
 
     def build(self, filling: _Filling) -> Any:
@@ -204,6 +208,30 @@ class Form:
     def filled(self, tensors: Sequence[Tensor]) -> Any:
         """A copy of the nest with these tensors in it, in the order in which they were taken out."""
         return _Filling(tensors).of(self._part)
+
+    def key(self) -> Any:
+        """Equal for nests that differ in their tensors only, while both forms are held.
+
+        Raises:
+            UnseenError: A container of a class of its own is in it, which may remember more than what it holds.
+        """
+        return _key_of(self._part, {})
+
+
+def _key_of(part: Any, met: dict[_Container, int]) -> Any:
+    if isinstance(part, _Slot):
+        return "tensor", part.index
+    if not isinstance(part, _Container):
+        # What is kept is the same object; what cannot change may be another one of the same value.
+        if type(part) is tuple:
+            return tuple, tuple(_key_of(value, met) for value in part)
+        return (type(part), part) if isinstance(part, _VALUES) else ("object", id(part))
+    if part in met:
+        return "again", met[part]
+    if part.held is None:
+        raise UnseenError(part.kind)
+    met[part] = len(met)
+    return part.kind, tuple((_key_of(key, met), _key_of(value, met)) for key, value in part.held)
 
 
 class _Opening:
@@ -272,6 +300,7 @@ class _Opening:
 
     def _begun(self, value: Any) -> _Container:
         made = self.met[id(value)] = _Container()
+        made.kind = type(value)
         return made
 
     def _with_attributes(self, made: _Container, value: Any) -> _Container:
@@ -285,7 +314,7 @@ class _Opening:
                 raise UnseenError(key)
         made.items = [(key, self.part(v, key, "[")) for key, v in value.items()]
         if type(value) is dict:
-            made.start = lambda filling: {}
+            made.start, made.held = lambda filling: {}, made.items
             return made
         return self._copied(made, value)
 
@@ -294,7 +323,7 @@ class _Opening:
         made.items = [(i, self.part(v, i, "[")) for i, v in enumerate(value)]
         if type(value) is list:
             empty = [None] * len(value)
-            made.start = lambda filling: list(empty)
+            made.start, made.held = lambda filling: list(empty), made.items
             return made
         return self._copied(made, value)
 
@@ -328,6 +357,7 @@ class _Opening:
         # torch's named results refuse tuple's own constructor.
         new = cls if hasattr(cls, "n_sequence_fields") else functools.partial(tuple.__new__, cls)
         made.start = lambda filling: new([filling.of(p) for p in parts])
+        made.held = None if made.attributes else list(enumerate(parts))
         return made
 
     def _set(self, value: set | frozenset) -> Any:
@@ -342,7 +372,9 @@ class _Opening:
         made, cls = self._begun(value), type(value)
         made.slots = [(slot, self.part(v, slot.__name__, ".")) for slot, v in _slotted(value)]
         made.start = lambda filling: _blank(cls)
-        return self._with_attributes(made, value)
+        self._with_attributes(made, value)
+        made.held = [*((slot.__name__, part) for slot, part in made.slots), *made.attributes.items()]
+        return made
 
 
 def _blank(cls: type) -> Any:

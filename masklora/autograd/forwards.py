@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -65,3 +66,17 @@ def has_foreign_forward(module: nn.Module) -> bool:
 def is_altered(module: nn.Module) -> bool:
     """Whether somebody else reads or changes what goes into or comes out of this instance, by forward or by hook."""
     return has_foreign_forward(module) or bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def positional_names(cls: type[nn.Module]) -> list[str]:
+    """The names of what instances of `cls` can be called with by place."""
+    parameters = list(inspect.signature(cls.forward).parameters.values())[1:]
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def own_forward(module: nn.Module) -> Forward | None:
+    """The forward of ours that is all that happens when `module` is called; None where there is more, or none."""
+    forward = module.__dict__.get("forward")
+    if not isinstance(forward, _Replacement) or module._forward_hooks or module._forward_pre_hooks:
+        return None
+    return None if module._backward_hooks or module._backward_pre_hooks else forward.forward

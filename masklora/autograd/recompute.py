@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,11 +19,25 @@ from torch.autograd.function import once_differentiable
 
 from ..errors import ConfigError
 from .containers import Form, UnseenError, take_apart
-from .forwards import Forward, has_foreign_forward, replaced_forwards
+from .forwards import Forward, has_foreign_forward, positional_names, replaced_forwards
 from .saved_tensors import saved_tensor_scope
+from .traced import is_tracing
 
 # From the tensors of the arguments to those of the result.
 _Call = Callable[[Sequence[Tensor]], list[Tensor]]
+# The context of a whole pass of a body; whether it is its repetition, of which the gradients are a part.
+Holding = Callable[[bool], contextlib.AbstractContextManager]
+# The context in which autograd saves what a call keeps for backward; these are what it is called with.
+Keeping = Callable[[Sequence[Tensor]], contextlib.AbstractContextManager]
+
+
+def _at_hand(again: bool) -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext()
+
+
+def as_it_is(inputs: Sequence[Tensor]) -> contextlib.AbstractContextManager:
+    """A `Keeping` in which nothing is done."""
+    return contextlib.nullcontext()
 
 
 class _Recompute(torch.autograd.Function):
@@ -34,8 +47,8 @@ class _Recompute(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, first: _Call, again: _Call, mutates: bool, n: int, *tensors: Tensor):
-        ctx.again, ctx.mutates, ctx.n = again, mutates, n
+    def forward(ctx: Any, first: _Call, again: _Call, holding: Holding, mutates: bool, n: int, *tensors: Tensor):
+        ctx.again, ctx.holding, ctx.mutates, ctx.n = again, holding, mutates, n
         ctx.save_for_backward(*tensors)
         rng = _RngState(tensors[:n])
         results = first([t.clone() for t in tensors[:n]] if mutates else list(tensors[:n]))
@@ -50,14 +63,14 @@ class _Recompute(torch.autograd.Function):
         parameters = list(saved[ctx.n :])
         wanted = [t for t in (*inputs, *parameters) if t.requires_grad]
         scope = saved_tensor_scope(mutates=ctx.mutates)
-        with torch.enable_grad(), scope, ctx.rng:
+        with ctx.holding(True), torch.enable_grad(), scope, ctx.rng:
             # A leaf that requires grad may not be written in place; a view of it may.
             given = [t.clone() for t in inputs] if ctx.mutates else inputs
             outputs = ctx.again(given)
             pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None and o.requires_grad]
             found = torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True)
         by_id = {id(t): g for t, g in zip(wanted, found, strict=True)}
-        return None, None, None, None, *(by_id.get(id(t)) for t in (*inputs, *parameters))
+        return None, None, None, None, None, *(by_id.get(id(t)) for t in (*inputs, *parameters))
 
 
 class _RngState:
@@ -90,9 +103,11 @@ def checkpointed(
     args: tuple,
     kwargs: dict[str, Any],
     *,
-    parameters: Sequence[nn.Parameter],
+    parameters: Sequence[Tensor],
     mutates: bool,
     again: Callable[..., Any] | None = None,
+    holding: Holding = _at_hand,
+    keeping: Keeping = as_it_is,
 ) -> Any:
     """The result of `body(*args, **kwargs)`, holding its inputs instead of its activations.
 
@@ -105,6 +120,8 @@ def checkpointed(
         parameters: The trainable tensors that `body` reads besides its arguments.
         mutates: Whether `body` may write to its inputs in place; costs one clone of each tensor in them.
         again: What backward runs instead of `body`: the same graph, whose results need not have the values.
+        holding: The context of each of both passes.
+        keeping: See `Keeping`.
 
     Returns:
         What `body` returns (tensors, or nested containers of them). Without grad mode, or if nothing requires
@@ -120,12 +137,14 @@ def checkpointed(
     shape: list[Form] = []
 
     def first(inputs: Sequence[Tensor]) -> list[Tensor]:
-        found, results = _run(body, form, len(args), inputs)
+        with holding(False):
+            found, results = _run(body, form, len(args), inputs)
         shape.append(results)
         return found
 
     again = functools.partial(_again, again or body, form, len(args))
-    out = _Recompute.apply(first, again, mutates, len(tensors), *tensors, *parameters)
+    with keeping(tensors):
+        out = _Recompute.apply(first, again, holding, mutates, len(tensors), *tensors, *parameters)
     return shape[0].filled(out)
 
 
@@ -165,46 +184,84 @@ def _plainly(block: nn.Module, arguments: dict[str, Any]) -> contextlib.Abstract
     return contextlib.nullcontext()
 
 
+def _all_at_hand(block: nn.Module, again: bool) -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext()
+
+
 @contextlib.contextmanager
-def checkpoint_blocks(blocks: Sequence[nn.Module], *, mutates: bool, repeating: Repeating = _plainly) -> Iterator[None]:
+def checkpoint_blocks(
+    blocks: Sequence[nn.Module],
+    *,
+    mutates: bool,
+    repeating: Repeating = _plainly,
+    holding: Callable[[nn.Module, bool], contextlib.AbstractContextManager] = _all_at_hand,
+    keeping: Keeping = as_it_is,
+) -> Iterator[None]:
     """Each of `blocks` keeps only its inputs for backward while the context lasts.
 
     What another pack has put on a block, or on a layer in it, is part of what is run and repeated. `repeating` may
-    save work that only a block's result depends on, since the result is known when the block is repeated.
+    save work that only a block's result depends on, since the result is known when the block is repeated. `holding` is
+    the context of every pass of a block, in which its weights may be read, gradients included. `keeping` is that in
+    which its inputs are saved.
     """
 
     def make(block: nn.Module, inner: Forward) -> Forward:
         # Others may have made a block run layers of another one.
         read = blocks if any(has_foreign_forward(m) for m in block.modules()) else [block]
-        return _checkpointing(block, inner, read=read, mutates=mutates, repeating=repeating)
+        held = functools.partial(holding, block)
+        return _checkpointing(
+            block, inner, read=read, mutates=mutates, repeating=repeating, holding=held, keeping=keeping
+        )
 
     with replaced_forwards(blocks, make):
         yield
 
 
 def _checkpointing(
-    block: nn.Module, inner: Forward, *, read: Sequence[nn.Module], mutates: bool, repeating: Repeating
+    block: nn.Module,
+    inner: Forward,
+    *,
+    read: Sequence[nn.Module],
+    mutates: bool,
+    repeating: Repeating,
+    holding: Holding,
+    keeping: Keeping,
 ) -> Forward:
-    names = _positional_names(type(block))
+    names = positional_names(type(block))
 
     def again(*args: Any, **kwargs: Any) -> Any:
         with repeating(block, {**dict(zip(names, args, strict=False)), **kwargs}):
             return inner(*args, **kwargs)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
+        if is_tracing():
             return inner(*args, **kwargs)
+        if not torch.is_grad_enabled():
+            with holding(False):
+                return inner(*args, **kwargs)
         parameters = trained_parameters(*read)
-        return checkpointed(inner, args, kwargs, parameters=parameters, mutates=mutates, again=again)
+        return checkpointed(
+            inner,
+            args,
+            kwargs,
+            parameters=parameters,
+            mutates=mutates,
+            again=again,
+            holding=holding,
+            keeping=keeping,
+        )
 
     return forward
 
 
-def trained_parameters(*modules: nn.Module) -> list[nn.Parameter]:
-    """Those that require a gradient, each once."""
-    return list(dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad))
+def trained_parameters(*modules: nn.Module) -> list[Tensor]:
+    """What they learn, each once: their parameters that require a gradient, or what a layer has as `cast` of them.
 
-
-def _positional_names(cls: type[nn.Module]) -> list[str]:
-    parameters = list(inspect.signature(cls.forward).parameters.values())[1:]
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    Both would give the gradient twice, since the one is made from the other.
+    """
+    parts = [part for module in modules for part in module.modules()]
+    casting = [part for part in parts if getattr(part, "cast", None)]
+    covered = {id(p) for part in casting for p in part.cast_from}
+    own = (p for part in parts for p in part.parameters(recurse=False) if id(p) not in covered)
+    copies = (t for part in casting for t in part.cast)
+    return list(dict.fromkeys(t for t in (*own, *copies) if t.requires_grad))

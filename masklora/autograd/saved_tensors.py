@@ -85,8 +85,8 @@ def _written(func: OpOverload) -> tuple[tuple[int, str], ...]:
 
 
 def _address(tensor: Tensor) -> int:
-    # The storage of a quantized tensor, which only wraps others, refuses to tell its own.
-    return tensor.data_ptr() - tensor.storage_offset() * tensor.element_size()
+    # Of the storage itself: its memory has no address where there is none, as of counted tensors without data.
+    return tensor.untyped_storage()._cdata
 
 
 @contextlib.contextmanager

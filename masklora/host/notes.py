@@ -1,11 +1,58 @@
-"""Lines for people on settings that do nothing with the data they are given."""
+"""Lines for people on what a MODEL brings with it, and on settings that do nothing with the data they are given."""
 
 from __future__ import annotations
 
+from collections import Counter
+
+import comfy.patcher_extension
+from torch import nn
+
 from ..cache.cache import Cache
-from ..findings import worded
+from ..findings import counted, worded
 from ..loss.tokens import parse_routes
 from ..settings import LossSettings
+from .layers.low_precision import quantised_formats
+from .model.blocks import quantisation_notes
+from .model.trainable import TrainableModel
+
+
+def model_notes(trainable: TrainableModel) -> list[str]:
+    """Lines on what the MODEL already carries: it is trained on top of that, or without it."""
+    notes = quantisation_notes(trainable.network)
+    if trainable.quantised:
+        notes.append(_quantised_note(trainable.network))
+    if trainable.assistant:
+        notes.append(
+            f"assistant_lora: trained on top of {trainable.assistant}; sample pictures, model_with_lora and the file "
+            "are without it."
+        )
+    if trainable.drawing.patches:
+        weights = counted(len(trainable.drawing.patches), "[weight|weights]")
+        notes.append(f"The MODEL carries patches (LoRAs) on {weights}: trained on top.")
+    ignored = [k for k in trainable.patcher.model_options if k.endswith(("_function", "_wrapper"))]
+    kinds = comfy.patcher_extension.WrappersMP
+    wrapped = [
+        k for k, wrappers in trainable.patcher.wrappers.items() if k != kinds.DIFFUSION_MODEL and any(wrappers.values())
+    ]
+    if ignored or wrapped:
+        notes.append("The MODEL carries sampling patches that act outside the network: trained without them.")
+    if "optimized_attention_override" in trainable.patcher.model_options["transformer_options"]:
+        notes.append("The MODEL carries an attention function of its own: trained with PyTorch's instead.")
+    return notes
+
+
+def _quantised_note(network: nn.Module) -> str:
+    low, others = quantised_formats(network)
+    layers = counted(low.total(), "[layer is|layers are]")
+    text = f"quantized_compute: {layers} multiplied in low precision ({_listed(low)}), forward and for gradients."
+    if others:
+        exact = counted(others.total(), "[other layer that is stored in it is|other layers that are stored in it are]")
+        text += f" {exact} multiplied exactly ({_listed(others)})."
+    return text
+
+
+def _listed(formats: Counter[str]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in sorted(formats.items()))
 
 
 def cache_notes(loss: LossSettings, cache: Cache) -> list[str]:

@@ -48,6 +48,15 @@ def shown_path(path: Path) -> str:
     return path.relative_to(output.parent).as_posix() if path.is_relative_to(output) else str(path)
 
 
+def listed_lora(shown: str) -> str | None:
+    """The name under which ComfyUI's lists hold a LoRA file as `shown_path` tells it; None where it is not there."""
+    file = (Path(folder_paths.get_output_directory()).resolve().parent / shown).resolve()
+    for root in map(Path, folder_paths.get_folder_paths("loras")):
+        if file.is_file() and file.is_relative_to(root.resolve()):
+            return str(file.relative_to(root.resolve()))
+    return None
+
+
 def save_folder(text: str, *, widget: str = "destination") -> Path:
     """The real path of a folder to write pictures to: a relative one lies in ComfyUI's output folder.
 

@@ -10,12 +10,13 @@ from ..cache.cache import Cache
 from ..errors import ConfigError
 from ..loss.check import check_loss, check_loss_for
 from ..loss.noise import Schedule
-from ..settings import AdapterSettings, LossSettings, OptimizerSettings, TrainSettings, check
+from ..settings import PER_BLOCK, AdapterSettings, LossSettings, OptimizerSettings, TrainSettings, check
 from ..training.optim import check_optimizer
 from .families import Family, Resolved, with_defaults
-from .model.encoders import TEXT_MASK
+from .layers.low_precision import quantised_formats
+from .model.encoders import NO_TEXT_MASK, TEXT_MASK
 from .model.fitting import check_cache_fits, check_samples_fit
-from .model.trainable import NO_TEXT_MASK, TrainableModel
+from .model.trainable import TrainableModel
 from .sampling import SampleRequest
 
 
@@ -46,25 +47,16 @@ def resolve(request: Request) -> tuple[TrainableModel, Resolved]:
         ConfigError: A setting is out of range, or is for another model or cache; names the widget.
         AdapterError: The assistant LoRA is for another model.
     """
-    _check_alone(request)
-    trainable = TrainableModel(
+    if request.samples is not None:
+        check(request.samples.settings)
+    trainable, settings = settle(
         request.model,
-        guidance=request.train.guidance,
-        unknown=request.train.unknown_model,
-        assistant=request.assistant,
-    )
-    settings = with_defaults(
-        trainable.family,
         loss=request.loss,
         adapter=request.adapter,
         optimizer=request.optimizer,
         train=request.train,
+        assistant=request.assistant,
     )
-    _check_tokens(trainable.family, settings.loss)
-    check_loss_for(settings.loss, schedule=trainable.schedule, tokens=trainable.token_model())
-    _check_noise(settings.loss, trainable.schedule)
-    if settings.loss.zero_terminal_snr:
-        trainable.use_zero_terminal_snr()
     check_cache_fits(request.cache, trainable)
     if settings.loss.text_padding_mask and TEXT_MASK not in request.cache.empty_text():
         raise ConfigError(NO_TEXT_MASK)
@@ -73,13 +65,61 @@ def resolve(request: Request) -> tuple[TrainableModel, Resolved]:
     return trainable, settings
 
 
-def _check_alone(request: Request) -> None:
-    check_loss(request.loss)
-    check(request.adapter)
-    check_optimizer(request.optimizer)
-    check(request.train)
-    if request.samples is not None:
-        check(request.samples.settings)
+def _check_recomputed(train: TrainSettings) -> None:
+    """Nothing if blocks are recomputed, or nothing needs that."""
+    asked = {"swap_blocks": train.swap_blocks != 0, "compile": train.compile}
+    widgets = [widget for widget, on in asked.items() if on]
+    if widgets and train.checkpointing not in PER_BLOCK:
+        raise ConfigError(
+            f"{', '.join(widgets)}: it acts on blocks that are recomputed in backward, and checkpointing is "
+            f'"{train.checkpointing}". Set that to "per block", or leave this off.'
+        )
+
+
+def settle(
+    model: Any,
+    *,
+    loss: LossSettings,
+    adapter: AdapterSettings,
+    optimizer: OptimizerSettings,
+    train: TrainSettings,
+    assistant: Path | None = None,
+) -> tuple[TrainableModel, Resolved]:
+    """ComfyUI's MODEL as one that can be trained, and the settings with its family's defaults, if they go together.
+
+    Raises:
+        FamilyError, ConfigError, AdapterError: See `resolve`.
+    """
+    check_loss(loss)
+    check(adapter)
+    check_optimizer(optimizer)
+    check(train)
+    _check_recomputed(train)
+    trainable = TrainableModel(model, guidance=train.guidance, unknown=train.unknown_model, assistant=assistant)
+    settings = with_defaults(trainable.family, loss=loss, adapter=adapter, optimizer=optimizer, train=train)
+    _check_tokens(trainable.family, settings.loss)
+    check_loss_for(settings.loss, schedule=trainable.schedule, tokens=trainable.token_model())
+    _check_noise(settings.loss, trainable.schedule)
+    if settings.loss.zero_terminal_snr:
+        trainable.use_zero_terminal_snr()
+    if train.quantized_compute:
+        _check_quantised(trainable)
+        trainable.quantised = True
+    return trainable, settings
+
+
+def _check_quantised(trainable: TrainableModel) -> None:
+    """Nothing if some layers of the model are multiplied in low precision where it is trained."""
+    low, others = quantised_formats(trainable.network)
+    if low:
+        return
+    stored = f"stored as {' and '.join(sorted(others))}" if others else "not quantised"
+    raise ConfigError(
+        f"quantized_compute: this model is {stored}, and ComfyUI multiplies no layer of it in 8 bits on this device "
+        f"({trainable.device.type}). Switch it off, or load a file of the model in int8, or in scaled fp8 (e4m3) on a "
+        "card that multiplies in fp8, as the RTX 40 series and later ones do; there fp8 without scales does with "
+        "weight_dtype fp8_e4m3fn_fast in Load Diffusion Model."
+    )
 
 
 def _check_noise(loss: LossSettings, schedule: Schedule) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
+import comfy.nested_tensor
 import comfy.sample
 import comfy.samplers
 import numpy as np
@@ -25,8 +26,10 @@ from ..settings import check, check_choice
 from ..training.job import Hooks
 from ..training.seeds import own_global_random
 from .finders.borrowed import silent_progress, unload
-from .model.memory import MemoryPlan
+from .memory.plan import MemoryPlan
+from .model.patches import adapted_layers_asked
 from .model.trainable import TrainableModel
+from .swap.copies import is_main_memory
 
 _KEY = "masked_lora"
 
@@ -96,7 +99,7 @@ class PictureSampler:
         self.folder = SampleFolder(folder)
         self.folder.begin(self.request.settings, step=step)
         # Before the first step gradients and the optimizer's state are still to come.
-        room = self.plan.activations + (0 if step else self.plan.adapters)
+        room = self.plan.activations + (0 if step else self.plan.trained)
         self._draw(0, self._missing(0), contextlib.nullcontext, room=room)
 
     def draw(self, step: int) -> None:
@@ -140,7 +143,7 @@ class PictureSampler:
 
     def _make_room(self) -> None:
         # Where everything fits beside each other, moving the VAE to and fro would only cost time.
-        if self.trainable.device.type != "cpu":
+        if not is_main_memory(self.trainable.device):
             unload(self.request.vae.patcher)
 
     @contextlib.contextmanager
@@ -150,17 +153,16 @@ class PictureSampler:
         injection = PatcherInjection(inject=lambda _: self.adapters.inject(), eject=lambda _: self.adapters.eject())
         patcher.set_injections(_KEY, [injection])
         try:
-            yield
+            with adapted_layers_asked():
+                yield
         finally:
             patcher.eject_model()
             patcher.remove_injections(_KEY)
             self.adapters.eject()
 
     def _picture(self, number: int, go_on: Callable[[], None]) -> Tensor:
-        settings, patcher, stride = self.request.settings, self.trainable.drawing, self.trainable.stride
-        shape = (1, self.trainable.channels, settings.height // stride, settings.width // stride)
-        empty = torch.zeros(shape, device=comfy.model_management.intermediate_device())
-        latent = comfy.sample.fix_empty_latent_channels(patcher, empty)
+        settings, patcher, family = self.request.settings, self.trainable.drawing, self.trainable.family
+        latent = self._empty()
         drawn = comfy.sample.sample(
             patcher,
             comfy.sample.prepare_noise(latent, settings.seed),
@@ -175,7 +177,20 @@ class PictureSampler:
             disable_pbar=True,
             seed=settings.seed,
         )
-        return self.request.vae.decode(drawn).reshape(-1, *self._size(), 3)[0]
+        # A picture that has a frame axis may need to be several frames to be decoded.
+        pictures = drawn.unbind()[0] if drawn.is_nested else drawn
+        frames = torch.cat([pictures] * family.decoded, dim=2) if family.decoded > 1 else pictures
+        return self.request.vae.decode(frames).reshape(-1, *self._size(), 3)[0]
+
+    def _empty(self) -> Any:
+        """What ComfyUI's sampler begins with; nested where the network takes sound beside the picture."""
+        width, height = self.request.settings.width, self.request.settings.height
+        stride, sound = self.trainable.stride, self.trainable.family.sound
+        shape = (1, self.trainable.channels, height // stride, width // stride)
+        empty = torch.zeros(shape, device=comfy.model_management.intermediate_device())
+        if sound:
+            return comfy.nested_tensor.NestedTensor([empty[:, :, None], empty.new_zeros(1, *sound)])
+        return comfy.sample.fix_empty_latent_channels(self.trainable.drawing, empty)
 
     def _size(self) -> tuple[int, int]:
         stride, settings = self.trainable.stride, self.request.settings

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..adapters import AdapterSet, Factors, from_file, to_comfyui
+from ..adapters import Factors, from_file, to_comfyui
+from ..autograd.compiled import Compiler
 from ..cache.cache import Cache
 from ..cache.keys import digest
 from ..errors import AdapterError
@@ -30,26 +30,40 @@ from ..runs.record import keep_record
 from ..runs.run import Run, fingerprint
 from ..runs.sample_pictures import SampleFolder
 from ..runs.told import failure_told, keep_told, read_told
-from ..settings import EXISTING_RUNS, MaskTransform
+from ..settings import EXISTING_RUNS, OFFLOADED, MaskTransform
 from ..training.earlier import difference_note, find_source, go_on_from, length_bound, source_notes
 from ..training.job import Hooks, TrainJob, TrainResult
 from ..training.mask_check import weightless
 from ..training.trainer import planned_steps, train
+from .estimating import judged, training_of
 from .families import Resolved, families
+from .memory.plan import MemoryPlan, Training, plan_memory
+from .memory.remedies import remedies_for
 from .model.adapted import AdaptedModel
 from .model.encoders import patcher_identity
+from .model.fitting import batch_notes
 from .model.layer_names import LayerNames, layer_names
-from .model.memory import MemoryPlan, plan_memory
 from .model.trainable import TrainableModel
-from .notes import cache_notes
+from .notes import cache_notes, model_notes
 from .resolving import Request, resolve
 from .sampling import PictureSampler
+from .swap.block_swap import BlockSwap
+from .swap.choosing import choose_swap
+from .swap.copies import copies_aside
 
 # Part of every run's identity: raise it when equal settings would no longer give equal results.
 FORMAT = 2
 _OTHER_PICTURES = (
     "samples: this run is finished. It has no sample pictures, or they were drawn with other prompts or settings and "
     "stay as they are. Set if_a_run_exists to start anew to draw these, or sample with model_with_lora."
+)
+_NOT_PINNED = (
+    "swap_blocks: the system has not enough main memory that it can keep in place, so blocks are brought while nothing "
+    "is computed, which is slower. Swap fewer blocks, or close other programs."
+)
+_COMPILES = (
+    "compile: the first step of each size of picture takes minutes longer than the others, because the model's blocks "
+    "are compiled for it."
 )
 
 
@@ -92,15 +106,12 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     started = time.time()
     trainable, settings = resolve(request)
     adapters = trainable.make_adapters(settings.adapter, seed=settings.train.seed)
-    names = layer_names(
-        trainable.model,
-        paths=_adaptable(trainable),
-        kohya_as_diffusers=trainable.family.kohya_as_diffusers,
-        diffusers_names=trainable.family.diffusers_names,
-    )
+    names = layer_names(trainable.model, trainable.family)
     if request.start_from is not None:
         adapters.load(read_lora(request.start_from, names=names))
-    plan = _plan(trainable, adapters, settings, request.cache)
+    training = training_of(trainable, adapters, settings, request.cache)
+    plan = plan_memory(training)
+    plan, swapped = _swapped(trainable, settings, plan)
     sampler = request.samples and PictureSampler(trainable, adapters, request.samples, hooks=hooks, plan=plan)
     job = TrainJob(
         AdaptedModel(trainable, adapters),
@@ -111,6 +122,8 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
         sampler=sampler,
     )
     notes = _notes(trainable, settings, request, job)
+    batch = settings.train.batch_size
+    notes += map(note, batch_notes(trainable, request.cache, batch_size=batch, targets=adapters.targets))
     notes += weightless(request.cache, settings.loss, grid_of=job.model.grid_of, check_cancel=hooks.check_cancel)
     record = _record(trainable, settings, request, started=started)
     if request.destination is not None:
@@ -122,12 +135,18 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
         if not steps or not run.finished_at(steps[-1]):
             notes += _before_training(request, settings, run, job)
             _tell(run.folder, settings.train.name, notes, report)
-            report(note(plan.to_text()))
+            for finding in (*map(note, [*swapped, *_offloading(trainable, settings)]), *_fit(training, plan)):
+                report(finding)
             request.cache.ensure(hooks.check_cancel)
-            trainable.load(activation_bytes=plan.activations + plan.adapters)
+            trainable.load(activation_bytes=plan.activations + plan.trained)
         else:
+            trainable.swap = BlockSwap()
             _tell(run.folder, settings.train.name, notes, report)
-        with trainable.session(adapters, checkpointing=settings.train.checkpointing):
+        compiler = Compiler(tell=hooks.on_message) if settings.train.compile else None
+        trainable.inputs.tell = hooks.on_message
+        with trainable.session(adapters, checkpointing=settings.train.checkpointing, compiler=compiler):
+            if trainable.swap.refused:
+                hooks.on_message(_NOT_PINNED)
             result = train(job, run=run, hooks=hooks)
     while request.cache.mended:
         hooks.on_message(request.cache.mended.pop())
@@ -156,13 +175,14 @@ def _notes(trainable: TrainableModel, settings: Resolved, request: Request, job:
     return [
         # What was left out of the pictures comes with the cache.
         *request.cache.findings,
-        *map(note, trainable.incoming_notes()),
+        *map(note, model_notes(trainable)),
         *map(note, trainable.family.notes_for(trainable.network)),
         *_unknown_notes(trainable, job),
         *map(note, _guidance_notes(trainable, request.cache)),
         *map(note, cache_notes(settings.loss, request.cache)),
         *trigger_notes(request.cache.entries, triggers),
         *warmup_notes(settings.optimizer, planned_steps(job)),
+        *([note(_COMPILES)] if settings.train.compile else []),
     ]
 
 
@@ -244,22 +264,28 @@ def read_lora(path: Path, *, names: LayerNames) -> dict[str, Factors]:
     return from_file(tensors, aliases=names.aliases, file=path.name)
 
 
-def _adaptable(trainable: TrainableModel) -> list[str]:
-    kinds = (torch.nn.Linear, torch.nn.Conv2d)
-    return [name for name, module in trainable.network.named_modules() if isinstance(module, kinds)]
-
-
-def _plan(trainable: TrainableModel, adapters: AdapterSet, settings: Resolved, cache: Cache) -> MemoryPlan:
-    stride = cache.stride
-    grids = [(e.bucket[1] // stride, e.bucket[0] // stride) for e in cache.entries]
-    return plan_memory(
-        trainable,
-        dict(adapters.parameters()),
-        optimizer=settings.optimizer,
-        checkpointing=settings.train.checkpointing,
-        grid=max(grids, key=lambda g: g[0] * g[1]),
-        batch=settings.train.batch_size,
+def _swapped(trainable: TrainableModel, settings: Resolved, plan: MemoryPlan) -> tuple[MemoryPlan, list[str]]:
+    """Let the model's blocks wait in main memory as the settings say: the plan with them, and a line about them."""
+    asked = settings.train.swap_blocks
+    if not asked:
+        return plan, []
+    trainable.swap, saved, line = choose_swap(
+        trainable.network, trainable.blocks, asked, device=trainable.device, needed=plan.total
     )
+    return dataclasses.replace(plan, weights=plan.weights - saved), [line]
+
+
+def _offloading(trainable: TrainableModel, settings: Resolved) -> list[str]:
+    """A line where the inputs of blocks shall wait in main memory and cannot."""
+    if settings.train.checkpointing != OFFLOADED or copies_aside(trainable.device):
+        return []
+    return [f"checkpointing: a training on the {trainable.device.type} computes in main memory; no inputs are moved."]
+
+
+def _fit(training: Training, plan: MemoryPlan) -> list[Finding]:
+    """What is told of the memory before the first step; an error where the card has too little."""
+    remedies = remedies_for(training, plan) if plan.too_large or plan.close else []
+    return judged(plan, remedies, over_memory=training.settings.train.over_memory)
 
 
 def _identity(request: Request, settings: Resolved, trainable: TrainableModel) -> dict[str, Any]:

@@ -141,6 +141,10 @@ class CacheLike(Protocol):
         """The conditioning of the empty caption."""
         ...
 
+    def untouched(self) -> CacheLike:
+        """The same cache, for reading in another thread what may not be needed: no read changes anything."""
+        ...
+
 
 @dataclass
 class TrainJob:

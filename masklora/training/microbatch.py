@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from ..loss.tokens import count_mask_tokens
 from ..settings import LossSettings
 from .batches import EMPTY_CAPTION, ORIGINAL, Draw
 from .job import CacheLike, Trainable, TrainEntry
+from .read_ahead import ReadAhead
 
 MASK_MEMO_BYTES = 256 * 2**20
 TEXT_MEMO = 64
@@ -54,6 +57,24 @@ class MicroBatch:
     shares: Tensor | None = None
 
 
+class _Rows(NamedTuple):
+    """What a micro-batch is made of, on the host; pinned where the device is a GPU.
+
+    Attributes:
+        latents: (B, C, [F,] h, w) in the VAE's space.
+        masks: by the field of the batch, (B, 1, [F,] h, w) each.
+        whole: whether every mask is 1 everywhere.
+        texts: conditioning of each caption.
+        plain: the same of those without trigger word, where they are asked for and any has one.
+    """
+
+    latents: Tensor
+    masks: dict[str, Tensor]
+    whole: bool
+    texts: list[dict[str, Any]]
+    plain: list[dict[str, Any]] | None
+
+
 class Feed:
     """Reads the samples of a micro-batch; reduced masks are remembered, within a bound."""
 
@@ -72,6 +93,9 @@ class Feed:
         self._memo_bytes = 0
         self._texts: dict[str, dict[str, Any]] = {}
         self._most: dict[tuple[int, int], int] = {}
+        # Of what is remembered, which the thread that reads ahead uses too.
+        self._lock = threading.RLock()
+        self._ahead: ReadAhead[_Rows] = ReadAhead()
         # What the masks are reduced to beside the loss's own, by the field of the batch.
         self._extra: dict[str, tuple[str, LossSettings]] = {}
         if loss.prior_weight > 0 and loss.prior_reduction != "as the mask":
@@ -79,40 +103,68 @@ class Feed:
         if loss.routes and (loss.reduction != "area" or loss.reduction_binarize):
             self._extra["shares"] = "area", dataclasses.replace(loss, reduction_binarize=False)
 
+    def read_ahead(self, draws: Sequence[Draw], *, plain: bool = False) -> None:
+        """Begin to read, in a thread, what `make` will be asked for next.
+
+        What cannot be read there `make` reads itself, so that an error comes when the batch is due.
+        """
+        cache = self.cache.untouched()
+        self._ahead.start((tuple(draws), plain), lambda: self._read(draws, plain, cache))
+
+    def close(self) -> None:
+        """Wait until nothing is being read ahead; what was is dropped."""
+        self._ahead.close()
+
     def make(self, draws: Sequence[Draw], *, plain: bool = False) -> MicroBatch:
         """The micro-batch of these draws, all of one bucket; `plain` asks for its captions without trigger too."""
-        pairs = [(self.cache.entries[draw.entry], draw) for draw in draws]
-        entries = [entry for entry, _ in pairs]
+        rows = self._ahead.take((tuple(draws), plain)) or self._read(draws, plain, self.cache)
+        entries = [self.cache.entries[draw.entry] for draw in draws]
+        keys, without = self._keys(draws), self._keys(draws, plain=True)
+        geometries = [e.variants[draw.variant].geometry for e, draw in zip(entries, draws, strict=True)]
+        replaced = [draw.infill != ORIGINAL for draw in draws]
+        shape = tuple(rows.latents.shape[1:])
+        collate = functools.partial(self.model.collate, geometries=geometries, shape=shape)
+        has = None if rows.plain is None else [torch.tensor(float(bool(key))) for key in without]
+        return MicroBatch(
+            latents=self.model.latent_in(self._to_device(rows.latents)),
+            grid=self.model.grid_of(entries[0].bucket),
+            conditioning=collate(rows.texts, keys=keys),
+            multiplier=self._to_device(self._stacked([torch.tensor(self._multiplier(e)) for e in entries])),
+            names=tuple(e.name for e in entries),
+            whole=rows.whole,
+            replaced=torch.tensor(replaced, device=self.model.device) if any(replaced) else None,
+            plain=None if rows.plain is None else collate(rows.plain, keys=_or_else(without, keys)),
+            triggered=None if has is None else self._to_device(self._stacked(has)),
+            **{field: self._to_device(masks) for field, masks in rows.masks.items()},
+        )
+
+    def _read(self, draws: Sequence[Draw], plain: bool, cache: CacheLike) -> _Rows:
+        """What these draws show, from `cache`."""
+        entries = [cache.entries[draw.entry] for draw in draws]
         grid = self.model.grid_of(entries[0].bucket)
-        latents = [self.cache.latent(entry, draw.variant, draw.infill) for entry, draw in pairs]
+        latents = [cache.latent(e, draw.variant, draw.infill) for e, draw in zip(entries, draws, strict=True)]
         # Of shape (1, [F,] h, w), with a row more for each of `_extra`.
-        reduced = [self._reduced(draw.entry, draw.variant, grid) for draw in draws]
+        reduced = [self._reduced(draw.entry, draw.variant, grid, cache) for draw in draws]
         if self.loss.preset in IGNORES_UNMASKED and any(entry.has_mask for entry in entries):
             reduced = [rows if e.has_mask else torch.zeros_like(rows) for e, rows in zip(entries, reduced, strict=True)]
-        masks = [rows[:1] for rows in reduced]
-        captions = [None if d.caption == EMPTY_CAPTION else e.captions[d.caption] for e, d in pairs]
-        keys = [caption.key if caption else "" for caption in captions]
-        without = [caption.plain_key if caption else "" for caption in captions] if plain else []
-        geometries = [entry.variants[draw.variant].geometry for entry, draw in pairs]
-        has = [bool(key) for key in without]
-        replaced = [draw.infill != ORIGINAL for draw in draws]
-        shape = tuple(latents[0].shape)
-        return MicroBatch(
-            latents=self.model.latent_in(self._to_device(latents)),
-            masks=self._to_device(masks),
-            grid=grid,
-            conditioning=self._conditioning(keys, geometries, shape),
-            multiplier=self._to_device([torch.tensor(self._multiplier(e)) for e in entries]),
-            names=tuple(e.name for e in entries),
-            whole=all(bool((mask >= 1).all()) for mask in masks),
-            replaced=torch.tensor(replaced, device=self.model.device) if any(replaced) else None,
-            plain=self._conditioning(_or_else(without, keys), geometries, shape) if any(has) else None,
-            triggered=self._to_device([torch.tensor(float(one)) for one in has]) if any(has) else None,
-            **{
-                field: self._to_device([rows[i : i + 1] for rows in reduced])
-                for i, field in enumerate(self._extra, start=1)
+        keys, without = self._keys(draws), self._keys(draws, plain=True)
+        plain = plain and any(without)
+        return _Rows(
+            latents=self._stacked(latents),
+            masks={
+                field: self._stacked([rows[i : i + 1] for rows in reduced])
+                for i, field in enumerate(("masks", *self._extra))
             },
+            whole=all(bool((rows[:1] >= 1).all()) for rows in reduced),
+            texts=[self._read_text(key, cache) for key in keys],
+            plain=[self._read_text(key, cache) for key in _or_else(without, keys)] if plain else None,
         )
+
+    def _keys(self, draws: Sequence[Draw], *, plain: bool = False) -> list[str]:
+        """Of the draws' captions, or of these without their trigger word; an empty key is the empty caption's."""
+        entries = self.cache.entries
+        captions = [None if d.caption == EMPTY_CAPTION else entries[d.entry].captions[d.caption] for d in draws]
+        return [(caption.plain_key if plain else caption.key) if caption else "" for caption in captions]
 
     def most_mask_tokens(self, grid: tuple[int, int], *, patch: int) -> int:
         """Mask tokens of the largest mask of this size, over all entries and variants; read once a size."""
@@ -121,45 +173,44 @@ class Feed:
             alike = [i for i, entry in enumerate(entries) if self.model.grid_of(entry.bucket) == grid]
             each = [(i, variant) for i in alike for variant in range(len(entries[i].variants))]
             row = 1 + list(self._extra).index("shares") if "shares" in self._extra else 0
-            masks = (self._reduced(i, variant, grid)[row : row + 1] for i, variant in each)
+            masks = (self._reduced(i, variant, grid, self.cache)[row : row + 1] for i, variant in each)
             self._most[grid] = max((int(count_mask_tokens(m[None], patch=patch)) for m in masks), default=0)
         return self._most[grid]
 
     def _multiplier(self, entry: TrainEntry) -> float:
         return entry.multiplier * (self._regularisation_weight if entry.regularisation else 1.0)
 
-    def _conditioning(self, keys: list[str], geometries: list[Any], shape: tuple[int, ...]) -> Any:
-        """Of the captions of these keys, one a sample; an empty key is the empty caption's."""
-        return self.model.collate([self._read_text(key) for key in keys], geometries, shape, keys=keys)
+    def _read_text(self, key: str, cache: CacheLike) -> dict[str, Any]:
+        with self._lock:
+            text = self._texts.pop(key, None)
+            if text is None:
+                text = cache.text(key) if key else cache.empty_text()
+            self._texts[key] = text
+            if len(self._texts) > TEXT_MEMO:
+                del self._texts[next(iter(self._texts))]
+            return text
 
-    def _read_text(self, key: str) -> dict[str, Any]:
-        text = self._texts.pop(key, None)
-        if text is None:
-            text = self.cache.text(key) if key else self.cache.empty_text()
-        self._texts[key] = text
-        if len(self._texts) > TEXT_MEMO:
-            del self._texts[next(iter(self._texts))]
-        return text
+    def _reduced(self, index: int, variant: int, grid: tuple[int, int], cache: CacheLike) -> Tensor:
+        with self._lock:
+            known = self._memo.get((index, variant))
+            if known is not None:
+                return known
+            mask = cache.mask(cache.entries[index], variant).to(torch.float32)
+            kinds = [(self.loss.reduction, self.loss), *self._extra.values()]
+            small = torch.cat([mask_cells(mask[None], loss, grid=grid, kind=kind)[0] for kind, loss in kinds])
+            self._memo[(index, variant)] = small
+            self._memo_bytes += small.nbytes
+            while self._memo_bytes > MASK_MEMO_BYTES and len(self._memo) > 1:
+                self._memo_bytes -= self._memo.pop(next(iter(self._memo))).nbytes
+            return small
 
-    def _reduced(self, index: int, variant: int, grid: tuple[int, int]) -> Tensor:
-        known = self._memo.get((index, variant))
-        if known is not None:
-            return known
-        mask = self.cache.mask(self.cache.entries[index], variant).to(torch.float32)
-        kinds = [(self.loss.reduction, self.loss), *self._extra.values()]
-        small = torch.cat([mask_cells(mask[None], loss, grid=grid, kind=kind)[0] for kind, loss in kinds])
-        self._memo[(index, variant)] = small
-        self._memo_bytes += small.nbytes
-        while self._memo_bytes > MASK_MEMO_BYTES and len(self._memo) > 1:
-            self._memo_bytes -= self._memo.pop(next(iter(self._memo))).nbytes
-        return small
-
-    def _to_device(self, rows: list[Tensor]) -> Tensor:
+    def _stacked(self, rows: list[Tensor]) -> Tensor:
         batch = torch.stack([row.to(torch.float32) for row in rows])
-        if self.model.device.type == "cuda" and batch.device.type == "cpu":
-            # Copying from pageable memory waits for the work queued before it.
-            return batch.pin_memory().to(self.model.device, non_blocking=True)
-        return batch.to(self.model.device)
+        # Copying from pageable memory waits for the work queued before it.
+        return batch.pin_memory() if self.model.device.type == "cuda" and batch.device.type == "cpu" else batch
+
+    def _to_device(self, batch: Tensor) -> Tensor:
+        return batch.to(self.model.device, non_blocking=batch.device.type == "cpu" and batch.is_pinned())
 
 
 def _or_else(wanted: list[str], given: list[str]) -> list[str]:

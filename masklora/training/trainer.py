@@ -131,6 +131,7 @@ class _Session:
                 self._rescue()
             raise
         finally:
+            self.feed.close()
             self.weights.drop_gradients()
         records = self.run.read_metrics()
         self._tell_lost_numbers(records, self.step)
@@ -213,6 +214,7 @@ class _Session:
             seed_global_random(self.model.device, mix(settings.seed, number))
             plain = preservation_runs(loss, seed=settings.seed, number=number)
             batch = self.feed.make(self.plan.batch(number), plain=plain)
+            self._read_ahead(number + 1)
             values, part = [], {}
             for term in self.objective.terms(
                 batch, loss, self.weights.generator, number=number, progress=self.step / self.total
@@ -236,6 +238,12 @@ class _Session:
         rate = self.weights.update(self.total)
         self.buffer.add(row, StepFacts(self.step, epoch, rate, tuple(names)))
         self.weights.settle()
+
+    def _read_ahead(self, number: int) -> None:
+        """Have the micro-batch of this number read, if the run gets there."""
+        if number < self.total * self.accumulation:
+            plain = preservation_runs(self.job.loss, seed=self.job.train.seed, number=number)
+            self.feed.read_ahead(self.plan.batch(number), plain=plain)
 
     def _wait_while_paused(self) -> None:
         if not self.hooks.should_pause():

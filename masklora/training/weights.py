@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from ..files import random_state
 from ..runs.run import Checkpoint
@@ -57,8 +58,10 @@ class Weights:
         """The norm of the gradient, 0-d on the device, before it is clipped as the settings ask."""
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
-        limit = self.settings.clip_norm
-        return nn.utils.clip_grad_norm_(list(self.params.values()), limit if limit > 0 else float("inf"))
+        limit = self.settings.clip_norm if self.settings.clip_norm > 0 else float("inf")
+        parameters = list(self.params.values())
+        # A few launches on any accelerator; on the CPU one by one is as fast.
+        return nn.utils.clip_grad_norm_(parameters, limit, foreach=self._gate.bad.device.type != "cpu")
 
     def observe(self, loss: Tensor, norm: Tensor) -> None:
         """Once one of these is not finite, no later step touches the weights; nobody waits for the device."""
@@ -74,6 +77,9 @@ class Weights:
             self.scaler.update()
         else:
             self.optimizer.step()
+        # Fused, 8-bit and Prodigy steps do not, and copies in the model's dtype are made anew by it.
+        for parameter in self.params.values():
+            increment_version(parameter)
         self.drop_gradients()
         if self.ema:
             self.ema.update(self.step)
@@ -135,4 +141,5 @@ class Weights:
         return state["optimizer"] is not None
 
     def _data(self) -> dict[str, Tensor]:
-        return {name: p.data for name, p in self.params.items()}
+        # Of one version with the parameters, which `data` is not.
+        return {name: p.detach() for name, p in self.params.items()}

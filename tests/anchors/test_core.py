@@ -182,7 +182,7 @@ def test_core_resumes_without_alpha_and_biases_and_from_its_own_file_names_only_
     _, biases = core._create_bias_adapter(layer, "layer", torch.float32)
     assert not biases["layer.diff_b"].any()
 
-    names = layer_names(trainable.model, paths=list(before), kohya_as_diffusers=False)
+    names = layer_names(trainable.model, trainable.family)
     fresh = trainable.make_adapters(AdapterSettings(rank=4, alpha=2.0), seed=5)
     fresh.load(read_lora(path, names=names))
     for name, factors in fresh.factors().items():

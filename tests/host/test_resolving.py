@@ -42,11 +42,11 @@ def test_of_many_faults_the_nearest_to_the_widget_is_told_first(caches):
         samples=samples,
     )
     told = (
+        ("^steps: expected 1 to 1000", {"samples": replace(samples, settings=SampleSettings(prompts=("x",)))}),
         ("^floor: expected 0 to 1", {"loss": replace(request.loss, floor=0.0)}),
         ("^rank: expected 0 to 1024", {"adapter": replace(request.adapter, rank=4)}),
         ("^eps: expected a value above 0", {"optimizer": OptimizerSettings()}),
         ("^batch_size: expected 1 to 256", {"train": TrainSettings(batch_size=1)}),
-        ("^steps: expected 1 to 1000", {"samples": replace(samples, settings=SampleSettings(prompts=("x",)))}),
         ("^targets: ", {"adapter": AdapterSettings()}),
         ("^timestep weight", {"loss": replace(request.loss, floor=0.0, timestep_weight="none")}),
         ("^routes: .*names block 99", {"loss": LossSettings(noise_offset=0.1)}),

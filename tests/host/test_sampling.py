@@ -12,6 +12,7 @@ import torch
 from comfy.model_management import InterruptProcessingException
 from PIL import Image
 
+from harness.core_latents import empty_latent, for_vae
 from harness.models import small_model
 from harness.training import LIGHT, Caches, make_request, picture_side
 from harness.training import make_samples as samples
@@ -75,25 +76,27 @@ def test_a_run_with_samples_gives_bit_for_bit_the_lora_of_one_without(family, ca
     assert not (shown[0] == shown[1]).all() and not (shown[1] == shown[2]).all()
 
 
-@pytest.mark.parametrize("family", LIGHT)
-def test_the_pictures_are_those_of_comfyui_with_the_model_before_and_with_the_lora_after(family, caches, tmp_path):
+@pytest.mark.parametrize(("family", "algorithm"), [*((family, "lora") for family in LIGHT), ("sd3", "dora")])
+def test_the_pictures_are_those_of_comfyui_with_the_model_before_and_with_the_lora_after(
+    family, algorithm, caches, tmp_path
+):
     asked = samples(family, every=0)
     height, width = asked.settings.height, asked.settings.width
     fast = OptimizerSettings(learning_rate=2e-2)
     request = dataclasses.replace(make_request(family, caches[family], steps=4), samples=asked, optimizer=fast)
+    request = dataclasses.replace(request, adapter=dataclasses.replace(request.adapter, algorithm=algorithm))
     trained = train(request, tmp_path)
     folder = SampleFolder(trained.result.folder)
     assert folder.pictures() == {0: [0, 1], 4: [0, 1]}
 
     def by_comfyui(model):
         with torch.inference_mode():
-            channels, stride = asked.vae.latent_channels, asked.vae.spacial_compression_decode()
-            empty = torch.zeros(1, channels, height // stride, width // stride)
-            empty = comfy.sample.fix_empty_latent_channels(model, empty)
+            empty = empty_latent(model, width=width, height=height)
             noise = comfy.sample.prepare_noise(empty, 0)
             arguments = (3, 2.0, "euler", "normal", asked.positive[1], asked.negative, empty)
-            image = asked.vae.decode(comfy.sample.sample(model, noise, *arguments, disable_pbar=True, seed=0))
-        return np.rint(image.reshape(height, width, 3).clamp(0, 1).numpy() * 255)
+            drawn = comfy.sample.sample(model, noise, *arguments, disable_pbar=True, seed=0)
+            image = asked.vae.decode(for_vae(drawn, model))
+        return np.rint(image.reshape(-1, height, width, 3)[0].clamp(0, 1).numpy() * 255)
 
     assert (by_comfyui(request.model) == pixels(folder.read(0, 1))).all()
     with_lora = by_comfyui(apply_lora(request.model, trained.tensors))

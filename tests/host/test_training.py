@@ -61,16 +61,6 @@ def applied_change(model, tensors):
     return change
 
 
-def has_diffusers_names(model, path):
-    """Whether ComfyUI's loader knows diffusers' names of the whole layer, or of parts that make up all its rows."""
-    key = f"diffusion_model.{path}.weight"
-    known = {
-        target for name, target in comfy.lora.model_lora_keys_unet(model, {}).items() if name.startswith("transformer.")
-    }
-    rows = sum(target[1][2] for target in known if not isinstance(target, str) and target[0] == key and target[1])
-    return key in known or rows == len(model.state_dict()[key])
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("family", LIGHT)
 @pytest.mark.parametrize("file_format", ["comfyui", "diffusers"])
@@ -81,9 +71,7 @@ def test_every_export_loads_in_comfyui_without_a_left_over_key_and_changes_the_w
     trained = run(request, tmp_path)
     lora = LoraTensors(trained)
     settings = ExportSettings(format=file_format, dtype=dtype)
-    if file_format == "diffusers" and not all(
-        has_diffusers_names(request.model.model, path) for path in trained.factors
-    ):
+    if file_format == "diffusers" and not trained.names.diffusers:
         with pytest.raises(AdapterError, match="comfyui"):
             export_lora(lora, tmp_path / "x.safetensors", settings)
         return
@@ -241,6 +229,41 @@ def test_training_continues_from_a_lora_file_of_ours_or_kohyas(caches, tmp_path)
     wrong_rank = dataclasses.replace(request, start_from=path, adapter=AdapterSettings(rank=8))
     with pytest.raises(AdapterError, match="Set rank to the file's rank, 4"):
         run(wrong_rank, tmp_path)
+
+
+def test_the_change_of_a_file_is_the_same_whatever_its_alpha_and_the_algorithm_that_goes_on(caches, tmp_path):
+    request = make_request("sd3", caches["sd3"])
+    trained = run(request, tmp_path)
+    still = OptimizerSettings(learning_rate=1e-30, weight_decay=0.0)
+    request = dataclasses.replace(request, optimizer=still, train=dataclasses.replace(request.train, steps=1))
+    for algorithm, factor in (("lora", 4.0), ("rslora", 0.5)):
+        # As some tools write it, an alpha is a row of one.
+        tensors = {k: (t * factor).reshape(1) if k.endswith("alpha") else t for k, t in trained.tensors.items()}
+        path = tmp_path / f"{algorithm} {factor}.safetensors"
+        safetensors.torch.save_file(tensors, path)
+        adapter = dataclasses.replace(request.adapter, algorithm=algorithm)
+        onward = run(dataclasses.replace(request, start_from=path, adapter=adapter), tmp_path)
+        for name, factors in trained.factors.items():
+            assert factors.delta().any()
+            assert torch.allclose(onward.factors[name].delta(), factor * factors.delta(), rtol=1e-4, atol=1e-7), name
+    few = dataclasses.replace(request.adapter, exclude=r"joint_blocks\.0\.")
+    with pytest.raises(AdapterError, match=r"that are no targets here, such as .* Choose targets that include them"):
+        run(dataclasses.replace(request, start_from=path, adapter=few), tmp_path)
+
+
+def test_a_model_that_carries_a_lora_is_trained_on_top_of_it_and_that_is_told(caches, tmp_path):
+    request = make_request("sd3", caches["sd3"])
+    below, told = run(request, tmp_path), []
+    patched = dataclasses.replace(request, model=apply_lora(request.model, LoraTensors(below)))
+    above = train_lora(patched, runs=tmp_path / "runs", hooks=Hooks(), report=told.append)
+    layers = len(below.factors)
+    assert [f"patches (LoRAs) on {layers} weights: trained on top" in one.text for one in told].count(True) == 1
+    assert not above.result.loaded and above.result.losses[0] != below.result.losses[0]
+    # Loaded after the other, its change is added.
+    both = applied_change(patched.model, above.tensors)
+    for name, factors in above.factors.items():
+        wanted, found = factors.delta() + below.factors[name].delta(), both[f"diffusion_model.{name}.weight"]
+        assert torch.allclose(found, wanted.reshape(found.shape), rtol=1e-3, atol=1e-6), name
 
 
 def test_cache_of_another_vae_or_without_captions_is_refused(caches, tmp_path):

@@ -1,7 +1,7 @@
 """Anima: Cosmos-Predict2's blocks with an adapter in front that joins the text encoder's features to T5's tokens."""
 
 from .cosmos_blocks import COSMOS_BLOCKS, COSMOS_TARGETS
-from .family import Blocks, Defaults, Family
+from .family import Blocks, Defaults, DiffusersNames, Family
 
 FAMILY = Family(
     name="anima",
@@ -17,6 +17,7 @@ FAMILY = Family(
     text_layer=r"llm_adapter\.blocks\.0\.cross_attn\.k_proj",
     text_extras=("t5xxl_ids", "t5xxl_weights"),
     text_adapter=r"llm_adapter\..*",
+    diffusers=DiffusersNames("diffusion_model"),
     defaults=Defaults(
         learning_rate=3e-5,
         rank=32,

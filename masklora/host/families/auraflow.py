@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
+from .family import Blocks, Defaults, DiffusersNames, Family, Slot, attention_and_mlp
 
 _DOUBLE = Blocks(
     path=r"double_layers\.\d+",
@@ -25,6 +25,8 @@ FAMILY = Family(
     architecture="auraflow-v1",
     base_model_version="auraflow",
     text_layer="cond_seq_linear",
+    text_fills=True,
+    diffusers=DiffusersNames("transformer"),
     defaults=Defaults(
         learning_rate=4e-5,
         rank=16,

@@ -1,6 +1,6 @@
 """Chroma1: FLUX.1's blocks, their modulation made outside by one small network."""
 
-from .family import Defaults, Family
+from .family import Defaults, DiffusersNames, Family
 from .flux_blocks import FLUX_TARGETS, PLAIN_FLUX_BLOCKS
 
 FAMILY = Family(
@@ -13,6 +13,8 @@ FAMILY = Family(
     base_model_version="chroma",
     mutates=True,
     text_layer="txt_in",
+    text_fills=True,
+    diffusers=DiffusersNames("transformer"),
     defaults=Defaults(
         learning_rate=1e-4,
         rank=16,

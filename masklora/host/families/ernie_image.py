@@ -1,6 +1,6 @@
 """ERNIE-Image: one stream of blocks, the picture in front of its text, one modulation for all of them."""
 
-from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
+from .family import Blocks, Defaults, DiffusersNames, Family, Slot, attention_and_mlp
 
 _BLOCK = r"layers\.\d+\."
 
@@ -27,6 +27,7 @@ FAMILY = Family(
     base_model_version="ernie_image",
     patch=(1, 1, 1),
     text_layer="text_proj",
+    diffusers=DiffusersNames("transformer"),
     defaults=Defaults(
         learning_rate=1e-4,
         rank=32,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +52,7 @@ class Slot:
         at: The parameter's name or place in the block's `forward`, however it is passed. In a result: the element of
             the tuple, or None for all of it.
         item: Element of the tuple that lies there; None where the tensor itself does.
-        axis: The axis that counts its tokens.
+        axis: The axis that counts its tokens; 0 where there is none for samples.
         joined: Whether that axis runs over all parts of the block's `order`; else over the image tokens alone.
     """
 
@@ -71,12 +72,12 @@ class Blocks:
         image: Where they are given the image tokens; None where no run of image tokens passes them.
         result: Where these are in what they return.
         rotary: Tables of positions, which follow the tokens.
-        order: The parts of the sequence that their self-attention looks at, where image tokens are among them:
-            "text", "image", and "pad" for tokens that fill the image up to a multiple of `pad`.
+        order: The parts of the sequence that their self-attention looks at: "text", "image", and "pad" for tokens
+            that fill the image up to a multiple of `pad`. Empty where nothing needs to be hidden from it.
         pad: See `order`.
         mask: Their parameter for a mask of attention (B, 1, L, L), where they are given no options that could carry it;
             "" where they are.
-        cross: Layers in them that look at another sequence than these tokens.
+        cross: Layers in them that look at another sequence than these tokens: the text's.
         tails: Layers in them whose result is added to the block's result and read by nothing else.
         gates: What scales those results before they are added.
         gate_layers: Layers in them that do.
@@ -94,6 +95,22 @@ class Blocks:
     tails: tuple[str, ...] = ()
     gates: tuple[Slot, ...] = ()
     gate_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DiffusersNames:
+    """How diffusers' loaders know the layers in a LoRA file.
+
+    Attributes:
+        prefix: What stands before a name: "transformer" where names are diffusers', of which ComfyUI has a table,
+            "diffusion_model" where they are ComfyUI's own.
+        preferred: Regular expression for the names of layers for which ComfyUI's table has others too.
+        layers: Regular expression for the paths of the layers that the loaders take.
+    """
+
+    prefix: str
+    preferred: str = ""
+    layers: str = r".*"
 
 
 @dataclass(frozen=True)
@@ -123,6 +140,13 @@ class Family:
         base_model_version: Value of `ss_base_model_version` in LoRA files.
         defaults: Training defaults.
         predictions: What the network may predict: "epsilon", "v" or "flow".
+        channels: Channels of a picture's latent where ComfyUI tells those of another part of a sample; 0 for what it
+            tells.
+        sound: Shape of one sample's sound for a network that takes it beside the picture; its time is 0, since a
+            picture has none. () for all others.
+        alone: Whether the network takes one sample at a time.
+        decoded: How often a drawn picture is given to the VAE as a frame, of which the first is shown: what decodes
+            clips may need more than one.
         patch: Latent cells per token: frames, rows, columns (1 for U-Nets).
         divides: Whether rows and columns of a latent must be multiples of `patch`; else the network fills them up.
         places: Attribute of the network that tells how many tokens a side it has places for; "" for any number.
@@ -137,10 +161,11 @@ class Family:
         text_extras: What the text encoder must give beside the features, by ComfyUI's names.
         text_adapter: Regular expression for layers that look at texts alone and never change in a run, as long as
             none of them has an adapter: ComfyUI then puts each text through them once, as it does when it samples.
-        text_repeats: Whether texts of unequal token count may be repeated to a common length; else samples
-            of unequal text length run one by one.
+        text_repeats: Whether texts of unequal token count may be repeated to a common length.
+        text_fills: Whether they may be filled up to one: whatever in the network looks at texts is listed in `blocks`,
+            and no position depends on their length. With neither, samples of unequal text length run one by one.
         kohya_as_diffusers: Whether kohya's tools name this family's layers as diffusers does.
-        diffusers_names: Regular expression for the names in diffusers of layers for which ComfyUI knows others too.
+        diffusers: How diffusers' loaders know its layers; None where they take no names that ComfyUI knows too.
         notes: What a person should know who trains it.
     """
 
@@ -153,6 +178,10 @@ class Family:
     base_model_version: str
     defaults: Defaults
     predictions: tuple[str, ...] = ("flow",)
+    channels: int = 0
+    sound: tuple[int, ...] = ()
+    alone: bool = False
+    decoded: int = 1
     patch: tuple[int, int, int] = (1, 2, 2)
     divides: bool = False
     places: str = ""
@@ -165,14 +194,20 @@ class Family:
     text_extras: tuple[str, ...] = ()
     text_adapter: str = ""
     text_repeats: bool = False
+    text_fills: bool = False
     kohya_as_diffusers: bool = False
-    diffusers_names: str = ""
+    diffusers: DiffusersNames | None = None
     notes: tuple[Note, ...] = ()
 
     def notes_for(self, network: nn.Module) -> list[str]:
         """The sentences for this network."""
         layers = {path for path, _ in network.named_modules()}
         return [note.text for note in self.notes if not note.without or note.without not in layers]
+
+    def reads_texts_once(self, targets: Iterable[str]) -> bool:
+        """Whether texts pass the network's layers for texts once, before the training of layers with these paths."""
+        given = list(targets)
+        return bool(self.text_adapter and given) and not any(re.fullmatch(self.text_adapter, path) for path in given)
 
     @property
     def has_tokens(self) -> bool:
@@ -191,6 +226,8 @@ def family_fault(family: Any) -> str | None:
     unknown = set(family.predictions) - {"epsilon", "v", "flow"}
     if unknown or not family.predictions:
         return f"has predictions {family.predictions!r}, expected a tuple of epsilon, v and flow"
+    if family.diffusers and family.diffusers.prefix not in ("transformer", "diffusion_model"):
+        return f"has the prefix {family.diffusers.prefix!r} for diffusers, expected transformer or diffusion_model"
     patterns = (*family.targets.values(), *(b.path for b in family.blocks), family.text_layer, family.pooled_layer)
     for pattern in patterns:
         try:

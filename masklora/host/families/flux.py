@@ -1,6 +1,6 @@
 """FLUX.1 dev and schnell, and Fill, which is shown an empty picture and a mask of all of it."""
 
-from .family import Defaults, Family, Note
+from .family import Defaults, DiffusersNames, Family, Note
 from .flux_blocks import FLUX_BLOCKS, FLUX_TARGETS
 
 FAMILY = Family(
@@ -14,6 +14,8 @@ FAMILY = Family(
     mutates=True,
     text_layer="txt_in",
     pooled_layer=r"vector_in\.in_layer",
+    text_fills=True,
+    diffusers=DiffusersNames("transformer"),
     defaults=Defaults(
         learning_rate=1e-4,
         rank=16,

@@ -6,6 +6,7 @@ import re
 
 from torch import nn
 
+from ...adapters.layers import is_linear
 from ...errors import FamilyError
 from .family import Blocks, Defaults, Family, attention_and_mlp
 
@@ -70,7 +71,7 @@ def _repeated(network: nn.Module) -> list[str]:
         is_inside = any(path.startswith(f"{p}.") for p in found)
         if others or is_inside or kind not in kinds or issubclass(kind, nn.Sequential):
             continue
-        if any(isinstance(layer, nn.Linear) for layer in blocks[0].modules()):
+        if any(is_linear(layer) for layer in blocks[0].modules()):
             found.append(path)
     return found
 

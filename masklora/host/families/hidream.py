@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
+from .family import Blocks, Defaults, DiffusersNames, Family, Slot, attention_and_mlp
 
 _DOUBLE = Blocks(
     path=r"double_stream_blocks\.\d+",
@@ -16,7 +16,6 @@ _DOUBLE = Blocks(
 )
 # No routes: behind each the network cuts the texts off where all of the picture would end.
 _SINGLE = replace(_DOUBLE, path=r"single_stream_blocks\.\d+", image=None, rotary=(), tails=_DOUBLE.tails[:1])
-
 FAMILY = Family(
     name="hidream",
     title="HiDream-I1",
@@ -28,6 +27,7 @@ FAMILY = Family(
     text_layer=r"caption_projection\.\d+\.linear",
     pooled_layer=r"p_embedder\.pooled_embedder\.linear_1",
     text_extras=("conditioning_llama3",),
+    diffusers=DiffusersNames("transformer"),
     defaults=Defaults(
         learning_rate=2e-4,
         rank=32,

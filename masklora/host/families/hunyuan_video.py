@@ -1,6 +1,6 @@
 """HunyuanVideo; a picture is a clip of one frame."""
 
-from .family import Defaults, Family
+from .family import Defaults, DiffusersNames, Family
 from .flux_blocks import FLUX_BLOCKS, FLUX_TARGETS, TEXT_REFINER
 
 FAMILY = Family(
@@ -15,6 +15,7 @@ FAMILY = Family(
     mutates=True,
     text_layer=r"txt_in\.input_embedder",
     pooled_layer=r"vector_in\.in_layer",
+    diffusers=DiffusersNames("transformer", layers=r"(double|single)_blocks\..*"),
     defaults=Defaults(
         learning_rate=2e-4,
         rank=32,

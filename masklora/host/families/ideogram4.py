@@ -1,6 +1,6 @@
 """Ideogram 4: one stream of blocks over the text's features and the picture."""
 
-from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
+from .family import Blocks, Defaults, DiffusersNames, Family, Slot, attention_and_mlp
 
 _BLOCK = r"layers\.\d+\."
 
@@ -23,6 +23,8 @@ FAMILY = Family(
     base_model_version="ideogram4",
     patch=(1, 1, 1),
     text_layer="llm_cond_proj",
+    text_fills=True,
+    diffusers=DiffusersNames("diffusion_model", layers=r"layers\..*"),
     defaults=Defaults(
         learning_rate=1e-4,
         rank=32,

@@ -1,16 +1,15 @@
 """Kandinsky 5 for video, where a picture is a clip of one frame, and for pictures."""
 
-from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
+from .family import Blocks, Defaults, DiffusersNames, Family, Slot, attention_and_mlp
 
 _BLOCK = r"visual_transformer_blocks\.\d+\."
 _TAIL = {"tails": ("feed_forward.out_layer",), "gates": (Slot("time_embed"),)}
-
 FAMILY = Family(
     name="kandinsky5",
     title="Kandinsky 5",
     configs=("Kandinsky5", "Kandinsky5Image"),
     blocks=(
-        Blocks(path=r"text_transformer_blocks\.\d+", gate_layers=("text_modulation",), **_TAIL),
+        Blocks(path=r"text_transformer_blocks\.\d+", order=("text",), gate_layers=("text_modulation",), **_TAIL),
         Blocks(
             path=r"visual_transformer_blocks\.\d+",
             image=Slot("visual_embed"),
@@ -27,6 +26,8 @@ FAMILY = Family(
     divides=True,
     text_layer=r"text_embeddings\.in_layer",
     pooled_layer=r"pooled_text_embeddings\.in_layer",
+    text_fills=True,
+    diffusers=DiffusersNames("transformer"),
     defaults=Defaults(
         learning_rate=1e-4,
         rank=32,

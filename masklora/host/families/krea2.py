@@ -1,6 +1,6 @@
 """Krea 2: one stream of blocks, in front of it a small network that joins twelve layers of the text encoder."""
 
-from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
+from .family import Blocks, Defaults, DiffusersNames, Family, Slot, attention_and_mlp
 
 _BLOCK = r"blocks\.\d+\."
 
@@ -9,7 +9,8 @@ FAMILY = Family(
     title="Krea 2",
     configs=("Krea2",),
     blocks=(
-        Blocks(path=r"txtfusion\.(layerwise|refiner)_blocks\.\d+", tails=("mlp.down",)),
+        Blocks(path=r"txtfusion\.layerwise_blocks\.\d+", tails=("mlp.down",)),
+        Blocks(path=r"txtfusion\.refiner_blocks\.\d+", order=("text",), tails=("mlp.down",)),
         Blocks(
             path=r"blocks\.\d+",
             image=Slot("x", joined=True),
@@ -25,6 +26,8 @@ FAMILY = Family(
     base_model_version="krea2",
     text_layer=r"txtmlp\.1",
     text_taps=r"txtfusion\.projector",
+    text_fills=True,
+    diffusers=DiffusersNames("transformer"),
     defaults=Defaults(
         learning_rate=1e-4,
         rank=32,

@@ -1,10 +1,9 @@
 """LTX-2 and 2.3: a picture is a clip of one frame without sound."""
 
-from .family import Blocks, Defaults, Family, Note, Slot, attention_and_mlp
+from .family import Blocks, Defaults, DiffusersNames, Family, Note, Slot, attention_and_mlp
 
 _BLOCK = r"transformer_blocks\.\d+\."
 _PICTURE = attention_and_mlp(_BLOCK + r"attn[12]\.to_(q|k|v|out\.0)", _BLOCK + r"ff\.net\.(0\.proj|2)")
-
 FAMILY = Family(
     name="ltxav",
     title="LTX-2",
@@ -28,6 +27,7 @@ FAMILY = Family(
     patch=(1, 1, 1),
     mutates=True,
     text_adapter=r".*connector\..*",
+    diffusers=DiffusersNames("diffusion_model"),
     defaults=Defaults(
         learning_rate=1e-4,
         rank=32,

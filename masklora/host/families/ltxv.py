@@ -1,6 +1,6 @@
 """LTX-Video; a picture is a clip of one frame."""
 
-from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
+from .family import Blocks, Defaults, DiffusersNames, Family, Slot, attention_and_mlp
 
 _BLOCK = r"transformer_blocks\.\d+\."
 
@@ -26,6 +26,8 @@ FAMILY = Family(
     mutates=True,
     text_extras=("attention_mask",),
     text_layer=r"caption_projection\.linear_1",
+    text_fills=True,
+    diffusers=DiffusersNames("diffusion_model", layers=r"transformer_blocks\..*"),
     defaults=Defaults(
         learning_rate=2e-4,
         rank=32,

@@ -13,6 +13,7 @@ FAMILY = Family(
     base_model_version="mage_flow",
     patch=(1, 1, 1),
     text_layer="txt_in",
+    text_fills=True,
     defaults=Defaults(
         learning_rate=1e-4,
         rank=32,

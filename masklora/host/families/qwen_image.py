@@ -1,6 +1,6 @@
 """Qwen-Image."""
 
-from .family import Defaults, Family
+from .family import Defaults, DiffusersNames, Family
 from .qwen_blocks import QWEN_BLOCKS, QWEN_TARGETS
 
 FAMILY = Family(
@@ -12,6 +12,8 @@ FAMILY = Family(
     architecture="qwen-image",
     base_model_version="qwen_image",
     text_layer="txt_in",
+    text_fills=True,
+    diffusers=DiffusersNames("transformer"),
     defaults=Defaults(
         learning_rate=5e-5,
         rank=16,

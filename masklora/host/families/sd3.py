@@ -1,6 +1,6 @@
 """Stable Diffusion 3 and 3.5."""
 
-from .family import Blocks, Defaults, Family, Slot, attention_and_mlp
+from .family import Blocks, Defaults, DiffusersNames, Family, Slot, attention_and_mlp
 
 _HALVES = r"joint_blocks\.\d+\.(context|x)_block\."
 
@@ -25,6 +25,8 @@ FAMILY = Family(
     places="pos_embed_max_size",
     text_layer="context_embedder",
     pooled_layer=r"y_embedder\.mlp\.0",
+    text_fills=True,
+    diffusers=DiffusersNames("transformer"),
     defaults=Defaults(
         learning_rate=1e-4,
         rank=16,

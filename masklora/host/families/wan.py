@@ -1,6 +1,6 @@
 """Wan 2.1 and 2.2, from text or from a picture, of which none is shown; a picture is a clip of one frame."""
 
-from .family import Blocks, Defaults, Family, Note, Slot, attention_and_mlp
+from .family import Blocks, Defaults, DiffusersNames, Family, Note, Slot, attention_and_mlp
 
 _BLOCK = r"blocks\.\d+"
 
@@ -23,6 +23,7 @@ FAMILY = Family(
     architecture="wan",
     base_model_version="wan",
     text_layer=r"text_embedding\.0",
+    diffusers=DiffusersNames("diffusion_model"),
     defaults=Defaults(
         learning_rate=2e-4,
         rank=32,

@@ -1,6 +1,6 @@
 """Z-Image, base and turbo."""
 
-from .family import Blocks, Defaults, Family, Note, Slot, attention_and_mlp
+from .family import Blocks, Defaults, DiffusersNames, Family, Note, Slot, attention_and_mlp
 
 _BLOCK = r"layers\.\d+\."
 
@@ -25,6 +25,7 @@ FAMILY = Family(
     architecture="z-image",
     base_model_version="z_image",
     text_layer=r"cap_embedder\.1",
+    diffusers=DiffusersNames("transformer"),
     defaults=Defaults(
         learning_rate=1e-4,
         rank=32,

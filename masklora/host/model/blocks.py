@@ -1,17 +1,26 @@
-"""The repeated blocks of a loaded network, and where tensors lie in their calls."""
+"""What a loaded network is made of: layers that training can read, and repeated blocks, with tensors in their calls."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import nn
+from comfy.ops import CastWeightBiasOp
+from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
+from torch import Tensor, nn
 
+from ...adapters.layers import is_linear
 from ...errors import FamilyError
+from ...findings import counted
 from ..families import Blocks, Family, Slot
+
+# Whose tensors and layers training can read.
+_KNOWN = ("torch", "comfy", "comfy_kitchen", "comfy_aimdo")
+# Steps of so few are coarse beside what a LoRA changes.
+_FEW_BITS = 4
+_INSTEAD = "Load an fp8 or a bf16 file of the model with ComfyUI's Load Diffusion Model instead."
 
 
 def find_blocks(network: nn.Module, family: Family) -> list[tuple[nn.Module, Blocks]]:
@@ -63,17 +72,18 @@ def _takes(cls: type[nn.Module], at: int | str | None) -> bool:
     return at in {p.name for p in parameters} or inspect.Parameter.VAR_KEYWORD in kinds
 
 
-def block_width(block: nn.Module) -> int:
-    """Features of a token that passes `block`: what most of its layers take; 0 where it has none.
+def cross_paths(network: nn.Module, blocks: Sequence[tuple[nn.Module, Blocks]]) -> set[str]:
+    """Paths of the layers in `blocks` that look at the text's sequence."""
+    layers = {id(block.get_submodule(path)) for block, kind in blocks for path in kind.cross}
+    return {path for path, module in network.named_modules() if id(module) in layers}
 
-    Raises nothing: it serves estimates.
-    """
-    widths = [
-        module.in_features if isinstance(module, nn.Linear) else module.in_channels
-        for module in block.modules()
-        if isinstance(module, (nn.Linear, nn.Conv2d))
-    ]
-    return Counter(widths).most_common(1)[0][0] if widths else 0
+
+def features_of(network: nn.Module, pattern: str) -> int:
+    """What the first layer takes whose path `pattern` matches; 0 where none does."""
+    for path, module in network.named_modules():
+        if pattern and re.fullmatch(pattern, path) and is_linear(module):
+            return int(module.in_features)  # type: ignore[arg-type]
+    return 0
 
 
 def read_slot(block: nn.Module, slot: Slot, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -147,3 +157,93 @@ def _place(block: nn.Module, slot: Slot, args: tuple, kwargs: dict[str, Any]) ->
 
 
 _NAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def refuse_foreign_layers(network: nn.Module) -> None:
+    """Nothing if the weights of `network` are tensors of torch or of ComfyUI's own quantisation.
+
+    Packs that load other files, GGUF among them, put layers into the network whose weight is bytes that only these
+    packs can read: training would multiply by something else, or fail in the middle of its first step.
+
+    Raises:
+        FamilyError: One is not; names the layer, and what it is.
+    """
+    for path, module in network.named_modules():
+        fault = _fault(module)
+        if fault:
+            raise FamilyError(f"model: {path} {fault}, which training cannot read. {_INSTEAD}")
+
+
+def quantisation_notes(network: nn.Module) -> list[str]:
+    """Lines where ComfyUI applies a LoRA to quantised weights otherwise than training does."""
+    notes, layers = [], list(network.modules())
+    smoothed = sum(getattr(module, "pre_quant_scale", None) is not None for module in layers)
+    if smoothed:
+        notes.append(
+            f"{counted(smoothed, '[layer of the MODEL scales its|layers of the MODEL scale their]')} input before the "
+            "weight (pre_quant_scale), and ComfyUI puts a LoRA behind that scale. Sample pictures are right; to use "
+            "the LoRA, load an fp8 or a bf16 file of the model."
+        )
+    coarse = sum(0 < _bits(getattr(module, "weight", None)) <= _FEW_BITS for module in layers)
+    if coarse:
+        notes.append(
+            f"{counted(coarse, '[layer of the MODEL holds its weight|layers of the MODEL hold their weights]')} in "
+            f"{_FEW_BITS} bits a number, to which ComfyUI rounds weight and LoRA together again. Sample pictures show "
+            "the whole LoRA; ComfyUI's loaders and model_with_lora show less of it. To use it, load an fp8 or a bf16 "
+            "file of the model."
+        )
+    return notes
+
+
+def _bits(weight: Any) -> float:
+    """Stored bits of a number of a quantised weight; 0 for others."""
+    return 8 * weight._qdata.nbytes / weight.numel() if isinstance(weight, QuantizedTensor) else 0
+
+
+def _fault(module: nn.Module) -> str | None:
+    name = _class_name(type(module))
+    for tensor in (*module._parameters.values(), *module._buffers.values()):
+        if tensor is not None and not _is_known(tensor):
+            kind = "GGUF's " if type(tensor).__name__.startswith("GGML") else "a "
+            return f"is of the class {name} and holds {kind}{type(tensor).__name__}"
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, QuantizedTensor):
+        return _fault_of_quantised(module, weight, name)
+    sizes = getattr(module, "out_features", None), getattr(module, "in_features", None)
+    if not all(isinstance(size, int) for size in sizes):
+        return None
+    if not isinstance(weight, Tensor):
+        return f"is of the class {name} and has no weight"
+    if not weight.is_floating_point():
+        return f"is of the class {name} and stores its weight as {_dtype(weight)}"
+    if weight.dtype.itemsize == 1 and not _is_plain(type(module)):
+        return f"is of the class {name} of another pack and stores its weight as {_dtype(weight)}"
+    return None
+
+
+def _fault_of_quantised(module: nn.Module, weight: Any, name: str) -> str | None:
+    layout = weight._layout_cls
+    known = {algorithm["comfy_tensor_layout"] for algorithm in QUANT_ALGOS.values()}
+    if layout not in known:
+        return f"is of the class {name} and is quantised as {layout}"
+    multiplies = isinstance(module, CastWeightBiasOp) and (is_linear(module) or isinstance(module, nn.Embedding))
+    if not multiplies or not _is_plain(type(module)):
+        return f"is of the class {name} and holds a quantised weight"
+    return None
+
+
+def _is_known(tensor: Tensor) -> bool:
+    return type(tensor).__module__.partition(".")[0] in _KNOWN
+
+
+def _is_plain(kind: type) -> bool:
+    """Whether what it computes is written by torch or ComfyUI, with nothing of another pack in between."""
+    return all(base.__module__.partition(".")[0] in _KNOWN for base in kind.__mro__ if base is not object)
+
+
+def _class_name(kind: type) -> str:
+    return kind.__qualname__.rpartition("<locals>.")[2]
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from ...autograd.containers import take_apart
+from .encoders import TEXT_MASK
 
 if TYPE_CHECKING:
     from ...dataset.geometry import Geometry
 
 # ComfyUI's name of the texts' features.
 TEXT = "c_crossattn"
+# Conditions that have an entry for each token of the text, beside its features.
+_BY_TOKEN = (TEXT_MASK, "attention_mask")
 
 
 def size_conditioning(geometry: Geometry) -> dict[str, int]:
@@ -45,18 +50,63 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def rows_alike(conditioning: list[dict[str, Any]], *, repeats: bool) -> list[list[int]]:
+def layers_behind(conds: dict[str, Any], parameters: Mapping[str, Tensor]) -> list[str]:
+    """Paths of the layers of whose parameters, by name, something in `conds` is a function that can be derived."""
+    learned = [t for t in take_apart(conds)[0] if t.requires_grad]
+    if not learned:
+        return []
+    found = torch.autograd.grad([t.sum() for t in learned], list(parameters.values()), allow_unused=True)
+    there = [name.rpartition(".")[0] for name, g in zip(parameters, found, strict=True) if g is not None]
+    return list(dict.fromkeys(there))
+
+
+def rows_alike(conditioning: list[dict[str, Any]], *, unequal: bool) -> list[list[int]]:
     """Rows that can run together: of equal shapes, and of equal values where these are no tensors.
 
     Args:
         conditioning: One entry a sample.
-        repeats: Whether texts of unequal length may be repeated to a common one.
+        unequal: Whether texts of unequal length can run together.
     """
     by_shape: dict[Any, list[int]] = {}
     for i, conds in enumerate(conditioning):
-        shapes = {k: _shape(v, free=repeats and k == TEXT) for k, v in conds.items()}
+        free = {name for name, _ in _by_token(conds)} if unequal else set()
+        shapes = {k: _shape(v, free=k in free) for k, v in conds.items()}
         by_shape.setdefault(repr(sorted(shapes.items())), []).append(i)
     return list(by_shape.values())
+
+
+def _by_token(conds: dict[str, Any]) -> list[tuple[str, Tensor]]:
+    """What of one sample has an entry for each token of its text, (1, T, …); nothing where there is no text."""
+    text = conds.get(TEXT)
+    if not isinstance(text, Tensor) or text.ndim != 3 or not text.shape[1]:
+        return []
+    rest = [(name, conds[name]) for name in _BY_TOKEN if isinstance(conds.get(name), Tensor)]
+    return [(TEXT, text), *((name, v) for name, v in rest if v.shape[1:2] == text.shape[1:2])]
+
+
+def filled(conditioning: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Tensor | None]:
+    """Texts of unequal length, each filled up with zeros at its end to the longest one's.
+
+    Args:
+        conditioning: One entry a sample, which `rows_alike` has put together.
+
+    Returns:
+        The conditions, and (B, tokens) bool, False for what fills; None where all texts are of one length.
+    """
+    given = [_by_token(conds) for conds in conditioning]
+    lengths = [parts[0][1].shape[1] if parts else 0 for parts in given]
+    longest = max(lengths)
+    if min(lengths) == longest:
+        return conditioning, None
+    device = given[0][0][1].device
+    seen = torch.arange(longest, device=device) < torch.tensor(lengths, device=device)[:, None]
+    whole = [{**conds, **_lengthened(parts, longest)} for conds, parts in zip(conditioning, given, strict=True)]
+    return whole, seen
+
+
+def _lengthened(parts: list[tuple[str, Tensor]], longest: int) -> dict[str, Tensor]:
+    lacking = {name: v.new_zeros(len(v), longest - v.shape[1], *v.shape[2:]) for name, v in parts}
+    return {name: torch.cat([v, lacking[name]], dim=1) for name, v in parts}
 
 
 def _shape(value: Any, *, free: bool) -> Any:

@@ -7,9 +7,11 @@ all in ComfyUI's `BaseModel._apply_model`; no family of ours repeats it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import comfy.model_management
+import comfy.utils
 import torch
 from torch import Tensor, nn
 
@@ -73,16 +75,36 @@ class CoreCall:
             x: Noisy latents (B, C, [F,] h, w).
             t: What the network is told of the noise, (B,).
             transformer_options: ComfyUI's.
-            conds: By ComfyUI's names, of this batch.
+            conds: By ComfyUI's names, of this batch. Where its `latent_shapes` are several, the network takes other
+                parts of a sample beside the picture: they are given as zeros, and what it answers of them is dropped.
         """
+        shapes = conds.get("latent_shapes", ())
+        x = _with_other_parts(x, shapes)
         with _raw_predictions(self.model, dtype=self.dtype):
             if x.dtype != torch.float64:
-                return self.model._apply_model(x, t, transformer_options=transformer_options, **conds)
+                out = self.model._apply_model(x, t, transformer_options=transformer_options, **conds)
+                return comfy.utils.unpack_latents(out, shapes)[0]
             # ComfyUI rounds what comes out to float32, which would drown finite differences.
-            raw: list[Tensor] = []
+            raw: list[Any] = []
             hook = self.model.diffusion_model.register_forward_hook(lambda module, given, out: raw.append(out))
             try:
                 self.model._apply_model(x, t, transformer_options=transformer_options, **conds)
             finally:
                 hook.remove()
-            return raw[-1]
+            return raw[-1] if isinstance(raw[-1], Tensor) else raw[-1][0]
+
+
+def _with_other_parts(pictures: Tensor, shapes: Sequence[Sequence[int]]) -> Tensor:
+    """Pictures and zeros for the other parts of their samples in one tensor, as ComfyUI's samplers hold them."""
+    if len(shapes) < 2:
+        return pictures
+    others = [pictures.new_zeros(len(pictures), *shape[1:]) for shape in shapes[1:]]
+    return comfy.utils.pack_latents([pictures, *others])[0]
+
+
+def compute_dtype(model: Any, device: torch.device) -> torch.dtype:
+    """What ComfyUI computes in with this model; bfloat16 instead of float16 where the device has it."""
+    dtype = model.get_dtype_inference()
+    if dtype == torch.float16 and comfy.model_management.should_use_bf16(device):
+        return torch.bfloat16
+    return dtype

@@ -20,6 +20,11 @@ SAMPLES = 1 << 16
 Plain = (bool, int, float, str, type(None))
 # Where a text entry tells which of its tokens are no padding, (1, T) bool; the rest of it is ComfyUI's.
 TEXT_MASK = "text_mask"
+NO_TEXT_MASK = (
+    "text_padding_mask: the cached captions do not tell which of their tokens are padding; only those of a CLIP for "
+    "FLUX.1 or Stable Diffusion 3 do. Connect one to Cache Dataset if the model is of these, else switch "
+    "text_padding_mask off."
+)
 # By ComfyUI's class of the tokenizer, what lies one after the other in "cond": texts that share their place are
 # joined in width. Other encoders' padding is part of how their models were trained, and is not told apart.
 _PARTS = {"FluxTokenizer": (("t5xxl",),), "SD3Tokenizer": (("l", "g"), ("t5xxl",))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ..sampling import SampleRequest
     from .encoders import ClipTextEncoder, VaeEncoder
 
+# How many captions are read to learn whether they differ in length.
+_CAPTIONS_READ = 16
 _CLIP = "Connect the CLIP that belongs to the MODEL to the cache node."
 
 
@@ -111,6 +114,30 @@ def check_cache_fits(cache: Cache, trainable: TrainableModel) -> None:
         raise ConfigError(f"cache: it holds no captions. {_CLIP}")
     check_text(cache.empty_text(), trainable)
     check_sizes((entry.bucket for entry in cache.entries), trainable)
+
+
+def batch_notes(trainable: TrainableModel, cache: Cache, *, batch_size: int, targets: Iterable[str]) -> list[str]:
+    """A line where samples cannot share a pass; a few captions stand for all, since reading them takes time.
+
+    Args:
+        trainable: The model.
+        cache: With the captions.
+        batch_size: How many samples a batch has.
+        targets: Paths of the layers with an adapter: of some models they decide.
+    """
+    if batch_size == 1:
+        return []
+    title = trainable.family.title
+    slow = f"run one after another: {batch_size} take as long as {batch_size} steps of one."
+    if trainable.family.alone:
+        return [f"batch_size: {title} takes one sample at a time, so the samples of a batch {slow}"]
+    keys = dict.fromkeys(caption.key for entry in cache.entries for caption in entry.captions)
+    texts = [cache.text(key) for key in itertools.islice(keys, _CAPTIONS_READ)]
+    if any(entry.caption_dropout for entry in cache.entries):
+        texts.append(cache.empty_text())
+    if not trainable.runs_apart(texts, targets=targets):
+        return []
+    return [f"batch_size: in {title} captions of unequal length cannot share a pass; samples with such {slow}"]
 
 
 def check_samples_fit(request: SampleRequest, trainable: TrainableModel) -> None:

@@ -8,8 +8,11 @@ from typing import Any
 
 import comfy.lora
 import comfy.utils
+import torch
 
+from ...adapters.layers import is_linear
 from ...adapters.lora_keys import Slice, stem_aliases
+from ..families import DiffusersNames, Family
 
 _PREFIX, _WEIGHT = "diffusion_model.", ".weight"
 _DIFFUSERS = "transformer."
@@ -21,27 +24,31 @@ class LayerNames:
 
     Attributes:
         kohya: Module path → stem, where kohya's tools use diffusers' names (SD 1.5); else empty.
-        diffusers: Module path → diffusers layers in it, for transformers; else empty.
+        diffusers: Module path → layers in it as diffusers' loaders know them; empty where they know none.
+        diffusers_prefix: What stands before such a name in a file.
         aliases: Every stem of a LoRA file that stands for a whole layer → module path.
     """
 
     kohya: dict[str, str]
     diffusers: dict[str, list[Slice]]
+    diffusers_prefix: str
     aliases: dict[str, str]
 
 
-def layer_names(model: Any, *, paths: list[str], kohya_as_diffusers: bool, diffusers_names: str = "") -> LayerNames:
-    """The names of `model`'s layers in other tools.
+def adaptable_layers(network: torch.nn.Module) -> list[str]:
+    """Paths of the layers that may be adapted."""
+    return [
+        path for path, module in network.named_modules() if is_linear(module) or isinstance(module, torch.nn.Conv2d)
+    ]
 
-    Args:
-        model: ComfyUI's BaseModel.
-        paths: Module paths of the layers that may be adapted.
-        kohya_as_diffusers: Whether kohya's tools name this family's layers as diffusers does.
-        diffusers_names: Regular expression for those of its layers for which ComfyUI knows older names too.
-    """
+
+def layer_names(model: Any, family: Family) -> LayerNames:
+    """The names in other tools of the layers of ComfyUI's BaseModel `model`, which belongs to `family`."""
     # Its values are keys of weights, or such a key with the rows of a part.
     known = comfy.lora.model_lora_keys_unet(model, {})
-    slices = _transformer_slices(known, model, diffusers_names)
+    paths = adaptable_layers(model.diffusion_model)
+    loaded = family.diffusers
+    slices = _transformer_slices(known, model, loaded.preferred if loaded else "")
     unet = {
         name.removesuffix(_WEIGHT): path.removesuffix(_WEIGHT)
         for name, path in comfy.utils.unet_to_diffusers(model.model_config.unet_config).items()
@@ -51,10 +58,20 @@ def layer_names(model: Any, *, paths: list[str], kohya_as_diffusers: bool, diffu
     adaptable = set(paths)
     aliases = {stem: _path(key) for stem, key in known.items() if isinstance(key, str) and _path(key) in adaptable}
     return LayerNames(
-        kohya={path: name for name, path in unet.items()} if kohya_as_diffusers else {},
-        diffusers=slices,
+        kohya={path: name for name, path in unet.items()} if family.kohya_as_diffusers else {},
+        diffusers=_loaded_by_diffusers(slices, paths, loaded) if loaded else {},
+        diffusers_prefix=loaded.prefix if loaded else "",
         aliases=aliases | stem_aliases(paths, diffusers=whole),
     )
+
+
+def _loaded_by_diffusers(
+    slices: dict[str, list[Slice]], paths: list[str], loaded: DiffusersNames
+) -> dict[str, list[Slice]]:
+    """The names of the layers that diffusers' loaders take."""
+    own: dict[str, list[Slice]] = {path: [(path, 0, 0)] for path in paths}
+    names = own if f"{loaded.prefix}." == _PREFIX else slices
+    return {path: parts for path, parts in names.items() if re.fullmatch(loaded.layers, path)}
 
 
 def _path(key: str) -> str:

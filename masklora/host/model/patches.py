@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import comfy.model_management
 import comfy.ops
 import torch
-import torch.nn.functional as F
 from comfy.ldm.modules import attention
-from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
 
+from ...adapters.layers import is_linear
 from ...autograd.containers import take_apart
 from ...autograd.forwards import Forward, has_foreign_forward, is_altered, replaced_forwards
-from ...autograd.recompute import checkpointed, trained_parameters
+from ...autograd.places import Place, exchanged
+from ...autograd.recompute import Keeping, checkpoint_blocks, checkpointed, trained_parameters
+from ...autograd.traced import is_tracing
 from ..families import Blocks
+from ..layers.low_precision import is_in_low_precision
+from ..layers.recast import (
+    cast,
+    convolution,
+    hollow,
+    is_quantised,
+    is_resident,
+    linear,
+    smoothing_of,
+    unsmoothed_linear,
+)
 from .blocks import read_slot
+from .token_attention import CROSS_MASK, KEY_MASK
 
 
 @contextlib.contextmanager
@@ -31,7 +45,7 @@ def training_kernels() -> Iterator[None]:
     before = comfy.model_management.in_training
     comfy.model_management.in_training = True
     try:
-        with _exchanged(_plain_rotary() | _plain_attention()):
+        with exchanged(_named(_plain_rotary() | _plain_attention())):
             yield
     finally:
         comfy.model_management.in_training = before
@@ -48,27 +62,36 @@ def _plain_rotary() -> dict[Any, Any]:
     return {f: getattr(rope, name) for name, f in named.items() if callable(getattr(rope, name, None))}
 
 
+@contextlib.contextmanager
+def adapted_layers_asked() -> Iterator[None]:
+    """Outside of training too, ComfyUI lets a layer that carries an adapter multiply, not itself by its weight.
+
+    Where the weight is int8 it would fold the activation before such a layer into the product, past any adapter.
+    """
+    folded = getattr(comfy.ops, "linear_input_act", None)
+
+    def asked(linear: Any, x: Tensor, activation: str) -> Tensor:
+        if not hasattr(linear, "base_layer"):
+            return folded(linear, x, activation)
+        return linear(comfy.ops.INPUT_ACT_EAGER[activation](x))
+
+    with exchanged(_named({folded: asked} if folded else {})):
+        yield
+
+
 def _plain_attention() -> dict[Any, Any]:
     """What ComfyUI chose for attention, and torch's: networks that pass no options on cannot be told otherwise."""
     chosen = attention.optimized_attention, attention.optimized_attention_masked
     return dict.fromkeys(chosen, attention.attention_pytorch)
 
 
-@contextlib.contextmanager
-def _exchanged(functions: dict[Any, Any]) -> Iterator[None]:
-    """Wherever ComfyUI names one of these functions, it finds the other while the context lasts."""
+def _named(functions: dict[Any, Any]) -> Iterator[tuple[Place, Any]]:
+    """Wherever ComfyUI names one of these functions, and the other that is to be found there."""
     users = [m for name, m in list(sys.modules.items()) if m and (name.startswith("comfy.") or name == "comfy_kitchen")]
     others = {id(f): other for f, other in functions.items() if f is not other}
-    replaced: list[tuple[dict[str, Any], str, Any]] = []
-    try:
-        for space in map(vars, users):
-            for name, function in [(n, f) for n, f in space.items() if id(f) in others]:
-                replaced.append((space, name, function))
-                space[name] = others[id(function)]
-        yield
-    finally:
-        for space, name, function in reversed(replaced):
-            space[name] = function
+    for space in map(vars, users):
+        for name, function in [(n, f) for n, f in space.items() if id(f) in others]:
+            yield Place(space, name), others[id(function)]
 
 
 @contextlib.contextmanager
@@ -78,24 +101,35 @@ def autograd_parameters(model: nn.Module) -> Iterator[None]:
     ComfyUI loads weights in inference mode; backward refuses such tensors. Nothing is copied, and the
     original objects are put back at the end.
     """
-    swapped: list[tuple[dict[str, Any], str, Any]] = []
-    try:
-        for module in model.modules():
-            for store in (module._parameters, module._buffers):
-                for name, tensor in store.items():
-                    if tensor is not None and tensor.is_inference() and not _is_quantised(tensor):
-                        swapped.append((store, name, tensor))
-                        store[name] = _same_memory(tensor)
+    stores = [store for module in model.modules() for store in (module._parameters, module._buffers)]
+    with exchanged(
+        (Place(store, name), _same_memory(tensor))
+        for store in stores
+        for name, tensor in store.items()
+        if tensor is not None and tensor.is_inference() and not is_quantised(tensor)
+    ):
         yield
-    finally:
-        for store, name, tensor in swapped:
-            store[name] = tensor
 
 
 def _same_memory(tensor: Tensor) -> Tensor:
     fresh = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
     fresh.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
     return nn.Parameter(fresh, requires_grad=False) if isinstance(tensor, nn.Parameter) else fresh
+
+
+@contextlib.contextmanager
+def recomputed(
+    blocks: Sequence[tuple[nn.Module, Blocks]],
+    *,
+    mutates: bool,
+    holding: Callable[[nn.Module, bool], contextlib.AbstractContextManager],
+    keeping: Keeping,
+) -> Iterator[None]:
+    """Each of a network's blocks keeps only its inputs for backward, and is repeated there; see `checkpoint_blocks`."""
+    repeating = functools.partial(hollow_tails, kinds={id(block): kind for block, kind in blocks})
+    modules = [block for block, _ in blocks]
+    with checkpoint_blocks(modules, mutates=mutates, repeating=repeating, holding=holding, keeping=keeping):
+        yield
 
 
 @contextlib.contextmanager
@@ -115,7 +149,7 @@ def hollow_tails(block: nn.Module, arguments: dict[str, Any], *, kinds: Mapping[
     """
     kind = kinds[id(block)]
     read = _others_read(block, arguments) or _gates_are_trained(block, arguments, kind)
-    with replaced_forwards([] if read else _tails(block, kind), lambda layer, _: _hollow_forward(layer)):
+    with replaced_forwards([] if read else _tails(block, kind), lambda layer, _: hollow(layer)):
         yield
 
 
@@ -124,6 +158,22 @@ def _others_read(block: nn.Module, arguments: dict[str, Any]) -> bool:
     if any(options.get(patches) for patches in ("patches", "patches_replace")):
         return True
     return any(is_altered(module) for module in block.modules())
+
+
+def uncompiled_because(block: nn.Module, arguments: dict[str, Any]) -> str:
+    """Why a block that is called with these arguments cannot run as a graph; "" where nothing is known to hinder."""
+    if _others_read(block, arguments):
+        return "another pack has a part in them"
+    options = arguments.get("transformer_options") or {}
+    if options.get(KEY_MASK) or options.get(CROSS_MASK):
+        # Attention makes its mask where it is first asked for, out of sight of a graph.
+        return (
+            "tokens are hidden from them, as attention_mask, text_padding_mask and a batch_size above 1 with captions "
+            "of unequal length do"
+        )
+    if any(is_in_low_precision(module) for module in block.modules()):
+        return "they are multiplied in low precision, by kernels of ComfyUI's that no graph takes up"
+    return ""
 
 
 def _gates_are_trained(block: nn.Module, arguments: dict[str, Any], kind: Blocks) -> bool:
@@ -150,32 +200,34 @@ def _tails(block: nn.Module, kind: Blocks) -> list[nn.Module]:
             zeros = getattr(layer, "padding_mode", "zeros") == "zeros" and not isinstance(
                 getattr(layer, "padding", None), str
             )
-            if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and zeros):
+            if is_linear(layer) or (isinstance(layer, nn.Conv2d) and zeros):
                 found.append(layer)
     return found
 
 
-def _hollow_forward(layer: Any) -> Callable[..., Tensor]:
-    if isinstance(layer, nn.Conv2d):
-        return lambda x: _HollowConv2d.apply(x, layer)
-    return lambda x: _HollowLinear.apply(x.reshape(-1, x.shape[-1]), layer).reshape(*x.shape[:-1], layer.out_features)
-
-
 @contextlib.contextmanager
-def recast_layers(model: nn.Module, *, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+def recast_layers(
+    model: nn.Module, *, dtype: torch.dtype, device: torch.device, quantised: bool = False
+) -> Iterator[None]:
     """Frozen layers whose weight is not resident in `dtype` on `device` cast it anew in backward.
 
     Autograd would otherwise keep every cast copy until backward: a second model in memory. Covers manual
     cast, float8 and other quantised weights, offloading and dynamic VRAM. Resident layers use plain ops.
+
+    Args:
+        model: The network.
+        dtype: What it computes in.
+        device: Where it does.
+        quantised: Whether layers that ComfyUI multiplies in low precision are multiplied so here.
     """
 
     def make(module: nn.Module, inner: Forward) -> Forward | None:
         if not isinstance(module, comfy.ops.CastWeightBiasOp):
             return None
-        resident = _resident(module, dtype=dtype, device=device)
+        resident = is_resident(module, dtype=dtype, device=device)
         if has_foreign_forward(module):
             return None if resident else _repeated(inner, reads=model)
-        return _choose_forward(module, inner, resident=resident)
+        return _choose_forward(module, inner, resident=resident, quantised=quantised)
 
     with contextlib.ExitStack() as stack:
         for module in model.modules():
@@ -185,13 +237,13 @@ def recast_layers(model: nn.Module, *, dtype: torch.dtype, device: torch.device)
         yield
 
 
-def _choose_forward(module: nn.Module, inner: Forward, *, resident: bool) -> Forward | None:
-    if isinstance(module, nn.Linear):
-        return _plain_linear(module) if resident else _recast_linear(module)
+def _choose_forward(module: nn.Module, inner: Forward, *, resident: bool, quantised: bool) -> Forward | None:
+    if is_linear(module):
+        return linear(module, resident=resident, quantised=quantised)
     if resident:
         return None
     if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-        return lambda x: _RecastConv2d.apply(x, module)
+        return convolution(module)
     return _repeated(getattr(module, "forward_comfy_cast_weights", inner))
 
 
@@ -202,7 +254,7 @@ def _repeated(layer: Forward, *, reads: nn.Module | None = None) -> Forward:
     """
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or is_tracing():
             return layer(*args, **kwargs)
         parameters = trained_parameters(*([reads] if reads else []))
         return checkpointed(layer, args, kwargs, parameters=parameters, mutates=False)
@@ -213,113 +265,48 @@ def _repeated(layer: Forward, *, reads: nn.Module | None = None) -> Forward:
 def _is_cast_by_others(module: nn.Module, *, dtype: torch.dtype, device: torch.device) -> bool:
     if not isinstance(module, comfy.ops.CastWeightBiasOp) or not has_foreign_forward(module):
         return False
-    return not _resident(module, dtype=dtype, device=device)
+    return not is_resident(module, dtype=dtype, device=device)
 
 
 @contextlib.contextmanager
 def _casting(module: Any) -> Iterator[None]:
-    """The class's own forward casts the weights, which others will call without knowing that it has to."""
-    before = module.__dict__.get("comfy_cast_weights")
-    module.comfy_cast_weights = True
+    """The class's own forward casts the weights, which others will call without knowing that it has to.
+
+    Where it would multiply in low precision, it is told not to, and what it then calls is ours.
+    """
+    changes: dict[str, Any] = {"comfy_cast_weights": True}
+    if is_linear(module):
+        exact = unsmoothed_linear(module)
+        changes |= {"comfy_force_cast_weights": True, "forward_comfy_cast_weights": lambda x, *_, **__: exact(x)}
+    before = {name: vars(module)[name] for name in changes if name in vars(module)}
     try:
+        vars(module).update(changes)
         yield
     finally:
-        if before is None:
-            del module.comfy_cast_weights
-        else:
-            module.comfy_cast_weights = before
-
-
-def _resident(module: nn.Module, *, dtype: torch.dtype, device: torch.device) -> bool:
-    if hasattr(module, "_v") or len(module.weight_function) or len(module.bias_function):  # type: ignore[arg-type]
-        return False
-    tensors = [t for t in (module.weight, getattr(module, "bias", None)) if t is not None]
-    return all(t.dtype == dtype and t.device == device and not _is_quantised(t) for t in tensors)
-
-
-def _plain_linear(module: nn.Linear) -> Callable[..., Tensor]:
-    return lambda x: F.linear(x, module.weight, module.bias)
-
-
-def _recast_linear(module: nn.Linear) -> Callable[..., Tensor]:
-    def forward(x: Tensor) -> Tensor:
-        # Blocks write to the result in place, which autograd forbids on a view made inside a Function.
-        return _RecastLinear.apply(x.reshape(-1, x.shape[-1]), module).reshape(*x.shape[:-1], module.out_features)
-
-    return forward
-
-
-def _is_quantised(tensor: Tensor) -> bool:
-    return isinstance(tensor, QuantizedTensor) or isinstance(getattr(tensor, "data", None), QuantizedTensor)
+        for name in changes:
+            del vars(module)[name]
+        vars(module).update(before)
 
 
 @contextlib.contextmanager
-def _cast(module: nn.Module, *, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[Tensor, Tensor | None]]:
-    weight, bias, stream = comfy.ops.cast_bias_weight(
-        module, dtype=dtype, device=device, bias_dtype=dtype, offloadable=True
-    )
-    try:
-        plain = weight.dequantize().to(dtype) if _is_quantised(weight) else weight
-        yield plain, bias
-    finally:
-        comfy.ops.uncast_bias_weight(module, weight, bias, stream)
+def given_weights(block: nn.Module, *, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """The layers of `block` whose weights are not resident in `dtype` on `device` have these as `given` meanwhile.
 
-
-class _RecastLinear(torch.autograd.Function):
-    """x·Wᵀ + b that keeps the module instead of the cast W; gives the gradient of x only."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, module: nn.Linear) -> Tensor:
-        ctx.module, ctx.dtype, ctx.device = module, x.dtype, x.device
-        with _cast(module, dtype=x.dtype, device=x.device) as (weight, bias):
-            return F.linear(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        with _cast(ctx.module, dtype=ctx.dtype, device=ctx.device) as (weight, _):
-            return grad.matmul(weight), None
-
-
-class _RecastConv2d(torch.autograd.Function):
-    """A 2-D convolution, likewise."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, module: nn.Conv2d) -> Tensor:
-        ctx.module, ctx.shape, ctx.dtype, ctx.device = module, x.shape, x.dtype, x.device
-        with _cast(module, dtype=x.dtype, device=x.device) as (weight, bias):
-            return F.conv2d(x, weight, bias, module.stride, module.padding, module.dilation, module.groups)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        m = ctx.module
-        with _cast(m, dtype=ctx.dtype, device=ctx.device) as (weight, _):
-            found = torch.nn.grad.conv2d_input(ctx.shape, weight, grad, m.stride, m.padding, m.dilation, m.groups)
-        return found, None
-
-
-class _HollowLinear(_RecastLinear):
-    """The layer's gradient without its values: for a result that nothing reads."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, module: nn.Linear) -> Tensor:
-        ctx.module, ctx.dtype, ctx.device = module, x.dtype, x.device
-        return x.new_zeros(x.shape[0], module.out_features)
-
-
-class _HollowConv2d(_RecastConv2d):
-    """A 2-D convolution, likewise."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, module: nn.Conv2d) -> Tensor:
-        ctx.module, ctx.shape, ctx.dtype, ctx.device = module, x.shape, x.dtype, x.device
-        with torch.device("meta"):
-            shape = F.conv2d(
-                torch.empty(x.shape),
-                torch.empty(module.weight.shape),
-                None,
-                module.stride,
-                module.padding,
-                module.dilation,
-                module.groups,
-            ).shape
-        return x.new_zeros(shape)
+    `recast_layers` must be in force. It is for who reads a block's weights all at once; they are the block's in memory.
+    """
+    layers = [
+        module
+        for module in block.modules()
+        if isinstance(module, comfy.ops.CastWeightBiasOp)
+        and (is_linear(module) or isinstance(module, nn.Conv2d))
+        and not is_resident(module, dtype=dtype, device=device)
+    ]
+    with contextlib.ExitStack() as stack:
+        try:
+            for layer in layers:
+                weight, bias = stack.enter_context(cast(layer, dtype=dtype, device=device, lasting=True))
+                vars(layer)["given"] = weight, bias, smoothing_of(layer)
+            yield
+        finally:
+            for layer in layers:
+                vars(layer).pop("given", None)

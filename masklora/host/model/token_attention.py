@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ...errors import FamilyError
 
-# Where the options that a block of image tokens is given carry the `KeyMask` of these.
+# Where the options that a block is given carry its `KeyMask` or `TextMask`.
 KEY_MASK = "masked_lora_key_mask"
+# Likewise for those of its layers that look at the text's sequence.
+CROSS_MASK = "masked_lora_cross_mask"
 _MASK_POSITION = 4
 
 
@@ -54,21 +56,26 @@ class KeyMask:
     ) -> None:
         self.tokens, self.image, self.text, self.order, self.pad = tokens, image, text, tuple(order), pad
         self._made: dict[int, Tensor | None] = {}
+        self.asked = False
 
-    def of(self, length: int) -> Tensor | None:
-        """(B, 1, length, length) bool, True where a query (third axis) sees a key (last axis); None for all.
+    def of(self, queries: int, keys: int) -> Tensor | None:
+        """(B, 1, length or 1, length) bool, True where a query (third axis) sees a key (last axis); None for all.
 
-        Every token sees itself, so that no row is empty, and every visible one.
+        Every token sees every visible one, and itself where image tokens are hidden, so that no row is empty.
 
         Args:
-            length: Of the attention: the image tokens alone, or with the other parts.
+            queries: How many tokens look: the image tokens alone, or with the other parts.
+            keys: How many are looked at; no self-attention, which follows no mask, where it is another number.
 
         Raises:
-            FamilyError: Neither is of this length.
+            FamilyError: The parts do not make up this length.
         """
-        if length not in self._made:
-            self._made[length] = self._make(length)
-        return self._made[length]
+        self.asked = True
+        if queries != keys:
+            return None
+        if keys not in self._made:
+            self._made[keys] = self._make(keys)
+        return self._made[keys]
 
     def _make(self, length: int) -> Tensor | None:
         order = ("image",) if length == self.tokens else self.order
@@ -90,22 +97,47 @@ class KeyMask:
             # Tokens that a model puts before the text are no padding.
             end = start if start else length
             seen[:, end - known : end] = self.text
-        return seen[:, None, None, :] | torch.eye(length, dtype=torch.bool, device=seen.device)
+        seen = seen[:, None, None, :]
+        return seen if self.image is None else seen | torch.eye(length, dtype=torch.bool, device=seen.device)
+
+
+class TextMask:
+    """The mask of attention that looks at texts alone.
+
+    Args:
+        text: (B, text tokens) bool, those that are seen: at least one of each sample.
+    """
+
+    def __init__(self, text: Tensor) -> None:
+        self.text, self.asked = text, False
+
+    def of(self, queries: int, keys: int) -> Tensor:
+        """(B, 1, 1, keys) bool, True for a key that is seen.
+
+        Raises:
+            FamilyError: It looks at another number of tokens.
+        """
+        self.asked = True
+        if keys != self.text.shape[1]:
+            raise FamilyError(
+                f"batch_size: the model looks at {keys} tokens where the texts have {self.text.shape[1]}. The family's "
+                "file does not fit this version of ComfyUI; set batch_size to 1 and use gradient_accumulation."
+            )
+        return self.text[:, None, None, :]
 
 
 def pinned_attention(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Scaled dot-product attention whatever ComfyUI chose: others depend on free memory or have no backward.
 
-    For `transformer_options["optimized_attention_override"]`. Where the options carry a `KeyMask`, self-attention
-    follows it, together with the mask that the block passes: ComfyUI's own functions take a boolean mask in
+    For `transformer_options["optimized_attention_override"]`. Where the options carry a mask, attention follows it,
+    together with the mask that the block passes: ComfyUI's own functions take a boolean mask in
     different ways, and some add it to the scores as 0 and 1.
     """
     key_mask = (kwargs.get("transformer_options") or {}).get(KEY_MASK)
     if key_mask is None:
         return attention_pytorch(*args, **kwargs)
     axis = 2 if kwargs.get("skip_reshape") else 1
-    length = args[0].shape[axis]
-    ours = key_mask.of(length) if args[1].shape[axis] == length else None
+    ours = key_mask.of(args[0].shape[axis], args[1].shape[axis])
     positional = len(args) > _MASK_POSITION
     theirs = args[_MASK_POSITION] if positional else kwargs.get("mask")
     kwargs["mask"] = combined_masks(ours, theirs)
@@ -116,12 +148,12 @@ def combined_masks(ours: Tensor | None, theirs: Tensor | None) -> Tensor | None:
     """One mask that hides what either hides, (B, 1 or heads, L, L); None for none.
 
     Args:
-        ours: (B, 1, L, L) bool, True where a query sees a key.
+        ours: (B, 1, L or 1, L) bool, True where a query sees a key.
         theirs: (L, L), (B, L, L) or (B, heads, L, L); bool likewise, or a float that is added to the scores.
 
     Returns:
         Bool, or float if theirs is. A query to which nothing would be left follows theirs alone: softmax over
-        nothing is no number.
+        nothing is no number. What theirs hides by a number, be it the lowest, is something: softmax takes it.
     """
     if ours is None or theirs is None:
         return theirs if ours is None else ours
@@ -130,5 +162,5 @@ def combined_masks(ours: Tensor | None, theirs: Tensor | None) -> Tensor | None:
     if theirs.dtype == torch.bool:
         both = ours & theirs
         return torch.where(both.any(dim=-1, keepdim=True), both, theirs)
-    left = (ours & (theirs > torch.finfo(theirs.dtype).min / 2)).any(dim=-1, keepdim=True)
+    left = (ours & ~theirs.isneginf()).any(dim=-1, keepdim=True)
     return theirs.masked_fill(~ours & left, float("-inf"))

@@ -15,7 +15,7 @@ from ...errors import FamilyError
 from ...loss.tokens import Passage, TokenPlan
 from ..families import Blocks, Slot
 from .blocks import read_slot, with_result, with_slot
-from .token_attention import KEY_MASK, KeyMask, combined_masks, image_start
+from .token_attention import CROSS_MASK, KEY_MASK, KeyMask, TextMask, combined_masks, image_start
 
 _OPTIONS = Slot("transformer_options")
 _TokenBlocks = Sequence[tuple[nn.Module, Blocks]]
@@ -28,59 +28,121 @@ class PlannedNetwork:
         network: Calls the host's network.
         blocks: The network's, each with what its family says of it.
         plan: Of the rows that the network is given.
-        text: (B, text tokens) bool, those that others see; None for all.
+        padding: (B, text tokens) bool, those of the text that the image's attention sees; None for all.
+        filled: (B, text tokens) bool, False for what fills a text up to the longest one's length, which nothing sees;
+            None where nothing does.
     """
 
     def __init__(
-        self, network: Callable[..., Tensor], blocks: _TokenBlocks, *, plan: TokenPlan, text: Tensor | None
+        self,
+        network: Callable[..., Tensor],
+        blocks: _TokenBlocks,
+        *,
+        plan: TokenPlan,
+        padding: Tensor | None = None,
+        filled: Tensor | None = None,
     ) -> None:
-        self.network, self.blocks, self.plan, self.text = network, blocks, plan, text
+        self.network, self.blocks, self.plan, self.padding, self.filled = network, blocks, plan, padding, filled
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        """What the network returns."""
-        masks = functools.cache(self._key_mask)
+        """What the network returns.
+
+        Raises:
+            FamilyError: It does not let its tokens follow the plan.
+        """
+        masks = _Masks(self.plan, padding=self.padding, filled=self.filled)
         ways = [_Way(passage, tokens=self.plan.tokens) for passage in self.plan.passages]
         with contextlib.ExitStack() as stack:
             number = 0
             for block, kind in self.blocks:
                 routed = kind.image is not None
                 way = next((w for w in ways if routed and w.passage.first <= number <= w.passage.last), None)
-                if "image" in kind.order:
-                    # Routes that keep the same tokens share their masks, and so do blocks of one order.
-                    mask = masks(None if way is None else way.passage.kept, kind.order, kind.pad)
-                    stack.enter_context(_looking(block, kind, mask))
+                stack.enter_context(_looking(block, kind, masks, None if way is None else way.passage.kept))
                 if way is not None:
                     stack.enter_context(way.laid(block, kind, number))
                 number += routed
-            return self.network(*args, **kwargs)
+            out = self.network(*args, **kwargs)
+        masks.check_asked()
+        return out
 
-    def _key_mask(self, kept: Tensor | None, order: tuple[str, ...], multiple: int) -> KeyMask | None:
+
+class _Masks:
+    """The masks of one call of the network: blocks of one order that keep the same tokens share theirs."""
+
+    def __init__(self, plan: TokenPlan, *, padding: Tensor | None, filled: Tensor | None) -> None:
+        self.plan, self.filled = plan, filled
+        self.text = padding if filled is None else filled if padding is None else padding & filled
+        self._made: dict[Any, KeyMask | TextMask] = {}
+
+    def of_tokens(self, kept: Tensor | None, kind: Blocks) -> KeyMask | TextMask | None:
+        """What self-attention in such a block follows, of whose image tokens `kept` are left; None for nothing."""
         image, tokens = self.plan.visible, self.plan.tokens
-        if image is None and self.text is None:
+        if kind.order and "image" not in kind.order:
+            return self.of_text("text blocks")
+        if not kind.order or (image is None and self.text is None):
             return None
-        pad = -tokens % multiple
-        if kept is not None:
-            tokens = kept.shape[1]
-            image = None if image is None else image.gather(1, kept)
-        return KeyMask(tokens, image=image, text=self.text, order=order, pad=pad)
+        slot = id(kept), kind.order, kind.pad
+        if slot not in self._made:
+            pad = -tokens % kind.pad
+            if kept is not None:
+                tokens = kept.shape[1]
+                image = None if image is None else image.gather(1, kept)
+            self._made[slot] = KeyMask(tokens, image=image, text=self.text, order=kind.order, pad=pad)
+        return self._made[slot]
+
+    def of_text(self, asking: str) -> TextMask | None:
+        """What attention to the text's sequence follows, one for each way of `asking`; None for nothing."""
+        return None if self.filled is None else self._made.setdefault(asking, TextMask(self.filled))
+
+    def check_asked(self) -> None:
+        """Nothing if attention has asked for every mask that a block was given.
+
+        Raises:
+            FamilyError: It has not, so that the mask was without effect.
+        """
+        if not all(mask.asked for mask in self._made.values()):
+            raise FamilyError(
+                "attention_mask, text_padding_mask, batch_size: this version of ComfyUI does not hand the masks of "
+                "tokens on to the model's attention. Switch both masks off and set batch_size to 1."
+            )
 
 
 @contextlib.contextmanager
-def _looking(block: nn.Module, kind: Blocks, mask: KeyMask | None) -> Iterator[None]:
-    """Self-attention in `block` follows `mask`, and what looks at another sequence follows none.
+def _looking(block: nn.Module, kind: Blocks, masks: _Masks, kept: Tensor | None) -> Iterator[None]:
+    """Self-attention in `block` and what looks at the text's sequence follow their masks.
 
-    The mask rides in the options of this block alone: elsewhere in the network a sequence may be as long by chance.
+    The masks ride in the options of this block alone: elsewhere in the network a sequence may be as long by chance.
     """
-    if mask is None:
+    own, cross = masks.of_tokens(kept, kind), masks.of_text("cross-attention") if kind.cross else None
+    if own is None and cross is None:
         yield
         return
-    with contextlib.ExitStack() as stack:
-        for path in kind.cross:
-            layer = block.get_submodule(path)
-            stack.enter_context(replaced_forwards([layer], functools.partial(_with_mask, mask=None)))
-        put = functools.partial(_with_own_mask, kind=kind) if kind.mask else _with_mask
-        stack.enter_context(replaced_forwards([block], functools.partial(put, mask=mask)))
+    put = functools.partial(_with_options, change=lambda options: {**options, KEY_MASK: own, CROSS_MASK: cross})
+    if kind.mask:
+        put = functools.partial(_with_own_mask, kind=kind, mask=own)
+    with replaced_forwards([block], put):
         yield
+
+
+@contextlib.contextmanager
+def masks_for_texts(blocks: _TokenBlocks) -> Iterator[None]:
+    """While it lasts, layers of `blocks` that look at the text's sequence follow the mask of the text.
+
+    It must outlast the forward: a recomputed block looks at its texts again in backward.
+    """
+    layers = [block.get_submodule(path) for block, kind in blocks for path in kind.cross if not kind.mask]
+    with replaced_forwards(layers, _of_text):
+        yield
+
+
+def _of_text(layer: nn.Module, inner: Forward) -> Forward:
+    exchanged = _with_options(layer, inner, change=lambda options: {**options, KEY_MASK: options[CROSS_MASK]})
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        masked = CROSS_MASK in (read_slot(layer, _OPTIONS, args, kwargs) or {})
+        return exchanged(*args, **kwargs) if masked else inner(*args, **kwargs)
+
+    return forward
 
 
 def _with_own_mask(block: nn.Module, inner: Forward, *, kind: Blocks, mask: KeyMask) -> Forward:
@@ -89,14 +151,14 @@ def _with_own_mask(block: nn.Module, inner: Forward, *, kind: Blocks, mask: KeyM
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         length = read_slot(block, slot, args, kwargs).shape[1]
-        return inner(*args, **{**kwargs, kind.mask: combined_masks(mask.of(length), kwargs.get(kind.mask))})
+        return inner(*args, **{**kwargs, kind.mask: combined_masks(mask.of(length, length), kwargs.get(kind.mask))})
 
     return forward
 
 
-def _with_mask(module: nn.Module, inner: Forward, *, mask: KeyMask | None) -> Forward:
+def _with_options(module: nn.Module, inner: Forward, *, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Forward:
     def forward(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = with_slot(module, _OPTIONS, args, kwargs, lambda options: {**options, KEY_MASK: mask})
+        args, kwargs = with_slot(module, _OPTIONS, args, kwargs, change)
         return inner(*args, **kwargs)
 
     return forward
@@ -122,12 +184,15 @@ class _Way:
             def forward(*args: Any, **kwargs: Any) -> Any:
                 if first:
                     assert kind.image is not None
-                    args, kwargs = with_slot(block, kind.image, args, kwargs, lambda x: self._leave(x, kind))
+                    change = _of_samples(kind.image, lambda x: self._leave(x, kind))
+                    args, kwargs = with_slot(block, kind.image, args, kwargs, change)
                 for slot in kind.rotary:
                     change = functools.partial(self._positions, kind=kind, slot=slot)
                     args, kwargs = with_slot(block, slot, args, kwargs, change)
                 out = inner(*args, **kwargs)
-                return with_result(kind.result, out, lambda x: self._rejoin(x, kind)) if last else out
+                if not last:
+                    return out
+                return with_result(kind.result, out, _of_samples(kind.result, lambda x: self._rejoin(x, kind)))
 
             return forward
 
@@ -175,6 +240,11 @@ class _Way:
             others = [part.expand(len(rows), *part.shape[1:]) for part in (before, after)]
             self.tables[known] = torch.cat([others[0], rows, others[1]], dim=axis)
         return self.tables[known]
+
+
+def _of_samples(slot: Slot, change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`change`, which is of samples, for a slot in which lies a single one without an axis for it."""
+    return change if slot.axis else lambda x: change(x[None])[0]
 
 
 def _together(before: Tensor, image: Tensor, after: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,34 +19,40 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...adapters import AdapterSet, select_targets
-from ...autograd.recompute import checkpoint_blocks, checkpointed
+from ...autograd.compiled import Compiler
+from ...autograd.recompute import checkpointed, trained_parameters
 from ...autograd.saved_tensors import saved_tensor_scope
 from ...errors import ConfigError, FamilyError
 from ...findings import counted
 from ...loss.noise import rescale_zero_terminal_snr
 from ...loss.tokens import TokenModel, TokenPlan
-from ...settings import CHECKPOINTING, AdapterSettings, check_choice
-from ...viewing.training_sample import false_colours
+from ...settings import CHECKPOINTING, OFFLOADED, PER_BLOCK, AdapterSettings, check_choice
+from ...viewing.training_sample import about_colours
 from ..families import FAMILY_GUIDANCE, Blocks, find_family
+from ..swap.block_swap import BlockSwap, unload_models
+from ..swap.copies import is_main_memory
+from ..swap.kept_inputs import KeptInputs
 from .assistant import with_assistant
-from .blocks import find_blocks
-from .conditioning import TEXT, joined, mapped, rows_alike, size_conditioning
-from .core_call import CoreCall
-from .encoders import TEXT_MASK
-from .patches import autograd_parameters, hollow_tails, recast_layers, training_kernels
+from .blocks import cross_paths, features_of, find_blocks, refuse_foreign_layers
+from .conditioning import filled, joined, layers_behind, mapped, rows_alike, size_conditioning
+from .core_call import CoreCall, compute_dtype
+from .encoders import NO_TEXT_MASK, TEXT_MASK
+from .patches import (
+    autograd_parameters,
+    given_weights,
+    recast_layers,
+    recomputed,
+    training_kernels,
+    uncompiled_because,
+)
 from .sampling_schedule import read_schedule, told_level
 from .token_attention import pinned_attention
-from .token_routing import PlannedNetwork
+from .token_routing import PlannedNetwork, masks_for_texts
 
 if TYPE_CHECKING:
     from ...dataset.geometry import Geometry
 
-_KEPT_CONDITIONINGS = 64
-NO_TEXT_MASK = (
-    "text_padding_mask: the cached captions do not tell which of their tokens are padding; only those of a CLIP for "
-    "FLUX.1 or Stable Diffusion 3 do. Connect one to Cache Dataset if the model is of these, else switch "
-    "text_padding_mask off."
-)
+KEPT_CONDITIONINGS = 64
 
 
 class TrainableModel:
@@ -77,13 +84,15 @@ class TrainableModel:
     ) -> None:
         self.drawing = patcher.clone()
         self.patcher = with_assistant(self.drawing, assistant) if assistant else self.drawing
-        self._assistant = assistant.name if assistant else ""
+        self.assistant = assistant.name if assistant else ""
+        self.swap, self.quantised = BlockSwap(), False
         self.model = self.patcher.model
         self.network = self.model.diffusion_model
         self.family = find_family(type(self.model.model_config).__name__, self.network, unknown=unknown)
         self._refuse_distilled()
+        refuse_foreign_layers(self.network)
         self.device = torch.device(self.patcher.load_device)
-        self.dtype = dtype or _compute_dtype(self.model, self.device)
+        self.inputs, self.dtype = KeptInputs(self.device), dtype or compute_dtype(self.model, self.device)
         self.guidance = self.family.defaults.guidance if guidance == FAMILY_GUIDANCE else guidance
         self._sampling = self.patcher.get_model_object("model_sampling")
         self.schedule = read_schedule(
@@ -104,32 +113,10 @@ class TrainableModel:
                 "is at, which training has none of. Train the base model; its LoRA can be used with the distilled one."
             )
 
-    def incoming_notes(self) -> list[str]:
-        """Lines on what the MODEL already carries: it is trained on top of that, or without it."""
-        notes = []
-        if self._assistant:
-            notes.append(
-                f"assistant_lora: trained on top of {self._assistant}; sample pictures, model_with_lora and the file "
-                "are without it."
-            )
-        if self.drawing.patches:
-            weights = counted(len(self.drawing.patches), "[weight|weights]")
-            notes.append(f"The MODEL carries patches (LoRAs) on {weights}: trained on top.")
-        ignored = [k for k in self.patcher.model_options if k.endswith(("_function", "_wrapper"))]
-        kinds = comfy.patcher_extension.WrappersMP
-        wrapped = [
-            k for k, wrappers in self.patcher.wrappers.items() if k != kinds.DIFFUSION_MODEL and any(wrappers.values())
-        ]
-        if ignored or wrapped:
-            notes.append("The MODEL carries sampling patches that act outside the network: trained without them.")
-        if "optimized_attention_override" in self.patcher.model_options["transformer_options"]:
-            notes.append("The MODEL carries an attention function of its own: trained with PyTorch's instead.")
-        return notes
-
     @property
     def channels(self) -> int:
         """Channels of the latents."""
-        return int(self.model.latent_format.latent_channels)
+        return self.family.channels or int(self.model.latent_format.latent_channels)
 
     @property
     def stride(self) -> int:
@@ -172,30 +159,46 @@ class TrainableModel:
         for name in self.family.text_extras:
             if text.get(name) is None:
                 raise KeyError(name)
-        conds = self._made(text, {}, (self.channels, 8, 8))
-        taps = self._features_of(self.family.text_taps) or 1
-        for name, wanted, kind in (
-            (TEXT, taps * self._features_of(self.family.text_layer), "features"),
-            ("y", self._features_of(self.family.pooled_layer), "pooled features"),
-        ):
-            given = conds.get(name)
-            if wanted and given is None:
-                # ComfyUI would show the network zeros instead.
-                return f"no {kind}, but {self.family.title} reads {wanted}"
-            if wanted and isinstance(given, Tensor) and given.shape[-1] != wanted:
-                return f"{given.shape[-1]} {kind}, but {self.family.title} reads {wanted}"
+        # Before ComfyUI makes conditions of it, for which some networks already put it through their first layers.
+        given = text["cond"].shape[-1]
+        wanted, pooled_wanted = self.text_widths()
+        if wanted and given != wanted:
+            return f"{given} features, but {self.family.title} reads {wanted}"
+        wanted = pooled_wanted
+        pooled = self._conditions(text).get("y") if wanted else None
+        if wanted and pooled is None:
+            # ComfyUI would show the network zeros instead.
+            return f"no pooled features, but {self.family.title} reads {wanted}"
+        if isinstance(pooled, Tensor) and pooled.shape[-1] != wanted:
+            return f"{pooled.shape[-1]} pooled features, but {self.family.title} reads {wanted}"
         return None
+
+    def runs_apart(self, texts: Sequence[dict[str, Any]], *, targets: Iterable[str]) -> bool:
+        """Whether samples whose texts are as unlike in length as these cannot share a pass.
+
+        Args:
+            texts: Of which the smallest and the largest are looked at, since some networks do much with them.
+            targets: Paths of the layers with an adapter.
+        """
+        sizes = [sum(v.numel() for v in text.values() if isinstance(v, Tensor)) for text in texts]
+        if len(set(sizes)) < 2:
+            return False
+        unlike = (texts[sizes.index(end)] for end in (min(sizes), max(sizes)))
+        return len(self._groups([self._conditions(text, targets) for text in unlike])) > 1
+
+    def text_widths(self) -> tuple[int, int]:
+        """Features of a token of the texts, and of a pooled text with the sizes; 0 where no layer tells."""
+        names = self.family.text_layer, self.family.text_taps, self.family.pooled_layer
+        width, taps, pooled = (features_of(self.network, name) for name in names)
+        return width * (taps or 1), pooled
 
     def reads_guidance(self, text: dict[str, Any]) -> bool:
         """Whether the network is told a guidance beside this text."""
-        return "guidance" in self._made(text, {}, (self.channels, 8, 8))
+        return "guidance" in self._conditions(text)
 
-    def _features_of(self, pattern: str) -> int:
-        """What the first layer takes whose path `pattern` matches; 0 where none does."""
-        for path, module in self.network.named_modules():
-            if pattern and re.fullmatch(pattern, path) and isinstance(module, torch.nn.Linear):
-                return module.in_features
-        return 0
+    def _conditions(self, text: dict[str, Any], targets: Iterable[str] = ()) -> dict[str, Any]:
+        """ComfyUI's of one text, before a session for adapters of `targets`."""
+        return self._made(text, {}, (self.channels, 8, 8), targets)
 
     def use_zero_terminal_snr(self) -> None:
         """Train on the schedule whose last step is pure noise (v models; has no meaning for flow models).
@@ -227,26 +230,42 @@ class TrainableModel:
 
     def load(self, *, activation_bytes: int) -> None:
         """Bring the weights to the compute device, and every other model (VAE, text encoder) off it."""
-        if self.device.type != "cpu":
-            comfy.model_management.unload_all_models()
-        comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes)
+        if not is_main_memory(self.device):
+            unload_models()
+        self._load(activation_bytes)
+
+    def _load(self, activation_bytes: int) -> None:
+        room = activation_bytes + self.swap.slot_bytes
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=room)
 
     def make_adapters(self, settings: AdapterSettings, *, seed: int) -> AdapterSet:
         """Adapters for this network, ejected; see `AdapterSet`."""
         targets = select_targets(self.network, settings, pattern=self.family.targets[settings.targets])
         with torch.inference_mode(False), autograd_parameters(self.network):
-            return AdapterSet(self.network, settings, targets=targets, seed=seed, device=self.device)
+            cross = cross_paths(self.network, self.blocks)
+            return AdapterSet(self.network, settings, targets=targets, seed=seed, device=self.device, cross=cross)
 
     @contextlib.contextmanager
-    def session(self, adapters: AdapterSet, *, checkpointing: str = "per block") -> Iterator[None]:
-        """While it lasts the network is differentiable and carries `adapters`; afterwards it is as before."""
+    def session(
+        self, adapters: AdapterSet, *, checkpointing: str = "per block", compiler: Compiler | None = None
+    ) -> Iterator[None]:
+        """While it lasts the network is differentiable and carries `adapters`; afterwards it is as before.
+
+        Args:
+            adapters: Of this network.
+            checkpointing: What is repeated in backward.
+            compiler: Of this network's blocks, where these are compiled; needs checkpointing per block.
+        """
         check_choice("checkpointing", checkpointing, CHECKPOINTING)
+        self._compiler = compiler
         with torch.inference_mode(False), torch.enable_grad():
             self._open(adapters, checkpointing)
             try:
                 yield
             finally:
                 self._opened.close()
+                self.swap.release()
+                self.inputs.release()
 
     @contextlib.contextmanager
     def suspended(self, *, activation_bytes: int) -> Iterator[None]:
@@ -266,7 +285,7 @@ class TrainableModel:
                 try:
                     yield
                 finally:
-                    comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes)
+                    self._load(activation_bytes)
         finally:
             self._open(adapters, checkpointing)
 
@@ -275,19 +294,35 @@ class TrainableModel:
         self.__dict__.pop("blocks", None)
         with contextlib.ExitStack() as stack:
             stack.enter_context(training_kernels())
+            stack.enter_context(self.swap.opened(self.network))
             stack.enter_context(autograd_parameters(self.network))
-            stack.enter_context(recast_layers(self.network, dtype=self.dtype, device=self.device))
+            with self.swap.shown():
+                layers = recast_layers(self.network, dtype=self.dtype, device=self.device, quantised=self.quantised)
+                stack.enter_context(layers)
             self._adapters, self._checkpointing = adapters, checkpointing
             stack.callback(self._forget)
             stack.enter_context(adapters.injected())
-            if checkpointing == "per block":
-                kinds = {id(block): kind for block, kind in self.blocks}
-                repeating = functools.partial(hollow_tails, kinds=kinds)
-                blocks = [block for block, _ in self.blocks]
-                stack.enter_context(checkpoint_blocks(blocks, mutates=self.family.mutates, repeating=repeating))
+            stack.enter_context(masks_for_texts(self.blocks))
+            if checkpointing == OFFLOADED:
+                stack.enter_context(self.inputs.opened())
+            if checkpointing in PER_BLOCK:
+                keep, hold, mutates = self.inputs.keeping, self.swap.holding, self.family.mutates
+                stack.enter_context(recomputed(self.blocks, mutates=mutates, holding=hold, keeping=keep))
+                if self._compiler is not None:
+                    blocks, reason = [block for block, _ in self.blocks], uncompiled_because
+                    stack.enter_context(
+                        self._compiler.compiled(blocks, at_hand=self._at_hand, hindrance=reason, keeping=keep)
+                    )
             self._opened = stack.pop_all()
 
+    @contextlib.contextmanager
+    def _at_hand(self, block: torch.nn.Module, again: bool) -> Iterator[None]:
+        with self.swap.holding(block, again), given_weights(block, dtype=self.dtype, device=self.device):
+            yield
+
     def _forget(self) -> None:
+        assert self._adapters is not None
+        self._adapters.drop_cast()
         self._adapters = None
         self._kept.clear()
 
@@ -307,16 +342,7 @@ class TrainableModel:
 
     def preview(self, latent: Tensor) -> Tensor:
         """About the colours of a latent (C, [F,] h, w) of the network's space: (h, w, 3) in 0..1, as previews do it."""
-        latent_format = self.model.latent_format
-        factors = latent_format.latent_rgb_factors
-        if factors is None:
-            return false_colours(latent)
-        if latent_format.latent_rgb_factors_reshape is not None:
-            latent = latent_format.latent_rgb_factors_reshape(latent[None])[0]
-        flat = latent if latent.ndim == 3 else latent[:, 0]
-        rgb = flat.movedim(0, -1).float() @ torch.tensor(factors)
-        bias = latent_format.latent_rgb_factors_bias
-        return ((rgb if bias is None else rgb + torch.tensor(bias)) * 0.5 + 0.5).clamp(0, 1)
+        return about_colours(latent, self.model.latent_format)
 
     def collate(
         self,
@@ -349,40 +375,56 @@ class TrainableModel:
             self._kept.move_to_end(slot)
             return self._kept[slot]
         out = self._kept[slot] = self._made(text, sizes, shape)
-        if len(self._kept) > _KEPT_CONDITIONINGS:
+        if len(self._kept) > KEPT_CONDITIONINGS:
             self._kept.popitem(last=False)
         return out
 
-    def _made(self, text: dict[str, Any], sizes: dict[str, int], shape: tuple[int, ...]) -> dict[str, Any]:
-        """ComfyUI's conditions of one sample, on the device and in the dtype of the training."""
+    def _made(
+        self, text: dict[str, Any], sizes: dict[str, int], shape: tuple[int, ...], targets: Iterable[str] = ()
+    ) -> dict[str, Any]:
+        """ComfyUI's conditions of one sample in the dtype of the training: on its device, or before it on the weights'.
+
+        Some networks put texts through their first layers for it.
+        """
+        device = torch.device(self.patcher.current_loaded_device())
+        if self._adapters is not None:
+            device, targets = self.device, self._adapters.targets
         extras = {k: v for k, v in text.items() if k not in ("cond", TEXT_MASK)}
-        probe = torch.zeros(1, *shape, device=self.device)
+        probe = torch.zeros(1, *shape, device=device)
         probe = probe[:, :, None] if self.has_frames and probe.ndim == 4 else probe
+        sound = [torch.Size((1, *self.family.sound))] if self.family.sound else []
         # In inference mode ComfyUI also does what lies outside of its training.
-        with torch.inference_mode(self._text_is_adapted()):
+        with torch.inference_mode(self.family.reads_texts_once(targets)):
             made = self.model.extra_conds(
                 **{**extras, **sizes, "guidance": self.guidance},
                 cross_attn=text["cond"],
                 noise=probe,
                 # Networks of several parts, as of pictures and sound, are given those that there are.
-                latent_shapes=[probe.shape],
-                device=self.device,
+                latent_shapes=[probe.shape, *sound],
+                device=device,
                 prompt_type="positive",
             )
-        out = {k: mapped(c.process_cond(batch_size=1, area=None).cond, self._to_device) for k, c in made.items()}
+        out = {k: c.process_cond(batch_size=1, area=None).cond for k, c in made.items()}
         if self.family.has_tokens and TEXT_MASK in text:
-            out[TEXT_MASK] = self._to_device(text[TEXT_MASK])
+            out[TEXT_MASK] = text[TEXT_MASK]
+        out = mapped(out, lambda v: v.to(device, self.dtype if v.is_floating_point() else v.dtype, copy=True))
+        self._refuse_trained(out)
         return out
 
-    def _text_is_adapted(self) -> bool:
-        """Whether the session's texts pass the network's layers for texts once, before the training."""
-        if self._adapters is None or not self.family.text_adapter:
-            return False
-        return not any(re.fullmatch(self.family.text_adapter, path) for path in self._adapters.targets)
+    def _refuse_trained(self, conds: dict[str, Any]) -> None:
+        """Nothing if no adapter has a part in what is made of a text before the step: it would learn nothing there.
 
-    def _to_device(self, value: Tensor) -> Tensor:
-        dtype = self.dtype if value.is_floating_point() else value.dtype
-        return value.to(self.device, dtype, copy=True)
+        Raises:
+            ConfigError: One has; names its layers.
+        """
+        layers = [] if self._adapters is None else layers_behind(conds, self._adapters.parameters())
+        if not layers:
+            return
+        raise ConfigError(
+            f"targets, include: ComfyUI puts texts through {counted(len(layers), '[layer|layers]')} of those chosen, "
+            f"such as {layers[0]}, before the step, where {self.family.title} cannot learn. Exclude them, with "
+            f"{re.escape(layers[0].split('.')[0])} in exclude."
+        )
 
     def denoise(
         self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]], *, tokens: TokenPlan | None = None
@@ -395,7 +437,9 @@ class TrainableModel:
             conditioning: From `collate`, one entry a sample.
             tokens: Which tokens skip blocks and which are seen; None for all pass and are seen.
         """
-        groups = rows_alike(conditioning, repeats=self.family.text_repeats)
+        if self._adapters is not None and self._adapters.enabled:
+            self._adapters.cast(self.dtype)
+        groups = self._groups(conditioning)
         if len(groups) == 1:
             return self._run(noisy, u, conditioning, tokens)
         parts = [
@@ -406,9 +450,16 @@ class TrainableModel:
         back = torch.tensor(order, device=noisy.device).argsort()
         return torch.cat(parts)[back]
 
+    def _groups(self, conditioning: list[dict[str, Any]]) -> list[list[int]]:
+        if self.family.alone:
+            return [[i] for i in range(len(conditioning))]
+        return rows_alike(conditioning, unequal=self.family.text_repeats or self.family.text_fills)
+
     def _run(self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]], tokens: TokenPlan | None) -> Tensor:
+        conditioning, seen = filled(conditioning) if self.family.text_fills else (conditioning, None)
         conds = joined(conditioning)
-        network = self._following(tokens, conds.pop(TEXT_MASK, None))
+        plan = tokens or TokenPlan(self.tokens_of(noisy.shape[2:]))
+        network = self._following(plan, conds.pop(TEXT_MASK, None), seen)
         t, options = told_level(u, self._sampling, self.schedule), self._transformer_options()
         return self._framed(lambda x: self._predict(network, x, t, {**conds, "transformer_options": options}), noisy)
 
@@ -421,18 +472,24 @@ class TrainableModel:
             network,
             (x, t),
             given,
-            parameters=list(self._adapters.parameters().values()),
+            parameters=trained_parameters(self.network),
             mutates=self.family.mutates,
         )
 
-    def _following(self, plan: TokenPlan | None, text_mask: Tensor | None) -> Callable[..., Tensor]:
-        """The network, or one whose tokens follow `plan`."""
+    def _following(self, plan: TokenPlan, padding: Tensor | None, seen: Tensor | None) -> Callable[..., Tensor]:
+        """The network, or one whose tokens follow `plan` and of the texts see what `seen` has as True."""
         network = CoreCall(self.model, self.dtype)
-        if plan is None:
-            return network
-        if plan.text_padding and text_mask is None:
+        if plan.text_padding and padding is None:
             raise ConfigError(NO_TEXT_MASK)
-        return PlannedNetwork(network, self.blocks, plan=plan, text=text_mask if plan.text_padding else None)
+        if not (plan.text_padding or plan.passages) and plan.visible is None and seen is None:
+            return network
+        padding = padding if plan.text_padding else None
+        return PlannedNetwork(network, self.blocks, plan=plan, padding=padding, filled=seen)
+
+    def tokens_of(self, sides: Sequence[int]) -> int:
+        """How many image tokens a sample has whose latent has these sides, ([F,] h, w)."""
+        patch = self.family.patch[-len(sides) :]
+        return math.prod(-(-side // size) for side, size in zip(sides, patch, strict=True))
 
     def _transformer_options(self) -> dict[str, Any]:
         options = comfy.patcher_extension.copy_nested_dicts(self.patcher.model_options["transformer_options"])
@@ -440,10 +497,3 @@ class TrainableModel:
         options["wrappers"] = comfy.patcher_extension.copy_nested_dicts(self.patcher.wrappers)
         options["callbacks"] = comfy.patcher_extension.copy_nested_dicts(self.patcher.callbacks)
         return options
-
-
-def _compute_dtype(model: Any, device: torch.device) -> torch.dtype:
-    dtype = model.get_dtype_inference()
-    if dtype == torch.float16 and comfy.model_management.should_use_bf16(device):
-        return torch.bfloat16
-    return dtype

@@ -21,7 +21,7 @@ from ...runs.sample_pictures import SampleFolder
 from ...runs.told import Told, reason_of
 from ...training.job import TrainJob
 from ...viewing.training_sample import Seen
-from ..model.memory import memory_use
+from ..memory.cards import memory_use
 
 EVENT = "masked_lora.progress"
 # A browser need not hear more often.

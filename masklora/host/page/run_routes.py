@@ -18,15 +18,18 @@ from aiohttp import web
 from PIL import Image
 
 from ...documents import strict_json
+from ...runs.deletion import delete_run, folder_size
 from ...runs.graph import read_graph
 from ...runs.history import PastRun, find_run, read_curve, read_run
-from ...runs.record import export_checkpoint
+from ...runs.record import export_checkpoint, kept_size, kept_trigger
 from ...runs.run import trained_elsewhere
 from ...runs.run_list import RunList
 from ...runs.sample_pictures import MOST_PROMPTS, SampleFolder, look_of
+from ...runs.side_by_side import Pictures, side_by_side
+from ...runs.told import read_told
 from ...settings import ExportSettings
 from ...viewing.training_sample import draw_seen
-from ..outputs import lora_path, runs_folder
+from ..outputs import listed_lora, lora_path, runs_folder
 from .live import ACTIONS, LIVE, LiveRun
 from .requests import Handler, RefusedError, path_id, path_number, query_number, read_empty, read_json
 
@@ -41,6 +44,8 @@ RESTING = {
 }
 
 LIST = RunList(RESTING)
+_TRAINS = "This run is being trained. Stop it first, or wait for its end; then delete it."
+_NO_GRAPH = "This run has no stored graph. It was made by an earlier version, or by a script."
 _RESTS = "This run is not being trained now. Queue its graph again to go on with it."
 _ELSEWHERE = "This run is being trained by another ComfyUI, or by another job. Its own page can act on it."
 
@@ -117,8 +122,44 @@ async def get_graph(request: web.Request) -> Any:
     """The graph that queued the run: `workflow` for the page, `prompt` for where no page queued it."""
     graph = await asyncio.to_thread(read_graph, await _folder(request))
     if graph is None:
-        raise RefusedError(404, "This run has no stored graph. It was made by an earlier version, or by a script.")
+        raise RefusedError(404, _NO_GRAPH)
     return graph
+
+
+async def get_use(request: web.Request) -> Any:
+    """A graph that draws with and without the run's LoRA: `prompt` in API form, `roles` of its nodes by id."""
+    folder = await _folder(request)
+    return await asyncio.to_thread(_use, folder)
+
+
+def _use(folder: Path) -> dict[str, Any]:
+    written, graph = read_told(folder).written, read_graph(folder)
+    if not written:
+        raise RefusedError(404, "This run has written no LoRA. Export one of its checkpoints, and load that.")
+    lora = listed_lora(written)
+    if lora is None:
+        raise RefusedError(404, f"{written} is not there any more. Queue the run's graph, which writes it again.")
+    if graph is None:
+        raise RefusedError(404, f"{_NO_GRAPH} Load {lora} with Load LoRA, behind the loader of its model.")
+    pictures = Pictures(SampleFolder(folder).settings(), kept_trigger(folder), kept_size(folder))
+    prompt, roles = side_by_side(graph, lora=lora, pictures=pictures)
+    return {"prompt": prompt, "roles": roles}
+
+
+async def get_size(request: web.Request) -> Any:
+    """The bytes that deleting the run would free, and its LoRA file, which stays; empty where there is none."""
+    folder = await _folder(request)
+    size, told = await asyncio.to_thread(lambda: (folder_size(folder), read_told(folder)))
+    return {"bytes": size, "written": told.written}
+
+
+async def post_delete(request: web.Request) -> Any:
+    """Delete a run's folder; LoRA files that were written from it stay. Tells the bytes that were freed."""
+    await read_empty(request)
+    folder = await _folder(request)
+    if path_id(request, "run") in LIVE or await asyncio.to_thread(trained_elsewhere, folder):
+        raise RefusedError(409, _TRAINS)
+    return {"bytes": await asyncio.to_thread(delete_run, folder)}
 
 
 async def post_export(request: web.Request) -> Any:
@@ -166,6 +207,12 @@ RUN_GETS: dict[str, Handler] = {
     "/runs/{run}/samples/{step}/{number}": get_sample,
     "/runs/{run}/current": get_current,
     "/runs/{run}/graph": get_graph,
+    "/runs/{run}/use": get_use,
+    "/runs/{run}/size": get_size,
 }
 # The first that fits answers.
-RUN_POSTS: dict[str, Handler] = {"/runs/{run}/export": post_export, "/runs/{run}/{action}": post_action}
+RUN_POSTS: dict[str, Handler] = {
+    "/runs/{run}/export": post_export,
+    "/runs/{run}/delete": post_delete,
+    "/runs/{run}/{action}": post_action,
+}

@@ -15,6 +15,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -24,8 +25,10 @@ from server import PromptServer
 # How long a process waits for its checkpoint before it ends all the same.
 MOST_SECONDS = 7.0
 _PATIENCE = 2.0
+# For what ComfyUI's queue still has to say of the interrupted graph, and for its last line, which comes afterwards.
+_REST_SECONDS, _LAST_LINE_SECONDS = 0.6, 0.2
 # Close, log off and shut down, and the time that Windows gives, less a little.
-_CONSOLE_ENDS, _CONSOLE_SECONDS = (2, 5, 6), 4.5
+_CONSOLE_ENDS, _CONSOLE_SECONDS = (2, 5, 6), 4.0
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP") if hasattr(signal, name))
 
 logger = logging.getLogger(__name__)
@@ -89,6 +92,7 @@ class OrderlyEnd:
     def _end(self) -> None:
         logger.warning("masked lora: ComfyUI ends; writing a checkpoint first, for %g seconds at most.", MOST_SECONDS)
         self._saved.wait(MOST_SECONDS)
+        _rest()
         _on_main_thread(self._go_on, wait=False)
 
     def _wait(self, seconds: float = MOST_SECONDS) -> None:
@@ -96,6 +100,7 @@ class OrderlyEnd:
         self._wished.set()
         if self._trainer is not threading.current_thread():
             self._saved.wait(seconds)
+            _rest()
 
     def _go_on(self) -> None:
         """What the signal would have done without us, once."""
@@ -110,6 +115,14 @@ class OrderlyEnd:
             # Another training may have put in its own handler meanwhile.
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+
+
+def _rest() -> None:
+    """Until ComfyUI's queue is silent: Python aborts if it ends while another thread writes to the same stream."""
+    queue, until = getattr(PromptServer.instance, "prompt_queue", None), time.monotonic() + _REST_SECONDS
+    while getattr(queue, "currently_running", None) and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(_LAST_LINE_SECONDS)
 
 
 @contextlib.contextmanager

@@ -69,29 +69,41 @@ class Small:
             text["pooled_output"] = torch.randn(1, self.pooled, generator=generator)
         return {**text, **(self.extras(tokens, generator) if self.extras else {})}
 
-    def shrunk(self, dtype: torch.dtype) -> Any:
-        """A ModelPatcher on the CPU whose weights are not filled yet: detected at full size, then made small."""
+    def shrunk(self, dtype: torch.dtype, *, quantised: bool = False) -> Any:
+        """A ModelPatcher on the CPU whose weights are not filled yet: detected at full size, then made small.
+
+        With `quantised` its layers are those that ComfyUI takes for files that tell how each of them is stored.
+        """
         device = torch.device("cpu")
-        model = self._model(self.config, dtype, device)
+        model = self._model(self.config, dtype, device, quantised=quantised)
         return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=device)
 
     def full_network(self) -> tuple[str, nn.Module]:
         """The name of ComfyUI's configuration, and its network at full size, without any memory for its weights."""
-        if self.build is None:
-            model = self._model(self.full, torch.bfloat16, torch.device("meta"))
-            return type(model.model_config).__name__, model.diffusion_model
-        with torch.device("meta"):
-            network = self.build(**self.full)
-            config = comfy.model_detection.model_config_from_unet(network.state_dict(), "")
-        return type(config).__name__, network
+        model = self.without_weights(self.full)
+        return type(model.model_config).__name__, model.diffusion_model
 
-    def _model(self, changes: dict[str, Any], dtype: torch.dtype, device: torch.device) -> Any:
+    def without_weights(self, changes: dict[str, Any]) -> Any:
+        """ComfyUI's BaseModel at full size but for `changes`, without any memory for its weights."""
+        meta = torch.device("meta")
+        if self.build is None:
+            return self._model(changes, torch.bfloat16, meta)
+        with meta:
+            state = self.build(**changes).state_dict()
+            config = comfy.model_detection.model_config_from_unet(state, "")
+            return config.get_model({}, "", device=meta)
+
+    def _model(
+        self, changes: dict[str, Any], dtype: torch.dtype, device: torch.device, *, quantised: bool = False
+    ) -> Any:
         with torch.device("meta"):
             shapes = self.keys() if callable(self.keys) else self.keys
             keys = {name: torch.empty(shape) for name, shape in shapes.items()}
         config = comfy.model_detection.model_config_from_unet(keys, "")
         assert config is not None, f"ComfyUI did not recognise the keys of {self.family}"
         config.unet_config |= changes
-        cast = comfy.model_management.unet_manual_cast(dtype, device, config.supported_inference_dtypes)
+        config.quant_config = {"mixed_ops": True} if quantised else None
+        stored = None if quantised else dtype
+        cast = comfy.model_management.unet_manual_cast(stored, device, config.supported_inference_dtypes)
         config.set_inference_dtype(dtype, cast)
         return config.get_model({}, "", device=device)

@@ -20,6 +20,7 @@ def test_every_small_model_was_measured_and_is_well(name):
     assert max(row["prediction apart"], row["target apart"]) <= 1e-6
     assert max(row["gradients, default"], row["gradients, all"]) <= 1e-10
     assert row["together apart"] <= 1e-5 and "comfyui" in row["formats"]
+    assert row["diffusers apart"] is None or row["diffusers apart"] <= 1e-5
 
 
 @pytest.mark.parametrize("family", families(), ids=lambda family: family.name)

@@ -188,7 +188,7 @@ def test_the_base_of_a_model_that_brings_its_own_lora_is_the_model_with_it(case,
     bare, untouched = prepared(case)
     own = make_adapters(bare, dropout=0.0)
     factors = own.factors()
-    names = layer_names(bare.model, paths=list(factors), kohya_as_diffusers=bare.family.kohya_as_diffusers)
+    names = layer_names(bare.model, bare.family)
     patched, _ = comfy.sd.load_lora_for_models(make_model(case), None, to_comfyui(factors, names=names.kohya), 1.0, 0.0)
     merged = TrainableModel(make_model(case))
     with torch.no_grad():

@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
-from harness.models import HashedText, small_model
+from harness.models import HashedText, small_model, small_text
 from harness.vaes import small_vae
 from masklora.cache.cache import build_cache
 from masklora.dataset.loading import from_images
@@ -54,6 +55,8 @@ def build(model, *, vae, text, side=64, step=16):
         ("wan", {"vae": "wan", "text": "z_image"}, "captions have 2560 features, but Wan reads 4096"),
         ("anima", {"vae": "anima", "text": "krea2"}, "its captions lack 't5xxl_ids', which Anima reads"),
         ("krea2", {"vae": "krea2", "text": "anima"}, "captions have 32 features, but Krea 2 reads 384"),
+        ("minimax_h3", {"vae": "wan", "text": "minimax_h3"}, "16 channels and stride 8, but MiniMax H3 takes 24"),
+        ("minimax_h3", {"vae": "minimax_h3", "text": "anima"}, "captions have 32 features, but MiniMax H3 reads 48"),
         ("sd3", {"vae": "sd3", "text": "sd3", "side": 1024}, "1024×1024 is too large for this Stable Diffusion 3"),
     ],
 )
@@ -65,6 +68,15 @@ def test_what_is_not_the_model_s_is_told_before_anything_is_encoded(model, given
 @pytest.mark.parametrize("family", ["sd15", "sd3", "flux", "chroma", "qwen_image", "z_image", "wan"])
 def test_what_is_the_model_s_is_encoded(family):
     assert build(small_model(family), vae=family, text=family) == ("", 1 + 3)
+
+
+@pytest.mark.parametrize("family", ["ltxav", "anima", "minimax_h3"])
+def test_texts_are_looked_at_where_the_weights_lie_before_these_are_brought_to_the_compute_device(family):
+    """Some networks put texts through their first layers as soon as conditions are made of them."""
+    trainable, texts = TrainableModel(small_model(family)), [small_text(family, tokens=n) for n in (9, 12)]
+    trainable.device = torch.device("meta")
+    assert trainable.text_fault(texts[0]) is None and not trainable.reads_guidance(texts[0])
+    assert trainable.runs_apart(texts, targets=["blocks.0"]) == (family == "minimax_h3")
 
 
 def test_a_network_whose_patches_must_divide_the_sides_says_which_sides_it_takes():

@@ -15,7 +15,7 @@ from torch import nn
 
 from benchmarks.gradients import MODES, Problem
 from harness.bare_networks import BareNetwork
-from harness.casting import cast_run
+from harness.casting import cast_run, hollow_calls
 from harness.models import small_model
 from masklora.autograd.forwards import has_foreign_forward
 from masklora.autograd.recompute import checkpoint_blocks
@@ -54,20 +54,6 @@ def put_pre_hook(module):
     return module.register_forward_pre_hook(
         lambda m, args, kwargs: (tuple(bent(a) for a in args), kwargs), with_kwargs=True
     )
-
-
-@contextlib.contextmanager
-def hollow_calls():
-    """How often a layer was repeated without its values."""
-    calls = []
-    kinds = {kind: vars(kind)["forward"] for kind in (patches._HollowLinear, patches._HollowConv2d)}
-    for kind, plain in kinds.items():
-        kind.forward = staticmethod(lambda *a, plain=plain.__func__: calls.append(1) or plain(*a))
-    try:
-        yield calls
-    finally:
-        for kind, plain in kinds.items():
-            kind.forward = plain
 
 
 # In Flux: blocks, the last layers of their branches, with and without LoRA, norms, parents of them, and outside.

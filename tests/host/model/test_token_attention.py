@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from masklora.errors import FamilyError
-from masklora.host.model.token_attention import KEY_MASK, KeyMask, combined_masks, pinned_attention
+from masklora.host.model.token_attention import KEY_MASK, KeyMask, TextMask, combined_masks, pinned_attention
 
 FUNCTIONS = {
     "basic": core.attention_basic,
@@ -43,7 +43,7 @@ def ours(keys, *args, **kwargs):
 def test_pinned_attention_equals_each_core_function_with_the_same_mask_as_numbers_to_add(name, skip_reshape):
     mask, inputs = key_mask(), qkv(skip_reshape=skip_reshape)
     found = ours(mask, *inputs, HEADS, skip_reshape=skip_reshape)
-    expected = FUNCTIONS[name](*inputs, HEADS, mask=additive(mask.of(LENGTH)), skip_reshape=skip_reshape)
+    expected = FUNCTIONS[name](*inputs, HEADS, mask=additive(mask.of(LENGTH, LENGTH)), skip_reshape=skip_reshape)
     assert (found - expected).abs().max() <= 1e-12
 
 
@@ -51,14 +51,14 @@ def test_pinned_attention_equals_each_core_function_with_the_same_mask_as_number
 def test_pinned_attention_has_the_gradients_of_each_core_function_too(name):
     mask, found, expected = key_mask(), qkv(requires_grad=True), qkv(requires_grad=True)
     ours(mask, *found, HEADS).square().sum().backward()
-    FUNCTIONS[name](*expected, HEADS, mask=additive(mask.of(LENGTH))).square().sum().backward()
+    FUNCTIONS[name](*expected, HEADS, mask=additive(mask.of(LENGTH, LENGTH))).square().sum().backward()
     for a, b in zip(found, expected, strict=True):
         assert (a.grad - b.grad).abs().max() <= 1e-12
 
 
 def test_only_pytorch_s_attention_takes_our_boolean_mask_as_what_it_means():
     """Guards the reason for pinning: the others add it to the scores, or fail on its shape."""
-    mask, inputs = key_mask().of(LENGTH), qkv()
+    mask, inputs = key_mask().of(LENGTH, LENGTH), qkv()
     wrong = {}
     for name, function in FUNCTIONS.items():
         expected = function(*inputs, HEADS, mask=additive(mask))
@@ -84,7 +84,7 @@ def test_a_row_without_any_visible_key_is_no_number_or_nothing_in_core_and_ours_
 
 def test_every_token_sees_itself_and_every_visible_one_and_no_other():
     mask = key_mask()
-    made = mask.of(LENGTH)
+    made = mask.of(LENGTH, LENGTH)
     seen = torch.cat([mask.text, mask.image], dim=1)
     for row in range(2):
         for query in range(LENGTH):
@@ -94,21 +94,21 @@ def test_every_token_sees_itself_and_every_visible_one_and_no_other():
 
 def test_image_tokens_alone_and_tokens_before_the_text_are_told_by_the_length():
     mask = key_mask()
-    assert torch.equal(mask.of(IMAGE)[:, 0], mask.of(LENGTH)[:, 0, TEXT:, TEXT:])
-    longer = mask.of(LENGTH + 3)
-    assert torch.equal(longer[:, :, 3:, 3:], mask.of(LENGTH)) and longer[..., :3].all()
+    assert torch.equal(mask.of(IMAGE, IMAGE)[:, 0], mask.of(LENGTH, LENGTH)[:, 0, TEXT:, TEXT:])
+    longer = mask.of(LENGTH + 3, LENGTH + 3)
+    assert torch.equal(longer[:, :, 3:, 3:], mask.of(LENGTH, LENGTH)) and longer[..., :3].all()
     only_text = key_mask(image=False)
-    assert only_text.of(IMAGE) is None
-    assert only_text.of(LENGTH)[..., TEXT:].all() and not only_text.of(LENGTH)[..., :TEXT].all()
-    assert key_mask(text=False).of(LENGTH)[..., :TEXT].all()
+    assert only_text.of(IMAGE, IMAGE) is None
+    assert only_text.of(LENGTH, LENGTH)[..., TEXT:].all() and not only_text.of(LENGTH, LENGTH)[..., :TEXT].all()
+    assert key_mask(text=False).of(LENGTH, LENGTH)[..., :TEXT].all()
     for length in (IMAGE - 1, IMAGE + TEXT - 1):
         with pytest.raises(FamilyError, match=f"attends to {length} tokens, expected {IMAGE}"):
-            mask.of(length)
+            mask.of(length, length)
 
 
 def test_a_mask_is_made_once_for_all_blocks():
     mask = key_mask()
-    assert mask.of(LENGTH) is mask.of(LENGTH)
+    assert mask.of(LENGTH, LENGTH) is mask.of(LENGTH, LENGTH)
 
 
 def test_cross_attention_is_left_alone():
@@ -131,7 +131,7 @@ def test_a_mask_that_the_block_passes_counts_too(kind, dimensions, positional):
     found = ours(mask, *given[0], *given[1], **given[2])
     bias_of_theirs = additive(theirs) if kind == "bool" else theirs
     bias_of_theirs = bias_of_theirs[:, None] if dimensions == 3 else bias_of_theirs
-    total = (additive(mask.of(LENGTH)) + bias_of_theirs).expand(2, HEADS, LENGTH, LENGTH)
+    total = (additive(mask.of(LENGTH, LENGTH)) + bias_of_theirs).expand(2, HEADS, LENGTH, LENGTH)
     lost = total.isneginf().all(dim=-1)
     expected = core.attention_split(*inputs, HEADS, mask=total.masked_fill(lost[..., None], 0))
     rows = ~lost.any(dim=1)
@@ -148,6 +148,17 @@ def test_where_both_masks_together_leave_a_token_nothing_the_block_s_own_counts(
     both = combined_masks(eye, given)
     assert torch.equal(both, given)
     assert combined_masks(None, given) is given and combined_masks(eye, None) is eye
+
+
+def test_a_text_all_of_which_is_padding_does_not_see_what_fills_it_up():
+    """Such masks of text encoders hide by the lowest number there is, after which every key counts alike."""
+    lowest = torch.full((1, 1, 1, 5), torch.finfo(torch.float64).min, dtype=torch.float64)
+    queries, keys, values = (torch.randn(1, 5, HEADS * WIDTH, dtype=torch.float64) for _ in "qkv")
+    wanted = core.attention_pytorch(queries, keys[:, :3], values[:, :3], HEADS, mask=lowest[..., :3])
+    seen = TextMask(torch.arange(5)[None] < 3)
+    options = {"transformer_options": {KEY_MASK: seen}}
+    found = pinned_attention(core.attention_split, queries, keys, values, HEADS, mask=lowest, **options)
+    assert (found - wanted).abs().max() <= 1e-12
 
 
 def test_without_a_key_mask_attention_is_as_before():

@@ -290,8 +290,9 @@ def test_backward_keeps_the_kept_tokens_only(case, benches):
             torch.autograd.graph.saved_tensors_hooks(lambda t: shapes.append(tuple(t.shape)) or t, lambda t: t),
         ):
             bench.trainable.denoise(bench.noisy, bench.u, bench.conditioning(), tokens=plan)
-        # Anima's tokens have axes for frames, rows and columns.
+        # Anima's tokens have axes for frames, rows and columns; those of a sample that goes alone only theirs.
         tokens = [math.prod(s[1:-1]) for s in shapes if len(s) in (3, 5) and s[0] == 2]
+        tokens += [s[0] for s in shapes if len(s) == 2 and bench.trainable.family.alone]
         return [n for n in tokens if n in (TOKENS, joined_length(bench))]
 
     last = blocks_of(bench) - 1
@@ -441,9 +442,9 @@ def test_attention_masks_are_made_once_a_pass_for_each_set_of_kept_tokens(benche
 
 def test_a_network_without_routes_or_masks_gets_the_plain_options(benches):
     bench = benches("flux")
-    assert not isinstance(bench.trainable._following(None, None), PlannedNetwork)
-    following = bench.trainable._following(TokenPlan(TOKENS), bench.texts[0]["text_mask"])
-    assert isinstance(following, PlannedNetwork) and following.text is None
+    plan, seen = TokenPlan(TOKENS), bench.texts[0]["text_mask"]
+    assert not isinstance(bench.trainable._following(plan, seen, None), PlannedNetwork)
+    assert isinstance(bench.trainable._following(plan, None, seen), PlannedNetwork)
 
 
 @pytest.mark.parametrize(("case", "looking"), [("wan", 3), ("z_image", 4), ("flux", 6)])
@@ -453,7 +454,17 @@ def test_an_attention_that_is_as_long_by_chance_follows_no_mask(case, looking, b
 
     bench, asked = benches(case), []
     plain = token_attention.KeyMask.of
-    monkeypatch.setattr(token_attention.KeyMask, "of", lambda self, n: asked.append(n) or plain(self, n))
+    monkeypatch.setattr(token_attention.KeyMask, "of", lambda self, *n: asked.append(n) or plain(self, *n))
     texts = [small_text(LAWS[case][0], tokens=TOKENS, seed=s) for s in (0, 1)]
     bench.predict(TokenPlan(TOKENS, visible=some_visible()), texts=texts)
     assert len(asked) == looking
+
+
+def test_a_mask_that_no_attention_asks_for_is_an_error(benches, monkeypatch):
+    """As of a ComfyUI that no longer hands its options on to the model's attention."""
+    from masklora.host.model import trainable
+
+    bench = benches("flux")
+    monkeypatch.setattr(trainable, "pinned_attention", lambda function, *args, **kwargs: function(*args, **kwargs))
+    with pytest.raises(FamilyError, match=r"^attention_mask, text_padding_mask, batch_size: .*does not hand the masks"):
+        bench.predict(TokenPlan(TOKENS, visible=some_visible()))

@@ -16,6 +16,7 @@ from masklora.errors import AdapterError, FamilyError
 from masklora.host.model.conditioning import size_conditioning
 from masklora.host.model.sampling_schedule import told_level
 from masklora.host.model.trainable import TrainableModel
+from masklora.host.notes import model_notes
 from masklora.loss.noise import add_noise
 from masklora.settings import AdapterSettings
 
@@ -386,8 +387,8 @@ def test_patches_on_the_incoming_model_are_told():
     key = next(k for k in patcher.model.state_dict() if k.endswith("qkv.weight"))
     patched = patcher.clone()
     patched.add_patches({key: (torch.zeros_like(patcher.model.state_dict()[key]),)})
-    assert "on 1 weight:" in TrainableModel(patched).incoming_notes()[0]
-    assert TrainableModel(patcher).incoming_notes() == []
+    assert "on 1 weight:" in model_notes(TrainableModel(patched))[0]
+    assert model_notes(TrainableModel(patcher)) == []
 
 
 @pytest.mark.parametrize("kind", ["apply_model", "predict_noise", "outer_sample", "attention", "function", "cfg"])
@@ -401,11 +402,11 @@ def test_what_of_the_model_s_patches_is_not_trained_with_is_told(kind):
         patched.set_model_sampler_cfg_function(lambda given: given["cond"])
     else:
         patched.add_wrapper(kind, lambda executor, *a, **k: executor(*a, **k))
-    (told,) = TrainableModel(patched).incoming_notes()
+    (told,) = model_notes(TrainableModel(patched))
     assert ("attention function of its own" if kind == "attention" else "trained without them") in told
 
 
 def test_what_acts_inside_the_network_is_trained_with_and_needs_no_word():
     patched = small_model("sd3").clone()
     patched.add_wrapper("diffusion_model", lambda executor, *a, **k: executor(*a, **k))
-    assert TrainableModel(patched).incoming_notes() == []
+    assert model_notes(TrainableModel(patched)) == []

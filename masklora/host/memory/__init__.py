@@ -1,0 +1,1 @@
+"""The memory of a training: counted before it starts, told, and compared with the card's."""

@@ -1,0 +1,1 @@
+"""What waits in main memory while blocks work: weights of other blocks, and inputs that these keep for backward."""
