@@ -18,7 +18,7 @@ from .errors import ConfigError
 T = TypeVar("T")
 
 CAPTION_LINES = ("auto", "captions", "tags", "text")
-CAPTION_POLICIES = ("empty caption", "use trigger word", "error")
+CAPTION_POLICIES = ("auto", "empty caption", "use trigger word", "error")
 MASK_SOURCES = ("auto", "folder", "sidecar", "alpha", "none")
 MASK_CHANNELS = ("luminance", "red", "green", "blue", "rgb average", "alpha")
 MISSING_MASK = ("train whole image", "skip image", "error")
@@ -55,8 +55,12 @@ ALGORITHMS = ("lora", "rslora", "dora")
 INITS = ("default", "gaussian")
 OPTIMIZERS = ("adamw", "adamw8bit", "adafactor", "lion", "prodigy", "schedule-free adamw")
 SCHEDULES = ("constant", "linear", "cosine", "cosine with restarts", "polynomial")
-CHECKPOINTING = ("per block", "off", "whole model")
+OFFLOADED = "per block, offloaded"
+CHECKPOINTING = ("per block", "off", "whole model", OFFLOADED)
+# Those by which each block is recomputed by itself.
+PER_BLOCK = ("per block", OFFLOADED)
 EXISTING_RUNS = ("go on", "start anew")
+OVER_MEMORY = ("refuse", "go on")
 EXPORT_FORMATS = ("comfyui", "diffusers")
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -113,7 +117,7 @@ class CaptionSettings:
     shuffle: bool = named(False, "shuffle_tags")
     keep_first: int = ranged(1, 0, 10_000, "keep_first_tags")
     dropout: float = ranged(0.0, 0.0, 1.0, "caption_dropout")
-    missing: str = chosen("empty caption", CAPTION_POLICIES, "missing_captions")
+    missing: str = chosen("auto", CAPTION_POLICIES, "missing_captions")
     lines: str = chosen("auto", CAPTION_LINES)
 
 
@@ -310,6 +314,7 @@ class TrainSettings:
     gradient_accumulation: int = ranged(1, 1, 1024)
     seed: int = seeded()
     checkpointing: str = chosen("per block", CHECKPOINTING)
+    compile: bool = False
     guidance: float = ranged(-1.0, -1.0, 100.0)
     save_every: int = ranged(250, 0, 1_000_000)
     keep_last: int = ranged(3, 1, 1000)
@@ -321,6 +326,9 @@ class TrainSettings:
     keep_finished_runs: int = ranged(3, 0, 1000)
     unknown_model: bool = False
     assistant_lora: str = ""
+    swap_blocks: int = ranged(0, -1, 1000)
+    over_memory: str = chosen("refuse", OVER_MEMORY)
+    quantized_compute: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ from comfy_api.latest import ComfyExtension
 from ..masklora.host.page.routes import register
 from .cache import CacheDataset
 from .dataset import DatasetFromImages, LoadDataset, MergeDatasets
+from .estimate import EstimateMemory
 from .export import ExportLoRA
 from .inspect import InspectDataset
+from .load_run import LoadRun
 from .loss import MaskedLoss
 from .mask_generators import ColorMasks, GrabCutMasks, RandomMasks, ShapeMasks
 from .masks import RefineMask, TransformMasks
@@ -38,7 +40,9 @@ NODES = [
     Adapter,
     Optimizer,
     Samples,
+    EstimateMemory,
     TrainLoRA,
+    LoadRun,
     ExportLoRA,
 ]
 

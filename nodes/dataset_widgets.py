@@ -51,7 +51,12 @@ def caption_inputs():
         switch(CAPTION, "shuffle", "Show the tags in random order; the cache keeps as many orders as its variants."),
         number(CAPTION, "keep_first", "Number of first tags that shuffling leaves in place, 0 to 10000."),
         number(CAPTION, "dropout", "Share of the steps, 0 to 1, that see the empty caption instead."),
-        choice(CAPTION, "missing", "What a picture without a caption file gets."),
+        choice(
+            CAPTION,
+            "missing",
+            "What a picture without a caption file gets: with auto the trigger word, "
+            "and in a regularisation set nothing.",
+        ),
     ]
 
 

@@ -37,9 +37,8 @@ class ExportLoRA(io.ComfyNode):
                 choice(
                     _D,
                     "format",
-                    "comfyui: kohya's keys, read by ComfyUI, kohya, A1111, Forge and diffusers. "
-                    "diffusers: PEFT's keys, for families whose diffusers names ComfyUI knows; docs/families.md "
-                    "lists them.",
+                    "comfyui: kohya's keys, read by ComfyUI, kohya, A1111 and Forge. diffusers: PEFT's keys, for "
+                    "families whose files diffusers loads. docs/families.md lists which of both diffusers reads.",
                 ),
                 choice(_D, "dtype", "Of the numbers in the file; float16 is usual."),
                 *advanced(

@@ -206,6 +206,30 @@ def _existing() -> list:
             "Training adapter of a distilled model: the training runs on top of it; sample pictures, "
             "model_with_lora and the file are without it.",
         ),
+        number(
+            _D,
+            "swap_blocks",
+            "How many of the model's blocks wait in main memory until they are needed, 0 to 1000: less memory on the "
+            "card, same LoRA. -1: as many as needed. Needs checkpointing per block.",
+        ),
+        switch(
+            _D,
+            "compile",
+            "Compile the model's blocks for each size of picture: a slower first step, then faster ones. Needs "
+            "checkpointing per block; what cannot be compiled runs as it is, and the node says why.",
+        ),
+        choice(
+            _D,
+            "over_memory",
+            "Where the counted memory is more than the card has. Refuse: end before the first step and tell what to "
+            "change. Go on: train all the same.",
+        ),
+        switch(
+            _D,
+            "quantized_compute",
+            "Multiply the layers of an fp8 or int8 model in these 8 bits, as ComfyUI does when it draws, for speed on "
+            "cards that can. Gradients are rounded. Where no layer can be, it ends before the first step.",
+        ),
     ]
 
 
@@ -235,7 +259,8 @@ def _advanced() -> list:
         choice(
             _D,
             "checkpointing",
-            "What is recomputed in backward. Per block: little memory. Off: about a quarter faster.",
+            "What is recomputed in backward. Per block: little memory. Per block, offloaded: less still, inputs of "
+            "blocks wait in main memory; same LoRA. Off: about a quarter faster.",
         ),
         number(
             _D,

@@ -36,7 +36,10 @@ FLOORS = (
     ("viewing", "runs"),
     ("training", "generators"),
     ("host/families",),
+    ("host/swap",),
+    ("host/layers",),
     ("host/model", "host/finders"),
+    ("host/memory",),
     ("host",),
     ("host/page",),
 )

@@ -5,7 +5,8 @@ import { fitHeight, hideAdvanced } from "./advanced.js";
 import { addNodeBrowser, INSPECT_NODE } from "./dataset/node_browser.js";
 import { openEditor } from "./mask_editor/editor.js";
 import { addStyles } from "./page/elements.js";
-import { addReport, restoreReport } from "./page/report.js";
+import { chain } from "./page/nodes.js";
+import { addReport, linesOf, restoreReport } from "./page/report.js";
 import { useTexts } from "./page/strings.js";
 import { followTheme } from "./page/theme.js";
 import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.js";
@@ -19,18 +20,29 @@ const STYLES = [
   "dataset/dataset.css", "mask_editor/editor.css",
 ];
 
+// Of the nodes in a graph that compares pictures. As it opens it is wide enough for titles, which a small scale hides.
+const ROLE_WIDTH = 280, COLUMN_GAP = 60;
+// Nodes whose report ends with the LoRA file that they wrote, other than the training's, whose runs are followed.
+const WRITERS = ["MLT_ExportLoRA", "MLT_LoadRun"];
+
 let store = null;
 
 /** The page's one store, made when something is shown. */
 function runs() {
-  store ??= new RunStore(api);
+  store ??= new RunStore(api, readLists);
   return store;
 }
 
+/** So that the nodes' lists of files hold what has just been written; unlike R, without a word about it. */
+function readLists() {
+  // Where it fails, R is left.
+  return app.reloadNodeDefs().catch(() => {});
+}
+
 /** Opens the mask editor for a picture that the data set browser shows. */
-function editMask({ index, name, size }, source) {
+function editMask(picture, source, walk) {
   const canSelect = Boolean(source.facts?.selects);
-  return openEditor({ api, dataset: source.id, picture: index, name, size, canSelect, onSaved: () => source.refresh() });
+  return openEditor({ api, dataset: source.id, picture, canSelect, onSaved: () => source.refresh(), walk });
 }
 
 // How a run's graph comes back into the page; each opens as a workflow of its own.
@@ -38,8 +50,22 @@ const graphs = {
   open: ({ workflow, prompt }, name) =>
     workflow ? app.loadGraphData(workflow, true, true, name) : app.loadApiJson(prompt, name),
   queue: () => app.queuePrompt(0, 1),
-  // So that the lists of files hold what has just been put there.
-  refresh: () => app.refreshComboInNodes(),
+  refresh: () => app.reloadNodeDefs(),
+  /** Readies a graph that compares pictures; `roles` of its nodes by id, those that show are `base` and `withLora`. */
+  compare(roles) {
+    const { nodes } = app.graph;
+    // Pictures that are compared differ by what they are compared for only, also when they are drawn again.
+    const widgets = nodes.flatMap((node) => node.widgets ?? []);
+    for (const one of widgets.filter(({ name }) => name === "control_after_generate")) one.value = "fixed";
+    // Room for titles and pictures, which come later.
+    const told = nodes.filter(({ id }) => roles[id]);
+    for (const node of told) node.setSize([Math.max(node.size[0], ROLE_WIDTH), node.size[1]]);
+    app.graph.arrange(COLUMN_GAP);
+    const [base, withLora] = ["base", "withLora"].map((role) => told.find(({ id }) => roles[id] === role));
+    for (const node of [base, withLora]) node.setSize([ROLE_WIDTH, ROLE_WIDTH + 60]);
+    withLora.pos = [base.pos[0], base.pos[1] + base.size[1] + COLUMN_GAP];
+    app.extensionManager.command.execute("Comfy.Canvas.FitView");
+  },
 };
 
 app.registerExtension({
@@ -58,9 +84,12 @@ app.registerExtension({
   },
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith("MLT_")) return;
-    if (node.comfyClass === NODE) addNodePanel(node, runs());
+    if (node.comfyClass === NODE) addNodePanel(node, runs(), graphs);
     if (node.comfyClass === INSPECT_NODE) addNodeBrowser(node, api, editMask);
     addReport(node);
+    if (WRITERS.includes(node.comfyClass)) {
+      chain(node, "onExecuted", (output) => runs().noteFiles([linesOf(output)?.at(-1)?.text]));
+    }
     if (!hideAdvanced(node)) return;
     fitHeight(node);
     // A node of a saved workflow is given a size afterwards, for everything that it could show.

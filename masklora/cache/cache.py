@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class Cache:
         identities: Of the VAE and the text encoder, the latter None without one.
         mend: Makes anew what was deleted or damaged since, and tells what it did; None where that cannot be done.
         mended: What was made anew, for people.
+        leaves: Whether a read leaves what is damaged as it is.
     """
 
     entries: tuple[Entry, ...]
@@ -68,6 +69,11 @@ class Cache:
     identities: tuple[str, str | None] = ("", None)
     mend: Callable[[], str] | None = field(default=None, repr=False)
     mended: list[str] = field(default_factory=list)
+    leaves: bool = False
+
+    def untouched(self) -> Cache:
+        """The same, for reading in a thread what may not be needed: nothing is removed or made anew."""
+        return replace(self, mend=None, leaves=True)
 
     @property
     def pictures(self) -> int:
@@ -139,6 +145,8 @@ class Cache:
                 return
 
     def _read(self, kind: str, key: str) -> tuple[Tensors, Values]:
+        if self.leaves:
+            return self.store.read(kind, key, leave=True)
         try:
             return self.store.read(kind, key)
         except CacheError as error:

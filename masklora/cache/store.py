@@ -52,8 +52,8 @@ class Store(Protocol):
         """Whether an undamaged entry is there; marks it as used."""
         ...
 
-    def read(self, kind: str, key: str) -> tuple[Tensors, Values]:
-        """The entry's tensors and values."""
+    def read(self, kind: str, key: str, *, leave: bool = False) -> tuple[Tensors, Values]:
+        """The entry's tensors and values; with `leave` a damaged one stays for the read that needs it."""
         ...
 
     def write(self, kind: str, key: str, tensors: Tensors, values: Values | None = None) -> None:
@@ -90,7 +90,7 @@ class MemoryStore:
         """Whether the entry is there."""
         return (kind, key) in self._entries
 
-    def read(self, kind: str, key: str) -> tuple[Tensors, Values]:
+    def read(self, kind: str, key: str, *, leave: bool = False) -> tuple[Tensors, Values]:
         """The entry's tensors, copied, and values.
 
         Raises:
@@ -163,8 +163,13 @@ class DiskStore:
         _touch(path)
         return True
 
-    def read(self, kind: str, key: str) -> tuple[Tensors, Values]:
+    def read(self, kind: str, key: str, *, leave: bool = False) -> tuple[Tensors, Values]:
         """The entry's tensors and values, its checksum verified.
+
+        Args:
+            kind: Of the entry.
+            key: Of the entry.
+            leave: Whether a damaged one stays as it is.
 
         Raises:
             CacheError: The entry is gone or damaged; a damaged one is removed, so that the next build
@@ -185,7 +190,8 @@ class DiskStore:
                 f"{path}: the cache entry is gone. Queue the graph again; what is missing is made anew."
             ) from None
         except (OSError, ValueError, SafetensorError) as error:
-            self._discard(path, str(error))
+            if not leave:
+                self._discard(path, str(error))
             raise CacheError(
                 f"{path}: the cache entry is damaged ({error}) and was removed. Queue the graph again; it is made anew."
             ) from error

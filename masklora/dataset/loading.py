@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError, MaskError
 from ..findings import counted, printable, worded
-from ..folder.captions import text_fault
+from ..folder.captions import text_fault, with_caption_policy
 from ..folder.folder_names import tidied
 from ..folder.folder_repeats import FolderRule
 from ..folder.leftovers import MASK, NAMES_SHOWN, shown
@@ -52,7 +52,7 @@ def load_dataset(
         ConfigError: a setting is unknown or out of range.
     """
     check_settings(settings)
-    settings = tidied(settings)
+    settings = with_caption_policy(tidied(settings))
     items, report = match(settings, allowed=allowed, check_cancel=check_cancel)
     by_rule: dict[FolderRule | None, DatasetSettings] = {}
     samples: list[Sample] = []
@@ -110,7 +110,7 @@ def from_images(
         DataError: no picture, wrong counts or shapes, or values that are not finite.
         MaskError: a mask of another aspect than its picture, or missing where that is an error.
     """
-    settings = settings or DatasetSettings()
+    settings = with_caption_policy(settings or DatasetSettings())
     check_settings(replace(settings, mask_source="auto"))
     if len(images) == 0:
         raise DataError("images: expected at least one picture, got none. Connect a list of images.")
@@ -227,8 +227,9 @@ def _final_report(report: MatchReport, samples: list[Sample], with_mask: list[st
     caption = samples[0].settings.caption
     report = replace(report, matched=tuple(with_mask), missing=missing, skipped=tuple(skipped))
     if not bare or caption.missing != "use trigger word":
-        unused = (caption.trigger.strip(),) if bare and caption.trigger.strip() else ()
-        return replace(report, no_caption=bare, unused_triggers=unused)
+        of_class = bare if samples[0].settings.regularisation else ()
+        unused = (caption.trigger.strip(),) if bare and caption.trigger.strip() and not of_class else ()
+        return replace(report, no_caption=bare, unused_triggers=unused, of_class=of_class)
     word = caption.trigger.strip()
     lacking = worded(len(bare), "[caption|captions]")
     pictures = counted(len(bare), "[picture|pictures]")

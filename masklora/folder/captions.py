@@ -5,15 +5,16 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ..errors import ConfigError, DataError
-from ..settings import CaptionSettings, about, check, widgets_of
+from ..settings import CaptionSettings, DatasetSettings, about, check, widgets_of
 
 # Far more than any model reads, and far less than would keep a tokenizer busy for minutes.
-LONGEST_CAPTION = 20_000
+LONGEST_CAPTION = 40_000
 # Whatever a workflow says, no other files beside a picture are read as its caption.
 TEXT_EXTENSIONS = (".txt", ".caption", ".captions", ".cap", ".tags", ".text", ".prompt")
 # Where a trigger word stood; no caption holds it.
@@ -45,6 +46,19 @@ def check_captions(settings: CaptionSettings) -> CaptionSettings:
             f"{settings.extension!r}. Choose one of these, and rename the files."
         )
     return settings
+
+
+def with_caption_policy(settings: DatasetSettings) -> DatasetSettings:
+    """`settings` in which `auto` is what it stands for: the trigger word if there is one.
+
+    Regularisation pictures show what does not answer to it, so theirs stay empty.
+    """
+    caption = settings.caption
+    if caption.missing != "auto":
+        return settings
+    named = caption.trigger.strip() and not settings.regularisation
+    missing = "use trigger word" if named else "empty caption"
+    return replace(settings, caption=replace(caption, missing=missing))
 
 
 def caption_extension(settings: CaptionSettings) -> str:
@@ -158,7 +172,8 @@ def compose_caption(text: str | None, settings: CaptionSettings) -> str:
     """The caption as trained without any chance: trigger word, prefix and suffix applied.
 
     Args:
-        text: the file's caption; None where there is none, which `settings.missing` then decides.
+        text: the file's caption; None where there is none, which `settings.missing` then decides; see
+            `with_caption_policy` for `auto`.
         settings: what is added.
 
     Returns:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..findings import Finding, counted, note, warning, worded
 from .leftovers import shown
 
-_NAME = re.compile(r"(\d+)_(.*)")
+_NAME = re.compile(r"(\d+)_(.*)", re.DOTALL)
 MOST_REPEATS = 999
 
 

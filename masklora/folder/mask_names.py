@@ -7,6 +7,8 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+# A name may hold line breaks.
+_ANY = re.IGNORECASE | re.DOTALL
 _WORDS = ("masklabel", "condlabel", "wmask", "masked", "mask", "alpha", "matte", "label")
 _WORD = rf"(?:{'|'.join(_WORDS)})s?"
 # Hyphens, full-width and non-breaking forms among them: names come from every keyboard and tool.
@@ -15,17 +17,17 @@ _OPEN, _CLOSE = r"[(\[{\uff08\u3010]", r"[)\]}\uff09\u3011]"
 _NUMBER = rf"(?:{_GAP}*{_OPEN}?(?P<number>\d{{1,4}}){_CLOSE}?)?"
 _AFTER = re.compile(
     rf"(?P<base>.+?)(?P<after>{_GAP}*)(?:{_GAP}(?:{_WORD})|{_OPEN}(?:{_WORD}){_CLOSE}){_NUMBER}",
-    re.IGNORECASE,
+    _ANY,
 )
 _BEFORE = re.compile(
     rf"(?:{_OPEN}(?:{_WORD}){_CLOSE}{_GAP}*|(?:{_WORD}){_GAP}+)(?P<base>.+)",
-    re.IGNORECASE,
+    _ANY,
 )
-_GLUED = re.compile(rf"(?P<base>.+?)(?:masklabel|condlabel|masked|mask)s?{_NUMBER}", re.IGNORECASE)
+_GLUED = re.compile(rf"(?P<base>.+?)(?:masklabel|condlabel|masked|mask)s?{_NUMBER}", _ANY)
 # A counter behind the word, as ComfyUI writes it: `cat_mask_00001_` is of `cat_00001_`.
-_COUNTED = re.compile(rf"(?P<base>.+?){_GAP}(?:{_WORD})(?P<counter>{_GAP}\d+{_GAP}?)", re.IGNORECASE)
+_COUNTED = re.compile(rf"(?P<base>.+?){_GAP}(?:{_WORD})(?P<counter>{_GAP}\d+{_GAP}?)", _ANY)
 _BARE = re.compile(rf"{_OPEN}?(?!masked)(?:{_WORD}){_NUMBER}{_CLOSE}?", re.IGNORECASE)
-_EXTENSION = re.compile(r"(?P<base>.+)\.(?:png|jpe?g|webp|bmp|tiff?|gif)", re.IGNORECASE)
+_EXTENSION = re.compile(r"(?P<base>.+)\.(?:png|jpe?g|webp|bmp|tiff?|gif)", _ANY)
 _GAPS = re.compile(rf"{_GAP}|{_OPEN}|{_CLOSE}")
 # What other languages and tools call a mask; not enough to use a file as one.
 _HINTS = frozenset({"seg", "segm", "segmentation", "segmented", "trimap", "matting", "silhouette", "binary"})
@@ -39,7 +41,7 @@ _FOLDER = re.compile(
     rf"|final|new|png|v?\d+))?{_GAP}*",
     re.IGNORECASE,
 )
-_FOLDER_OF = re.compile(rf"(?P<base>.+?){_GAP}+(?:{_WORD})s?", re.IGNORECASE)
+_FOLDER_OF = re.compile(rf"(?P<base>.+?){_GAP}+(?:{_WORD})s?", _ANY)
 MASK_EXTENSION = ".mask"
 
 

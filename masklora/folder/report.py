@@ -39,7 +39,8 @@ class MatchReport:
     """Names of pictures (and orphaned mask files) by finding; the decoded part is empty until inspected.
 
     `warnings` are choices that were made for the person, and what else may spoil the LoRA; `left` are the files that
-    were not used. `unused_triggers` are trigger words that pictures without a caption do not get.
+    were not used. `unused_triggers` are trigger words that pictures without a caption do not get; regularisation
+    pictures, `of_class`, shall not.
     """
 
     matched: tuple[str, ...] = ()
@@ -59,6 +60,7 @@ class MatchReport:
     warnings: tuple[str, ...] = ()
     left: tuple[Leftover, ...] = ()
     unused_triggers: tuple[str, ...] = ()
+    of_class: tuple[str, ...] = ()
 
     def with_findings(self, findings: Iterable[Finding]) -> MatchReport:
         """This report with other findings about the same pictures."""
@@ -106,8 +108,10 @@ class MatchReport:
             head = f"{bare} Training sees empty texts there"
         triggers = ", ".join(dict.fromkeys(self.unused_triggers))
         without = f", without the trigger word {triggers} too" if triggers else ""
-        remedy = "set" if triggers else "set a trigger word and"
-        return f"{head}{without}. Write captions, or {remedy} missing_captions to use trigger word."
+        if set(self.no_caption) <= set(self.of_class):
+            return f"{head}. Write captions that name the class."
+        remedy = "missing_captions to use trigger word" if triggers else "a trigger word"
+        return f"{head}{without}. Write captions, or set {remedy}."
 
 
 _FINDINGS = (

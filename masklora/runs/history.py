@@ -26,7 +26,7 @@ from .told import Told, read_told
 # In the order in which the page offers them.
 CURVES = ("loss", *TERMS, "validation", "learning_rate")
 MOST_POINTS = 2000
-_TAIL = 1 << 16
+_TAIL = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,11 @@ class PastRun:
 
 def run_id(folder: Path) -> str:
     """The name under which a run is asked for from outside, 20 hex digits: no path, and none can be made of it."""
-    return hashlib.sha256(folder.name.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+    return _id_of(folder.name)
+
+
+def _id_of(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
 def run_name(folder: Path) -> str:
@@ -102,7 +106,17 @@ def _leads_away(entry: os.DirEntry[str]) -> bool:
 
 def find_run(root: Path, identifier: str) -> Path | None:
     """The folder in `root` whose `run_id` is `identifier`; None when there is none."""
-    return next((folder for folder in run_folders(root) if run_id(folder) == identifier), None)
+    found = (Path(path) for path in folder_paths(root) if _id_of(os.path.basename(path)) == identifier)  # noqa: PTH119
+    return next((folder for folder in found if (folder / "settings.json").is_file()), None)
+
+
+def began(folder: Path) -> float:
+    """When the run was begun, in seconds since 1970.
+
+    Raises:
+        OSError: settings.json cannot be read.
+    """
+    return (folder / "settings.json").stat().st_mtime
 
 
 def read_run(folder: Path) -> PastRun:
@@ -111,7 +125,7 @@ def read_run(folder: Path) -> PastRun:
     Raises:
         OSError: settings.json cannot be read.
     """
-    started = (folder / "settings.json").stat().st_mtime
+    started = began(folder)
     rows = _tail(folder / "metrics.jsonl", since=math.inf)
     steps = [r for r in rows if "loss" in r]
     ended = read_result(folder)
@@ -216,7 +230,7 @@ def _tail(path: Path, *, since: float) -> list[dict[str, Any]]:
                 # What lies before the first line break is a part of a line, except at the start of the file.
                 lines = file.read(end - start).split(b"\n")[0 if start == 0 else 1 :]
                 rows = list(metric_rows(lines))
-                if start == 0 or (rows and rows[0]["step"] <= since):
+                if start == 0 or (rows and rows[0]["step"] <= since and any("loss" in row for row in rows)):
                     return rows
                 size *= 8
     except OSError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,41 @@ def has_record(folder: Path) -> bool:
     return (folder / NAME).is_file()
 
 
+def kept_trigger(folder: Path) -> str:
+    """The word that asks for the subject of this run; empty where there is none, or no record."""
+    record = (read_document(folder / NAME, {"record": dict}) or {"record": {}})["record"]
+    return record["trigger"] if fits(record.get("trigger"), str) else ""
+
+
+def kept_size(folder: Path) -> tuple[int, int]:
+    """(width, height) of the training pictures' budget in px; 512 each where there is no record."""
+    record = (read_document(folder / NAME, {"record": dict}) or {"record": {}})["record"]
+    found = record.get("resolution")
+    whole = isinstance(found, list) and len(found) == 2 and all(fits(side, int) for side in found)
+    return (found[0], found[1]) if whole else (512, 512)
+
+
+@dataclass(frozen=True)
+class KeptLora:
+    """A run's checkpoint as a LoRA in ComfyUI's names.
+
+    Attributes:
+        folder: of the run.
+        record: for the metadata of files.
+        tensors: float32, by ComfyUI's keys.
+    """
+
+    folder: Path
+    record: LoraRecord
+    tensors: dict[str, Tensor]
+
+    def named(self, path: Path, settings: ExportSettings) -> LoraRecord:
+        """The record of a file at `path`, with what a person wants it to tell."""
+        trigger = settings.trigger or self.record.trigger
+        name = path.name.removesuffix(".safetensors")
+        return dataclasses.replace(self.record, name=name, title=settings.title, trigger=trigger)
+
+
 def export_checkpoint(folder: Path, step: int | None, path: Path, settings: ExportSettings) -> Path:
     """The path of a LoRA file in ComfyUI's names, written from a run's checkpoint.
 
@@ -75,23 +111,32 @@ def export_checkpoint(folder: Path, step: int | None, path: Path, settings: Expo
     Raises:
         RunError: there is no such checkpoint, it is damaged, or it cannot be exported without its model.
     """
+    return write_kept(kept_lora(folder, step), path, settings)
+
+
+def write_kept(kept: KeptLora, path: Path, settings: ExportSettings) -> Path:
+    """The path of the written file; see `export_checkpoint`."""
+    ready = cast_tensors(kept.tensors, dtype=settings.dtype)
+    metadata = lora_metadata(kept.named(path, settings), ready)
+    return write_lora(path, ready, metadata=metadata, dtype=settings.dtype)
+
+
+def kept_lora(folder: Path, step: int | None) -> KeptLora:
+    """What a run's checkpoint holds, the newest for None.
+
+    Raises:
+        RunError: see `export_checkpoint`.
+    """
     document = _read(folder)
     record = _record(document["record"])
     run = Run(folder=folder, fingerprint="")
     checkpoint = run.load_checkpoint(step)
     if checkpoint is None:
         raise RunError("This run has no checkpoint yet. Press Save now while it trains, then export.")
-    record = dataclasses.replace(
-        record,
-        name=path.name.removesuffix(".safetensors"),
-        steps=checkpoint.step,
-        title=settings.title,
-        trigger=settings.trigger or record.trigger,
-        summary=(run.read_result() or {}).get("summary") or {},
-    )
+    summary = (run.read_result() or {}).get("summary") or {}
+    record = dataclasses.replace(record, steps=checkpoint.step, summary=summary)
     tensors = to_comfyui(_factors(checkpoint.adapter, document["scalings"]), names=document["kohya"])
-    ready = cast_tensors(tensors, dtype=settings.dtype)
-    return write_lora(path, ready, metadata=lora_metadata(record, ready), dtype=settings.dtype)
+    return KeptLora(folder, record, tensors)
 
 
 def _read(folder: Path) -> dict[str, Any]:

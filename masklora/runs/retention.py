@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 import filelock
 
 from ..errors import RunError
 from ..findings import Finding, counted, note
+from .deletion import folder_size
 from .history import run_folders
-from .run import Run, checkpoint_steps, read_result
+from .run import LOCK, Run, checkpoint_steps, read_result
 
 
 def make_room(root: Path, *, keep: int, spare: Path | None = None) -> list[Finding]:
@@ -33,9 +33,9 @@ def make_room(root: Path, *, keep: int, spare: Path | None = None) -> list[Findi
         whole = number < keep or folder == spare
         room = sum(_shed(folder, steps[:-1] if whole else steps))
         freed, thinned = freed + room, thinned + (room > 0)
-    sizes = [_size(folder) for folder, _ in ended]
+    sizes = [folder_size(folder) for folder, _ in ended]
     runs = counted(len(sizes), "[run takes|runs take]")
-    text = f"{runs} {_mib(sum(sizes))} on the disk, this one {_mib(_size(spare))}." if spare else ""
+    text = f"{runs} {_mib(sum(sizes))} on the disk, this one {_mib(folder_size(spare))}." if spare else ""
     if thinned:
         text += (
             f" {_mib(freed)} of optimizer state of {counted(thinned, 'finished [run|runs]')} made room: "
@@ -46,7 +46,7 @@ def make_room(root: Path, *, keep: int, spare: Path | None = None) -> list[Findi
 
 
 def _shed(folder: Path, steps: list[int]) -> list[int]:
-    lock = filelock.FileLock(folder / "run.lock", timeout=0)
+    lock = filelock.FileLock(folder / LOCK, timeout=0)
     # Somebody trains there, or the disk refuses: another time.
     with contextlib.suppress(filelock.Timeout, OSError), lock:
         run = Run(folder=folder, fingerprint="")
@@ -64,15 +64,6 @@ def _ended(folder: Path) -> float:
     with contextlib.suppress(OSError):
         return (folder / "result.json").stat().st_mtime
     return 0.0
-
-
-def _size(folder: Path | None) -> int:
-    total = 0
-    for place, _, names in os.walk(folder or ""):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += (Path(place) / name).lstat().st_size
-    return total
 
 
 def _mib(size: int) -> str:

@@ -51,6 +51,7 @@ _STEP = re.compile(r"step-([0-9]{6,12})")
 _MOST_NAME_BYTES = 160
 # Stands in no name that `safe_name` gives.
 ANEW = "~"
+LOCK = "run.lock"
 STATE, REST = "state.safetensors", "rest.safetensors"
 # What reading a checkpoint may run into.
 _DAMAGE = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError, RunError)
@@ -152,16 +153,16 @@ class Run:
 
     def _take_lock(self) -> None:
         # The operating system drops this lock when its process dies, so a crash leaves nothing stale.
-        lock = filelock.FileLock(str(self.folder / "run.lock"), timeout=0)
+        lock = filelock.FileLock(str(self.folder / LOCK), timeout=0)
         try:
             lock.acquire()
         except filelock.Timeout as error:
             raise RunError(
                 f"{self.folder}: this run is being trained by another ComfyUI or another job right now. "
-                "Wait for it to end, or give this run another name."
+                "Wait for it to end, or set if_a_run_exists to start anew, which trains beside it."
             ) from error
         except OSError as error:
-            raise cannot_write(self.folder / "run.lock", error) from error
+            raise cannot_write(self.folder / LOCK, error) from error
         self._lock = lock
 
     def _clear_leftovers(self) -> None:
@@ -388,10 +389,10 @@ def checkpoint_steps(folder: Path) -> list[int]:
 def trained_elsewhere(folder: Path) -> bool:
     """Whether somebody, perhaps another process, trains in `folder` now."""
     # Looking must not make a lock where there is none.
-    if not (folder / "run.lock").exists():
+    if not (folder / LOCK).exists():
         return False
     try:
-        with filelock.FileLock(str(folder / "run.lock"), timeout=0):
+        with filelock.FileLock(str(folder / LOCK), timeout=0):
             return False
     except filelock.Timeout:
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,24 @@ def false_colours(latent: Tensor) -> Tensor:
     three = flat[torch.arange(3) % flat.shape[0]].float().movedim(0, -1)
     low, high = three.amin(dim=(0, 1)), three.amax(dim=(0, 1))
     return (three - low) / (high - low).clamp(min=1e-6)
+
+
+def about_colours(latent: Tensor, latent_format: Any) -> Tensor:
+    """A latent (C, [F,] h, w) in about the colours of its picture, as previews do it: (h, w, 3) in 0..1.
+
+    Args:
+        latent: In the network's space.
+        latent_format: ComfyUI's; one without factors for red, green and blue gives false colours.
+    """
+    factors = latent_format.latent_rgb_factors
+    if factors is None:
+        return false_colours(latent)
+    if latent_format.latent_rgb_factors_reshape is not None:
+        latent = latent_format.latent_rgb_factors_reshape(latent[None])[0]
+    flat = latent if latent.ndim == 3 else latent[:, 0]
+    rgb = flat.movedim(0, -1).float() @ torch.tensor(factors)
+    bias = latent_format.latent_rgb_factors_bias
+    return ((rgb if bias is None else rgb + torch.tensor(bias)) * 0.5 + 0.5).clamp(0, 1)
 
 
 def draw_seen(seen: Seen, preview: Callable[[Tensor], Tensor], *, side: int = 256) -> np.ndarray:

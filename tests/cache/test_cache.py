@@ -419,6 +419,21 @@ def test_what_is_lost_while_it_is_used_is_made_anew_in_one_try(bench, lose):
     assert bench.build() == (0, 0, 0)
 
 
+def test_what_is_read_before_it_is_needed_is_neither_removed_nor_made_anew(bench):
+    bench.build()
+    before, entry = everything(bench.cache), bench.cache.entries[0]
+    count = len(files(bench.store, "latent"))
+    untouched = bench.cache.untouched()
+    assert torch.equal(untouched.latent(entry), before["latent", entry.name, 0])
+    for path in files(bench.store, "latent"):
+        damage(path)
+    with pytest.raises(CacheError, match="damaged"):
+        untouched.latent(entry)
+    assert len(files(bench.store, "latent")) == count and bench.cache.mended == []
+    assert torch.equal(bench.cache.latent(entry), before["latent", entry.name, 0])
+    assert len(bench.cache.mended) == 1
+
+
 def test_what_is_gone_is_made_anew_before_it_is_missed(bench):
     bench.build()
     bench.cache.ensure()

@@ -18,6 +18,7 @@ from masklora.dataset.sample import load_mask
 FOLDERS = int(os.environ.get("MASKLORA_ANY_FOLDERS", "200"))
 GROUPS = 10
 STEMS = ["img", "DSC", "Küken am See", "猫", "a.b", "photo final", "IMG_20", "été (2)", "x-y", "портрет", "n"]
+STEMS += ["🐈 it's 100% #1"]
 PLACES = ["", "", "sub", "deep/er", "Élodie", "3 trip"]
 PICTURES = [".png", ".jpg", ".JPG", ".jpeg", ".webp", ".bmp", ".tif", ".PNG", ".jpe", ".tga", ".jfif"]
 MASKS = [".png", ".PNG", ".bmp", ".webp", ".tif", ".jpg", ".tga"]

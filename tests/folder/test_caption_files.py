@@ -73,7 +73,7 @@ def test_metadata_lines_are_captions(tmp_path, file_key, key, value, text):
         ("[1]", "line 2: expected an object"),
         ("[" * 100_000, "line 2: expected one object of JSON"),
         ('{"file_name": "a.jpg", "text": "\\ud800"}', "line 2: holds half a character"),
-        (json.dumps({"file_name": "a.jpg", "text": "x" * (LONGEST_CAPTION + 1)}), "line 2: expected at most 20000"),
+        (json.dumps({"file_name": "a.jpg", "text": "x" * (LONGEST_CAPTION + 1)}), "line 2: expected at most 40000"),
     ],
 )
 def test_damaged_metadata_is_named_by_its_line(tmp_path, line, fault):
@@ -127,7 +127,7 @@ def test_no_other_files_than_texts_are_read_as_captions(tmp_path, extension):
 def test_a_caption_that_would_keep_the_tokenizer_busy_is_refused_by_name(tmp_path, size):
     picture(tmp_path / "a.jpg")
     write(tmp_path / "a.txt", "x" * size)
-    with pytest.raises(DataError, match=r"a\.txt: expected a caption of at most 20000 letters"):
+    with pytest.raises(DataError, match=r"a\.txt: expected a caption of at most 40000 letters"):
         texts(tmp_path)
 
 
@@ -135,6 +135,23 @@ def test_a_caption_of_the_longest_length_is_read(tmp_path):
     picture(tmp_path / "a.jpg")
     write(tmp_path / "a.txt", "猫" * LONGEST_CAPTION)
     assert texts(tmp_path)["a.jpg"] == "猫" * LONGEST_CAPTION
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(a:1.3) cat [b] {c|d}, embedding:old <lora:x:1>",
+        '50 % of \\(a cat\\), "quoted", it\'s #1 & more',
+        # Five thousand words.
+        " ".join(["photograph"] * 2500 + ["of"] * 2500),
+    ],
+    ids=["weights", "signs", "long"],
+)
+def test_a_caption_is_what_its_file_says(tmp_path, text):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "a.txt", text)
+    dataset = load_dataset(folder_settings(tmp_path), allowed=anywhere)
+    assert planned(dataset.samples[0]) == (text,)
 
 
 def test_reading_captions_hears_cancel(tmp_path):

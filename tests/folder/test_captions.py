@@ -1,6 +1,7 @@
 """Caption texts: reading, trigger, prefix and suffix, shuffle, dropout, missing ones."""
 
 import codecs
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from masklora.folder.captions import (
     compose_caption,
     read_text,
     shuffle_caption,
+    with_caption_policy,
     without_trigger,
 )
-from masklora.settings import CaptionSettings
+from masklora.settings import CaptionSettings, DatasetSettings
 
 
 def seeded(seed=0):
@@ -36,6 +38,8 @@ def test_utf8_is_read_with_and_without_byte_order_mark(tmp_path, mark):
         ("Küken".encode("latin-1"), 1),
         (codecs.BOM_UTF8 + b"ab\xff", 5),
         ("cat".encode("utf-16"), 0),
+        ("椅子上的猫".encode("gbk"), 0),
+        ("a cat – grey".encode("cp1252"), 6),
         (b"abc\0d", 3),
     ],
 )
@@ -78,11 +82,29 @@ def test_prefix_and_suffix_surround_the_text_and_may_hold_the_trigger():
 
 
 def test_missing_captions_follow_the_policy():
-    base = CaptionSettings(trigger="sks", prefix="photo")
+    base = CaptionSettings(trigger="sks", prefix="photo", missing="empty caption")
     assert compose_caption(None, base) == ""
     assert compose_caption(None, CaptionSettings(trigger="sks", missing="use trigger word")) == "sks"
     with pytest.raises(DataError, match="caption is missing"):
         compose_caption(None, CaptionSettings(missing="error"))
+
+
+@pytest.mark.parametrize(
+    ("trigger", "of_class", "missing"),
+    [
+        ("sks", False, "use trigger word"),
+        (" ", False, "empty caption"),
+        ("sks", True, "empty caption"),
+        ("", True, "empty caption"),
+    ],
+)
+def test_left_to_itself_a_missing_caption_is_the_trigger_word_but_of_no_regularisation_picture(
+    trigger, of_class, missing
+):
+    settings = DatasetSettings(caption=CaptionSettings(trigger=trigger), regularisation=of_class)
+    assert with_caption_policy(settings).caption == CaptionSettings(trigger=trigger, missing=missing)
+    chosen = replace(settings, caption=replace(settings.caption, missing="error"))
+    assert with_caption_policy(chosen) is chosen
 
 
 def test_shuffle_keeps_the_first_tags_and_loses_none():

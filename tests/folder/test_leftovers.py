@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from harness.folders import anywhere, folder_settings, grey, picture, with_alpha
 from masklora.dataset.loading import load_dataset
 from masklora.dataset.sample import load_mask, load_sample, merge
 from masklora.errors import ConfigError, DataError
+from masklora.folder import tree
 from masklora.folder.leftovers import _TOLD, Leftover, leftover_findings
 from masklora.folder.listing import match
 from masklora.folder.report import MatchReport, merge_reports
@@ -48,8 +50,9 @@ def test_pictures_that_pillow_reads_are_pictures(tmp_path, name):
 
 @pytest.mark.parametrize("extension", [".heic", ".jxl"])
 def test_formats_that_a_plugin_has_made_known_to_pillow_are_read(tmp_path, extension):
-    before = dict(Image.EXTENSION)
+    # Before its list is kept: Pillow fills it once only.
     Image.init()
+    before = dict(Image.EXTENSION)
     Image.register_extension("PNG", extension)
     try:
         Image.new("RGB", (16, 16)).save(tmp_path / f"a{extension}")
@@ -59,6 +62,23 @@ def test_formats_that_a_plugin_has_made_known_to_pillow_are_read(tmp_path, exten
         Image.EXTENSION.update(before)
     with pytest.raises(DataError, match="no picture in this folder"):
         loaded(tmp_path)
+
+
+def test_a_plugin_that_is_installed_is_made_known_to_pillow_when_a_file_needs_it(tmp_path, monkeypatch):
+    (tmp_path / "lib").mkdir()
+    plugin = "from PIL import Image\n\ndef register_heif_opener():\n    Image.register_extension('PNG', '.hif')\n"
+    (tmp_path / "lib" / "pillow_heif.py").write_text(plugin, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    monkeypatch.delitem(sys.modules, "pillow_heif", raising=False)
+    Image.init()
+    monkeypatch.setattr(Image, "EXTENSION", dict(Image.EXTENSION))
+    tree._with_plugin.cache_clear()
+    Image.new("RGB", (16, 16), (200, 10, 30)).save(tmp_path / "x.png")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "x.png").rename(tmp_path / "p" / "IMG_1.HIF")
+    (sample,) = loaded(tmp_path / "p").samples
+    assert load_sample(sample).rgb[0, 0].tolist() == [200, 10, 30]
+    tree._with_plugin.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -152,12 +172,30 @@ def test_names_that_are_no_utf8_are_loaded_listed_and_cached(tmp_path, name):
         text.encode("utf-8")
 
 
-def test_a_picture_of_such_a_name_is_cached(tmp_path):
-    path = odd_name(tmp_path / "p", b"caf\xe9.png")
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"caf\xe9", "caf\\xe9"),
+        ("\U0001f408\u200d\u2b1b, 猫".encode(), "\U0001f408\u200d\u2b1b, 猫"),
+        (b'it\'s "quoted" `so`', 'it\'s "quoted" `so`'),
+        (b"two\nlines\tand a tab", "two\nlines\tand a tab"),
+        (b"[a] {b} (c) 100%s %2e%2e &amp; $x #1", "[a] {b} (c) 100%s %2e%2e &amp; $x #1"),
+        (b"-rf ~ ; !*?", "-rf ~ ; !*?"),
+    ],
+    ids=["latin", "emoji", "quotes", "line break", "brackets", "signs"],
+)
+def test_pictures_of_odd_names_are_cached_with_their_masks_and_captions(tmp_path, name, shown):
+    path = odd_name(tmp_path / "p" / "sub", name + b".png")
     save(noise(0), path)
+    stem = os.path.splitext(path)[0]  # noqa: PTH122
+    grey(type(path)(f"{stem}_mask.png"), np.eye(64, 80))
+    type(path)(f"{stem}.txt").write_text("a cat", encoding="utf-8")
     bench = Bench(tmp_path / "p", tmp_path / "cache")
     bench.build()
-    assert [entry.name for entry in bench.cache.entries] == ["caf\\xe9.png"]
+    (entry,) = bench.cache.entries
+    assert entry.name == f"sub/{shown}.png" and entry.has_mask
+    assert [caption.text for caption in entry.captions] == ["a cat"]
+    assert 0 < float(bench.cache.mask(entry).mean()) < 0.5
 
 
 def test_a_damaged_picture_of_such_a_name_is_named_in_letters_that_print(tmp_path):
@@ -276,11 +314,12 @@ def test_masks_and_captions_that_lack_while_others_have_them_are_warned_of(tmp_p
 def test_a_set_without_captions_is_warned_of_once(tmp_path, trigger):
     for name in "abc":
         picture(tmp_path / f"{name}.png")
-    (line,) = warned(loaded(tmp_path, caption={"trigger": trigger}))
+    empty = {"trigger": trigger, "missing": "empty caption"}
+    (line,) = warned(loaded(tmp_path, caption=empty))
     assert line.startswith("No picture has a caption: training sees empty texts")
     assert ("without the trigger word zib too" in line) == bool(trigger)
     (tmp_path / "a.txt").write_text("x", encoding="utf-8")
-    (line,) = warned(loaded(tmp_path, caption={"trigger": trigger}))
+    (line,) = warned(loaded(tmp_path, caption=empty))
     assert line.startswith("2 pictures without a caption: b.png, c.png. Training sees empty texts there")
     assert ("set a trigger word" in line) != bool(trigger)
 
@@ -288,9 +327,17 @@ def test_a_set_without_captions_is_warned_of_once(tmp_path, trigger):
 def test_pictures_whose_caption_is_the_trigger_word_are_not_warned_of(tmp_path):
     for name in "ab":
         picture(tmp_path / f"{name}.png")
-    data = loaded(tmp_path, caption={"trigger": "zib", "missing": "use trigger word"})
-    assert warned(data) == []
-    assert noted(data)[1:] == ["the trigger word zib stands for the missing captions of 2 pictures: a.png, b.png."]
+    for missing in ("auto", "use trigger word"):
+        data = loaded(tmp_path, caption={"trigger": "zib", "missing": missing})
+        assert warned(data) == []
+        assert noted(data)[1:] == ["the trigger word zib stands for the missing captions of 2 pictures: a.png, b.png."]
+        assert [sample.settings.caption.missing for sample in data.samples] == ["use trigger word"] * 2
+
+
+def test_regularisation_pictures_without_captions_are_not_to_answer_to_the_trigger_word(tmp_path):
+    picture(tmp_path / "a.png")
+    (line,) = warned(loaded(tmp_path, caption={"trigger": "zib"}, regularisation=True))
+    assert line == ("No picture has a caption: training sees empty texts. Write captions that name the class.")
 
 
 def test_photographs_with_masks_and_captions_are_told_of_in_one_line(tmp_path):

@@ -225,15 +225,16 @@ def test_unknown_choices_name_the_widget(tmp_path, field):
 
 
 def test_names_with_spaces_accents_and_cjk_match_in_any_unicode_form(tmp_path):
-    names = ["Küken am See.png", "猫 1.png", "a.b.c.png"]
+    names = ["Küken am See.png", "猫 1.png", "a.b.c.png", "Élodie à Nîmes/0.png"]
     for name in names:
         picture(tmp_path / unicodedata.normalize("NFC", name))
         decomposed = unicodedata.normalize("NFD", name)
         picture(tmp_path / "masks" / decomposed)
-        (tmp_path / decomposed).with_suffix(".txt").write_text(f"zu {name}", "utf-8")
+        caption = tmp_path / unicodedata.normalize("NFC", name).rpartition("/")[0] / decomposed.rpartition("/")[2]
+        caption.with_suffix(".txt").write_text(f"zu {name}", "utf-8")
     items = scan(folder_settings(tmp_path, mask_folder="masks"), allowed=anywhere)
     assert [item.text for item in items] == [f"zu {item.relative}" for item in items]
-    assert len(items) == 3 and all(item.mask for item in items)
+    assert len(items) == 4 and all(item.mask for item in items)
 
 
 def test_captions_are_read_with_the_extension_asked_for(tmp_path):

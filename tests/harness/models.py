@@ -40,6 +40,8 @@ def small_model(
 ) -> Any:
     """A MODEL (ModelPatcher) of `family` with weights stored in `dtype`; with `page` it reads its `encoder`'s texts."""
     small = small_of(family)
+    if sizes and small.build is None:
+        small = dataclasses.replace(small, config=small.config | sizes)
     if page:
         small = dataclasses.replace(small, config=small.config | small.page)
     if small.build is None:

@@ -52,6 +52,10 @@ class Restarts:
 
 def ended_in_order(server, number):
     """Whether a process has ended as it would have without us, with no thread that was in the way."""
+    said = server.log_tail()
+    if number is signal.SIGINT and "ComfyUI ends; writing a checkpoint" in said:
+        # The queue's last line comes before the server's: nobody writes while Python takes its threads down.
+        return server.process.returncode == 0 and 0 <= said.rfind("Prompt executed") < said.rfind("Stopped server")
     # After Ctrl-C ComfyUI ends by itself, and now and then Python aborts while it takes its threads down.
     endings = (0, -signal.SIGABRT) if number is signal.SIGINT else (-number,)
-    return server.process.returncode in endings and "could not acquire lock" not in server.log_tail()
+    return server.process.returncode in endings and "could not acquire lock" not in said

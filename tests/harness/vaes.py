@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+import comfy.ldm.minimax.vae
 import comfy.sd
 import torch
 from comfy.ldm.lightricks.vae.causal_video_autoencoder import VideoVAE
@@ -70,7 +72,7 @@ def _narrow(**settings: Any) -> Any:
 
 
 def _hunyuan_image() -> State:
-    with mock.patch("comfy.sd.AutoencodingEngine", _narrow):
+    with _small("picture 64"):
         vae = comfy.sd.VAE(sd={"decoder.conv_in.weight": torch.zeros(128, 64, 3, 3)})
     return random_state(vae.first_stage_model)
 
@@ -85,6 +87,37 @@ def _flux2() -> State:
     return {**state, **ones}
 
 
+def _minimax() -> State:
+    with _small("clip 24"):
+        network = comfy.ldm.minimax.vae.MiniMaxH3VideoVAE()
+    # Part of every file, and not random.
+    known = {"latents_mean": network.latents_mean, "latents_std": network.latents_std}
+    return {
+        name: value + (".norm" in name and value.ndim == 1) for name, value in random_state(network).items()
+    } | known
+
+
+@contextlib.contextmanager
+def _small(kind: str) -> Iterator[None]:
+    """While it lasts ComfyUI makes small the VAEs of this kind whose sizes no file tells it."""
+    with contextlib.ExitStack() as stack:
+        for place, small in _SMALL.get(kind, {}).items():
+            stack.enter_context(mock.patch(place, small))
+        yield
+
+
+_MINIMAX = "comfy.ldm.minimax.vae"
+_SMALL: dict[str, dict[str, Any]] = {
+    "picture 64": {"comfy.sd.AutoencodingEngine": _narrow},
+    "clip 24": {
+        f"{_MINIMAX}.ViT3DDecoder": functools.partial(
+            comfy.ldm.minimax.vae.ViT3DDecoder, num_layers=1, heads=1, dim_head=32
+        ),
+        f"{_MINIMAX}.MiniMaxH3VideoVAE": functools.partial(
+            comfy.ldm.minimax.vae.MiniMaxH3VideoVAE, ch=32, ch_mult=(1,) * 6, num_res_blocks=1
+        ),
+    },
+}
 # By what they encode and how many channels they give.
 _STATES: dict[str, Callable[[], State]] = {
     "picture 4": lambda: _taesd(4),
@@ -94,6 +127,7 @@ _STATES: dict[str, Callable[[], State]] = {
     "pixels": lambda: {"pixel_space_vae": torch.tensor(1.0)},
     "clip 12": lambda: _taehv(12),
     "clip 16": _wan21,
+    "clip 24": _minimax,
     "clip 32": lambda: _taehv(32),
     "clip 48": lambda: _taehv(48),
     "clip 128": _ltx,
@@ -110,5 +144,5 @@ def vae_state(kind: str) -> State:
 def small_vae(name: str) -> Any:
     """The VAE that belongs to the small model of this name."""
     kind = UNKNOWN[name].vae if name in UNKNOWN else small_models()[name].vae
-    with mock.patch("comfy.sd.AutoencodingEngine", _narrow if kind == "picture 64" else AutoencodingEngine):
+    with _small(kind):
         return comfy.sd.VAE(sd=dict(vae_state(kind)), metadata=_METADATA.get(kind))

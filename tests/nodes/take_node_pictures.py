@@ -121,6 +121,17 @@ def weighed(data):
     return nodes, links
 
 
+def estimated(_):
+    nodes = {
+        "model": {"type": "CheckpointLoaderSimple", "at": [40, 60]},
+        "adapter": {"type": "MLT_Adapter", "at": [40, 240], "rank": 16, "alpha": 16.0},
+        "estimate": {"type": "MLT_EstimateMemory", "at": [440, 60], "size": [460, 320], "card": "8 GB"},
+    }
+    nodes["estimate"] |= {"width": 512, "height": 512}
+    links = [["model", "MODEL", "estimate", "model"], ["adapter", "adapter", "estimate", "adapter"]]
+    return nodes, links
+
+
 GRAPHS = {
     "MLT_LoadDataset": loaded,
     "MLT_DatasetFromImages": handed_over,
@@ -129,6 +140,7 @@ GRAPHS = {
     "MLT_RefineMask": refined,
     "MLT_CacheDataset": cached,
     "MLT_MaskedLoss": weighed,
+    "MLT_EstimateMemory": estimated,
 }
 
 
@@ -195,6 +207,48 @@ def take_a_training_and_its_settings(demo_server, page):
     demo_server.wait(caught.value.json()["prompt_id"], timeout=300)
     for key in ("export", "adapter", "optimizer"):
         beside_the_training(page, key)
+
+
+def compared(run):
+    """What a run had learned at two of its steps, painted from one seed."""
+    nodes = {
+        "model": {"type": "CheckpointLoaderSimple", "at": [40, 60]},
+        "text": {"type": "CLIPTextEncode", "at": [40, 240], "size": [340, 120], "text": "a zibble"},
+        "latent": {"type": "EmptyLatentImage", "at": [40, 440], "width": 128, "height": 128},
+    }
+    links = [["model", "CLIP", "text", "clip"]]
+    for at, step in ((60, 20), (560, 0)):
+        load, sampler, decoder, shown = (f"{name} {step}" for name in ("load", "sampler", "decoder", "shown"))
+        nodes[load] = {"type": "MLT_LoadRun", "at": [440, at], "size": [340, 0], "run": run, "step": step}
+        nodes[sampler] = {"type": "KSampler", "at": [840, at], "seed": 7, "control_after_generate": "fixed"}
+        nodes[sampler] |= {"steps": 20, "cfg": 3.0, "scheduler": "simple"}
+        nodes[decoder] = {"type": "VAEDecode", "at": [440, at + 320]}
+        nodes[shown] = {"type": "PreviewImage", "at": [1200, at], "size": [300, 320]}
+        links += [
+            ["model", "MODEL", load, "model"],
+            [load, "model_with_lora", sampler, "model"],
+            *(["text", "CONDITIONING", sampler, key] for key in ("positive", "negative")),
+            ["latent", "LATENT", sampler, "latent_image"],
+            [sampler, "LATENT", decoder, "samples"],
+            ["model", "VAE", decoder, "vae"],
+            [decoder, "IMAGE", shown, "images"],
+        ]
+    return nodes, links
+
+
+def take_two_steps_of_a_run(demo_server, page):
+    nodes, links = trained()
+    nodes = {name: node for name, node in nodes.items() if name not in ("samples", "adapter", "export")}
+    nodes["train"] |= {"name": "zibble", "steps": 60, "save_every": 20, "keep_last": 8}
+    nodes["optimizer"] |= {"schedule": "constant"}
+    build(page, nodes, [link for link in links if {link[0], link[2]} <= set(nodes)])
+    page.queue()
+    folder = max((demo_server.base / "user").glob("**/runs/zibble-*"))
+    page.page.reload(wait_until="domcontentloaded")
+    page.open()
+    build(page, *compared(folder.name))
+    page.queue()
+    store(page.graph_picture(), "MLT_LoadRun", side=1400)
 
 
 def take_sample_pictures_and_the_training_that_draws_them(demo_server, page):

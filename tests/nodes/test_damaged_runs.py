@@ -3,6 +3,7 @@
 import json
 import shutil
 import urllib.request
+import zlib
 
 import filelock
 import pytest
@@ -81,6 +82,22 @@ def test_a_run_that_another_comfyui_trains_is_told_as_that(comfy_client, comfy_s
     with filelock.FileLock(folder / "run.lock"):
         status, answer = routes.post(f"/runs/{run['id']}/stop")
     assert status == 409 and "being trained by another ComfyUI" in answer["error"]
+
+
+def test_of_two_comfyuis_that_train_one_run_the_later_is_refused_by_its_folder_and_then_loads_the_result(
+    comfy_client, comfy_server, train_graph
+):
+    comfy_client.run(train_graph(name="both", steps=2))
+    (folder,) = (comfy_server.base / "user" / "masked_lora" / "runs").glob("both-*")
+    with filelock.FileLock(folder / "run.lock"):
+        refused = comfy_client.run(train_graph(name="both", steps=2, keep_last=7), check=False)
+        # What it says can be done: a name alone would lead to the same run.
+        renamed = comfy_client.run(train_graph(name="both renamed", steps=2, seed=zlib.crc32(b"both")), check=False)
+        anew = comfy_client.run(train_graph(name="both", steps=2, if_a_run_exists="start anew"))
+    assert folder.name in refused.error and "is being trained by another ComfyUI" in refused.error
+    assert "set if_a_run_exists to start anew" in refused.error and not renamed.succeeded and anew.succeeded
+    run = comfy_client.run(train_graph(name="both", steps=2, keep_last=7))
+    assert "Loaded the finished run" in "\n".join(one["text"] for one in run.outputs["4"]["masked_lora_report"])
 
 
 def test_a_checkpoint_that_was_dropped_is_told_as_that(comfy_client, comfy_server, routes, train_graph):

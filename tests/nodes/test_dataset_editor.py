@@ -1,115 +1,18 @@
 """The mask editor in the real page: what a person paints is on the disk, and nobody's work is lost."""
 
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from devtools.comfy import PACK_FOLDER, ComfyServer
+from devtools.comfy import ComfyServer
+from harness.mask_editor import EDITOR, OPEN, SETTINGS, Editor, pixels
 from harness.page import ComfyPage
 from harness.segmentation_models import SAM3_FILE
 
 SIZE = (192, 128)
-EDITOR = ".mlt-editor"
-SHOTS = os.environ.get("MASKLORA_SHOTS")
-SMALL = "masked_lora.editor"
-OPEN = f"""([dataset, picture, name, size, canSelect]) => {{
-    window.editorClosed = false
-    import("/scripts/api.js").then(async ({{ api }}) => {{
-        const {{ openEditor }} = await import("/extensions/{PACK_FOLDER}/mask_editor/editor.js")
-        const onSaved = answer => (window.saves ??= []).push(answer)
-        await openEditor({{ api, dataset, picture, name, size, canSelect, onSaved }})
-        window.editorClosed = true
-    }})
-}}"""
-
-
-class Editor:
-    """The editor, open on a picture of an opened data set."""
-
-    def __init__(self, page):
-        self.page, self.tab = page, page.page
-
-    def open(self, dataset, picture=0, name="cat 1.png", size=SIZE, *, select=False):
-        self.page.evaluate(OPEN, [dataset, picture, name, list(size), select])
-        return self.ready(size)
-
-    def ready(self, size=SIZE):
-        self.size = size
-        self.tab.wait_for_selector(f"{EDITOR} .mlt-editor-canvas")
-        self.tab.wait_for_function(f"() => document.querySelector('{EDITOR} canvas').width > 300")
-        self.tab.wait_for_timeout(200)
-        return self
-
-    def button(self, name):
-        return self.tab.locator(EDITOR).last.get_by_role("button", name=name, exact=True)
-
-    def set(self, label, value):
-        field = self.tab.locator(EDITOR).get_by_role("spinbutton", name=label)
-        field.fill(str(value))
-        field.press("Enter")
-        self.canvas().focus()
-
-    def canvas(self):
-        return self.tab.locator(f"{EDITOR} .mlt-editor-canvas")
-
-    def on_screen(self, point):
-        """The whole pixel of the page nearest to a place of the picture, which is fitted into its frame."""
-        left, top, scale = self.fitted()
-        return round(left + point[0] * scale), round(top + point[1] * scale)
-
-    def place(self, point):
-        """Where in the picture that pixel lies exactly."""
-        left, top, scale = self.fitted()
-        x, y = self.on_screen(point)
-        return (x - left) / scale, (y - top) / scale
-
-    def fitted(self):
-        """Left and top of the picture on the page, and its scale."""
-        box = self.canvas().bounding_box()
-        frame = self.canvas().evaluate("({ parentElement: one }) => [one.clientWidth, one.clientHeight]")
-        scale = min(inner / side for inner, side in zip(frame, self.size, strict=True))
-        scale = max(1, int(scale)) if scale > 1 else scale
-        left, top = ((inner - side * scale) / 2 for inner, side in zip(frame, self.size, strict=True))
-        return box["x"] + left, box["y"] + top, scale
-
-    def drag(self, *points, steps=12):
-        self.tab.mouse.move(*self.on_screen(points[0]))
-        self.tab.mouse.down()
-        for point in points[1:]:
-            self.tab.mouse.move(*self.on_screen(point), steps=steps)
-        self.tab.mouse.up()
-
-    def press(self, *keys):
-        for key in keys:
-            self.tab.keyboard.press(key)
-
-    def says(self, words):
-        self.tab.wait_for_function(
-            f"words => document.querySelector('{EDITOR} .mlt-editor-message')?.textContent.includes(words)", arg=words
-        )
-
-    def save(self):
-        self.press("Control+s")
-        self.says("Saved.")
-
-    def idle(self):
-        self.tab.wait_for_function(f"() => document.querySelector('{EDITOR}').getAttribute('aria-busy') === 'false'")
-
-    def shot(self, name):
-        if SHOTS:
-            self.tab.wait_for_timeout(400)
-            self.page.screenshot(Path(SHOTS) / f"{name}.png")
-
-
-def pixels(path):
-    image = Image.open(path)
-    assert image.mode == "L"
-    return np.asarray(image)
 
 
 def density(distance, radius, hardness):
@@ -178,13 +81,11 @@ def test_a_picture_is_edited_from_the_browser_and_saved(both_canvases, opened):
 
 @pytest.fixture
 def editor(page):
-    page.evaluate(f"() => localStorage.removeItem('{SMALL}')")
+    page.evaluate(f"() => localStorage.removeItem('{SETTINGS}')")
     return Editor(page)
 
 
 def test_the_later_of_two_tabs_is_told_and_decides(editor, opened, browser_context, comfy_server):
-    from harness.page import ComfyPage
-
     folder, dataset, _ = opened
     mask = folder / "cat 1_mask.png"
     other = Editor(ComfyPage(browser_context.new_page(), comfy_server).open()).open(dataset)
@@ -398,7 +299,7 @@ def test_a_number_that_is_being_typed_stays_while_the_rest_is_shown_anew(editor,
     expect(size).to_have_value("23")
     size.fill("9999")
     size.press("Enter")
-    expect(size).to_have_value("2000")
+    expect(size).to_have_value(str(min(SIZE)))
     size.fill("")
     size.press("Enter")
     expect(size).to_have_value("1")

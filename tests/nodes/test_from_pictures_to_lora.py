@@ -120,8 +120,7 @@ class Person:
         """Erases across the middle of the picture, and saves."""
         self.presses("Edit mask", inside=".mlt-dialog")
         canvas = self.tab.locator(".mlt-editor-canvas")
-        canvas.wait_for()
-        self.wait("() => document.querySelector('.mlt-editor [aria-pressed=true]')")
+        self.tab.locator(".mlt-editor[aria-busy=false]").wait_for()
         self.presses("Eraser", inside=".mlt-editor")
         box = canvas.bounding_box()
         middle = box["y"] + box["height"] / 2

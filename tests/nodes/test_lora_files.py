@@ -53,9 +53,11 @@ def test_another_run_s_file_under_the_name_is_not_taken_for_this_one_s(again, lo
     mine = load_file(loras / "swapped.safetensors")
     (loras / "swapped.safetensors").unlink()
     again(train_graph(name="swapped", steps=2, learning_rate=5e-3))
+    first["9"] = {"class_type": "PreviewAny", "inputs": {"source": ["4", 4]}}
     back = again(first)
     assert "Loaded the finished run" in "\n".join(said(back))
     path = loras / "swapped_00001_.safetensors"
+    assert back.outputs["9"]["text"] == [str(path)]
     assert "swapped.safetensors is another file and stays" in said(back)[-2]
     assert said(back)[-1] == f"Wrote {path}"
     assert same(load_file(path), mine)

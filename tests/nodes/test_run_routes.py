@@ -100,6 +100,7 @@ def test_the_page_hears_every_step_in_at_most_ten_messages_a_second(comfy_client
     [
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "file://"},
         {"Origin": "http://127.0.0.1:1"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},

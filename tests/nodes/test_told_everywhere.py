@@ -61,3 +61,23 @@ def test_a_good_set_is_told_nothing_in_red(comfy_client, train_graph, defaults, 
     graph["2"]["inputs"] = defaults("MLT_LoadDataset", folder="all is well")
     run = comfy_client.run(graph)
     assert [lines(run, node) for node in ("2", "3", "4")] == [[], [], []]
+
+
+def test_masks_as_load_image_gives_them_are_told_to_keep_the_surroundings(comfy_client, graph, demo_inputs, folders):
+    y, x = np.indices((128, 128))
+    pixels = np.random.default_rng(7).integers(0, 256, (128, 128, 4), dtype=np.uint8)
+    pixels[..., 3] = 255 * (np.hypot(y - 60, x - 66) < 34)
+    Image.fromarray(pixels).save(folders.input / "opaque middle.png")
+    image = graph.add("LoadImage", image="opaque middle.png")
+    checkpoint = graph.add("CheckpointLoaderSimple", ckpt_name=demo_inputs)
+    found = []
+    for inverted in (False, True):
+        switch = {"invert_masks": inverted, "captions": "a ball"}
+        dataset = graph.add("MLT_DatasetFromImages", images=[image, 0], masks=[image, 1], **switch)
+        size = {"resolution": 128, "bucket_step": 16, "infill_variants": 0}
+        cache = graph.add("MLT_CacheDataset", dataset=[dataset, 0], vae=[checkpoint, 2], **size)
+        graph.text([cache, 1])
+        found.append(lines(comfy_client.run(graph.nodes), cache))
+    told, mended = ([text for text in texts if "inverted" in text] for texts in found)
+    assert len(told) == 1 and "invert_masks" in told[0] and "Load Image" in told[0], found
+    assert mended == []

@@ -1,10 +1,14 @@
 """Training through nodes in a real ComfyUI, on the demo's own model and pictures."""
 
+import itertools
 import json
 import re
 
 import pytest
 from safetensors import safe_open
+from safetensors.torch import load_file
+
+from harness.toy import same
 
 
 @pytest.fixture
@@ -21,12 +25,54 @@ def test_four_nodes_make_a_lora_file_with_metadata(comfy_client, comfy_server, g
     run = comfy_client.run(graph(name="four nodes"))
     path = comfy_server.base / "output" / "loras" / "four nodes.safetensors"
     assert path.is_file() and str(path) in text_of(run)
-    assert "Memory plan" in text_of(run) and "inside" in text_of(run)
+    assert "Memory for cpu" in text_of(run) and "inside" in text_of(run)
     with safe_open(path, "np") as file:
         metadata = file.metadata()
     assert metadata["ss_base_model_version"] == "sd3" and metadata["ss_steps"] == "3"
     progress = [d for d in run.of_kind("progress") if d.get("node") == "4"]
     assert progress[-1]["value"] == progress[-1]["max"] == 3
+
+
+@pytest.fixture
+def on_card(comfy_client, graph):
+    """Runs a graph whose training finds a card of so many MiB."""
+
+    def run(prompt, mebibytes, **options):
+        card = {"class_type": "CardOf", "inputs": {"model": ["1", 0], "mebibytes": mebibytes}}
+        changed = {**prompt["4"], "inputs": {**prompt["4"]["inputs"], "model": ["card", 0]}}
+        return comfy_client.run({**prompt, "card": card, "4": changed}, **options)
+
+    yield run
+    prompt = {
+        "1": graph()["1"],
+        "card": {"class_type": "CardOf", "inputs": {"model": ["1", 0], "mebibytes": 0}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["card", 0]}},
+    }
+    comfy_client.run(prompt)
+
+
+def test_a_training_larger_than_the_card_is_refused_unless_it_is_to_go_on(on_card, comfy_server, graph):
+    refused = on_card(graph(name="too large"), 4, check=False)
+    assert "this training needs more than the card has" in refused.error and "over_memory" in refused.error
+    assert "saves" in refused.error and "the card's 4 MiB" in refused.error
+    assert not list((comfy_server.base / "output" / "loras").glob("too large*"))
+    (folder,) = (comfy_server.base / "user" / "masked_lora" / "runs").glob("too_large*")
+    assert not list(folder.glob("*/adapter*"))
+    run = on_card(graph(name="too large", over_memory="go on"), 4)
+    assert "Trained 3 steps" in text_of(run) and "is more than the card's" in text_of(run)
+
+
+def test_the_estimate_is_what_the_training_then_tells(comfy_client, graph, defaults):
+    prompt = graph(name="estimated")
+    asked = {"model": ["1", 0], "cache": ["3", 0], "batch_size": 2}
+    for node, card in (("5", "this card"), ("6", "8 GB")):
+        inputs = defaults("MLT_EstimateMemory", **asked, card=card)
+        prompt[node] = {"class_type": "MLT_EstimateMemory", "inputs": inputs}
+    run = comfy_client.run(prompt)
+    told = text_of(run, "5").splitlines()
+    assert told[0] in text_of(run) and told[0].startswith("Memory for cpu")
+    assert told[1].startswith("What would save memory: ") and "rank" in told[1]
+    assert "a card of 8.00 GiB" in text_of(run, "6") and "of the card's 8.00 GiB" in text_of(run, "6")
 
 
 def test_core_nodes_take_our_outputs_and_the_lora_paints(comfy_client, comfy_server, graph):
@@ -105,6 +151,25 @@ def test_finished_run_is_found_again_and_a_changed_one_trains(comfy_client, grap
     again = comfy_client.run(prompt)
     assert "Trained 3 steps" in text_of(first) and "Loaded the finished run" in text_of(again)
     assert "Trained 3 steps" in text_of(comfy_client.run(graph(name="twice", steps=3, seed=1)))
+
+
+def test_trainings_of_one_graph_beside_and_on_top_of_each_other_keep_apart(comfy_client, comfy_server, graph):
+    prompt = graph(name="below", steps=2, seed=41)
+    prompt["5"] = graph(name="beside", steps=2, seed=42)["4"]
+    prompt["6"] = graph(name="on top", steps=2, seed=42)["4"]
+    prompt["6"]["inputs"]["model"] = ["4", 1]
+    run = comfy_client.run(prompt)
+    assert ["trained on top" in text_of(run, node) for node in "456"] == [False, False, True]
+    loras, runs = comfy_server.base / "output" / "loras", comfy_server.base / "user" / "masked_lora" / "runs"
+    assert all((loras / f"{name}.safetensors").is_file() for name in ("below", "beside", "on top"))
+    # The same pictures and noise, before and after what the first has learned.
+    first = [
+        json.loads(next(runs.glob(f"{name}-*")).joinpath("metrics.jsonl").read_text().splitlines()[0])
+        for name in ("beside", "on_top")
+    ]
+    assert first[0]["samples"] == first[1]["samples"] and first[0]["loss"] != first[1]["loss"]
+    weights = [load_file(loras / f"{name}.safetensors") for name in ("below", "beside", "on top")]
+    assert not any(same(*pair) for pair in itertools.combinations(weights, 2))
 
 
 def test_interrupt_leaves_a_checkpoint_from_which_the_same_graph_goes_on(comfy_client, comfy_server, graph):

@@ -171,6 +171,16 @@ def test_every_colour_mode_becomes_rgb(tmp_path, mode):
     assert (data.rgb >= 253).all()
 
 
+@pytest.mark.parametrize("extension", ["jpg", "tif"])
+def test_inks_without_a_profile_are_the_colours_they_were_made_of(tmp_path, extension):
+    """Of viewers, those that know no profile show the same; JPEG rounds."""
+    colours = np.array([(210, 60, 50), (60, 170, 60), (20, 30, 200), (128, 128, 128)], np.uint8)
+    image = Image.fromarray(colours.repeat(16, 0).reshape(4, 16, 3).repeat(16, 0)).convert("CMYK")
+    image.save(tmp_path / f"x.{extension}", **({"quality": 95, "subsampling": 0} if extension == "jpg" else {}))
+    found = read_image(tmp_path / f"x.{extension}").rgb[8::16, 8]
+    np.testing.assert_allclose(found.astype(int), colours, atol=3)
+
+
 def test_colours_under_transparent_alpha_are_kept(tmp_path):
     Image.new("RGBA", (2, 2), (77, 88, 99, 0)).save(tmp_path / "t.png")
     assert (read_image(tmp_path / "t.png").rgb == (77, 88, 99)).all()

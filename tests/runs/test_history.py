@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from harness.toy import Recorder, toy_job, train_toy
+from masklora.documents import metric_rows
 from masklora.runs.history import CURVES, find_run, read_curve, read_run, run_folders, run_id, stopped_runs, thin
 from masklora.runs.run_list import RunList
 
@@ -79,6 +81,38 @@ def test_a_long_file_is_read_from_its_end_and_gives_the_same(trained, monkeypatc
     monkeypatch.setattr("masklora.runs.history._TAIL", 200)
     assert read_curve(trained, since=4) == whole
     assert read_run(trained).step == 10
+
+
+def test_the_step_of_a_run_is_told_where_the_end_of_its_file_holds_held_out_losses_only(trained, monkeypatch):
+    with (trained / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 10, "validation": 0.5}\n' * 3)
+    monkeypatch.setattr("masklora.runs.history._TAIL", 70)
+    assert read_run(trained).step == 10
+
+
+def test_a_page_that_shows_one_run_reads_nothing_of_others_and_of_a_long_one_its_end_alone(trained, monkeypatch):
+    for number in range(30):
+        shutil.copytree(trained, trained.parent / f"other-{number:010x}")
+    line = (trained / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    rows = (json.dumps(json.loads(line) | {"step": step}) for step in range(1, 2001))
+    (trained / "metrics.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    asked, read, usual = [], [], Path.is_file
+
+    def is_file(path):
+        asked.append(path)
+        return usual(path)
+
+    def rows_of(lines):
+        read.extend(lines)
+        return metric_rows(lines)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    monkeypatch.setattr("masklora.runs.history.metric_rows", rows_of)
+    assert find_run(trained.parent, run_id(trained)) == trained
+    assert asked == [trained / "settings.json"]
+    assert read_run(trained).step == 2000
+    assert [row["step"] for row in read_curve(trained, since=1999)] == [1999, 2000]
+    assert len(read) < 100
 
 
 def test_a_line_that_was_cut_short_is_left_out(trained):

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { cellAt, cellTransform } from "../../web/dataset/draw.js";
 import { gridOf, heightOf, placeOf, scrollTo, visible } from "../../web/dataset/layout.js";
 import { checkedLook } from "../../web/dataset/look.js";
-import { buckets, choose, counts, histogram, percent, rowsOf } from "../../web/dataset/rows.js";
+import { buckets, choose, counts, histogram, neighbour, percent, rowsOf } from "../../web/dataset/rows.js";
 import { feeder, transformOf } from "../../web/dataset/upstream.js";
 import { Viewport } from "../../web/page/viewport.js";
 
@@ -29,6 +29,16 @@ test("filters and search find what they say", () => {
   assert.deepEqual(indices(choose(rows, { filter: "all_black" })), [3]);
   assert.deepEqual(indices(choose(rows, { search: " hat " })), [1]);
   assert.deepEqual(indices(choose(rows, { search: "dog", filter: "warned" })), []);
+});
+
+test("the next picture is the one beside it in the list, or what has come into its place", () => {
+  const listed = choose(rows, { order: "name" });
+  const led = (index, by, at) => neighbour(listed, index, by, at).index;
+  assert.deepEqual([led(1, 1), led(3, 1), led(1, -1)], [0, 1, 3]);
+  // A mask was saved, and its picture is none without a mask any more: the second of three has gone.
+  const left = listed.filter((row) => row.index !== 0);
+  assert.deepEqual([neighbour(left, 0, 1, 1).index, neighbour(left, 0, -1, 1).index, neighbour(left, 9, 1, 3).index], [2, 1, 1]);
+  assert.deepEqual([neighbour([], 0, 1), neighbour([listed[0]], 1, 1).index], [null, 1]);
 });
 
 test("orders are stable and names count as people do", () => {
@@ -106,7 +116,8 @@ test("what is under the pointer stays there while zooming", () => {
 test("a kept look is taken over as far as it is sound", () => {
   const views = ["overlay", "mask"];
   assert.equal(checkedLook({ view: "mask", colour: "#00ff00", opacity: 20 }, views).view, "mask");
-  assert.deepEqual(checkedLook({ view: "x", colour: "red;", opacity: "9" }, views), { view: "overlay", colour: "#dc1e3c", opacity: 60, infill: 0 });
+  assert.deepEqual(checkedLook({ view: "x", colour: "red;", opacity: "9" }, views), { view: "overlay", colour: "automatic", opacity: 60, infill: 0 });
+  assert.equal(checkedLook({ colour: "#00ff00" }, views).colour, "#00ff00");
   for (const kept of [null, "", {}, 3]) assert.equal(checkedLook(kept, views).opacity, 60);
 });
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { duration, isLive, memory, number, progress, runOf, safeName } from "../../web/runs/describe.js";
+import { begun, duration, isLive, memory, number, progress, runOf, safeName, size } from "../../web/runs/describe.js";
 import { text } from "../../web/page/strings.js";
 import "./english.mjs";
 
@@ -44,4 +44,13 @@ test("texts fill in their values", () => {
 test("memory is told in GiB, of a run that tells it", () => {
   assert.equal(memory({ memory: { used: 1.5 * 2 ** 30, total: 24 * 2 ** 30 } }), "memory 1.5 of 24 GiB");
   assert.deepEqual([memory({ memory: null }), memory(null)], ["", ""]);
+});
+
+test("bytes as a person reads them", () => {
+  assert.deepEqual([640, 5_600_000, 1_234_000_000].map(size), ["0.64 kB", "5.6 MB", "1.23 GB"]);
+});
+
+test("the start of a run, where it is known", () => {
+  assert.match(begun({ started: Date.UTC(2026, 5, 15, 12) / 1000 }), /2026/);
+  assert.deepEqual([begun({}), begun(null)], ["", ""]);
 });

@@ -9,7 +9,7 @@ import { feather } from "../../web/mask_editor/morphology.js";
 import { decodeGrey, encodeGrey } from "../../web/mask_editor/png.js";
 import { between, cut, join } from "../../web/mask_editor/rect.js";
 import { pack, unpack } from "../../web/mask_editor/rle.js";
-import { checked, DEFAULTS } from "../../web/mask_editor/settings.js";
+import { checked, DEFAULTS, sizeOf } from "../../web/mask_editor/settings.js";
 import { ENGLISH } from "./english.mjs";
 
 let seed = 7;
@@ -122,6 +122,60 @@ test("regions are added, removed, or alone are learned", () => {
   assert.deepEqual(after([0, 0, 0, 0], { combine: "add", opacity: 0.5 }), [0, 128, 64, 0]);
 });
 
+const full = (width, height) => new MaskDocument(new Uint8Array(width * height).fill(255), width, height);
+const square = { left: 1, top: 1, width: 2, height: 1, data: Uint8Array.from([255, 128]) };
+const dot = (mask, value, x, y, more = {}) => {
+  mask.draw(mask.stroke({ value, hardness: 1, opacity: 1, ...more }), x, y, 1);
+  return mask.commit();
+};
+
+test("where everything is learned, what is learned first is learned alone, as one step", () => {
+  const [width, height] = [600, 300];
+  const byRegion = full(width, height);
+  assert.equal(byRegion.apply(square), "alone");
+  assert.deepEqual([...byRegion.levels.subarray(width, width + 4)], [0, 255, 128, 0]);
+  assert.equal(byRegion.levels.reduce((sum, level) => sum + level), 383);
+  const byStroke = full(width, height);
+  assert.equal(dot(byStroke, 255, 590.5, 290.5), "alone");
+  assert.equal(byStroke.levels[290 * width + 590], 255);
+  assert.equal(byStroke.levels.reduce((sum, level) => sum + (level > 0), 0) <= 9, true);
+  for (const mask of [byRegion, byStroke]) {
+    mask.undo();
+    assert.deepEqual([mask.levels.every((level) => level === 255), mask.history.canUndo, mask.unsaved], [true, false, false]);
+    assert.equal(mask.apply(square), "alone");
+    assert.equal(mask.apply({ ...square, top: 2 }), "changed");
+    assert.deepEqual([mask.levels[width + 1], mask.levels[2 * width + 1]], [255, 255]);
+  }
+  const faint = full(9, 9);
+  assert.deepEqual([dot(faint, 255, 4.5, 4.5, { opacity: 0.5 }), faint.levels[4 * 9 + 4], faint.levels[0]], ["alone", 128, 0]);
+});
+
+test("to take away means the same wherever everything is learned, and what is learned after it is added", () => {
+  const erased = full(9, 9);
+  assert.equal(dot(erased, 0, 4.5, 4.5), "changed");
+  assert.deepEqual([erased.levels[0], erased.levels[4 * 9 + 4]], [255, 0]);
+  assert.equal(dot(erased, 255, 4.5, 4.5), "changed");
+  assert.equal(erased.levels[0], 255);
+  const removed = full(9, 9);
+  assert.deepEqual([removed.apply(square, { combine: "remove" }), removed.levels[0], removed.levels[10]], ["changed", 255, 0]);
+  const half = new MaskDocument(Uint8Array.from({ length: 81 }, (_, i) => (i < 40 ? 255 : 0)), 9, 9);
+  assert.deepEqual([half.apply({ ...square, top: 7 }), half.levels[0]], ["changed", 255]);
+});
+
+test("what changes nothing says why", () => {
+  const none = (value) => new MaskDocument(new Uint8Array(81).fill(value), 9, 9);
+  assert.deepEqual([dot(none(0), 0, 4.5, 4.5), dot(none(0), 255, 40, 40), dot(full(9, 9), 255, 40, 40)], ["ignored", "missed", "missed"]);
+  assert.equal(dot(none(254), 0, 4.5, 4.5, { opacity: 0.001 }), "faint");
+  const painted = none(0);
+  assert.deepEqual([painted.apply(square), painted.apply(square), painted.apply(square, { combine: "replace" })], ["changed", "changed", "changed"]);
+  assert.equal(painted.apply(square, { combine: "replace" }), "same");
+  assert.equal(painted.apply({ ...square, data: new Uint8Array(2) }, { combine: "replace" }), "nothing");
+  const learned = none(0);
+  learned.fill(255);
+  assert.deepEqual([learned.apply(square), dot(learned, 255, 4.5, 4.5), learned.fill(255)], ["learned", "learned", null]);
+  assert.deepEqual([none(0).apply(square, { combine: "remove" }), none(7).replace(new Uint8Array(81).fill(7))], ["ignored", null]);
+});
+
 test("every change is told with a rectangle that holds it", () => {
   const told = [];
   const mask = new MaskDocument(new Uint8Array(600 * 600), 600, 600, (rect) => told.push(rect));
@@ -226,13 +280,20 @@ test("a downloaded mask is named after its picture", () => {
 });
 
 test("the size of the tip goes in steps that grow with it", () => {
-  assert.deepEqual([nextSize(1, -1), nextSize(1, 1), nextSize(80, 1), nextSize(1990, 1)], [1, 2, 90, 2000]);
+  assert.deepEqual([nextSize(1, -1), nextSize(1, 1), nextSize(80, 1), nextSize(80, -1)], [1, 2, 90, 70]);
+});
+
+test("the size of the tip is the same share of every picture's shorter side", () => {
+  assert.deepEqual([128, 451, 4000].map((side) => sizeOf(DEFAULTS.share, side)), [10, 36, 320]);
+  assert.deepEqual([sizeOf(0, 128), sizeOf(1, 128)], [1, 128]);
+  for (const side of [128, 300, 999]) for (let size = 1; size <= side; size++) assert.equal(sizeOf(size / side, side), size);
 });
 
 test("remembered settings that cannot be are the defaults again", () => {
   assert.deepEqual(checked(null), DEFAULTS);
-  const odd = { size: -1, hardness: "80", opacity: NaN, combine: "eat", colour: "red", tint: 7, contiguous: false, extra: 1 };
+  const odd = { share: 40, size: 40, hardness: "80", opacity: NaN, combine: "eat", colour: "red", tint: 7, contiguous: false, extra: 1 };
   assert.deepEqual(checked(odd), { ...DEFAULTS, tint: 7, contiguous: false });
+  assert.deepEqual([checked({ colour: "#123456" }).colour, checked({ colour: "automatic" }).colour], ["#123456", "automatic"]);
 });
 
 test("every setting, group, hint and choice has a text", () => {
@@ -241,7 +302,7 @@ test("every setting, group, hint and choice has a text", () => {
     assert.equal(typeof editor.setting[name], "string", name);
     assert.equal(typeof editor.settingHint[name], "string", name);
   }
-  for (const name of ["brush", "eraser", "fill", "box", "lasso", "grabcut", "select", "previous", "grow", "learnAll"]) {
+  for (const name of ["brush", "eraser", "fill", "box", "lasso", "grabcut", "select", "previous", "grow", "learnAll", "nextPicture"]) {
     assert.equal(typeof editor.hint[name], "string", name);
   }
 });

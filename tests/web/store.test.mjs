@@ -135,3 +135,20 @@ test("a run at rest is asked for once, and again when it has been trained on", a
   }
   assert.deepEqual([asked, steps(store).at(-1)], [2, 14]);
 });
+
+test("each file that is written is told once, and none that was there before", async () => {
+  const api = new Api();
+  const told = [];
+  const store = new RunStore(api, () => told.push(store.run("a").written));
+  api.now.run = { ...facts(4, "finished"), written: "output/loras/old.safetensors" };
+  stops.push(store.listen(() => {}));
+  await settled();
+  assert.deepEqual(told, []);
+  const written = "output/loras/a.safetensors";
+  api.now.run = { ...facts(9, "finished"), written };
+  api.tell(api.now.run, 8, []);
+  api.tell(api.now.run, 9, []);
+  await store.refresh();
+  await store.refresh();
+  assert.deepEqual(told, [written]);
+});

@@ -1,6 +1,7 @@
 // The controls of the data set browser: which view, tint and opacity, search, filter and order.
-import { make } from "../page/elements.js";
+import { button, make } from "../page/elements.js";
 import { text } from "../page/strings.js";
+import { AUTOMATIC } from "../page/tint.js";
 import { FILTERS, ORDERS } from "./rows.js";
 
 /** A labelled drop-down; `set(values)` changes its options' texts, `onchange` gets the value. */
@@ -30,13 +31,19 @@ export function viewButtons(views, current, onchange) {
   return { element, press };
 }
 
-/** Colour and opacity of the overlay. */
+/** Colour and opacity of the overlay; `show(colour, automatic)` shows the tint that there is. */
 export function tintControls(look, onchange) {
-  const colour = make("input", { type: "color", value: look.colour, "aria-label": text("dataset.colour"), title: text("dataset.colour") });
+  const colour = make("input", { type: "color", "aria-label": text("dataset.colour"), title: text("dataset.colour") });
+  const automatic = button(text("tint.automatic"), text("tint.automaticHint"), () => onchange({ colour: AUTOMATIC }));
   const opacity = make("input", { type: "range", min: 0, max: 100, value: look.opacity, className: "mlt-range" });
   colour.addEventListener("input", () => onchange({ colour: colour.value }));
   opacity.addEventListener("input", () => onchange({ opacity: Number(opacity.value) }));
-  return make("div", { className: "mlt-row" }, colour, make("label", { className: "mlt-row" }, text("dataset.opacity"), opacity));
+  const element = make("div", { className: "mlt-row" }, colour, automatic, make("label", { className: "mlt-row" }, text("dataset.opacity"), opacity));
+  const show = (tint, isAutomatic) => {
+    colour.value = tint;
+    automatic.setAttribute("aria-pressed", String(isAutomatic));
+  };
+  return { element, show };
 }
 
 /** Search, filter and order; `onchange` gets {search, filter, order}; `count(counts)` shows how many pass each filter. */

@@ -1,11 +1,12 @@
 // The larger view of a data set: list, one picture large, its facts, the statistics of all.
 import { button, make, say } from "../page/elements.js";
 import { text } from "../page/strings.js";
+import { AUTOMATIC } from "../page/tint.js";
 import { chooser, tintControls, viewButtons } from "./controls.js";
 import { facts } from "./facts.js";
 import { ThumbnailList } from "./list.js";
 import { keepLook, loadLook } from "./look.js";
-import { choose, counts, percent } from "./rows.js";
+import { choose, counts, neighbour, percent } from "./rows.js";
 import { statistics } from "./statistics.js";
 import { LARGE_VIEWS, Viewer } from "./viewer.js";
 
@@ -19,14 +20,16 @@ export function thumbnailLook(look) {
 
 export class DatasetDialog {
   /**
-   * @param {{source: DatasetSource, index: number, edit?: (detail, source) => Promise<void>}} options index: the picture
-   *   to begin with; edit opens the mask editor.
+   * @param {{source: DatasetSource, index: number, edit?: (row, source, walk) => Promise<void>}} options index: the
+   *   picture to begin with; edit opens the mask editor.
    */
   constructor({ source, index = 0, edit = null }) {
     Object.assign(this, { source, edit });
     this.look = loadLook(LARGE_VIEWS);
     this.index = index;
-    this.viewer = new Viewer(source);
+    this.at = 0;
+    this.viewer = new Viewer(source, () => this.showTint());
+    this.tint = tintControls(this.look, (part) => this.setLook(part));
     this.list = new ThumbnailList({
       wanted: TILE,
       picture: (row) => this.source.thumbnail(row, thumbnailLook(this.look)),
@@ -43,6 +46,7 @@ export class DatasetDialog {
     document.body.append(this.element);
     this.element.showModal();
     this.update();
+    this.showTint();
     this.list.element.focus();
     return this;
   }
@@ -75,7 +79,7 @@ export class DatasetDialog {
         make(
           "div",
           { className: "mlt-dialog-picture" },
-          make("div", { className: "mlt-row" }, this.views.element, tintControls(this.look, (part) => this.setLook(part))),
+          make("div", { className: "mlt-row" }, this.views.element, this.tint.element),
           this.viewer.element,
         ),
         make("aside", { className: "mlt-dialog-facts", "aria-label": text("dataset.facts") }, this.facts, this.actions(), this.stats),
@@ -121,21 +125,25 @@ export class DatasetDialog {
   filter() {
     const rows = choose(this.source.rows, this.chooser.state);
     this.list.show(rows);
+    this.select();
+  }
+
+  select() {
+    const at = this.list.rows.findIndex((row) => row.index === this.index);
+    if (at >= 0) this.at = at;
     this.list.select(this.index);
   }
 
   go(index) {
     if (index === this.index) return;
     this.index = index;
-    this.list.select(index);
+    this.select();
     this.showPicture();
   }
 
   step(by) {
-    const { rows } = this.list;
-    if (!rows.length) return;
-    const at = rows.findIndex((row) => row.index === this.index);
-    this.go(rows[(at + by + rows.length) % rows.length].index);
+    const row = neighbour(this.list.rows, this.index, by, this.at);
+    if (row) this.go(row.index);
   }
 
   setLook(part) {
@@ -144,6 +152,11 @@ export class DatasetDialog {
     clearTimeout(this.thumbnails);
     this.thumbnails = setTimeout(() => this.list.refresh(), 200);
     this.viewer.show(this.index, this.look);
+    this.showTint();
+  }
+
+  showTint() {
+    this.tint.show(this.viewer.colour, this.look.colour === AUTOMATIC);
   }
 
   async showPicture() {
@@ -152,13 +165,11 @@ export class DatasetDialog {
     if (this.detail?.index !== index) {
       this.detail = null;
       this.facts.replaceChildren();
-      this.editButton.disabled = true;
     }
     try {
       const detail = await this.source.detail(index);
       if (index !== this.index) return;
       this.detail = detail;
-      this.editButton.disabled = false;
       const row = this.source.rows[index];
       this.facts.replaceChildren(
         ...facts(detail, row, percent, {
@@ -174,10 +185,24 @@ export class DatasetDialog {
   }
 
   async openEditor() {
-    if (!this.edit || this.detail?.index !== this.index) return;
-    await this.edit(this.detail, this.source);
+    const row = this.source.rows[this.index];
+    if (!this.edit || !row) return;
+    await this.edit(row, this.source, this.walk());
     await this.source.refresh();
     this.editButton.focus();
+  }
+
+  /** The list of the pictures, for the mask editor. */
+  walk() {
+    return {
+      neighbour: (index, by) => neighbour(this.list.rows, index, by, this.at),
+      placeOf: (index) => {
+        const { rows } = this.list;
+        const at = rows.findIndex((row) => row.index === index);
+        return at < 0 ? null : [at + 1, rows.length];
+      },
+      arrived: (index) => this.go(index),
+    };
   }
 
   toggleStatistics() {

@@ -1,15 +1,16 @@
 // How a person looks at pictures: view, tint, opacity; kept in this browser.
 import { remember, remembered } from "../page/memory.js";
+import { AUTOMATIC, isTint } from "../page/tint.js";
 
 const KEY = "masked_lora.look";
-const DEFAULTS = { view: "overlay", colour: "#dc1e3c", opacity: 60 };
+const DEFAULTS = { view: "overlay", colour: AUTOMATIC, opacity: 60 };
 
 /** A look as it was left, faulty parts replaced; `null` where nothing was kept. */
 export function checkedLook(kept, views) {
   const { view, colour, opacity } = kept ?? {};
   return {
     view: views.includes(view) ? view : DEFAULTS.view,
-    colour: /^#[0-9a-f]{6}$/.test(colour) ? colour : DEFAULTS.colour,
+    colour: isTint(colour) ? colour : DEFAULTS.colour,
     opacity: Number.isInteger(opacity) && opacity >= 0 && opacity <= 100 ? opacity : DEFAULTS.opacity,
     infill: 0,
   };

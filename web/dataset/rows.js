@@ -55,6 +55,17 @@ function passes(row, filter) {
   return row.warnings.includes(filter);
 }
 
+/**
+ * The row so many places after that of a picture, past the ends too; null of none.
+ * @param {number} at where the picture stood, should it no longer be among them: the one after it is there now.
+ */
+export function neighbour(rows, index, by, at = 0) {
+  if (!rows.length) return null;
+  const here = rows.findIndex((row) => row.index === index);
+  const to = here < 0 ? at + by - (by > 0) : here + by;
+  return rows[(to + rows.length) % rows.length];
+}
+
 /** How many rows pass each filter. */
 export function counts(rows) {
   return Object.fromEntries(FILTERS.map((filter) => [filter, rows.filter((row) => passes(row, filter)).length]));

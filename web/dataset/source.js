@@ -1,4 +1,5 @@
 // One opened data set as the server tells of it, kept up to date while somebody looks.
+import { AUTOMATIC, TINTS } from "../page/tint.js";
 import { rowsOf } from "./rows.js";
 
 const ROUTE = "/masked_lora/datasets";
@@ -102,7 +103,7 @@ export class DatasetSource {
   thumbnail(row, { view, side, colour, opacity }) {
     const query = new URLSearchParams({ view, side, stamp: row.stamp });
     if (view === "overlay") {
-      query.set("colour", colour.slice(1));
+      query.set("colour", (colour === AUTOMATIC ? TINTS[0] : colour).slice(1));
       query.set("opacity", opacity);
     }
     return this.url(`/pictures/${row.index}/thumbnail?${query}`);

@@ -1,6 +1,7 @@
 // One picture, large: a view of it, zoom and pan, and what lies under the pointer.
 import { make, say } from "../page/elements.js";
 import { text } from "../page/strings.js";
+import { AUTOMATIC, TINTS, tintFor } from "../page/tint.js";
 import { Viewport } from "../page/viewport.js";
 import { alphaOf, cellAt, drawPicture, shadeOf } from "./draw.js";
 
@@ -11,11 +12,12 @@ const KEYS = { "+": ZOOM, "=": ZOOM, "-": 1 / ZOOM };
 export const LARGE_VIEWS = ["overlay", "mask", "cut-out", "latent grid", "infill", "crop", "picture"];
 
 export class Viewer {
-  /** @param source a DatasetSource. */
-  constructor(source) {
-    this.source = source;
+  /** @param source a DatasetSource; @param {() => void} onTint called when another tint stands out. */
+  constructor(source, onTint = () => {}) {
+    Object.assign(this, { source, onTint });
+    this.standsOut = TINTS[0];
     this.port = new Viewport();
-    this.look = { view: "overlay", colour: "#dc1e3c", opacity: 60, infill: 0 };
+    this.look = { view: "overlay", colour: AUTOMATIC, opacity: 60, infill: 0 };
     this.pictures = new Map();
     this.canvas = make("canvas", { tabIndex: 0, className: "mlt-canvas", role: "application" });
     this.under = make("div", { className: "mlt-note mlt-under", role: "status" });
@@ -63,18 +65,26 @@ export class Viewer {
     const fresh = this.detail?.index !== detail.index || String(this.size) !== String(size);
     if (this.detail !== detail) this.shade = shadeOf(detail.weights, detail.grid);
     this.detail = detail;
-    this.shown = { picture, alpha: mask ? this.alpha(mask) : null };
+    this.shown = { picture, alpha: mask ? this.alpha(mask, picture) : null };
     this.size = size;
     if (fresh) this.fit();
     this.draw();
   }
 
-  alpha(mask) {
+  alpha(mask, picture) {
     if (this.mask !== mask) {
       this.mask = mask;
       this.maskAlpha = alphaOf(mask);
+      this.standsOut = tintFor(picture, this.maskAlpha);
+      this.onTint();
     }
     return this.maskAlpha;
+  }
+
+  /** The tint: the person's own, or the one that stands out from this picture. */
+  get colour() {
+    const { colour } = this.look;
+    return colour === AUTOMATIC ? this.standsOut : colour;
   }
 
   async picture(path) {
@@ -114,14 +124,14 @@ export class Viewer {
 
   draw() {
     if (!this.shown || !this.canvas.width) return;
-    const { view, colour, opacity } = this.look;
+    const { view, opacity } = this.look;
     drawPicture(this.canvas.getContext("2d"), {
       view: view === "infill" && !this.detail.infills.length ? "picture" : view,
       ...this.shown,
       shade: this.shade,
       detail: this.detail,
       port: this.port,
-      colour,
+      colour: this.colour,
       opacity: opacity / 100,
       ratio: window.devicePixelRatio || 1,
     });

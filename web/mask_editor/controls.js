@@ -1,9 +1,11 @@
 // The editor's buttons and settings.
 import { button, make } from "../page/elements.js";
 import { text } from "../page/strings.js";
+import { AUTOMATIC } from "../page/tint.js";
 import { COMBINES } from "./document.js";
+import { icon } from "./icons.js";
 import { ariaKeys, IS_MAC, keysOf, SHORTCUTS } from "./keys.js";
-import { MOST_SIZE } from "./settings.js";
+import { MOST_SHARE } from "./settings.js";
 import { REGION_TOOLS, TOOLS } from "./tools.js";
 import { VIEWS } from "./view.js";
 
@@ -24,12 +26,14 @@ export class Controls {
     this.toolbar = make("div", { className: "mlt-editor-tools", role: "toolbar", "aria-label": text("editor.tools"), ariaOrientation: "vertical" });
     for (const tool of TOOLS) this.toolbar.append(this.toggle(this.tools, tool, () => session.do(tool)));
     this.tools.get("select").hidden = !session.canSelect;
+    this.turns = this.row("previousPicture", "nextPicture");
+    this.turns.hidden = !session.canTurn;
     this.undo = this.action("undo");
     this.redo = this.action("redo");
     this.save = this.action("save");
     this.download = this.action("download");
     this.options = make("div", { className: "mlt-editor-options", role: "group", "aria-label": text("editor.options") }, ...this.groups());
-    this.head = make("div", { className: "mlt-row" }, this.undo, this.redo, this.action("previous"), this.action("help"), this.save, this.download, this.action("close"));
+    this.head = make("div", { className: "mlt-row" }, this.turns, this.undo, this.redo, this.action("previous"), this.action("help"), this.save, this.download, this.action("close"));
     this.update();
   }
 
@@ -37,6 +41,8 @@ export class Controls {
     const keys = keysOf(name);
     const hint = text(`editor.hint.${name}`);
     const made = button(text(`editor.action.${name}`), keys.length ? `${hint} (${keyName(keys[0])})` : hint, () => this.session.do(name));
+    const drawn = icon(name);
+    if (drawn) made.prepend(drawn);
     if (keys.length) made.setAttribute("aria-keyshortcuts", ariaKeys(keys));
     return made;
   }
@@ -51,7 +57,7 @@ export class Controls {
   groups() {
     const look = make("div", { className: "mlt-row" });
     for (const view of VIEWS) look.append(this.toggle(this.views, view, () => this.session.do(view)));
-    const brush = [this.range("size", 1, MOST_SIZE, "px"), this.range("hardness", 0, 100, "%"), this.range("opacity", 1, 100, "%"), this.check("pressure")];
+    const brush = [this.sizeRange(), this.range("hardness", 0, 100, "%"), this.range("opacity", 1, 100, "%"), this.check("pressure")];
     this.brush = this.group("brush", ...brush);
     this.region = this.group("region", this.select("combine", COMBINES));
     this.colour = this.group("fill", this.range("tolerance", 0, 255, ""), this.check("contiguous"));
@@ -77,24 +83,48 @@ export class Controls {
     return make("label", { className: "mlt-editor-field", title: text(`editor.settingHint.${name}`) }, make("span", {}, text(`editor.setting.${name}`)), input);
   }
 
-  /** A slider and the number beside it, which can be typed as well; the size's slider is finer for small ones. */
+  /** A slider and the number beside it, which can be typed as well. */
   range(name, min, max, unit) {
-    const bent = max > 1000;
-    const there = (value) => (bent ? Math.sqrt(value) : value);
-    const back = (value) => (bent ? Math.round(value * value) : value);
-    const slider = make("input", { type: "range", min: there(min), max: there(max), step: bent ? 0.01 : 1, "aria-label": text(`editor.setting.${name}`) });
-    const number = make("input", { type: "number", className: "mlt-field", min, max, step: 1, "aria-label": `${text(`editor.setting.${name}`)} ${unit}` });
     const take = (value) => this.session.set({ [name]: Math.min(max, Math.max(min, Math.round(Number(value) || min))) });
-    slider.oninput = () => take(back(Number(slider.value)));
+    const slider = this.slider(name, { min, max, step: 1 }, take);
+    const number = this.number(name, { min, max }, unit, take, () => this.session.settings[name]);
+    return this.field(name, rangeOf(slider, number, unit), (value) => {
+      slider.value = value;
+      number.show();
+    });
+  }
+
+  /** The brush's size: the slider stands for its share of the picture, finer for small ones, the number for pixels. */
+  sizeRange() {
+    const { session } = this;
+    const slider = this.slider("share", { min: 0, max: Math.sqrt(MOST_SHARE), step: 0.001 }, (value) => session.set({ share: value * value }));
+    const take = (value) => session.setSize(Math.max(1, Math.round(Number(value) || 1)));
+    const number = this.number("share", { min: 1 }, "px", take, () => session.size);
+    return this.field("share", rangeOf(slider, number, "px"), (share) => {
+      slider.value = Math.sqrt(share);
+      slider.setAttribute("aria-valuetext", `${session.size} px`);
+      number.max = MOST_SHARE * session.side;
+      number.show();
+    });
+  }
+
+  slider(name, range, take) {
+    const slider = make("input", { type: "range", ...range, "aria-label": text(`editor.setting.${name}`) });
+    slider.oninput = () => take(Number(slider.value));
+    return slider;
+  }
+
+  number(name, range, unit, take, now) {
+    const number = make("input", { type: "number", className: "mlt-field", ...range, step: 1, "aria-label": `${text(`editor.setting.${name}`)} ${unit}` });
     number.onchange = () => {
       take(number.value);
-      number.value = this.session.settings[name];
+      number.value = now();
     };
-    return this.field(name, make("span", { className: "mlt-editor-range" }, slider, number, make("span", { className: "mlt-note" }, unit)), (value) => {
-      slider.value = there(value);
-      // What is being typed there counts once it is done.
-      if (number !== document.activeElement) number.value = value;
-    });
+    // What is being typed there counts once it is done.
+    number.show = () => {
+      if (number !== document.activeElement) number.value = now();
+    };
+    return number;
   }
 
   check(name) {
@@ -110,9 +140,14 @@ export class Controls {
   }
 
   colourField() {
-    const colour = make("input", { type: "color" });
-    colour.oninput = () => this.session.set({ colour: colour.value });
-    return this.field("colour", colour, (value) => (colour.value = value));
+    const { session } = this;
+    const colour = make("input", { type: "color", "aria-label": text("editor.setting.colour") });
+    colour.oninput = () => session.set({ colour: colour.value });
+    const automatic = button(text("tint.automatic"), text("tint.automaticHint"), () => session.set({ colour: AUTOMATIC }));
+    return this.field("colour", make("span", { className: "mlt-row" }, colour, automatic), (value) => {
+      colour.value = session.colour;
+      automatic.setAttribute("aria-pressed", String(value === AUTOMATIC));
+    });
   }
 
   /** Shows how things are. */
@@ -129,6 +164,10 @@ export class Controls {
     this.save.disabled = !session.mask?.unsaved;
     this.download.disabled = !session.mask;
   }
+}
+
+function rangeOf(slider, number, unit) {
+  return make("span", { className: "mlt-editor-range" }, slider, number, make("span", { className: "mlt-note" }, unit));
 }
 
 /** The short cuts, as a list for a person. */

@@ -17,11 +17,11 @@ export function maskFileName(picture) {
  * Gives a session's mask to the browser's downloads, as a grey PNG of 8 bits; also while the server is asked for
  * something, which may take long or fail.
  */
-export async function downloadMask({ mask, name, say }) {
+export async function downloadMask({ mask, picture, say }) {
   if (mask.history.open) return;
   try {
     const file = new Blob([await encodeGrey(mask.levels, mask.width, mask.height)], { type: "image/png" });
-    const link = make("a", { href: URL.createObjectURL(file), download: maskFileName(name) });
+    const link = make("a", { href: URL.createObjectURL(file), download: maskFileName(picture.name) });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), TAKEN_MS);
     say(text("editor.downloaded", { file: link.download }));

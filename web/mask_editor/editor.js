@@ -1,7 +1,7 @@
 // The mask editor: a dialog over everything, for one picture of an opened data set.
 import { button, make, say } from "../page/elements.js";
 import { text } from "../page/strings.js";
-import { ask } from "./ask.js";
+import { ask } from "../page/ask.js";
 import { Controls, shortcutList } from "./controls.js";
 import { actionOf, isCombination } from "./keys.js";
 import { Pointers } from "./pointers.js";
@@ -14,38 +14,41 @@ import { loadSettings } from "./settings.js";
  * @param {object} options
  * @param options.api ComfyUI's scripts/api.js.
  * @param {string} options.dataset id of the opened data set.
- * @param {number} options.picture index.
- * @param {string} options.name of the picture.
- * @param {[number, number]} options.size width and height of the picture.
+ * @param {{index: number, name: string, size: [number, number]}} options.picture size: its width and height.
  * @param {boolean} options.canSelect whether a SAM 3 model is wired.
  * @param {(answer: {index, changed, token, version}) => void} options.onSaved called after each save.
+ * @param {object?} options.walk the list that the picture stands in, null where it stands alone: neighbour(index, by)
+ *   gives the picture so many places on; placeOf(index) gives [its place from 1, how many there are], null where it is
+ *   not in the list; arrived(index) is told which picture is opened instead.
  */
 export function openEditor(options) {
   return new Editor(options).open();
 }
 
 class Editor {
-  constructor({ api, dataset, picture, name, size, canSelect = false, onSaved = null }) {
+  constructor({ api, dataset, picture, canSelect = false, onSaved = null, walk = null }) {
+    this.walk = walk;
     this.message = make("div", { className: "mlt-editor-message", role: "status" });
-    this.stage = make("div", { className: "mlt-editor-stage" });
-    const title = text("editor.title", { name });
-    this.dialog = make("dialog", { className: "mlt mlt-editor", "aria-label": title });
+    this.title = make("strong");
+    this.dialog = make("dialog", { className: "mlt mlt-editor" });
     this.session = new Session({
-      server: new MaskServer(api, dataset, picture),
-      name,
+      serverOf: ({ index }) => new MaskServer(api, dataset, index),
+      picture,
       settings: loadSettings(),
       canSelect,
+      canTurn: walk !== null,
       onSaved,
       parent: this.dialog,
       say: (words, isProblem = false) => this.tell(words, isProblem),
       update: () => this.updateSoon(),
+      turn: (by) => this.turn(by),
       leave: () => this.leave(),
       help: () => this.help(),
     });
+    this.stage = make("div", { className: "mlt-editor-stage" }, this.session.canvas, this.session.marks.element);
     this.controls = new Controls(this.session);
-    this.titleWords = `${name} · ${size[0]} × ${size[1]}`;
     this.dialog.append(
-      make("div", { className: "mlt-row mlt-editor-head" }, make("strong", {}, this.titleWords), this.controls.head),
+      make("div", { className: "mlt-row mlt-editor-head" }, this.title, this.controls.head),
       make("div", { className: "mlt-editor-body" }, this.controls.toolbar, this.stage, this.controls.options),
       this.message,
     );
@@ -56,6 +59,7 @@ class Editor {
   }
 
   async open() {
+    const { session } = this;
     const closed = new Promise((resolve) => this.dialog.addEventListener("close", resolve, { once: true }));
     document.body.append(this.dialog);
     this.dialog.showModal();
@@ -64,58 +68,96 @@ class Editor {
     this.dialog.addEventListener("keyup", (event) => this.keyUp(event));
     this.dialog.addEventListener("cancel", (event) => this.cancel(event));
     window.addEventListener("beforeunload", this.unload);
-    this.load();
+    const observer = new ResizeObserver(() => this.resize());
+    observer.observe(this.stage);
+    new Pointers(session.canvas, this.hand());
+    session.canvas.focus();
+    this.load(session.picture);
     await closed;
-    this.observer?.disconnect();
-    this.session.view?.destroy();
+    observer.disconnect();
+    session.view?.destroy();
     window.removeEventListener("beforeunload", this.unload);
     this.dialog.remove();
   }
 
-  async load() {
+  resize() {
+    this.session.view?.resize(this.stage.clientWidth, this.stage.clientHeight);
+  }
+
+  /** Shows a picture, and says `before` with what there is to say of it. */
+  async load(picture, before = "") {
     const { session } = this;
+    this.name(picture);
+    session.turning = true;
     session.setBusy(true);
     try {
-      await session.load();
+      await session.load(picture);
+      if (!this.dialog.open) {
+        session.empty();
+        return;
+      }
+      this.resize();
+      session.hint(before);
     } catch (error) {
-      session.busy = false;
+      session.waiting = [];
+      session.canvas.width = 0;
       this.tell(error.message, true);
-      return;
     }
+    session.turning = false;
     session.setBusy(false);
-    if (!this.dialog.open) {
-      session.view.destroy();
+    this.controls.update();
+  }
+
+  name({ index, name, size }) {
+    const words = [name, `${size[0]} × ${size[1]}`];
+    const place = this.walk?.placeOf(index);
+    if (place) words.push(text("editor.place", { at: place[0], count: place[1] }));
+    say(this.title, words.join(" · "));
+    this.dialog.setAttribute("aria-label", text("editor.title", { name }));
+    this.session.canvas.setAttribute("aria-label", text("editor.canvas", { name: words.join(" · ") }));
+  }
+
+  /** Leads to another picture. What is unsaved is saved first; where that fails, this one stays. */
+  async turn(by) {
+    const { session, walk } = this;
+    const to = walk?.neighbour(session.picture.index, by);
+    if (!to || session.mask?.history.open) return;
+    if (to.index === session.picture.index) {
+      this.tell(text("editor.onlyOne"));
       return;
     }
-    this.tell(text(session.mask.levels.every((level) => level === 255) ? "editor.allWhite" : "editor.hint.brush"));
-    const { canvas } = session.view;
-    canvas.setAttribute("aria-label", text("editor.canvas", { name: this.titleWords }));
-    this.stage.append(canvas, session.marks.element);
-    this.observer = new ResizeObserver(() => session.view.resize(this.stage.clientWidth, this.stage.clientHeight));
-    this.observer.observe(this.stage);
-    new Pointers(canvas, this.hand());
-    canvas.focus();
-    this.controls.update();
+    session.giveUp();
+    // Keys that are pressed from here on are meant for the other picture.
+    session.turning = true;
+    const { name } = session.picture;
+    const unsaved = Boolean(session.mask?.unsaved);
+    if (unsaved && !(await session.save())) {
+      session.turning = false;
+      session.waiting = [];
+      return;
+    }
+    walk.arrived(to.index);
+    await this.load(to, unsaved ? text("editor.savedOf", { name }) : "");
   }
 
   /** What the pointers do, in pixels of the picture. */
   hand() {
     const { session } = this;
-    const { port } = session.view;
     const tool = () => session.tools[session.tool];
-    return {
+    const place = (x, y) => session.view.port.toPicture(x, y);
+    const does = {
       start: (x, y, event) => {
         session.cursor = null;
         session.marks.show({ cross: null });
-        if (!session.busy) tool().start(port.toPicture(x, y), event);
+        if (!session.busy) tool().start(place(x, y), event);
       },
-      move: (x, y, event) => tool().move(port.toPicture(x, y), event),
+      move: (x, y, event) => tool().move(place(x, y), event),
       end: (x, y, event) => {
-        tool().end(port.toPicture(x, y), event);
+        tool().end(place(x, y), event);
         this.updateSoon();
       },
       cancel: () => tool().cancel(),
-      hover: (x, y, event) => session.showRing(port.toPicture(x, y), event),
+      hover: (x, y, event) => session.showRing(place(x, y), event),
       leave: () => session.showRing(null),
       pan: (dx, dy) => {
         if (this.space) this.space.used = true;
@@ -124,6 +166,8 @@ class Editor {
       zoom: (factor, x, y) => session.view.zoom(factor, x, y),
       wantsPan: () => Boolean(this.space),
     };
+    // Before there is a picture, and where it cannot be shown, there is nothing to do anything with.
+    return Object.fromEntries(Object.entries(does).map(([name, act]) => [name, (...how) => session.mask && act(...how)]));
   }
 
   key(event) {
@@ -131,7 +175,7 @@ class Editor {
     if (event.target.closest("dialog") !== this.dialog) return;
     event.stopPropagation();
     const field = event.target.closest("input:not([type=range]):not([type=checkbox]):not([type=color]), select");
-    const onCanvas = event.target === this.session.view?.canvas;
+    const onCanvas = event.target === this.session.canvas;
     if (event.key === " " && onCanvas) {
       event.preventDefault();
       this.space ??= { used: false };

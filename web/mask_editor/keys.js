@@ -7,7 +7,7 @@ export const SHORTCUTS = [
   ["tip", [["smaller", ["["]], ["larger", ["]"]], ["softer", ["{"]], ["harder", ["}"]]]],
   ["view", [["overlay", ["1"]], ["mask", ["2"]], ["picture", ["3"]], ["fit", ["0"]], ["zoomIn", ["+", "="]], ["zoomOut", ["-"]]]],
   ["cursor", [["left", ["ArrowLeft"]], ["right", ["ArrowRight"]], ["up", ["ArrowUp"]], ["down", ["ArrowDown"]], ["stamp", ["Enter"]]]],
-  ["other", [["help", ["?"]], ["close", ["Escape"]]]],
+  ["other", [["nextPicture", ["n"]], ["previousPicture", ["p"]], ["help", ["?"]], ["close", ["Escape"]]]],
 ];
 
 const MEANT = new Map(SHORTCUTS.flatMap(([, actions]) => actions.flatMap(([action, keys]) => keys.map((key) => [key, action]))));
@@ -52,8 +52,7 @@ export function actionOf(event) {
 /** Where the arrow keys lead: [x, y] in steps. */
 export const ARROWS = { left: [-1, 0], right: [1, 0], up: [0, -1], down: [0, 1] };
 
-/** The next smaller or larger size of the tip, 1 to 2000 px. */
+/** The next smaller or larger size of the tip, in px, at least 1. */
 export function nextSize(size, way) {
-  const step = Math.max(1, Math.round(size / 8));
-  return Math.min(2000, Math.max(1, size + way * step));
+  return Math.max(1, size + way * Math.max(1, Math.round(size / 8)));
 }

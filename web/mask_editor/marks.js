@@ -1,21 +1,22 @@
 // Lines over the picture that are not part of it: the brush's ring, the keyboard's cross, boxes, lassos and points.
+import { Viewport } from "../page/viewport.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const CROSS = 9;
 
 export class Marks {
-  /** @param port the viewport by which pixels of the picture are found on the screen. */
-  constructor(port) {
-    this.port = port;
+  constructor() {
     this.element = document.createElementNS(SVG, "svg");
     this.element.classList.add("mlt-editor-marks");
     this.element.setAttribute("aria-hidden", "true");
     // Dark below and light above, so that one of them shows on any picture.
     this.lines = ["mlt-mark-dark", "mlt-mark-light"].map((name) => this.line(name));
-    this.shape = [];
-    this.closed = false;
-    this.points = [];
-    this.ring = null;
-    this.cross = null;
+    this.port = new Viewport();
+    this.clear();
+  }
+
+  clear() {
+    this.show({ shape: [], closed: false, points: [], ring: null, cross: null });
   }
 
   line(name) {

@@ -1,50 +1,92 @@
-// One picture being edited: the mask, the tools and what the person's actions do to them.
+// What is being edited: one picture at a time with its mask, the tools, and what the person's actions do to them.
+import { make } from "../page/elements.js";
 import { text } from "../page/strings.js";
+import { AUTOMATIC, TINTS, tintFor } from "../page/tint.js";
 import { morphed } from "./aside.js";
-import { ask } from "./ask.js";
+import { ask } from "../page/ask.js";
 import { MaskDocument } from "./document.js";
 import { downloadMask } from "./download.js";
 import { ARROWS, nextSize } from "./keys.js";
 import { Marks } from "./marks.js";
 import { Conflict } from "./server.js";
-import { keepSettings } from "./settings.js";
+import { keepSettings, MOST_SHARE, sizeOf } from "./settings.js";
 import { makeTools, TOOLS } from "./tools.js";
 import { tipRadius } from "./stroke.js";
 import { View, VIEWS } from "./view.js";
 
 const ZOOM = 1.25;
+/** How far in the list of pictures an action leads. */
+const TURNS = { nextPicture: 1, previousPicture: -1 };
 const STAMP = { pointerType: "mouse", pressure: 0.5, button: 0, altKey: false, shiftKey: false };
 
 export class Session {
   /**
-   * @param options of `openEditor`, with `server`, `settings`, `parent` (the dialog), say(words), update() and leave().
+   * @param options of `openEditor`, with serverOf(picture), `settings`, `parent` (the dialog), say(words), update(),
+   *   turn(by) and leave().
    */
   constructor(options) {
     Object.assign(this, options);
     this.tool = "brush";
-    this.mask = null;
-    this.cursor = null;
-    this.pending = null;
+    this.canvas = make("canvas", { className: "mlt-editor-canvas", tabIndex: 0, role: "application" });
+    this.marks = new Marks();
+    this.standsOut = TINTS[0];
     this.busy = false;
+    // Another picture is on its way; what is meant for it waits.
+    this.turning = true;
+    this.waiting = [];
+    this.empty();
   }
 
-  /** Loads picture and mask; throws what the server says. */
-  async load() {
-    const [picture, { levels, width, height }] = await Promise.all([this.server.image(), this.server.mask()]);
+  /** Lets go of the picture; what it was is drawn until another one is. */
+  empty() {
+    this.view?.destroy();
+    this.marks.clear();
+    Object.assign(this, { mask: null, view: null, tools: null, cursor: null, pending: null, hovered: null, read: null });
+  }
+
+  /** Takes another picture and its mask; throws what the server says, and then there is none. */
+  async load(picture) {
+    this.picture = picture;
+    this.server = this.serverOf(picture);
+    const loading = Promise.all([this.server.image(), this.server.mask()]);
+    const [image, { levels, width, height }] = await loading.finally(() => this.empty());
     this.mask = new MaskDocument(levels, width, height, (rect) => this.changed(rect));
-    this.view = new View(picture, this.mask, this.look);
-    this.marks = new Marks(this.view.port);
+    this.view = new View(image, this.mask, this.look, this.canvas);
+    this.standsOut = tintFor(image, this.view.alpha, this.settings.tints);
+    this.view.look = this.look;
+    this.marks.port = this.view.port;
     this.view.listeners.push(() => this.marks.update());
     this.tools = makeTools(this);
   }
 
   get look() {
-    const { view, colour, tint, tints } = this.settings;
-    return { view, colour, opacity: tint, tints };
+    const { view, tint, tints } = this.settings;
+    return { view, colour: this.colour, opacity: tint, tints };
+  }
+
+  /** The tint: the person's own, or the one that stands out from this picture. */
+  get colour() {
+    const { colour } = this.settings;
+    return colour === AUTOMATIC ? this.standsOut : colour;
   }
 
   get scale() {
     return this.view.port.scale;
+  }
+
+  /** The picture's shorter side, by which the brush is measured. */
+  get side() {
+    return Math.min(...this.picture.size);
+  }
+
+  /** The brush's diameter in pixels of the picture. */
+  get size() {
+    return sizeOf(this.settings.share, this.side);
+  }
+
+  /** Sets it; another picture has the same share of it. */
+  setSize(size) {
+    this.set({ share: Math.min(MOST_SHARE, size / this.side) });
   }
 
   changed(rect) {
@@ -58,7 +100,7 @@ export class Session {
     if (this.view) {
       this.view.look = this.look;
       if (["view", "colour", "tint", "tints"].some((name) => name in part)) this.view.redraw();
-      if ("size" in part) this.showRing();
+      if ("share" in part) this.showRing();
     }
     this.update();
   }
@@ -69,7 +111,14 @@ export class Session {
   }
 
   apply(region, combine) {
-    this.mask.apply(region, { combine });
+    this.report(this.mask.apply(region, { combine }));
+  }
+
+  /** Says what an action has done where that is not plain to see: "alone", or why nothing changed. */
+  report(outcome, action = this.tool) {
+    if (outcome === "alone") this.say(text("editor.onlyThis"));
+    else if (outcome === "changed") this.say("");
+    else this.say(text("editor.unchanged", { action: text(`editor.action.${action}`), reason: text(`editor.unchangedBecause.${outcome}`) }));
   }
 
   /** Runs something slow, one at a time; null where it fails, which the person is told. */
@@ -92,12 +141,34 @@ export class Session {
     this.busy = busy;
     this.parent.setAttribute("aria-busy", String(busy));
     if (busy) this.say(text("editor.working"));
+    else if (this.waiting.length) setTimeout(() => this.goOn());
+  }
+
+  /** Whether an action has to wait for the next picture, or for an answer that belongs to this one. */
+  mustWait(action) {
+    return action !== "close" && (this.turning || (this.busy && action in TURNS));
+  }
+
+  /** Does what was meant meanwhile. */
+  async goOn() {
+    if (this.goingOn) return;
+    this.goingOn = true;
+    try {
+      while (this.waiting.length && !this.mustWait(this.waiting[0])) await this.do(this.waiting.shift());
+    } finally {
+      this.goingOn = false;
+    }
   }
 
   /** Does what a button or a key means. */
   async do(action) {
-    if (!this.mask && action !== "close") return;
-    if (TOOLS.includes(action)) this.choose(action);
+    if (this.mustWait(action)) {
+      this.waiting.push(action);
+      return;
+    }
+    if (action in TURNS) await this.turn(TURNS[action]);
+    else if (!this.mask && action !== "close") return;
+    else if (TOOLS.includes(action)) this.choose(action);
     else if (VIEWS.includes(action)) this.set({ view: action });
     else if (action in ARROWS) this.moveCursor(ARROWS[action]);
     else await this.actions()[action]?.();
@@ -107,16 +178,16 @@ export class Session {
   actions() {
     const { mask, settings, view } = this;
     return {
-      undo: () => this.step(() => mask.undo()),
-      redo: () => this.step(() => mask.redo()),
-      invert: () => this.step(() => mask.invert()),
-      grow: () => this.morph("grow", settings.radius),
-      shrink: () => this.morph("grow", -settings.radius),
-      feather: () => this.morph("feather", settings.softness),
-      learnAll: () => this.step(() => mask.fill(255)),
-      ignoreAll: () => this.step(() => mask.fill(0)),
-      smaller: () => this.set({ size: nextSize(settings.size, -1) }),
-      larger: () => this.set({ size: nextSize(settings.size, 1) }),
+      undo: () => this.step("undo", () => mask.undo(), "noneBefore"),
+      redo: () => this.step("redo", () => mask.redo(), "noneAfter"),
+      invert: () => this.step("invert", () => mask.invert(), "same"),
+      grow: () => this.morph("grow", "grow", settings.radius),
+      shrink: () => this.morph("shrink", "grow", -settings.radius),
+      feather: () => this.morph("feather", "feather", settings.softness),
+      learnAll: () => this.step("learnAll", () => mask.fill(255), "learned"),
+      ignoreAll: () => this.step("ignoreAll", () => mask.fill(0), "ignored"),
+      smaller: () => this.setSize(nextSize(this.size, -1)),
+      larger: () => this.setSize(nextSize(this.size, 1)),
       softer: () => this.set({ hardness: Math.max(0, settings.hardness - 10) }),
       harder: () => this.set({ hardness: Math.min(100, settings.hardness + 10) }),
       fit: () => view.fit(),
@@ -132,17 +203,17 @@ export class Session {
   }
 
   /** A change of the whole mask; not while a stroke or a question to the server is under way. */
-  step(work) {
+  step(action, work, ifNot) {
     if (this.busy || this.mask.history.open) return;
-    work();
+    this.report(work() ? "changed" : ifNot, action);
   }
 
   /** A change of the whole mask that may take seconds. */
-  async morph(name, amount) {
+  async morph(action, name, amount) {
     if (!amount || this.mask.history.open) return;
     const levels = await this.compute(() => morphed(name, this.mask, amount));
     // The editor may have been closed meanwhile.
-    if (levels && this.parent.open) this.mask.replace(levels);
+    if (levels && this.parent.open) this.report(this.mask.replace(levels) ? "changed" : "edgeless", action);
   }
 
   choose(tool) {
@@ -154,12 +225,18 @@ export class Session {
     this.tools.select.forget();
     this.tool = tool;
     this.marks.show({ ring: null });
-    this.say(text(`editor.hint.${tool}`));
+    this.hint();
+  }
+
+  /** Says what the tool does, and what it means as long as everything is learned. */
+  hint(before = "") {
+    const words = [before, this.mask.untouched ? text("editor.allLearned") : "", text(`editor.hint.${this.tool}`)];
+    this.say(words.filter(Boolean).join(" "));
   }
 
   /** Takes back what a tool has begun; whether there was something. */
   giveUp() {
-    const begun = Boolean(this.pending || this.mask?.history.open || this.marks?.shape.length);
+    const begun = Boolean(this.mask && (this.pending || this.mask.history.open || this.marks.shape.length));
     if (begun) this.tools[this.tool].cancel();
     this.pending = null;
     return begun;
@@ -174,7 +251,7 @@ export class Session {
   showRing(place = this.hovered, event = STAMP) {
     this.hovered = place;
     const paints = place && ["brush", "eraser"].includes(this.tool);
-    const radius = tipRadius(this.settings.size, { ...STAMP, pointerType: event.pointerType, pressure: event.pressure }, this.settings.pressure);
+    const radius = tipRadius(this.size, { ...STAMP, pointerType: event.pointerType, pressure: event.pressure }, this.settings.pressure);
     this.marks.show({ ring: paints ? { x: place[0], y: place[1], radius } : null });
   }
 
@@ -230,8 +307,8 @@ export class Session {
   async bringPrevious() {
     const levels = await this.compute(() => this.server.previous());
     if (!levels) return;
-    this.mask.replace(levels);
-    this.say(text("editor.previousIsBack"));
+    if (this.mask.replace(levels)) this.say(text("editor.previousIsBack"));
+    else this.report("same", "previous");
   }
 
   /** Saves; where the mask was changed elsewhere the person decides. Whether it is saved. */

@@ -1,11 +1,13 @@
 // How a person has set the tools, remembered by the browser; whatever is remembered wrongly is the default again.
 import { remember, remembered } from "../page/memory.js";
+import { AUTOMATIC, isTint } from "../page/tint.js";
 
 const KEY = "masked_lora.editor";
-export const MOST_SIZE = 2000;
+/** The largest brush, as a share of a picture's shorter side. */
+export const MOST_SHARE = 1;
 
 export const DEFAULTS = {
-  size: 40,
+  share: 0.08,
   hardness: 80,
   opacity: 100,
   pressure: true,
@@ -15,12 +17,12 @@ export const DEFAULTS = {
   radius: 4,
   softness: 4,
   view: "overlay",
-  colour: "#dc1e3c",
+  colour: AUTOMATIC,
   tint: 50,
   tints: "ignored",
 };
 
-const RANGES = { size: [1, MOST_SIZE], hardness: [0, 100], opacity: [1, 100], tolerance: [0, 255], radius: [1, 100], softness: [1, 100], tint: [0, 100] };
+const RANGES = { share: [0, MOST_SHARE], hardness: [0, 100], opacity: [1, 100], tolerance: [0, 255], radius: [1, 100], softness: [1, 100], tint: [0, 100] };
 const CHOICES = { combine: ["add", "remove", "replace"], view: ["overlay", "mask", "picture"], tints: ["ignored", "learned"] };
 
 /** Settings as they may be: of the right type and within their range, else the default. */
@@ -33,10 +35,15 @@ export function checked(values) {
       typeof value === typeof fallback &&
       (!RANGES[name] || (value >= least && value <= most)) &&
       (!CHOICES[name] || CHOICES[name].includes(value)) &&
-      (name !== "colour" || /^#[0-9a-f]{6}$/.test(value));
+      (name !== "colour" || isTint(value));
     found[name] = fits ? value : fallback;
   }
   return found;
+}
+
+/** A brush's diameter in whole pixels of a picture, from its share of the shorter side. */
+export function sizeOf(share, side) {
+  return Math.max(1, Math.round(share * side));
 }
 
 export function loadSettings() {

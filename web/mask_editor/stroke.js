@@ -15,10 +15,16 @@ export class Stroke {
   /**
    * @param history its step is begun.
    * @param {{value: number, hardness: number, opacity: number}} tip value 0 to 255 is what is painted; the others 0 to 1.
+   * @param {{alone: boolean}} how alone: everything that the stroke does not cover becomes 0 with it.
    */
-  constructor(history, tip) {
+  constructor(history, tip, { alone = false } = {}) {
     this.history = history;
     this.tip = tip;
+    this.alone = alone;
+    this.cleared = false;
+    // Whether it covers a pixel of the mask, and one that is not yet what is painted.
+    this.met = false;
+    this.differed = false;
     this.covers = new Map();
     this.last = null;
   }
@@ -49,8 +55,19 @@ export class Stroke {
       bottom: Math.ceil(Math.max(a.y, b.y) + reach),
     };
     const inside = cut(box, { left: 0, top: 0, right: this.history.width, bottom: this.history.height });
-    if (inside) for (const index of this.history.tiles(inside)) this.paint(index, cut(inside, this.history.tile(index)), a, b);
-    return inside;
+    if (!inside) return null;
+    const cleared = this.alone && !this.cleared ? this.clear() : null;
+    for (const index of this.history.tiles(inside)) this.paint(index, cut(inside, this.history.tile(index)), a, b);
+    return join(inside, cleared);
+  }
+
+  clear() {
+    const { history } = this;
+    const all = { left: 0, top: 0, right: history.width, bottom: history.height };
+    for (const index of history.tiles(all)) history.before(index);
+    history.levels.fill(0);
+    this.cleared = true;
+    return all;
   }
 
   paint(index, part, a, b) {
@@ -72,7 +89,9 @@ export class Stroke {
         const dense = Math.round(255 * density(far, a.radius + t * grows, hardness));
         if (dense <= cover[row + x]) continue;
         cover[row + x] = dense;
-        const old = before[row + x];
+        const old = this.alone ? 0 : before[row + x];
+        this.met = true;
+        this.differed ||= old !== value;
         levels[y * width + x] = Math.round(old + (value - old) * (dense / 255) * opacity);
       }
     }

@@ -18,7 +18,7 @@ function combined(settings, event) {
 
 function painting(session, paints) {
   let stroke = null;
-  const radius = (event) => tipRadius(session.settings.size, event, session.settings.pressure);
+  const radius = (event) => tipRadius(session.size, event, session.settings.pressure);
   return {
     start([x, y], event) {
       const { hardness, opacity } = session.settings;
@@ -30,7 +30,7 @@ function painting(session, paints) {
       if (stroke) session.mask.draw(stroke, x, y, radius(event));
     },
     end() {
-      if (stroke) session.mask.commit();
+      if (stroke) session.report(session.mask.commit());
       stroke = null;
     },
     cancel() {
@@ -45,7 +45,10 @@ function filling(session) {
     start([x, y], event) {
       const { width, height } = session.mask;
       const [px, py] = [Math.floor(x), Math.floor(y)];
-      if (px < 0 || py < 0 || px >= width || py >= height) return;
+      if (px < 0 || py < 0 || px >= width || py >= height) {
+        session.report("missed");
+        return;
+      }
       const { tolerance, contiguous } = session.settings;
       session.apply(colourRegion(session.pixels(), width, height, px, py, { tolerance, contiguous }), combined(session.settings, event));
     },
@@ -56,7 +59,7 @@ function filling(session) {
 }
 
 /** A tool that draws a box and does `done(rect, event)` with it; `clicked` instead of a box that is too small to be one. */
-function boxing(session, done, clicked = () => {}) {
+function boxing(session, done, clicked = () => session.report("clicked")) {
   let from = null;
   const shape = ([x1, y1], [x2, y2]) => [[x1, y1], [x2, y1], [x2, y2], [x1, y2]];
   const clear = () => {
@@ -103,6 +106,7 @@ function lassoing(session) {
       const region = polygonRegion(points, session.mask.width, session.mask.height);
       clear();
       if (region) session.apply(region, combined(session.settings, event));
+      else session.report("notAround");
     },
     cancel: clear,
   };
@@ -132,7 +136,10 @@ function selecting(session) {
     const { width, height } = session.mask;
     const again = points.length > 0 && (event.shiftKey || event.altKey);
     const point = { x: Math.floor(x), y: Math.floor(y), inside: !(again && event.altKey) };
-    if (point.x < 0 || point.y < 0 || point.x >= width || point.y >= height) return;
+    if (point.x < 0 || point.y < 0 || point.x >= width || point.y >= height) {
+      session.report("missed");
+      return;
+    }
     const before = points;
     points = again ? [...points, point] : [point];
     session.marks.show({ points });
@@ -145,13 +152,19 @@ function selecting(session) {
   return { ...boxing(session, box, click), byCorners: false, forget };
 }
 
-/** The tools by name, for a session with mask, settings, marks, server, scale, apply, compute and pixels. */
+/** The tools by name, for a session with mask, settings, marks, server, scale, apply, report, compute and pixels. */
 export function makeTools(session) {
+  const inPicture = (rect) => boxRegion(rect, session.mask.width, session.mask.height);
   const box = (rect, event) => {
-    const region = boxRegion(rect, session.mask.width, session.mask.height);
+    const region = inPicture(rect);
     if (region) session.apply(region, combined(session.settings, event));
+    else session.report("missed");
   };
   const cut = async (rect, event) => {
+    if (!inPicture(rect)) {
+      session.report("missed");
+      return;
+    }
     const combine = combined(session.settings, event);
     const region = await session.compute(() => session.server.grabcut(asBox(rect)));
     if (region) session.apply(region, combine);

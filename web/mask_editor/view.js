@@ -1,5 +1,4 @@
 // Draws picture and mask into a canvas, only what has changed; zoom and place come from a viewport.
-import { make } from "../page/elements.js";
 import { Viewport } from "../page/viewport.js";
 import { cut, join } from "./rect.js";
 
@@ -10,10 +9,10 @@ const SMALL = 800;
 export const VIEWS = ["overlay", "mask", "picture"];
 
 export class View {
-  constructor(picture, mask, look) {
-    Object.assign(this, { mask, look });
+  /** @param canvas what is drawn into; it stays for the view of another picture. */
+  constructor(picture, mask, look, canvas) {
+    Object.assign(this, { mask, look, canvas });
     this.port = new Viewport();
-    this.canvas = make("canvas", { className: "mlt-editor-canvas", tabIndex: 0, role: "application" });
     this.layer = document.createElement("canvas");
     this.alpha = sized(document.createElement("canvas"), mask.width, mask.height);
     this.pictures = smallerAndSmaller(picture, mask.width, mask.height);

@@ -1,12 +1,32 @@
-// What can be done with an old run: export a checkpoint, open its graph, train on.
-import { isLive } from "./describe.js";
+// What can be done with an old run: use its LoRA, export a checkpoint, open its graph, train on, delete it.
+import { ask } from "../page/ask.js";
+import { isLive, size } from "./describe.js";
 import { button, make, say } from "../page/elements.js";
 import { text } from "../page/strings.js";
+
+/**
+ * Opens a graph that draws with and without a run's LoRA. Rejects with the server's words.
+ * @param page opens graphs: {open(graph, name), refresh(), compare(roles)}.
+ */
+export async function useLora(store, page, run) {
+  const { prompt, roles } = await store.useGraph(run.id);
+  for (const [id, role] of Object.entries(roles)) prompt[id]._meta = { title: text(`runs.use.${role}`) };
+  // The file may be younger than the page.
+  await page.refresh();
+  await page.open({ prompt }, text("runs.useTab", { name: run.name }));
+  page.compare(roles);
+}
+
+/** A button that does so for the run that `choose` gives, and tells a failure to `fail`. */
+export function useButton(store, page, choose, fail) {
+  return button(text("runs.useLora"), text("runs.useHint"), () =>
+    useLora(store, page, choose()).then(() => fail(""), (error) => fail(text("runs.failed", { reason: error.message }))));
+}
 
 export class RunActions {
   /**
    * @param store a RunStore.
-   * @param page opens graphs: {open(graph, name), queue()}.
+   * @param page opens graphs: {open(graph, name), queue()}, and see `useLora`.
    */
   constructor(store, page) {
     this.store = store;
@@ -14,13 +34,15 @@ export class RunActions {
     this.open = button(text("runs.open"), text("runs.openHint"), () => this.load(false));
     this.goOn = button(text("runs.goOn"), text("runs.goOnHint"), () => this.load(true));
     this.save = button(text("runs.export"), text("runs.exportHint"), () => this.write());
+    this.drop = button(text("runs.delete"), text("runs.deleteHint"), () => this.remove());
+    this.use = useButton(store, page, () => this.run, (words) => say(this.note, words));
     this.steps = make("select", { className: "mlt-field" });
     this.note = make("div", { className: "mlt-note", role: "status" });
     this.element = make(
       "div",
       { className: "mlt-actions", role: "group", "aria-label": text("runs.chosen") },
-      make("div", { className: "mlt-row" }, this.open, this.goOn),
-      make("div", { className: "mlt-row" }, make("label", {}, text("runs.checkpoint"), this.steps), this.save),
+      make("div", { className: "mlt-row" }, this.use, this.open, this.goOn),
+      make("div", { className: "mlt-row" }, make("label", {}, text("runs.checkpoint"), this.steps), this.save, this.drop),
       this.note,
     );
   }
@@ -29,6 +51,8 @@ export class RunActions {
     if (run?.id !== this.run?.id) say(this.note, "");
     this.run = run;
     const rests = Boolean(run) && !isLive(run);
+    this.drop.disabled = !rests;
+    this.use.disabled = !run?.written;
     this.open.disabled = !run?.graph;
     this.goOn.disabled = !run?.graph || !rests || run.state === "finished";
     const steps = run?.checkpoints ?? [];
@@ -46,6 +70,19 @@ export class RunActions {
   async write() {
     const step = Number(this.steps.value);
     await this.attempt(async (run) => text("runs.exported", { file: await this.store.exportRun(run.id, step) }));
+  }
+
+  /** Deletes the run, once a person has read what that frees and what stays. */
+  async remove() {
+    await this.attempt(async (run) => {
+      const { bytes, written } = await this.store.sizeOf(run.id);
+      const values = { name: run.name, size: size(bytes), file: written };
+      const words = [text("runs.deleteAsk", values), text(written ? "runs.fileStays" : "runs.fileNone", values)].join(" ");
+      const choices = [["delete", text("runs.delete")], ["keep", text("runs.keep")]];
+      if ((await ask(this.element, words, choices, 1)) !== "delete") return "";
+      const freed = await this.store.deleteRun(run.id);
+      return text("runs.deleted", { name: run.name, size: size(freed) });
+    });
   }
 
   async load(queue) {

@@ -23,6 +23,18 @@ export function duration(seconds) {
   return shown.map((part, i) => (i ? String(part).padStart(2, "0") : String(part))).join(":");
 }
 
+/** Bytes as a person reads them: 640 kB, 5.6 MB, 1.23 GB. */
+export function size(bytes) {
+  const [unit, power] = bytes < 1e6 ? ["kB", 3] : bytes < 1e9 ? ["MB", 6] : ["GB", 9];
+  return text(`runs.size.${unit}`, { number: number(bytes / 10 ** power) });
+}
+
+/** When a run was begun, as the browser writes dates; empty where that is not known. */
+export function begun(run) {
+  const style = { dateStyle: "medium", timeStyle: "short" };
+  return run?.started ? new Date(run.started * 1000).toLocaleString(undefined, style) : "";
+}
+
 /** Step, speed and time left of a run, as far as they are known. */
 export function progress(run) {
   const known = run.total !== null && run.total !== undefined;

@@ -16,13 +16,16 @@ export function loss(run) {
 }
 
 export class Ending {
-  /** @param {boolean} roomy whether there is room for what was told at the start of the training. */
-  constructor(roomy) {
+  /**
+   * @param {boolean} roomy whether there is room for what was told at the start of the training.
+   * @param {HTMLElement[]} buttons for what is done with the file.
+   */
+  constructor(roomy, buttons) {
     this.reason = make("div", { className: "mlt-bad", role: "status" });
     this.taken = make("div", { className: "mlt-bad" });
     this.file = make("output", { className: "mlt-file" });
     this.copy = button(text("runs.copy"), text("runs.copyHint"), () => this.copyFile());
-    this.row = make("div", { className: "mlt-row mlt-written" }, this.file, this.copy);
+    this.row = make("div", { className: "mlt-row mlt-written" }, this.file, this.copy, ...buttons);
     this.notes = make("ul", { className: "mlt-notes" });
     this.told = make("details", { className: "mlt-part", open: true }, make("summary", {}, text("runs.notes")), this.notes);
     this.element = make("div", { className: "mlt-ending" }, ...(roomy ? [this.told] : []), this.reason, this.taken, this.row);

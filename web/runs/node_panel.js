@@ -7,10 +7,10 @@ const HEIGHT = 470;
 const WIDTH = 420;
 export const NODE = "MLT_TrainLoRA";
 
-/** Adds the panel to a node; it only shows, and is saved with no workflow. */
-export function addNodePanel(node, store) {
+/** Adds the panel to a node; it only shows, and is saved with no workflow. `page` opens graphs, see `useLora`. */
+export function addNodePanel(node, store, page) {
   const name = () => node.widgets?.find((widget) => widget.name === "name")?.value;
-  const panel = new RunPanel(store, () => runOf(store.runs, { node: node.id, name: name() }));
+  const panel = new RunPanel(store, () => runOf(store.runs, { node: node.id, name: name() }), { page });
   const widget = node.addDOMWidget("masked_lora_training", "masked_lora.training", panel.element, {
     serialize: false,
     getMinHeight: () => HEIGHT + panel.room(),

@@ -1,8 +1,9 @@
 // One run: its state, its curves, and the buttons that act on it.
+import { useButton } from "./actions.js";
 import { Chart, colourOf } from "./chart.js";
 import { Current } from "./current.js";
 import { Ending } from "./ending.js";
-import { isLive, memory, number, progress } from "./describe.js";
+import { begun, isLive, memory, number, progress } from "./describe.js";
 import { Gallery } from "./gallery.js";
 import { button, keepKeys, make, say } from "../page/elements.js";
 import { CURVES, curvesIn, newest, valuesAt } from "./series.js";
@@ -18,9 +19,10 @@ export class RunPanel {
    * Shows nothing before it is woken.
    * @param store a RunStore.
    * @param choose gives the run to show, or null; asked on every change.
-   * @param {{roomy?: boolean}} options whether the pictures are shown from the start.
+   * @param {{roomy?: boolean, page?: object}} options whether the pictures are shown from the start; what opens graphs,
+   *   see `useLora`, where the panel shall offer to use the LoRA.
    */
-  constructor(store, choose, { roomy = false } = {}) {
+  constructor(store, choose, { roomy = false, page = null } = {}) {
     this.store = store;
     this.choose = choose;
     this.shown = new Set(SHOWN_FIRST);
@@ -35,7 +37,8 @@ export class RunPanel {
     });
     this.current = new Current(store, roomy);
     this.gallery = new Gallery(store, roomy);
-    this.ending = new Ending(roomy);
+    const use = page && useButton(store, page, choose, (words) => this.tell(words));
+    this.ending = new Ending(roomy, use ? [use] : []);
     this.element = this.build();
     keepKeys(this.element);
     for (const { element } of [this.current, this.gallery]) element.addEventListener("toggle", () => this.onroom?.());
@@ -168,11 +171,15 @@ export class RunPanel {
     if (!run) return;
     try {
       await this.store.act(run.id, action);
-      this.words = ["stop", "save", "sample"].includes(action) ? text("runs.wished") : "";
+      this.tell(["stop", "save", "sample"].includes(action) ? text("runs.wished") : "", run);
     } catch (error) {
-      this.words = text("runs.failed", { reason: error.message });
+      this.tell(text("runs.failed", { reason: error.message }), run);
     }
-    this.wordsOf = run.id;
+  }
+
+  /** Words about a run, shown until there are others. */
+  tell(words, run = this.choose()) {
+    Object.assign(this, { words, wordsOf: run?.id, wordsWhileLive: isLive(run) });
     this.update();
   }
 
@@ -220,7 +227,7 @@ export class RunPanel {
     if (!run) return text("runs.noRun");
     if (isLive(run) && run.drawing) return text("runs.drawing", { ...run.drawing, done: run.drawing.done + 1 });
     if (isLive(run) && rows.length === 0) return text("runs.waiting");
-    if (this.words && this.wordsOf === run.id && isLive(run)) return this.words;
+    if (this.words && this.wordsOf === run.id && this.wordsWhileLive === isLive(run)) return this.words;
     const saved = run.checkpoints?.length ? text("runs.saved", { step: run.checkpoints.at(-1) }) : "";
     return [isLive(run) && run.message, saved].filter(Boolean).join(" · ");
   }
@@ -232,10 +239,9 @@ export class RunPanel {
     if (key === this.offered) return;
     this.offered = key;
     if (!others.some((one) => one.id === this.other)) this.other = "";
-    const when = (one) => (one.started ? new Date(one.started * 1000).toLocaleString() : "");
     this.compare.replaceChildren(
       make("option", { value: "" }, text("runs.nothing")),
-      ...others.map((one) => make("option", { value: one.id }, `${one.name} (${when(one)})`)),
+      ...others.map((one) => make("option", { value: one.id }, `${one.name} (${begun(one)})`)),
     );
     this.compare.value = this.other;
   }

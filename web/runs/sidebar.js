@@ -1,5 +1,5 @@
 // The sidebar tab: every run, and the panel of the one that is chosen.
-import { isLive, progress } from "./describe.js";
+import { begun, isLive, progress } from "./describe.js";
 import { RunActions } from "./actions.js";
 import { Demos } from "./demos.js";
 import { keepKeys, make, say } from "../page/elements.js";
@@ -61,12 +61,13 @@ export class RunList {
         this.update();
         this.panel.update();
       });
+      open.append(make("span"), make("span", { className: "mlt-note mlt-begun" }));
       item = make("li", {}, open, make("div", { className: "mlt-note mlt-outcome" }));
       this.items.set(run.id, item);
     }
-    const words = `${run.name} · ${text(`runs.state.${run.state}`)} · ${progress(run)}`;
     const open = item.firstChild;
-    if (open.textContent !== words) open.textContent = words;
+    say(open.firstChild, `${run.name} · ${text(`runs.state.${run.state}`)} · ${progress(run)}`);
+    say(open.lastChild, begun(run));
     open.setAttribute("aria-pressed", String(current));
     say(item.lastChild, run.written || run.failed || "");
     return item;

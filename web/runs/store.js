@@ -14,10 +14,15 @@ const rest = (run) => `${run?.state} at ${run?.step}`;
 /**
  * Tells its listeners whenever a run or the list has changed. It asks the server only while somebody listens.
  * @param api ComfyUI's scripts/api.js
+ * @param onFile called when LoRA files were written, once for each.
  */
 export class RunStore {
-  constructor(api) {
+  constructor(api, onFile = () => {}) {
     this.api = api;
+    this.onFile = onFile;
+    this.files = new Set();
+    // The files of the first list the page has found by itself.
+    this.fresh = true;
     this.runs = [];
     this.online = true;
     this.rows = new Map();
@@ -65,12 +70,33 @@ export class RunStore {
 
   /** Writes a LoRA file of a checkpoint: its name below the output folder. Rejects with the server's words. */
   async exportRun(id, step) {
-    return (await this.post(`${ROUTE}/${id}/export`, { step })).file;
+    const { file } = await this.post(`${ROUTE}/${id}/export`, { step });
+    this.noteFiles([file]);
+    return file;
+  }
+
+  /** What deleting a run would free, and its file, which stays: {bytes, written}. Rejects with the server's words. */
+  sizeOf(id) {
+    return this.ask(`${ROUTE}/${id}/size`);
+  }
+
+  /** Deletes a run: the bytes that were freed. Rejects with the server's words. */
+  async deleteRun(id) {
+    try {
+      return (await this.post(`${ROUTE}/${id}/delete`, {})).bytes;
+    } finally {
+      await this.refresh();
+    }
   }
 
   /** The graph that queued a run. Rejects with the server's words. */
   graph(id) {
     return this.ask(`${ROUTE}/${id}/graph`);
+  }
+
+  /** A graph that uses a run's LoRA: {prompt, roles}. Rejects with the server's words. */
+  useGraph(id) {
+    return this.ask(`${ROUTE}/${id}/use`);
   }
 
   /** What sample pictures a run has, as far as it is known; asks again when there are others. */
@@ -109,6 +135,7 @@ export class RunStore {
       const known = new Map(this.runs.map((run) => [run.id, run]));
       const { runs } = await this.ask(ROUTE);
       this.runs = runs.map((run) => ({ ...known.get(run.id), ...run }));
+      this.noteRuns();
       this.online = true;
       if (everything) this.samples.clear();
       await Promise.all(curves);
@@ -167,6 +194,20 @@ export class RunStore {
     const at = this.runs.findIndex((one) => one.id === run.id);
     if (at < 0) this.runs = [run, ...this.runs];
     else this.runs = this.runs.with(at, { ...this.runs[at], ...run });
+    if (!this.fresh) this.noteRuns();
+  }
+
+  /** Takes note of the files of the runs that are known. */
+  noteRuns() {
+    this.noteFiles(this.runs.map((run) => run.written), this.fresh);
+    this.fresh = false;
+  }
+
+  /** @param {string[]} files LoRA files that were written, by whatever name; those that are known are no news. */
+  noteFiles(files, silent = false) {
+    const news = files.filter((file) => file && !this.files.has(file));
+    news.forEach((file) => this.files.add(file));
+    if (news.length && !silent) this.onFile();
   }
 
   take(run, rows) {

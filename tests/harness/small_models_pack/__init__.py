@@ -1,7 +1,9 @@
 """A custom node pack for the tests' ComfyUI: its SAM 3 and BiRefNet classes load small checkpoints.
 
-ComfyUI's own loader nodes then read the files that `harness.segmentation_models` writes. Its one node gives the small
-model of a family, which no file can hold: ComfyUI knows many families by the sizes of real ones.
+ComfyUI's own loader nodes then read the files that `harness.segmentation_models` writes. One of its nodes gives the
+small model of a family, which no file can hold: ComfyUI knows many families by the sizes of real ones. Another gives
+the empty latent of one picture without sound, which no node of ComfyUI does for networks that take both. The last lets
+trainings find a card of so much memory, until it is told 0.
 """
 
 import os
@@ -36,8 +38,40 @@ async def comfy_entrypoint():
             model = small_model(family, page=True)
             return io.NodeOutput(model, small_models()[family].encoder.made(), small_vae(family))
 
+    class PictureWithoutSound(io.ComfyNode):
+        @classmethod
+        def define_schema(cls):
+            inputs = [io.Model.Input("model"), io.Int.Input("side")]
+            return io.Schema(node_id="PictureWithoutSound", inputs=inputs, outputs=[io.Latent.Output()])
+
+        @classmethod
+        def execute(cls, model, side):
+            import torch
+            from comfy.nested_tensor import NestedTensor
+
+            network, stride = model.model.diffusion_model, model.model.latent_format.spacial_downscale_ratio
+            picture = torch.zeros(1, network.latents_dim, 1, side // stride, side // stride)
+            sound = torch.zeros(1, network.audio_latents_dim, 2, 0)
+            return io.NodeOutput({"samples": NestedTensor([picture, sound])})
+
+    class CardOf(io.ComfyNode):
+        @classmethod
+        def define_schema(cls):
+            inputs = [io.Model.Input("model"), io.Int.Input("mebibytes", min=0)]
+            return io.Schema(node_id="CardOf", inputs=inputs, outputs=[io.Model.Output()], not_idempotent=True)
+
+        @classmethod
+        def fingerprint_inputs(cls, **inputs):
+            return float("nan")
+
+        @classmethod
+        def execute(cls, model, mebibytes):
+            plan = next(module for name, module in sys.modules.items() if name.endswith("masklora.host.memory.plan"))
+            plan.card_memory = lambda device: mebibytes * 2**20
+            return io.NodeOutput(model)
+
     class SmallModels(ComfyExtension):
         async def get_node_list(self):
-            return [SmallFamily]
+            return [SmallFamily, PictureWithoutSound, CardOf]
 
     return SmallModels()

@@ -1,8 +1,11 @@
-// A question in a dialog of its own, over the editor: the answer is the name of the chosen button.
-import { button, make } from "../page/elements.js";
+// A question in a dialog of its own: the answer is the name of the chosen button.
+import { button, make } from "./elements.js";
 
-/** @param {[string, string][]} choices name and label; Escape means the last one. */
-export function ask(parent, words, choices) {
+/**
+ * @param {[string, string][]} choices name and label; Escape means the last one.
+ * @param {number} first which of them Enter means at once.
+ */
+export function ask(parent, words, choices, first = 0) {
   return new Promise((resolve) => {
     const message = make("p", {}, words);
     const dialog = make("dialog", { className: "mlt mlt-ask", role: "alertdialog", "aria-label": words });
@@ -23,6 +26,6 @@ export function ask(parent, words, choices) {
     });
     parent.append(dialog);
     dialog.showModal();
-    buttons[0].focus();
+    buttons[first].focus();
   });
 }

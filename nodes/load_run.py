@@ -1,0 +1,77 @@
+"""MLT_LoadRun: the LoRA of a run's checkpoint, without training."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
+
+from ..masklora.errors import MaskLoraError
+from ..masklora.findings import counted, warning
+from ..masklora.host.exporting import apply_lora, file_of, find_chosen, load_run, loaded_state
+from ..masklora.host.outputs import runs_folder
+from ..masklora.host.page.telling import tell
+from ..masklora.runs.history import began, run_folders
+from .types import NO_FILE, TRAIN_CATEGORY, drop_down
+
+
+class LoadRun(io.ComfyNode):
+    """What a run had learned at one of its checkpoints."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The node's inputs and outputs."""
+        runs = sorted(run_folders(runs_folder()), key=began, reverse=True)
+        return io.Schema(
+            node_id="MLT_LoadRun",
+            display_name="Load Run (masked LoRA)",
+            category=TRAIN_CATEGORY,
+            description="Loads the LoRA of a training that was done before, at any step that was kept.",
+            search_aliases=["checkpoint", "use this lora", "compare"],
+            inputs=[
+                drop_down(
+                    "run",
+                    [folder.name for folder in runs] or [NO_FILE],
+                    runs[0].name if runs else NO_FILE,
+                    "Of all runs, the newest first. In API form the name of a LoRA will do: its newest run.",
+                ),
+                io.Int.Input(
+                    "step", default=0, min=0, max=10**9, tooltip="Of a checkpoint that was kept; 0: the newest."
+                ),
+                io.Model.Input("model", optional=True, tooltip="What the LoRA is to be applied to."),
+            ],
+            outputs=[
+                io.Custom("LORA_MODEL").Output("lora", tooltip="The LoRA's tensors, for Export Masked LoRA."),
+                io.Model.Output("model_with_lora", tooltip="The MODEL with the LoRA applied at strength 1."),
+                io.String.Output("path", tooltip="Absolute path of the LoRA's file, written if it was not there."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, run=None):
+        """Whether there is such a run: a run that is newer than the page's list is one too."""
+        try:
+            if isinstance(run, str):
+                find_chosen(run)
+        except MaskLoraError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, run="", **_values):
+        """Changes with the run's checkpoints and its file."""
+        return loaded_state(run if isinstance(run, str) else "")
+
+    @classmethod
+    def execute(cls, run, step, model=None) -> io.NodeOutput:
+        """Load it."""
+        lora = load_run(run, step)
+        written = file_of(lora)
+        taken = [] if written.taken is None else [warning(f"run: {written.taken} is another file and stays.")]
+        steps = counted(lora.kept.record.steps, "[step|steps]")
+        with_lora = ExecutionBlocker(None) if model is None else apply_lora(model, lora)
+        return io.NodeOutput(
+            lora,
+            with_lora,
+            str(written.path),
+            ui=tell([*taken, f"{lora.kept.folder.name} after {steps}.", f"The file: {written.path}"]),
+        )
