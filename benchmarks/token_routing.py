@@ -17,6 +17,7 @@ import platform
 import statistics
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 
@@ -92,7 +93,7 @@ class RoutingStage:
     """A small Flux in a file, as a loader node would open it, and the pictures that every variant trains on."""
 
     def __init__(self, folder, *, sizes=None, latent=LATENT, pictures=PICTURES):
-        self.folder, self.sizes = folder, sizes or SIZES
+        self.folder, self.sizes, self.clock = folder, sizes or SIZES, time.process_time
         self.file = folder / "flux.safetensors"
         weights = small_model("flux", **self.sizes).model.diffusion_model.state_dict()
         safetensors.torch.save_file({k: v.contiguous() for k, v in weights.items()}, self.file)

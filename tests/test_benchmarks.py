@@ -147,17 +147,18 @@ def test_the_pack_adds_less_than_three_tenths_of_a_second_to_comfyui_s_start():
     command = [sys.executable, str(ROOT / "dev.py"), "run", "benchmarks/start_up.py"]
     # Python keeps what it has compiled, as it does for people: only the first start after an update compiles.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    seconds = []
+    # On a slower machine, as much more as ComfyUI's own start takes there, which is five seconds on that of the bound.
+    shares = []
     for _ in range(3):
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr
         facts = json.loads(done.stdout.splitlines()[-1])
         assert facts["nodes"] >= 12
         assert "peft" not in facts["packages"]
-        seconds.append(facts["seconds"])
-        if seconds[-1] < 0.3:
+        shares.append(facts["seconds"] / max(0.3, 0.06 * facts["comfyui"]))
+        if shares[-1] < 1:
             break
-    assert min(seconds) < 0.3
+    assert min(shares) < 1
 
 
 def test_twenty_pictures_of_a_megapixel_a_second_pass_the_chain_of_mask_transforms_in_flat_memory():

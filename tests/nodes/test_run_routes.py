@@ -135,7 +135,7 @@ def test_an_unknown_run_or_action_is_not_found_and_one_that_rests_is_told(routes
     status, content = routes.post(f"/runs/{rests['id']}/stop")
     assert status == 409
     assert "not being trained" in content["error"]
-    assert routes.post(f"/runs/{rests['id']}/delete")[0] == 404
+    assert routes.post(f"/runs/{rests['id']}/rename")[0] == 404
     assert routes.ask("GET", f"/runs/{rests['id']}/stop")[0] == 404
     for since in ("-1", "x", "1e3", "", "9" * 10):
         assert routes.ask("GET", f"/runs/{rests['id']}?since={since}")[0] == 400

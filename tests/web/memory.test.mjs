@@ -5,7 +5,7 @@ import { DEFAULTS, keepSettings, loadSettings } from "../../web/mask_editor/sett
 
 const VIEWS = ["overlay", "mask"];
 const LOOK = { view: "mask", colour: "#00ff00", opacity: 20 };
-const DEFAULT_LOOK = { view: "overlay", colour: "#dc1e3c", opacity: 60, infill: 0 };
+const DEFAULT_LOOK = { view: "overlay", colour: "automatic", opacity: 60, infill: 0 };
 
 /** The page's localStorage during a test; `get` may throw, as that of a browser that keeps nothing does. */
 function use(context, get) {
@@ -28,8 +28,8 @@ test("looks and settings are kept, and what is no longer readable is the default
   use(context, () => storage);
   assert.deepEqual([loadLook(VIEWS), loadSettings()], [DEFAULT_LOOK, DEFAULTS]);
   keepLook({ ...LOOK, infill: 3 });
-  keepSettings({ ...DEFAULTS, size: 9 });
-  assert.deepEqual([loadLook(VIEWS), loadSettings().size], [{ ...LOOK, infill: 0 }, 9]);
+  keepSettings({ ...DEFAULTS, share: 0.5 });
+  assert.deepEqual([loadLook(VIEWS), loadSettings().share], [{ ...LOOK, infill: 0 }, 0.5]);
   for (const key of storage.kept.keys()) storage.kept.set(key, "{");
   assert.deepEqual([loadLook(VIEWS), loadSettings()], [DEFAULT_LOOK, DEFAULTS]);
 });
@@ -40,15 +40,15 @@ test("a browser whose storage is full goes on, with what was kept before", (cont
   keepLook(LOOK);
   storage.setItem = refuse("QuotaExceededError");
   keepLook({ ...LOOK, opacity: 90 });
-  keepSettings({ ...DEFAULTS, size: 9 });
-  assert.deepEqual([loadLook(VIEWS).opacity, loadSettings().size], [20, DEFAULTS.size]);
+  keepSettings({ ...DEFAULTS, share: 0.5 });
+  assert.deepEqual([loadLook(VIEWS).opacity, loadSettings().share], [20, DEFAULTS.share]);
 });
 
 test("a browser that does not let us read its storage shows the defaults", (context) => {
   for (const get of [refuse("SecurityError"), () => ({ getItem: refuse("SecurityError"), setItem: refuse("SecurityError") }), () => null]) {
     use(context, get);
     keepLook(LOOK);
-    keepSettings({ ...DEFAULTS, size: 9 });
+    keepSettings({ ...DEFAULTS, share: 0.5 });
     assert.deepEqual([loadLook(VIEWS), loadSettings()], [DEFAULT_LOOK, DEFAULTS]);
   }
 });

@@ -91,8 +91,10 @@ class OrderlyEnd:
 
     def _end(self) -> None:
         logger.warning("masked lora: ComfyUI ends; writing a checkpoint first, for %g seconds at most.", MOST_SECONDS)
+        began = time.monotonic()
         self._saved.wait(MOST_SECONDS)
-        _rest()
+        # On a busy machine the queue has more time, as long as the checkpoint has left some.
+        _rest(_REST_SECONDS + began + MOST_SECONDS - time.monotonic())
         _on_main_thread(self._go_on, wait=False)
 
     def _wait(self, seconds: float = MOST_SECONDS) -> None:
@@ -117,9 +119,9 @@ class OrderlyEnd:
             signal.raise_signal(number)
 
 
-def _rest() -> None:
+def _rest(seconds: float = _REST_SECONDS) -> None:
     """Until ComfyUI's queue is silent: Python aborts if it ends while another thread writes to the same stream."""
-    queue, until = getattr(PromptServer.instance, "prompt_queue", None), time.monotonic() + _REST_SECONDS
+    queue, until = getattr(PromptServer.instance, "prompt_queue", None), time.monotonic() + seconds
     while getattr(queue, "currently_running", None) and time.monotonic() < until:
         time.sleep(0.02)
     time.sleep(_LAST_LINE_SECONDS)
