@@ -1,29 +1,23 @@
 """Group 5: the same seed without and with the LoRA, sampled as the official graph of the model samples."""
 
 from .layout import (
-    COMPARE_TOP,
     GAP,
     HEAD,
     LEFT_GUTTER,
-    LORA_LANE,
     MARGIN,
-    MODEL_LANE,
     ORANGE,
     OUTSIDE,
     PICTURES,
     TITLE,
     TRAIN,
-    VAE_LANE,
     YOURS,
     Column,
     back,
-    model_lane,
 )
 from .models import KSampler
 
 TEXTS, SAMPLERS, DECODERS, WITHOUT, WITH = (490, 380), (930, 300), (1290, 230), (1580, 345), (1965, 345)
 TEXT_GUTTER, SAMPLER_GUTTER, DECODER_GUTTER, PICTURE_GUTTER = 900, 1260, 1550, 1945
-TOP = COMPARE_TOP + HEAD
 # Room of one of the two ways to a picture: with one node, with a guider, with a guider and what changes its strength.
 SIMPLE, GUIDED, CHANGED = 338, 312, 366
 # What lies below both of them, for the links of a guided way.
@@ -32,25 +26,26 @@ NAMES = ("Base model", "With the LoRA")
 _PROMPT = "a photo of my subject"
 
 
-def draw_comparison(graph, model, parts, train):
+def draw_comparison(graph, model, parts, train, lanes):
     """Prompts, an empty picture, both ways to a picture, and the pictures; where all of it ends."""
     simple = isinstance(model.sampling, KSampler)
-    column = Column(graph, TEXTS, TOP)
+    column = Column(graph, TEXTS, lanes.compare + HEAD)
+    ways = (_Simple if simple else _Guided)(graph, model, parts, lanes)
     conditions = _draw_texts(column, model, parts, height=190 if simple else 100)
     latent = column.add(model.latent)
     for name in ("width", "height"):
         graph.link(*parts.size, latent, name)
     networks = [
-        (*parts.model, [*model_lane(), (TEXT_GUTTER, MODEL_LANE)]),
-        (train, "model_with_lora", [(OUTSIDE, 140), (OUTSIDE, LORA_LANE), (TEXT_GUTTER + 12, LORA_LANE)]),
+        (*parts.model, [(LEFT_GUTTER, lanes.model), (TEXT_GUTTER, lanes.model)]),
+        (train, "model_with_lora", [(OUTSIDE, 140), (OUTSIDE, lanes.lora), (TEXT_GUTTER + 12, lanes.lora)]),
     ]
-    ways = _Simple(graph, model, parts) if simple else _Guided(graph, model, parts, column)
+    ways.prepare(column)
     sampled = [ways.draw(number, network, conditions, latent) for number, network in enumerate(networks)]
-    _draw_pictures(graph, parts, sampled, ways)
+    _draw_pictures(graph, parts, sampled, ways, lanes)
     left, right = PICTURES[0] - MARGIN, TRAIN[0] + TRAIN[1] + MARGIN
     bottom = ways.end + (0 if simple else LANES)
     title = "5 Compare: the same seed without and with the LoRA"
-    graph.group(title, (left, COMPARE_TOP, right - left, bottom - COMPARE_TOP), ORANGE)
+    graph.group(title, (left, lanes.compare, right - left, bottom - lanes.compare), ORANGE)
     return bottom
 
 
@@ -70,18 +65,21 @@ def _draw_texts(column, model, parts, *, height):
 class _Simple:
     """Both ways with one sampling node each."""
 
-    def __init__(self, graph, model, parts):
+    def __init__(self, graph, model, parts, lanes):
         self.graph, self.sampling = graph, model.sampling
         self.seed = parts.column.add("PrimitiveInt", title="Seed of both pictures", value=1)
-        self.side = SIMPLE
-        self.end = TOP + 2 * self.side
+        self.side, self.top = SIMPLE, lanes.compare + HEAD
+        self.end = self.top + 2 * self.side
+
+    def prepare(self, column):
+        """Nothing is common to both ways but the seed."""
 
     def draw(self, number, network, conditions, latent):
         """The way `number`: (node, output) of what it paints."""
         graph, chosen = self.graph, self.sampling
         widgets = {"steps": chosen.steps, "cfg": chosen.cfg}
         widgets |= {"sampler_name": chosen.sampler, "scheduler": chosen.scheduler}
-        sampler = Column(graph, SAMPLERS, TOP + number * self.side).add("KSampler", title=NAMES[number], **widgets)
+        sampler = Column(graph, SAMPLERS, self.top + number * self.side).add("KSampler", title=NAMES[number], **widgets)
         source, output, via = network
         graph.link(source, output, sampler, "model", via=via)
         for text, name in zip(conditions, ("positive", "negative"), strict=True):
@@ -93,7 +91,7 @@ class _Simple:
 
     def decoder(self, number, sampled):
         """The decoder of the way `number`, linked to what was sampled."""
-        decoded = Column(self.graph, DECODERS, TOP + number * self.side).add("VAEDecode")
+        decoded = Column(self.graph, DECODERS, self.top + number * self.side).add("VAEDecode")
         self.graph.link(*sampled, decoded, "samples")
         return decoded
 
@@ -101,13 +99,18 @@ class _Simple:
 class _Guided:
     """Both ways with a guider and a sampler each; noise, sampler and noise levels are common."""
 
-    def __init__(self, graph, model, parts, column):
-        self.graph, self.sampling, self.parts = graph, model.sampling, parts
-        self.side = CHANGED if model.sampling.override else GUIDED
-        self.end = TOP + 2 * self.side
+    def __init__(self, graph, model, parts, lanes):
+        self.graph, self.sampling, self.parts, self.lanes = graph, model.sampling, parts, lanes
+        self.side, self.top = CHANGED if model.sampling.override else GUIDED, lanes.compare + HEAD
+        self.end = self.top + 2 * self.side
+        self.common = []
+
+    def prepare(self, column):
+        """Draws what is common to both ways."""
+        graph, parts = self.graph, self.parts
         noise = parts.column.add("RandomNoise", title="Seed of both pictures", noise_seed=1)
-        chosen = parts.column.add("KSamplerSelect", sampler_name=model.sampling.sampler)
-        kind, widgets = model.sampling.schedule
+        chosen = parts.column.add("KSamplerSelect", sampler_name=self.sampling.sampler)
+        kind, widgets = self.sampling.schedule
         schedule = column.add(kind, **widgets)
         if "model" in schedule.sockets:
             graph.link(*parts.model, schedule, "model")
@@ -118,7 +121,7 @@ class _Guided:
 
     def draw(self, number, network, conditions, latent):
         """The way `number`: (node, output) of what it paints."""
-        graph, top = self.graph, TOP + number * self.side
+        graph, top = self.graph, self.top + number * self.side
         guider = self._guider(Column(graph, SAMPLERS, top), network, conditions)
         sampler = Column(graph, DECODERS, top).add("SamplerCustomAdvanced", title=NAMES[number])
         graph.link(guider, "GUIDER", sampler, "guider")
@@ -149,19 +152,20 @@ class _Guided:
         for text, name in zip(conditions, ("positive", "negative"), strict=True):
             graph.link(text, "CONDITIONING", guider, name)
         if chosen.unconditional:
-            lane = [(LEFT_GUTTER + 8, VAE_LANE + 6), (TEXT_GUTTER - 12, VAE_LANE + 6)]
+            y = self.lanes.vae + 6
+            lane = [(LEFT_GUTTER + 8, y), (TEXT_GUTTER - 12, y)]
             graph.link(*self.parts.unconditional, guider, "model_negative", via=lane)
         return guider
 
 
-def _draw_pictures(graph, parts, sampled, ways):
+def _draw_pictures(graph, parts, sampled, ways, lanes):
     decoded = [ways.decoder(number, one) for number, one in enumerate(sampled)]
     for one in decoded:
-        graph.link(*parts.vae, one, "vae", via=[(LEFT_GUTTER + 4, VAE_LANE), (SAMPLER_GUTTER + 14, VAE_LANE)])
-    tall = ways.end - TOP - TITLE - 2 * MARGIN
-    base = Column(graph, WITHOUT, TOP).add("PreviewImage", title=NAMES[0], height=tall)
-    lora = Column(graph, WITH, TOP).add("PreviewImage", title=NAMES[1], height=tall)
+        graph.link(*parts.vae, one, "vae", via=[(LEFT_GUTTER + 4, lanes.vae), (SAMPLER_GUTTER + 14, lanes.vae)])
+    tall = ways.end - ways.top - TITLE - 2 * MARGIN
+    base = Column(graph, WITHOUT, ways.top).add("PreviewImage", title=NAMES[0], height=tall)
+    lora = Column(graph, WITH, ways.top).add("PreviewImage", title=NAMES[1], height=tall)
     graph.link(decoded[0], "IMAGE", base, "images")
     low = ways.end - MARGIN
-    below = [(DECODER_GUTTER, low), (PICTURE_GUTTER, low), (PICTURE_GUTTER, TOP + 60)]
+    below = [(DECODER_GUTTER, low), (PICTURE_GUTTER, low), (PICTURE_GUTTER, ways.top + 60)]
     graph.link(decoded[1], "IMAGE", lora, "images", via=below)

@@ -7,8 +7,10 @@ from ..recipe import ROOT
 
 TITLE = 30
 SLOT = 20
-# Nodes 2.0 draws them higher than the classic canvas; a node has room for either.
+# Nodes 2.0 draws them higher than the classic canvas, and ours with a line for the pack and a button; there is room
+# for either.
 _WIDGET, _AROUND = 28, 14
+_OUR_WIDGET, _BELOW_OURS = 31, 48
 # What Nodes 2.0 puts below a loader whose file is missing, and above a node that may still change.
 _NOTICE = 28
 # Of core's nodes there is no version to tell; ours is that of the pack.
@@ -77,7 +79,7 @@ class Graph:
             raise KeyError(f"{kind} has no widget {', '.join(sorted(unknown))}")
         inputs = [*_sockets(info, widgets), *widgets.slots()]
         outputs = _outputs(info)
-        least = _AROUND + SLOT * max(len(inputs) - len(widgets.names), len(outputs)) + _WIDGET * widgets.shown()
+        least = _AROUND + SLOT * max(len(inputs) - len(widgets.names), len(outputs)) + widgets.height()
         least += _NOTICE if models or info.get("experimental") else 0
         saved = {
             "id": len(self.nodes) + 1,
@@ -149,7 +151,7 @@ class Graph:
 
 
 class _Widgets:
-    """The widgets of a node: their names, their values in saved order, and how many are shown."""
+    """The widgets of a node: their names, their values in saved order, and how much room they take."""
 
     def __init__(self, info, *, ours):
         self._all = list(widgets_of(info))
@@ -160,10 +162,11 @@ class _Widgets:
         """Their inputs; the page gives every widget one."""
         return [{**_slot(self._info, name), "widget": {"name": name}} for name in self.names]
 
-    def shown(self):
-        """How many the classic canvas shows at first; it hides the advanced ones of our nodes only."""
-        hidden = {name for name, options in self._all if self._ours and options.get("advanced")}
-        return sum(self._companion(name, options) + 1 for name, options in self._all if name not in hidden)
+    def height(self):
+        """Of those that are shown at first; the classic canvas hides the advanced ones of our nodes only."""
+        if self._ours:
+            return _OUR_WIDGET * sum(not options.get("advanced") for _, options in self._all) + _BELOW_OURS
+        return _WIDGET * sum(1 + self._companion(name, options) for name, options in self._all)
 
     def values(self, chosen):
         """In the order of the widgets, a button's beside its own."""

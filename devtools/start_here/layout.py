@@ -9,14 +9,12 @@ from .graph import TITLE
 MODEL, PICTURES, MASKS, TRAIN = (20, 380), (490, 400), (950, 650), (1660, 650)
 MARGIN, HEAD, GAP = 20, 42, 18
 LEFT_GUTTER, MIDDLE_GUTTER, RIGHT_GUTTER, OUTSIDE = 440, 920, 1630, 2344
-# The upper block ends here; below it and above the comparison are lanes.
-NOTE_BOTTOM, PICTURES_BOTTOM, CACHE_TOP, BOTTOM = 440, 430, 474, 800
-DATASET_LANE, RESOLUTION_LANE = 444, 460
-CACHE_LANE, MODEL_LANE, VAE_LANE, LORA_LANE = 814, 827, 840, 853
-COMPARE_TOP = 870
+NOTE_BOTTOM = 440
+# Between two lines that run beside each other.
+LINE = 13
 BLUE, GREEN, OCHRE, PURPLE, ORANGE = "#3f789e", "#8a8", "#b58b2a", "#a1309b", "#b06634"
-# The page makes this node as low as it can be.
-BROWSER = 506
+# How high the page makes the node with the browser, and Nodes 2.0 its element.
+BROWSER = 562
 # Title and body of what a person decides, and of the note.
 YOURS, NOTE = ("#223322", "#335533"), ("#432", "#653")
 _LOOK = """What is tinted is not learned. **Click** a picture to see it large; there **E** opens the mask editor.
@@ -54,6 +52,14 @@ def frame(graph, title, place, top, bottom, colour):
     """The group around a column."""
     left, width = place
     graph.group(title, (left - MARGIN, top, width + 2 * MARGIN, bottom - top), colour)
+
+
+class Lanes:
+    """The y of the lines that run below groups 1 to 4, and where the comparison begins."""
+
+    def __init__(self, bottom):
+        self.cache, self.model, self.vae, self.lora = (bottom + LINE * number for number in (1, 2, 3, 4))
+        self.compare = self.lora + LINE
 
 
 class Parts:
@@ -96,10 +102,7 @@ def _draw_parts(graph, column, model):
         shifted = column.add("ModelSamplingAuraFlow", shift=model.shift)
         back(graph, loader, "MODEL", shifted, "model")
         network = (shifted, "MODEL")
-    names = [file.name for file in model.encoders]
-    kind, widgets = ("CLIPLoader", ["clip_name"]) if len(names) == 1 else ("DualCLIPLoader", ["clip_name1", "clip_name2"])
-    chosen = dict(zip(widgets, names, strict=True))
-    encoder = column.add(kind, **chosen, type=model.kind, models=model.encoders)
+    encoder = _draw_encoder(column, model)
     clip = (encoder, "CLIP")
     if model.padding:
         padded = column.add("T5TokenizerOptions")
@@ -109,33 +112,45 @@ def _draw_parts(graph, column, model):
     return network, clip, (vae, "VAE")
 
 
+def _draw_encoder(column, model):
+    names = [file.name for file in model.encoders]
+    if len(names) == 1:
+        return column.add("CLIPLoader", clip_name=names[0], type=model.kind, models=model.encoders)
+    chosen = {f"clip_name{number}": name for number, name in enumerate(names, start=1)}
+    return column.add("DualCLIPLoader", **chosen, type=model.kind, models=model.encoders)
+
+
 def draw_training(graph, parts):
-    """Groups 1 to 4; the training's node."""
+    """Groups 1 to 4: the training's node, and the lanes below them."""
     loaded = Column(graph, PICTURES, HEAD).add("MLT_LoadDataset", folder="my-pictures", colours=YOURS)
-    cache = Column(graph, PICTURES, CACHE_TOP + HEAD).add("MLT_CacheDataset")
-    tall = BOTTOM - HEAD - TITLE - MARGIN
-    column = Column(graph, MASKS, HEAD)
-    look = column.add("MLT_InspectDataset", height=BROWSER)
-    room = BOTTOM - column.top - TITLE - MARGIN
-    column.add("MarkdownNote", title="What to look for", height=room, text=_LOOK, colours=NOTE)
+    between = loaded.bottom + MARGIN
+    cache = Column(graph, PICTURES, between + 3 * LINE + HEAD).add("MLT_CacheDataset")
+    bottom = cache.bottom + MARGIN
+    lanes = Lanes(bottom)
+    look = _draw_look(graph, bottom)
+    tall = bottom - HEAD - TITLE - MARGIN
     train = Column(graph, TRAIN, HEAD).add("MLT_TrainLoRA", height=tall, colours=YOURS, name="my-lora")
     graph.link(loaded, "dataset", look, "dataset")
-    around = [(MIDDLE_GUTTER, DATASET_LANE), (LEFT_GUTTER + 12, DATASET_LANE)]
+    around = [(MIDDLE_GUTTER, between + LINE), (LEFT_GUTTER + 12, between + LINE)]
     graph.link(loaded, "dataset", cache, "dataset", via=around)
     for part, name in ((parts.vae, "vae"), (parts.clip, "clip"), (parts.model, "model"), (parts.size, "resolution")):
         graph.link(*part, cache, name)
-    beside = [(LEFT_GUTTER, RESOLUTION_LANE), (MIDDLE_GUTTER - 12, RESOLUTION_LANE)]
+    beside = [(LEFT_GUTTER, between + 2 * LINE), (MIDDLE_GUTTER - 12, between + 2 * LINE)]
     graph.link(*parts.size, look, "resolution", via=beside)
-    graph.link(*parts.model, train, "model", via=[*model_lane(), (RIGHT_GUTTER, MODEL_LANE), (RIGHT_GUTTER, 140)])
-    below = [(MIDDLE_GUTTER, CACHE_LANE), (RIGHT_GUTTER - 14, CACHE_LANE), (RIGHT_GUTTER - 14, 150)]
+    below = [(LEFT_GUTTER, lanes.model), (RIGHT_GUTTER, lanes.model), (RIGHT_GUTTER, 140)]
+    graph.link(*parts.model, train, "model", via=below)
+    below = [(MIDDLE_GUTTER, lanes.cache), (RIGHT_GUTTER - 14, lanes.cache), (RIGHT_GUTTER - 14, 150)]
     graph.link(cache, "cache", train, "cache", via=below)
-    frame(graph, "1 Pictures", PICTURES, 0, PICTURES_BOTTOM, BLUE)
-    frame(graph, "2 Check the masks", MASKS, 0, BOTTOM, GREEN)
-    frame(graph, "3 Cache", PICTURES, CACHE_TOP, BOTTOM, OCHRE)
-    frame(graph, "4 Train", TRAIN, 0, BOTTOM, PURPLE)
-    return train
+    frame(graph, "1 Pictures", PICTURES, 0, between, BLUE)
+    frame(graph, "2 Check the masks", MASKS, 0, bottom, GREEN)
+    frame(graph, "3 Cache", PICTURES, between + 3 * LINE, bottom, OCHRE)
+    frame(graph, "4 Train", TRAIN, 0, bottom, PURPLE)
+    return train, lanes
 
 
-def model_lane():
-    """How the model leaves its column for what lies further right."""
-    return [(LEFT_GUTTER, MODEL_LANE)]
+def _draw_look(graph, bottom):
+    column = Column(graph, MASKS, HEAD)
+    look = column.add("MLT_InspectDataset", height=BROWSER)
+    room = bottom - column.top - TITLE - MARGIN
+    column.add("MarkdownNote", title="What to look for", height=room, text=_LOOK, colours=NOTE)
+    return look

@@ -181,7 +181,7 @@ MODELS = (
         vae=_vae(f"{_COMFY}Krea-2/resolve/main/vae/qwen_image_vae.safetensors"),
         latent="EmptyLatentImage",
         negative=False,
-        hint="This is Turbo, which ComfyUI's own template names. It is distilled; a model that is not learns better.",
+        hint="This is Turbo, which ComfyUI's own template names: distilled, which long training undoes.",
     ),
     Model(
         "Chroma",
@@ -227,7 +227,7 @@ MODELS = (
         kind="flux2",
         vae=_vae(f"{_COMFY}ERNIE-Image/resolve/main/vae/flux2-vae.safetensors"),
         latent="EmptyFlux2LatentImage",
-        hint="It draws what long descriptions say; write captions alike.",
+        hint="ComfyUI's own template has a text model lengthen the prompt; here it is read as written.",
     ),
     Model(
         "Ideogram 4",

@@ -14,7 +14,7 @@ from .models import MODELS
 
 FOLDER = ROOT / "workflows"
 # Pixels of a screen's height that are the graph's; the scale at which the classic canvas still draws text, and no more.
-SCREEN, READABLE, SHARP = 960, 0.58, 0.62
+SCREEN, READABLE, SHARP = 980, 0.58, 0.62
 _NOTE = """# Learn only the masked part
 
 **What is green is yours to fill in.**
@@ -41,10 +41,10 @@ def template(model, name, info):
     graph = Graph(info, name)
     draw_note(graph, f"{_NOTE}\n\n{model.hint}" if model.hint else _NOTE)
     parts = draw_model(graph, model)
-    train = draw_training(graph, parts)
-    bottom = draw_comparison(graph, model, parts, train)
+    train, lanes = draw_training(graph, parts)
+    bottom = draw_comparison(graph, model, parts, train, lanes)
     frame(graph, "Model and settings", MODEL, NOTE_BOTTOM, parts.column.bottom + 20, BLUE)
-    return graph.as_json(scale=max(READABLE, min(SHARP, round(SCREEN / bottom, 3))), offset=(105, 150))
+    return graph.as_json(scale=max(READABLE, min(SHARP, round(SCREEN / bottom, 3))), offset=(105, 120))
 
 
 def templates(info):
