@@ -47,8 +47,9 @@ def offer_official_files(server, models):
             if file.directory == "diffusion_models":
                 _write(models, file, _NOTHING, {NETWORK: family})
         for file in model.encoders:
-            encoders.setdefault(file, {})[model.kind] = family
-    for file, kinds in encoders.items():
+            # Two models may have a file of one name for an encoder that is told apart by its kind.
+            encoders.setdefault(file.name, (file, {}))[1][model.kind] = family
+    for file, kinds in encoders.values():
         _write(models, file, _NOTHING, {ENCODERS: json.dumps(kinds)})
 
 
