@@ -44,7 +44,7 @@ def template(model, name, info):
     train, lanes = draw_training(graph, parts)
     bottom = draw_comparison(graph, model, parts, train, lanes)
     frame(graph, "Model and settings", MODEL, NOTE_BOTTOM, parts.column.bottom + 20, BLUE)
-    return graph.as_json(scale=max(READABLE, min(SHARP, round(SCREEN / bottom, 3))), offset=(105, 120))
+    return graph.as_json(scale=max(READABLE, min(SHARP, round(SCREEN / bottom, 3))), offset=(105, 145))
 
 
 def templates(info):

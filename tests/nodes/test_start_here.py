@@ -14,6 +14,7 @@ from devtools.start_here.write import names
 from harness.damage import ALL
 from harness.official_files import WITHOUT_ENCODER, offer_official_files
 
+VUE_NODES = "Comfy.VueNodes.Enabled"
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = "1 Start here - SDXL"
 # All that a person must touch before Run, whose nodes are green; each of the others is as it should be.
@@ -46,6 +47,13 @@ ONLY_ON_THE_PAGE = {"MarkdownNote", "Note"}
 BOXES = """() => window.app.graph.nodes.map(
     n => [n.title, n.pos[0], n.pos[1] - 30, n.pos[0] + n.size[0], n.pos[1] + n.size[1]]
 )"""
+# What Nodes 2.0 draws, whatever size the graph says that its nodes have.
+ELEMENTS = """() => [...document.querySelectorAll("[data-node-id]")].map(element => {
+    const { left, top, right, bottom } = element.getBoundingClientRect()
+    return [window.app.graph.getNodeById(element.dataset.nodeId)?.title, left, top, right, bottom]
+})"""
+CANVASES = [("comfy_server", True), *([("newest_server", False), ("newest_server", True)] if ALL else [])]
+LONGEST = ("1 Start here - SDXL", "11 Start here - Ideogram 4")
 # In the classic canvas text is drawn from this scale on.
 READABLE = 0.58
 
@@ -193,6 +201,26 @@ def test_three_decisions_train_and_compare(name, model, at_home, empty_server):
 def test_without_the_files_comfyui_offers_to_download_them_and_nothing_else_is_told(page):
     opened(page, "2 Start here - Z-Image")
     page.page.wait_for_function(f"() => ({MISSING})().length > 0")
+    assert page.problems == []
+
+
+@pytest.mark.parametrize(("server", "modern"), CANVASES)
+def test_no_node_lies_on_another_in_either_frontend_and_canvas(server, modern, request, browser):
+    from harness.page import ComfyPage
+
+    server = request.getfixturevalue(server)
+    server.post("/settings", {VUE_NODES: modern})
+    tab = browser.new_page(viewport={"width": 1920, "height": 1080})
+    page = ComfyPage(tab, server).open()
+    for name in names() if ALL else LONGEST:
+        graph = opened(page, name)
+        assert overlaps(page.evaluate(BOXES)) == [], name
+        if modern:
+            drawn = "count => document.querySelectorAll('[data-node-id]').length === count"
+            tab.wait_for_function(drawn, arg=len(graph["nodes"]))
+            assert overlaps(page.evaluate(ELEMENTS)) == [], name
+    tab.close()
+    server.post("/settings", {VUE_NODES: False})
     assert page.problems == []
 
 
