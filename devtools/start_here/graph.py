@@ -20,6 +20,11 @@ _OPTIONAL, _LIST = 7, 6
 _NAMESPACE = uuid.UUID("6a3f6d6e-6f0b-5b6c-9a55-6d61736b6564")
 
 
+def identity(name):
+    """An id that is the same wherever it is made."""
+    return str(uuid.uuid5(_NAMESPACE, name))
+
+
 def pack_version():
     """The version that pyproject.toml states."""
     lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
@@ -137,7 +142,7 @@ class Graph:
             extra["linkExtensions"] = [{"id": link, "parentId": parent} for link, parent in self._parents.items()]
             extra["reroutes"] = self.reroutes
         return {
-            "id": str(uuid.uuid5(_NAMESPACE, self.name)),
+            "id": identity(self.name),
             "revision": 0,
             "last_node_id": len(self.nodes),
             "last_link_id": len(self.links),

@@ -1,4 +1,4 @@
-"""Makes every template, and writes them into `workflows/`."""
+"""Makes every template and the blueprint, and writes them into `workflows/` and `subgraphs/`."""
 
 import json
 import tempfile
@@ -7,12 +7,14 @@ from pathlib import Path
 from ..comfy import ComfyServer
 from ..console import result
 from ..recipe import ROOT
+from .blueprint import NAME, blueprint
 from .compare import draw_comparison
 from .graph import Graph
 from .layout import BLUE, MODEL, NOTE_BOTTOM, draw_model, draw_note, draw_training, frame
 from .models import MODELS
 
 FOLDER = ROOT / "workflows"
+BLUEPRINT = ROOT / "subgraphs" / f"{NAME}.json"
 # Pixels of a screen's height that are the graph's; the scale at which the classic canvas still draws text, and no more.
 SCREEN, READABLE, SHARP = 980, 0.58, 0.62
 _NOTE = """# Learn only the masked part
@@ -58,11 +60,12 @@ def as_text(graph):
 
 
 def write_templates(host):
-    """Asks a ComfyUI with the pack for its nodes and writes all templates; the exit status."""
+    """Asks a ComfyUI with the pack for its nodes and writes all of it; the exit status."""
     with tempfile.TemporaryDirectory() as base, ComfyServer(host, Path(base)) as server:
         info = server.object_info()
-    for name, graph in templates(info).items():
-        path = FOLDER / f"{name}.json"
+    files = {FOLDER / f"{name}.json": graph for name, graph in templates(info).items()}
+    for path, graph in {**files, BLUEPRINT: blueprint(info)}.items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(as_text(graph), encoding="utf-8")
         result(str(path))
     return 0

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from devtools.start_here.blueprint import blueprint
 from devtools.start_here.models import MODELS
-from devtools.start_here.write import FOLDER, as_text, names, templates
+from devtools.start_here.write import BLUEPRINT, FOLDER, as_text, names, templates
 from harness.official_graphs import official_graph, sampled_parts
 
 each = pytest.mark.parametrize(("name", "model"), list(zip(names(), MODELS, strict=True)), ids=names())
@@ -81,6 +82,7 @@ def test_the_templates_are_what_the_generator_writes(info):
     made = templates(info)
     assert {path.stem for path in FOLDER.glob("*.json")} == set(made)
     changed = [name for name, graph in made.items() if (FOLDER / f"{name}.json").read_text("utf-8") != as_text(graph)]
+    changed += [BLUEPRINT.stem] * (BLUEPRINT.read_text("utf-8") != as_text(blueprint(info)))
     assert changed == [], "run this and commit: python dev.py templates"
 
 

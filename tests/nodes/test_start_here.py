@@ -10,7 +10,7 @@ from PIL import Image
 
 from devtools.start_here.layout import YOURS
 from devtools.start_here.models import MODELS
-from devtools.start_here.write import names
+from devtools.start_here.write import BLUEPRINT, names
 from harness.damage import ALL
 from harness.official_files import WITHOUT_ENCODER, offer_official_files
 
@@ -47,6 +47,24 @@ ONLY_ON_THE_PAGE = {"MarkdownNote", "Note"}
 BOXES = """() => window.app.graph.nodes.map(
     n => [n.title, n.pos[0], n.pos[1] - 30, n.pos[0] + n.size[0], n.pos[1] + n.size[1]]
 )"""
+# A person's graph with the blueprint: a checkpoint, and one node that trains.
+AROUND_BLUEPRINT = """async ([blueprint, checkpoint, folder]) => {
+    await window.app.loadGraphData(blueprint)
+    const [whole] = window.app.graph.nodes
+    const loader = window.LiteGraph.createNode("CheckpointLoaderSimple")
+    window.app.graph.add(loader)
+    loader.widgets[0].value = checkpoint
+    for (const [output, input] of [[0, "model"], [1, "clip"], [2, "vae"]]) {
+        loader.connect(output, whole, whole.inputs.findIndex(one => one.name === input))
+    }
+    const set = (name, value) => { whole.widgets.find(w => w.name === name).value = value }
+    set("folder", folder)
+    set("name", "from the blueprint")
+    set("resolution", 128)
+    const train = whole.subgraph.nodes.find(n => n.type === "MLT_TrainLoRA")
+    train.widgets.find(w => w.name === "steps").value = 3
+}"""
+INTO_BLUEPRINT = """() => window.app.canvas.setGraph(window.app.graph.nodes.find(n => n.subgraph).subgraph)"""
 # What Nodes 2.0 draws, whatever size the graph says that its nodes have.
 ELEMENTS = """() => [...document.querySelectorAll("[data-node-id]")].map(element => {
     const { left, top, right, bottom } = element.getBoundingClientRect()
@@ -195,6 +213,20 @@ def test_three_decisions_train_and_compare(name, model, at_home, empty_server):
     shown = [one["images"][0] for one in outputs.values() if "images" in one and one["images"][0]["type"] == "temp"]
     compared = [np.asarray(Image.open(io.BytesIO(empty_server.picture(one)))) for one in shown]
     assert [one.shape[:2] for one in compared].count((side, side)) == 2
+    assert page.problems == []
+
+
+def test_the_blueprint_is_listed_and_trains_as_one_node(at_home, empty_server):
+    page, tab = at_home, at_home.page
+    listed = {one["name"]: number for number, one in empty_server.get("/global_subgraphs").items()}
+    blueprint = json.loads(empty_server.get(f"/global_subgraphs/{listed[BLUEPRINT.stem]}")["data"])
+    own_pictures(empty_server.base / "input" / "blueprint")
+    page.evaluate(AROUND_BLUEPRINT, [blueprint, MODELS[0].network.name, "blueprint"])
+    page.queue(timeout=280)
+    assert (empty_server.base / "output" / "loras" / "from the blueprint.safetensors").is_file()
+    page.evaluate(INTO_BLUEPRINT)
+    panel = "[...document.querySelectorAll('.mlt-panel .mlt-state')].some(e => e.dataset.state === 'finished')"
+    tab.wait_for_function(f"() => {panel}")
     assert page.problems == []
 
 
