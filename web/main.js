@@ -12,6 +12,7 @@ import { followTheme } from "./page/theme.js";
 import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.js";
 import { sidebarTab } from "./runs/sidebar.js";
 import { RunStore } from "./runs/store.js";
+import { followUses } from "./uses.js";
 
 // By then a workflow that is being loaded has given its nodes their sizes.
 const SETTLED_MS = 150;
@@ -90,7 +91,10 @@ app.registerExtension({
     if (WRITERS.includes(node.comfyClass)) {
       chain(node, "onExecuted", (output) => runs().noteFiles([linesOf(output)?.at(-1)?.text]));
     }
-    if (!hideAdvanced(node)) return;
+    const hides = hideAdvanced(node);
+    const { required, optional } = node.constructor.nodeData.input;
+    followUses(node, { ...required, ...optional }, () => fitHeight(node));
+    if (!hides) return;
     fitHeight(node);
     // A node of a saved workflow is given a size afterwards, for everything that it could show.
     setTimeout(() => { if (!node.showAdvanced) fitHeight(node); }, SETTLED_MS);
