@@ -1,4 +1,5 @@
 // Widgets without an effect are hidden: the schema tells of each how it comes to have one. Their values are kept.
+import { isFed } from "./dataset/upstream.js"
 import { chain } from "./page/nodes.js"
 
 /**
@@ -32,9 +33,8 @@ export function isUsed(ways, values, unknown) {
 function show(node, name, { used_when: uses, first_when: first, advanced }) {
   const widget = node.widgets.find((one) => one.name === name)
   if (!widget) return false
-  const linked = new Set((node.inputs ?? []).filter(({ link }, slot) => node.isInputConnected?.(slot) ?? link != null).map((input) => input.widget?.name))
-  const values = new Map(node.widgets.filter((one) => !linked.has(one.name)).map((one) => [one.name, one.value]))
-  const hidden = Boolean(uses) && !linked.has(name) && !isUsed(uses, values, true)
+  const values = new Map(node.widgets.filter((one) => !isFed(node, one.name)).map((one) => [one.name, one.value]))
+  const hidden = Boolean(uses) && !isFed(node, name) && !isUsed(uses, values, true)
   const later = Boolean(advanced) && !(first && isUsed(first, values, false))
   if (Boolean(widget.hidden) === hidden && Boolean(widget.advanced) === later) return false
   // The classic canvas reads the widget's own, Nodes 2.0 its options.
