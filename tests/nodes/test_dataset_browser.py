@@ -426,3 +426,34 @@ def test_a_caption_is_written_in_the_large_view_and_saved_beside_its_picture(loo
     # Without a file of captions changed by hand the graph has nothing to do; with it, the cache takes it in.
     assert looker.page.queue()["status"]["status_str"] == "success"
     assert looker.page.problems == []
+
+
+def test_pictures_without_a_mask_among_others_are_a_question(looker, looking, folders):
+    place = folders.make("some masked", 4, size=(128, 128))
+    for number in (1, 2):
+        folders.mask(place / f"cat {number}_mask.png", size=(128, 128))
+    looker.run(looking("some masked", mask_folder="")).shows(4)
+    tab, question = looker.tab, looker.tab.locator(f"{BROWSER} .mlt-question")
+    question.wait_for()
+    assert question.text_content().startswith("2 pictures have no mask, and would be learned whole")
+    looker.shot("question")
+    question.get_by_role("button", name="Paint masks").press("Enter")
+    editor = tab.locator(".mlt-editor")
+    editor.wait_for()
+    looker.until(lambda: "cat 3.png" in editor.text_content())
+    tab.keyboard.press("Escape")
+    editor.wait_for(state="detached")
+    looker.button("Close").click()
+    question.get_by_role("button", name="Learn them whole").press("Enter")
+    question.wait_for(state="hidden")
+    looker.page.evaluate(
+        "() => delete window.app.graph.nodes.find(n => n.type === 'MLT_InspectDataset').properties.masked_lora_maskless"
+    )
+    looker.page.queue()
+    question.wait_for()
+    question.get_by_role("button", name="Leave them out").press("Enter")
+    question.wait_for(state="hidden")
+    looker.page.queue()
+    looker.until(lambda: tab.locator(f"{BROWSER} .mlt-tile:not([hidden])").count() == 2)
+    assert question.is_hidden()
+    assert looker.page.problems == []
