@@ -3,6 +3,7 @@ import { ask } from "../page/ask.js";
 import { isLive, size } from "./describe.js";
 import { button, make, say } from "../page/elements.js";
 import { text } from "../page/strings.js";
+import { tableButton } from "./table/dialog.js";
 
 /**
  * Opens a graph that draws with and without a run's LoRA. Rejects with the server's words.
@@ -26,7 +27,7 @@ export function useButton(store, page, choose, fail) {
 export class RunActions {
   /**
    * @param store a RunStore.
-   * @param page opens graphs: {open(graph, name), queue()}, and see `useLora`.
+   * @param page opens graphs: {open(graph, name), queue()}, and see `useLora`; `pictures(run)` the table of pictures.
    */
   constructor(store, page) {
     this.store = store;
@@ -36,12 +37,13 @@ export class RunActions {
     this.save = button(text("runs.export"), text("runs.exportHint"), () => this.write());
     this.drop = button(text("runs.delete"), text("runs.deleteHint"), () => this.remove());
     this.use = useButton(store, page, () => this.run, (words) => say(this.note, words));
+    this.table = tableButton(page, () => this.run);
     this.steps = make("select", { className: "mlt-field" });
     this.note = make("div", { className: "mlt-note", role: "status" });
     this.element = make(
       "div",
       { className: "mlt-actions", role: "group", "aria-label": text("runs.chosen") },
-      make("div", { className: "mlt-row" }, this.use, this.open, this.goOn),
+      make("div", { className: "mlt-row" }, this.use, this.table, this.open, this.goOn),
       make("div", { className: "mlt-row" }, make("label", {}, text("runs.checkpoint"), this.steps), this.save, this.drop),
       this.note,
     );

@@ -8,6 +8,7 @@ import { Gallery } from "./gallery.js";
 import { button, keepKeys, make, say } from "../page/elements.js";
 import { CURVES, curvesIn, newest, valuesAt } from "./series.js";
 import { text } from "../page/strings.js";
+import { tableButton } from "./table/dialog.js";
 
 const SHOWN_FIRST = new Set(["loss", "inside", "outside", "validation"]);
 const CURRENT_HEIGHT = 330;
@@ -39,6 +40,7 @@ export class RunPanel {
     this.gallery = new Gallery(store, roomy);
     const use = page && useButton(store, page, choose, (words) => this.tell(words));
     this.ending = new Ending(roomy, use ? [use] : []);
+    this.table = page && tableButton(page, () => this.choose());
     this.element = this.build();
     keepKeys(this.element);
     for (const { element } of [this.current, this.gallery]) element.addEventListener("toggle", () => this.onroom?.());
@@ -163,7 +165,7 @@ export class RunPanel {
     this.pause = button(text("runs.pause"), text("runs.pauseHint"), () =>
       this.act(this.choose()?.state === "paused" ? "resume" : "pause"));
     this.sample = button(text("runs.sample"), text("runs.sampleHint"), () => this.act("sample"));
-    return make("div", { className: "mlt-row mlt-buttons" }, this.stop, this.save, this.sample, this.pause);
+    return make("div", { className: "mlt-row mlt-buttons" }, this.stop, this.save, this.sample, this.pause, this.table ?? "");
   }
 
   async act(action) {
@@ -195,6 +197,7 @@ export class RunPanel {
     this.offer(run);
     this.stop.disabled = !isLive(run) || run.state === "stopping";
     this.save.disabled = this.pause.disabled = this.stop.disabled;
+    if (this.table) this.table.disabled = !run;
     this.sample.disabled = this.stop.disabled || !run.can_sample;
     this.sample.title = text(isLive(run) && !run.can_sample ? "runs.sampleMissing" : "runs.sampleHint");
     say(this.pause, text(run?.state === "paused" ? "runs.resume" : "runs.pause"));

@@ -94,6 +94,16 @@ export class RunStore {
     return this.ask(`${ROUTE}/${id}/graph`);
   }
 
+  /** The table of a run's pictures: {rows, recent}. Rejects with the server's words. */
+  picturesOf(id) {
+    return this.ask(`${ROUTE}/${id}/pictures`);
+  }
+
+  /** A small picture of the data set's picture of a number. */
+  runPictureUrl(id, number) {
+    return this.api.apiURL(`${ROUTE}/${id}/pictures/${number}/thumbnail`);
+  }
+
   /** A graph that uses a run's LoRA: {prompt, roles}. Rejects with the server's words. */
   useGraph(id) {
     return this.ask(`${ROUTE}/${id}/use`);

@@ -63,7 +63,7 @@ async def get_run(request: web.Request) -> Any:
     """One run and its numbers after the step `since`, 0 if that is not given."""
     since = query_number(request, "since", 0)
     live = LIVE.get(path_id(request, "run"))
-    folder = await _folder(request)
+    folder = await run_folder_of(request)
     facts = _facts(await asyncio.to_thread(read_run, folder), live)
     # After them: a run that is told to rest has all its rows in this answer.
     return {"run": facts, "rows": await asyncio.to_thread(read_curve, folder, since=since)}
@@ -77,7 +77,7 @@ async def post_action(request: web.Request) -> Any:
         raise RefusedError(404, f"There is no such action. Expected one of: {', '.join(ACTIONS)}.")
     live = LIVE.get(path_id(request, "run"))
     if live is None:
-        elsewhere = await asyncio.to_thread(trained_elsewhere, await _folder(request))
+        elsewhere = await asyncio.to_thread(trained_elsewhere, await run_folder_of(request))
         raise RefusedError(409, _ELSEWHERE if elsewhere else _RESTS)
     if action == "sample" and not live.can_sample:
         raise RefusedError(
@@ -89,7 +89,7 @@ async def post_action(request: web.Request) -> Any:
 
 async def get_samples(request: web.Request) -> Any:
     """What sample pictures there are: the steps, oldest first, each with the numbers of its prompts."""
-    folder = SampleFolder(await _folder(request))
+    folder = SampleFolder(await run_folder_of(request))
     settings, pictures = await asyncio.to_thread(lambda: (folder.settings(), folder.pictures()))
     steps = [{"step": step, "numbers": numbers} for step, numbers in pictures.items()]
     shown = {key: settings.get(key) for key in ("prompts", "width", "height", "seed")}
@@ -99,7 +99,7 @@ async def get_samples(request: web.Request) -> Any:
 async def get_sample(request: web.Request) -> web.Response:
     """One sample picture."""
     step, number = path_number(request, "step"), path_number(request, "number")
-    folder = SampleFolder(await _folder(request))
+    folder = SampleFolder(await run_folder_of(request))
     content = await asyncio.to_thread(folder.read, step, number) if number < MOST_PROMPTS else None
     if content is None:
         raise RefusedError(404, "There is no such picture. It may have been dropped; reload the list.")
@@ -111,7 +111,7 @@ async def get_current(request: web.Request) -> web.Response:
     live = LIVE.get(path_id(request, "run"))
     seen = live.seen if live else None
     if live is None or seen is None:
-        await _folder(request)
+        await run_folder_of(request)
         raise RefusedError(409, "This run shows no sample now: it is not being trained, or has not begun.")
     content = await asyncio.to_thread(lambda: _png(draw_seen(seen, live.preview)))
     headers = {"X-Sample-Name": quote(seen.name), "X-Sample-Step": str(live.step)}
@@ -120,7 +120,7 @@ async def get_current(request: web.Request) -> web.Response:
 
 async def get_graph(request: web.Request) -> Any:
     """The graph that queued the run: `workflow` for the page, `prompt` for where no page queued it."""
-    graph = await asyncio.to_thread(read_graph, await _folder(request))
+    graph = await asyncio.to_thread(read_graph, await run_folder_of(request))
     if graph is None:
         raise RefusedError(404, _NO_GRAPH)
     return graph
@@ -128,7 +128,7 @@ async def get_graph(request: web.Request) -> Any:
 
 async def get_use(request: web.Request) -> Any:
     """A graph that draws with and without the run's LoRA: `prompt` in API form, `roles` of its nodes by id."""
-    folder = await _folder(request)
+    folder = await run_folder_of(request)
     return await asyncio.to_thread(_use, folder)
 
 
@@ -148,7 +148,7 @@ def _use(folder: Path) -> dict[str, Any]:
 
 async def get_size(request: web.Request) -> Any:
     """The bytes that deleting the run would free, and its LoRA file, which stays; empty where there is none."""
-    folder = await _folder(request)
+    folder = await run_folder_of(request)
     size, told = await asyncio.to_thread(lambda: (folder_size(folder), read_told(folder)))
     return {"bytes": size, "written": told.written}
 
@@ -156,7 +156,7 @@ async def get_size(request: web.Request) -> Any:
 async def post_delete(request: web.Request) -> Any:
     """Delete a run's folder; LoRA files that were written from it stay. Tells the bytes that were freed."""
     await read_empty(request)
-    folder = await _folder(request)
+    folder = await run_folder_of(request)
     if path_id(request, "run") in LIVE or await asyncio.to_thread(trained_elsewhere, folder):
         raise RefusedError(409, _TRAINS)
     return {"bytes": await asyncio.to_thread(delete_run, folder)}
@@ -168,7 +168,7 @@ async def post_export(request: web.Request) -> Any:
     step = body.pop("step", None)
     if body or not (step is None or (type(step) is int and 0 <= step < 10**9)):
         raise RefusedError(400, 'Expected {} or {"step": the number of a checkpoint}.')
-    folder = await _folder(request)
+    folder = await run_folder_of(request)
     written = await asyncio.to_thread(_export, folder, step)
     return {"file": written.relative_to(Path(folder_paths.get_output_directory()).resolve()).as_posix()}
 
@@ -193,7 +193,8 @@ def _facts(run: PastRun, live: LiveRun | None) -> dict[str, Any]:
     return RESTING | dataclasses.asdict(run) | (live.facts() if live else {})
 
 
-async def _folder(request: web.Request) -> Path:
+async def run_folder_of(request: web.Request) -> Path:
+    """The folder of the run in the path; raises `RefusedError` 400 for no id, 404 for an unknown one."""
     folder = await asyncio.to_thread(find_run, runs_folder(), path_id(request, "run"))
     if folder is None:
         raise RefusedError(404, "There is no run with this id. It may have been deleted; reload the list.")
