@@ -246,7 +246,9 @@ def _room(job: TrainJob, settings: Resolved) -> Room:
     numbers = sum(p.numel() for p in job.model.params.values())
     # 16 bits in the file; 32 in a checkpoint, with the optimizer's two moments, and the average where there is one.
     parts = 2 + (settings.optimizer.optimizer != "lion") + (settings.optimizer.ema_decay > 0)
-    return Room(lora=2 * numbers, checkpoint=4 * numbers * parts, kept=settings.train.keep_last)
+    every = settings.train.keep_every
+    lasting = planned_steps(job) // every if every else 0
+    return Room(2 * numbers, 4 * numbers * parts, kept=settings.train.keep_last, lasting=4 * numbers * lasting)
 
 
 def _tell(folder: Path, name: str, notes: list[Finding], report: Callable[[Finding], None]) -> None:

@@ -30,8 +30,8 @@ from .weights import Weights
 SKIPPED_LIMIT = 20
 NOTHING_HELD_OUT = "There is no held-out loss: it takes two pictures and a validation_share above 0."
 FRESH_STATE = (
-    "The optimizer starts with fresh state: the one of this run made room when newer runs finished "
-    "(keep_finished_runs). The first steps are a little rougher than they would have been."
+    "The optimizer starts with fresh state: the one of this checkpoint made room (keep_finished_runs, keep_every). "
+    "The first steps are a little rougher than they would have been."
 )
 PAUSE_SECONDS = 0.1
 
@@ -198,7 +198,8 @@ class _Session:
             if settings.validate_every > 0 and (self.step % settings.validate_every == 0 or last):
                 better = self._validate()
             asked = self.hooks.should_save()
-            if asked or better or last or (settings.save_every > 0 and self.step % settings.save_every == 0):
+            due = any(every > 0 and self.step % every == 0 for every in (settings.save_every, settings.keep_every))
+            if asked or better or last or due:
                 self._save(best=better)
             self._sample()
             self.hooks.after_step(self.step)
@@ -327,8 +328,9 @@ class _Session:
     def _save(self, *, best: bool = False, quiet: bool = False) -> None:
         self._flush(quiet=quiet)
         adapter = self.weights.result()
-        state, keep_last = self.weights.state(adapter), self.job.train.keep_last
-        folder = self.run.save_checkpoint(self.step, adapter=adapter, state=state, keep_last=keep_last, best=best)
+        state, settings = self.weights.state(adapter), self.job.train
+        kept = {"keep_last": settings.keep_last, "keep_every": settings.keep_every}
+        folder = self.run.save_checkpoint(self.step, adapter=adapter, state=state, best=best, **kept)
         self.saved_step = self.step
         if not quiet:
             self.hooks.on_checkpoint(self.step, folder)
