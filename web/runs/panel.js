@@ -7,6 +7,7 @@ import { begun, isLive, memory, number, progress } from "./describe.js";
 import { Gallery } from "./gallery.js";
 import { button, keepKeys, make, say } from "../page/elements.js";
 import { CURVES, curvesIn, newest, valuesAt } from "./series.js";
+import { titleOf } from "./kept/marks.js";
 import { text } from "../page/strings.js";
 import { tableButton } from "./table/dialog.js";
 
@@ -189,7 +190,7 @@ export class RunPanel {
     const run = this.choose();
     if (run && !this.store.rows.has(run.id)) this.store.backfill(run.id);
     const rows = run ? this.store.rowsOf(run.id) : [];
-    say(this.title, run?.name ?? "");
+    say(this.title, titleOf(run));
     say(this.state, run ? text(`runs.state.${run.state}`) : "");
     this.state.dataset.state = run?.state ?? "";
     say(this.numbers, run ? [progress(run), memory(run)].filter(Boolean).join(" · ") : "");
@@ -238,13 +239,13 @@ export class RunPanel {
   /** The other runs in the list to compare with; rebuilt only when they have changed. */
   offer(run) {
     const others = this.store.runs.filter((one) => one.id !== run?.id);
-    const key = others.map((one) => one.id).join();
+    const key = others.map((one) => `${one.id} ${titleOf(one)}`).join();
     if (key === this.offered) return;
     this.offered = key;
     if (!others.some((one) => one.id === this.other)) this.other = "";
     this.compare.replaceChildren(
       make("option", { value: "" }, text("runs.nothing")),
-      ...others.map((one) => make("option", { value: one.id }, `${one.name} (${begun(one)})`)),
+      ...others.map((one) => make("option", { value: one.id }, `${titleOf(one)} (${begun(one)})`)),
     );
     this.compare.value = this.other;
   }

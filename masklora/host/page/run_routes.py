@@ -21,6 +21,7 @@ from ...documents import strict_json
 from ...runs.deletion import delete_run, folder_size
 from ...runs.graph import read_graph
 from ...runs.history import PastRun, find_run, read_curve, read_run
+from ...runs.marks import keep_marks, read_marks
 from ...runs.record import export_checkpoint, kept_size, kept_trigger
 from ...runs.run import trained_elsewhere
 from ...runs.run_list import RunList
@@ -30,6 +31,7 @@ from ...runs.told import read_told
 from ...settings import ExportSettings
 from ...viewing.training_sample import draw_seen
 from ..outputs import listed_lora, lora_path, runs_folder
+from ..report import run_report
 from .live import ACTIONS, LIVE, LiveRun
 from .requests import Handler, RefusedError, path_id, path_number, query_number, read_empty, read_json
 
@@ -45,6 +47,8 @@ RESTING = {
 
 LIST = RunList(RESTING)
 _TRAINS = "This run is being trained. Stop it first, or wait for its end; then delete it."
+_STARRED = "This run has a star, so it stays. Take the star away first; then delete it."
+_MARKS = {"label": str, "starred": bool}
 _NO_GRAPH = "This run has no stored graph. It was made by an earlier version, or by a script."
 _RESTS = "This run is not being trained now. Queue its graph again to go on with it."
 _ELSEWHERE = "This run is being trained by another ComfyUI, or by another job. Its own page can act on it."
@@ -146,6 +150,11 @@ def _use(folder: Path) -> dict[str, Any]:
     return {"prompt": prompt, "roles": roles}
 
 
+async def get_report(request: web.Request) -> Any:
+    """What somebody who helps must know of the run, as `text` without paths, names and captions."""
+    return {"text": await asyncio.to_thread(run_report, await run_folder_of(request))}
+
+
 async def get_size(request: web.Request) -> Any:
     """The bytes that deleting the run would free, and its LoRA file, which stays; empty where there is none."""
     folder = await run_folder_of(request)
@@ -159,7 +168,18 @@ async def post_delete(request: web.Request) -> Any:
     folder = await run_folder_of(request)
     if path_id(request, "run") in LIVE or await asyncio.to_thread(trained_elsewhere, folder):
         raise RefusedError(409, _TRAINS)
+    if (await asyncio.to_thread(read_marks, folder)).starred:
+        raise RefusedError(409, _STARRED)
     return {"bytes": await asyncio.to_thread(delete_run, folder)}
+
+
+async def post_marks(request: web.Request) -> Any:
+    """Note a person's name for the run, or a star: `{"label": text}`, `{"starred": true}`, or both. Tells both."""
+    body = await read_json(request)
+    if not body or not all(key in _MARKS and type(value) is _MARKS[key] for key, value in body.items()):
+        raise RefusedError(400, 'Expected {"label": a name}, {"starred": true or false}, or both.')
+    folder = await run_folder_of(request)
+    return dataclasses.asdict(await asyncio.to_thread(lambda: keep_marks(folder, **body)))
 
 
 async def post_export(request: web.Request) -> Any:
@@ -210,10 +230,12 @@ RUN_GETS: dict[str, Handler] = {
     "/runs/{run}/graph": get_graph,
     "/runs/{run}/use": get_use,
     "/runs/{run}/size": get_size,
+    "/runs/{run}/report": get_report,
 }
 # The first that fits answers.
 RUN_POSTS: dict[str, Handler] = {
     "/runs/{run}/export": post_export,
     "/runs/{run}/delete": post_delete,
+    "/runs/{run}/marks": post_marks,
     "/runs/{run}/{action}": post_action,
 }

@@ -7,6 +7,7 @@ import { LARGE_VIEWS } from "../../dataset/viewer.js";
 import { button, make, say } from "../../page/elements.js";
 import { text } from "../../page/strings.js";
 import { isLive, number } from "../describe.js";
+import { titleOf } from "../kept/marks.js";
 import { COLUMNS, FEW, falls, sorted } from "./rows.js";
 
 const PAGE = 100;
@@ -50,7 +51,7 @@ export class PictureTable {
       this.shown += PAGE;
       this.draw();
     });
-    const title = text("runs.table.title", { name: this.run.name });
+    const title = text("runs.table.title", { name: titleOf(this.run) });
     const close = button(text("dataset.close"), `${text("dataset.close")} (Esc)`, () => this.element.close());
     this.table = make(
       "table",
