@@ -72,12 +72,28 @@ PRIOR_REDUCTIONS = ("as the mask", "bicubic (ai-toolkit)")
 ROUTE_SELECTIONS = ("mask kept", "mask-aware", "random")
 
 
-def ranged(default: Any, low: float, high: float, *widgets: str) -> Any:
+# One way in which a setting comes to have an effect: what other settings, by their widgets' names, then are or are not.
+# All must hold.
+Use = Mapping[str, Mapping[str, Any]]
+
+
+def being(*values: Any) -> dict[str, Any]:
+    """What a setting must be, one of these, for another to have an effect."""
+    return {"is": list(values)}
+
+
+def other_than(*values: Any) -> dict[str, Any]:
+    """What a setting must not be for another to have an effect."""
+    return {"not": list(values)}
+
+
+def ranged(default: Any, low: float, high: float, *widgets: str, used: Iterable[Use] = ()) -> Any:
     """A field for a number, or a tuple of numbers: its default, and the least and the largest value that it takes.
 
-    `widgets` are the names that people know it by, where these are others than the field's.
+    `widgets` are the names that people know it by, where these are others than the field's. `used` tells the ways in
+    which it comes to have an effect, for the page to hide what has none; empty where it always has.
     """
-    return field(default=default, metadata={"range": (low, high), "widgets": widgets})
+    return field(default=default, metadata={"range": (low, high), "widgets": widgets, "used": tuple(used)})
 
 
 def seeded(most: int = 2**32 - 1) -> Any:
@@ -85,9 +101,14 @@ def seeded(most: int = 2**32 - 1) -> Any:
     return field(default=0, metadata={"range": (-(2**63), 2**64 - 1), "shown": (0, most)})
 
 
-def chosen(default: str, choices: Iterable[str], *widgets: str) -> Any:
-    """A field for one of some texts; `widgets` as in `ranged`."""
-    return field(default=default, metadata={"choices": tuple(choices), "widgets": widgets})
+def chosen(default: str, choices: Iterable[str], *widgets: str, used: Iterable[Use] = ()) -> Any:
+    """A field for one of some texts; `widgets` and `used` as in `ranged`."""
+    return field(default=default, metadata={"choices": tuple(choices), "widgets": widgets, "used": tuple(used)})
+
+
+def switched(default: bool, *, used: Iterable[Use]) -> Any:
+    """A field for yes or no; `used` as in `ranged`."""
+    return field(default=default, metadata={"used": tuple(used)})
 
 
 def named(default: Any, widget: str) -> Any:
@@ -115,7 +136,7 @@ class CaptionSettings:
     suffix: str = named("", "caption_suffix")
     separator: str = named(",", "caption_separator")
     shuffle: bool = named(False, "shuffle_tags")
-    keep_first: int = ranged(1, 0, 10_000, "keep_first_tags")
+    keep_first: int = ranged(1, 0, 10_000, "keep_first_tags", used=[{"shuffle_tags": being(True)}])
     dropout: float = ranged(0.0, 0.0, 1.0, "caption_dropout")
     missing: str = chosen("auto", CAPTION_POLICIES, "missing_captions")
     lines: str = chosen("auto", CAPTION_LINES)
@@ -147,7 +168,7 @@ class MaskTransform:
 
     invert: bool = False
     binarize: bool = False
-    threshold: float = ranged(0.5, 0.0, 1.0)
+    threshold: float = ranged(0.5, 0.0, 1.0, used=[{"binarize": being(True)}])
     fill_holes: bool = False
     min_area: int = ranged(0, 0, 100_000_000)
     grow: int = ranged(0, -512, 512)
@@ -168,12 +189,12 @@ class CacheSettings:
     variants: int = ranged(4, 1, 1000)
     batch_size: int = ranged(4, 1, 1024)
     storage: str = chosen("disk", STORAGES)
-    max_gigabytes: float = ranged(50.0, 0.0, 1_000_000.0)
+    max_gigabytes: float = ranged(50.0, 0.0, 1_000_000.0, used=[{"storage": being("disk")}])
     seed: int = seeded()
-    infill: str = chosen("mixed", INFILLS)
+    infill: str = chosen("mixed", INFILLS, used=[{"infill_variants": other_than(0)}])
     infill_variants: int = ranged(3, 0, 100)
-    crop_margin: float = ranged(0.2, 0.0, 10.0)
-    crop_margin_max: float = ranged(0.2, 0.0, 10.0)
+    crop_margin: float = ranged(0.2, 0.0, 10.0, used=[{"crop": being("around mask", "masked crop")}])
+    crop_margin_max: float = ranged(0.2, 0.0, 10.0, used=[{"crop": being("around mask")}])
     rotate: float = ranged(0.0, 0.0, 180.0)
     mask_shrink: float = ranged(1.0, 0.01, 1.0)
     more_resolutions: str = ""
@@ -188,10 +209,10 @@ class MaskSettings:
     reduction_binarize: bool = False
     mask_channel: str = chosen("", ("", *MASK_CHANNELS))
     mask_probability: float = ranged(1.0, 0.0, 1.0)
-    mask_probability_scope: str = chosen("sample", PROBABILITY_SCOPES)
+    mask_probability_scope: str = chosen("sample", PROBABILITY_SCOPES, used=[{"mask_probability": other_than(1)}])
     edge_jitter: float = ranged(0.0, 0.0, 0.5)
     gamma: float = ranged(1.0, 0.01, 10.0)
-    floor_mode: str = chosen("affine", FLOOR_MODES)
+    floor_mode: str = chosen("affine", FLOOR_MODES, used=[{"floor": other_than(0)}])
     floor: float = ranged(0.0, 0.0, 1.0)
     ceiling: float = ranged(1.0, 0.0, 1.0)
     latent_blur: int = ranged(0, 0, 63)
@@ -204,17 +225,30 @@ class TimestepSettings:
     """Noise, its levels, and what each level weighs."""
 
     timestep_sampling: str = chosen("default", TIMESTEP_SAMPLING)
-    timestep_mean: float = ranged(0.0, -10.0, 10.0)
-    timestep_std: float = ranged(1.0, 0.01, 10.0)
+    timestep_mean: float = ranged(
+        0.0,
+        -10.0,
+        10.0,
+        used=[{"timestep_sampling": other_than("uniform", "sigmoid")}, {"timestep_weight": being("logit-normal")}],
+    )
+    timestep_std: float = ranged(
+        1.0,
+        0.01,
+        10.0,
+        used=[{"timestep_sampling": other_than("uniform")}, {"timestep_weight": being("logit-normal")}],
+    )
     timestep_shift: float = ranged(0.0, 0.0, 100.0)
     timestep_min: float = ranged(0.0, 0.0, 1.0)
     timestep_max: float = ranged(1.0, 0.0, 1.0)
     masked_timestep_max: float = ranged(1.0, 0.0, 1.0)
     timestep_weight: str = chosen("none", TIMESTEP_WEIGHTS)
-    snr_gamma: float = ranged(5.0, 0.01, 1000.0)
+    snr_gamma: float = ranged(5.0, 0.01, 1000.0, used=[{"timestep_weight": being("min-snr", "min-snr (ai-toolkit)")}])
     noise_offset: float = ranged(0.0, 0.0, 1.0)
     multires_noise: float = ranged(0.0, 0.0, 0.99)
     zero_terminal_snr: bool = False
+
+
+_WITH_PRIOR: Use = {"prior_weight": other_than(0)}
 
 
 @dataclass(frozen=True)
@@ -222,15 +256,17 @@ class PriorSettings:
     """How what is ignored is held to the base model."""
 
     prior_weight: float = ranged(1.0, 0.0, 1000.0)
-    prior_probability: float = ranged(1.0, 0.01, 1.0)
-    prior_normalize: str = chosen("area", NORMALIZE)
-    prior_multiplier: bool = True
-    prior_schedule: str = chosen("constant", FADES)
-    prior_timestep_schedule: str = chosen("constant", FADES)
-    prior_pivot: float = ranged(0.3, 0.0, 1.0)
-    prior_timestep_min: float = ranged(0.0, 0.0, 1.0)
-    prior_warmup: float = ranged(0.0, 0.0, 1.0)
-    prior_reduction: str = chosen("as the mask", PRIOR_REDUCTIONS)
+    prior_probability: float = ranged(1.0, 0.01, 1.0, used=[_WITH_PRIOR])
+    prior_normalize: str = chosen("area", NORMALIZE, used=[_WITH_PRIOR])
+    prior_multiplier: bool = switched(True, used=[_WITH_PRIOR])
+    prior_schedule: str = chosen("constant", FADES, used=[_WITH_PRIOR])
+    prior_timestep_schedule: str = chosen("constant", FADES, used=[_WITH_PRIOR])
+    prior_pivot: float = ranged(
+        0.3, 0.0, 1.0, used=[{**_WITH_PRIOR, "prior_timestep_schedule": other_than("constant")}]
+    )
+    prior_timestep_min: float = ranged(0.0, 0.0, 1.0, used=[_WITH_PRIOR])
+    prior_warmup: float = ranged(0.0, 0.0, 1.0, used=[_WITH_PRIOR])
+    prior_reduction: str = chosen("as the mask", PRIOR_REDUCTIONS, used=[_WITH_PRIOR])
 
 
 @dataclass(frozen=True)
@@ -238,7 +274,7 @@ class PreservationSettings:
     """How captions without their trigger word are held to the base model."""
 
     preservation_weight: float = ranged(0.0, 0.0, 1000.0)
-    preservation_probability: float = ranged(1.0, 0.01, 1.0)
+    preservation_probability: float = ranged(1.0, 0.01, 1.0, used=[{"preservation_weight": other_than(0)}])
 
 
 @dataclass(frozen=True)
@@ -248,8 +284,8 @@ class TokenSettings:
     attention_mask: bool = False
     text_padding_mask: bool = False
     routes: str = ""
-    route_selection: str = chosen("mask kept", ROUTE_SELECTIONS)
-    route_until: float = ranged(1.0, 0.0, 1.0)
+    route_selection: str = chosen("mask kept", ROUTE_SELECTIONS, used=[{"routes": other_than("")}])
+    route_until: float = ranged(1.0, 0.0, 1.0, used=[{"routes": other_than("")}])
 
 
 @dataclass(frozen=True)
@@ -261,10 +297,15 @@ class LossSettings(MaskSettings, TimestepSettings, PriorSettings, PreservationSe
 
     preset: str = "masked lora"
     elementwise: str = chosen("mse", ELEMENTWISE)
-    elementwise_param: float = ranged(0.0, 0.0, 1000.0)
+    elementwise_param: float = ranged(0.0, 0.0, 1000.0, used=[{"elementwise": other_than("mse", "l1", "log_cosh")}])
     normalize: str = chosen("area", NORMALIZE)
-    area_min: float = ranged(0.05, 0.0, 1.0)
-    area_beta: float = ranged(1.0, 0.0, 1.0)
+    area_min: float = ranged(
+        0.05,
+        0.0,
+        1.0,
+        used=[{"normalize": being("area")}, {**_WITH_PRIOR, "prior_normalize": being("area")}],
+    )
+    area_beta: float = ranged(1.0, 0.0, 1.0, used=[{"normalize": being("area", "batch")}])
     outside_share: float = ranged(0.0, 0.0, 1.0)
     infill_probability: float = ranged(0.5, 0.0, 1.0)
 
@@ -292,13 +333,15 @@ class OptimizerSettings:
     optimizer: str = chosen("adamw", OPTIMIZERS)
     learning_rate: float = ranged(0.0, 0.0, 10.0)
     weight_decay: float = ranged(0.01, 0.0, 10.0)
-    betas: tuple[float, float] = ranged((0.9, 0.999), 0.0, 0.99999, "beta1", "beta2")
-    eps: float = ranged(1e-8, 0.0, 1.0)
+    betas: tuple[float, float] = ranged(
+        (0.9, 0.999), 0.0, 0.99999, "beta1", "beta2", used=[{"optimizer": other_than("adafactor")}]
+    )
+    eps: float = ranged(1e-8, 0.0, 1.0, used=[{"optimizer": other_than("adafactor", "lion")}])
     schedule: str = chosen("constant", SCHEDULES)
     warmup_steps: int = ranged(0, 0, 1_000_000)
-    restarts: int = ranged(1, 1, 1000)
-    power: float = ranged(1.0, 0.01, 100.0)
-    min_lr_ratio: float = ranged(0.0, 0.0, 1.0)
+    restarts: int = ranged(1, 1, 1000, used=[{"schedule": being("cosine with restarts")}])
+    power: float = ranged(1.0, 0.01, 100.0, used=[{"schedule": being("polynomial")}])
+    min_lr_ratio: float = ranged(0.0, 0.0, 1.0, used=[{"schedule": other_than("constant")}])
     clip_norm: float = ranged(1.0, 0.0, 1000.0)
     lora_plus_ratio: float = ranged(1.0, 0.01, 1000.0)
     ema_decay: float = ranged(0.0, 0.0, 0.99999)
@@ -319,7 +362,7 @@ class TrainSettings:
     save_every: int = ranged(250, 0, 1_000_000)
     keep_last: int = ranged(3, 1, 1000)
     validate_every: int = ranged(0, 0, 1_000_000)
-    validation_share: float = ranged(0.1, 0.0, 0.9)
+    validation_share: float = ranged(0.1, 0.0, 0.9, used=[{"validate_every": other_than(0)}])
     regularisation_weight: float = ranged(1.0, 0.0, 100.0)
     name: str = "masked-lora"
     if_a_run_exists: str = chosen("go on", EXISTING_RUNS)

@@ -8,6 +8,7 @@ from ..masklora.host.page.telling import tell
 from ..masklora.loss.check import check_loss
 from ..masklora.loss.presets import PRESET_DECIDES, apply_preset, overruled_options, preset_help
 from . import loss_widgets, remedy_widgets
+from .loss_use import add_use
 from .loss_widgets import LOSS
 from .types import MLT_LOSS, TRAIN_CATEGORY, advanced
 
@@ -26,19 +27,21 @@ class MaskedLoss(io.ComfyNode):
             # New inputs go to the end: saved workflows know widgets by their place.
             inputs=[
                 loss_widgets.preset_input(),
-                *advanced(
-                    [
-                        *loss_widgets.first_inputs(),
-                        *loss_widgets.mask_inputs(),
-                        *loss_widgets.cell_inputs(),
-                        *loss_widgets.time_inputs(),
-                        *remedy_widgets.infill_inputs(),
-                        *remedy_widgets.prior_inputs(),
-                        *remedy_widgets.fade_inputs(),
-                        *remedy_widgets.preservation_inputs(),
-                        *remedy_widgets.noise_inputs(),
-                        *remedy_widgets.token_inputs(),
-                    ]
+                *add_use(
+                    advanced(
+                        [
+                            *loss_widgets.first_inputs(),
+                            *loss_widgets.mask_inputs(),
+                            *loss_widgets.cell_inputs(),
+                            *loss_widgets.time_inputs(),
+                            *remedy_widgets.infill_inputs(),
+                            *remedy_widgets.prior_inputs(),
+                            *remedy_widgets.fade_inputs(),
+                            *remedy_widgets.preservation_inputs(),
+                            *remedy_widgets.noise_inputs(),
+                            *remedy_widgets.token_inputs(),
+                        ]
+                    )
                 ),
             ],
             outputs=[

@@ -29,7 +29,7 @@ def drop_down(name, options, default, tooltip):
 def choice(settings, name, tooltip):
     """A drop-down for a field that takes one of some texts."""
     one = about(settings, name)
-    return drop_down(*widgets_of(one), one.metadata["choices"], one.default, tooltip)
+    return _with_use(one, drop_down(*widgets_of(one), one.metadata["choices"], one.default, tooltip))
 
 
 def number(settings, name, tooltip, **extra):
@@ -53,7 +53,14 @@ def numbers(settings, name, tooltips, **extra):
 def _number(one, widget, usual, extra):
     kind, step = (io.Int, {}) if isinstance(usual, int) else (io.Float, {"step": 0.01})
     low, high = one.metadata.get("shown", one.metadata["range"])
-    return kind.Input(widget, **{"default": usual, "min": low, "max": high} | step | extra)
+    return _with_use(one, kind.Input(widget, **{"default": usual, "min": low, "max": high} | step | extra))
+
+
+def _with_use(one, made):
+    """The input, with the ways in which it comes to have an effect: the page hides it in all others."""
+    if used := one.metadata.get("used"):
+        made.extra_dict["used_when"] = used
+    return made
 
 
 def seed(settings, tooltip):
@@ -64,7 +71,7 @@ def seed(settings, tooltip):
 def switch(settings, name, tooltip):
     """A widget for a bool field."""
     one = about(settings, name)
-    return io.Boolean.Input(*widgets_of(one), default=one.default, tooltip=tooltip)
+    return _with_use(one, io.Boolean.Input(*widgets_of(one), default=one.default, tooltip=tooltip))
 
 
 def text(settings, name, tooltip, **extra):

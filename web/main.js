@@ -9,10 +9,12 @@ import { chain } from "./page/nodes.js";
 import { addReport, linesOf, restoreReport } from "./page/report.js";
 import { useTexts } from "./page/strings.js";
 import { followTheme } from "./page/theme.js";
+import { Announcer } from "./runs/announce.js";
 import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.js";
 import { sidebarTab } from "./runs/sidebar.js";
-import { RunStore } from "./runs/store.js";
+import { EVENT, RunStore } from "./runs/store.js";
 import { PictureTable } from "./runs/table/dialog.js";
+import { followUses } from "./uses.js";
 
 // By then a workflow that is being loaded has given its nodes their sizes.
 const SETTLED_MS = 150;
@@ -27,8 +29,10 @@ const ROLE_WIDTH = 280, COLUMN_GAP = 60;
 const WRITERS = ["MLT_ExportLoRA", "MLT_LoadRun"];
 
 let store = null;
+// ComfyUI reports messages that nobody knows as errors, and those of a training come before the page is set up.
+api.addEventListener(EVENT, () => {});
 
-/** The page's one store, made when something is shown. */
+/** The page's one store. */
 function runs() {
   store ??= new RunStore(api, readLists);
   return store;
@@ -79,6 +83,8 @@ app.registerExtension({
   },
   setup() {
     followTheme();
+    // From the start: a page that is opened during a training is told of it at once.
+    app.ui.settings.addSetting(new Announcer(runs(), NODE).setting());
     // ComfyUI hears Ctrl+Z before any dialog does, unless it believes that its own mask editor is open.
     const isEditing = app.constructor.maskeditor_is_opended;
     app.constructor.maskeditor_is_opended = () => Boolean(isEditing?.()) || document.querySelector("dialog.mlt[open]") !== null;
@@ -92,7 +98,10 @@ app.registerExtension({
     if (WRITERS.includes(node.comfyClass)) {
       chain(node, "onExecuted", (output) => runs().noteFiles([linesOf(output)?.at(-1)?.text]));
     }
-    if (!hideAdvanced(node)) return;
+    const hides = hideAdvanced(node);
+    const { required, optional } = node.constructor.nodeData.input;
+    followUses(node, { ...required, ...optional }, () => fitHeight(node));
+    if (!hides) return;
     fitHeight(node);
     // A node of a saved workflow is given a size afterwards, for everything that it could show.
     setTimeout(() => { if (!node.showAdvanced) fitHeight(node); }, SETTLED_MS);

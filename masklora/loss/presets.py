@@ -281,6 +281,13 @@ def apply_preset(name: str, base: LossSettings | None = None) -> LossSettings:
     return dataclasses.replace(base, preset=name, **options)
 
 
+def presets_that_read(option: str) -> tuple[str, ...]:
+    """Names of the presets under which the user's value of an option may count; all where no preset decides it."""
+    if option not in PRESET_OPTIONS:
+        return PRESET_NAMES
+    return tuple(name for name in PRESET_NAMES if name == CUSTOM or option in _PRESETS[name].tunable)
+
+
 def _is_set(base: LossSettings, option: str) -> bool:
     """Whether a person chose a value for the option, as far as that can be seen."""
     untouched = PRESET_DECIDES if option == "prior_weight" else getattr(LossSettings(), option)

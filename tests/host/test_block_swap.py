@@ -21,7 +21,7 @@ from masklora.host.swap.tensors import parts_of
 
 FP8 = torch.float8_e4m3fn
 MODELS = {
-    **{name: functools.partial(small_model, name) for name in {*tried(), "sdxl"}},
+    **{name: functools.partial(small_model, name) for name in sorted({*tried(), "sdxl"})},
     "flux fp8": functools.partial(small_model, "flux", dtype=FP8),
     **{f"flux {layout}": functools.partial(quantised_model, "flux", LAYOUTS[layout]) for layout in LAYOUTS},
 }

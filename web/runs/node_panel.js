@@ -3,7 +3,8 @@ import { runOf } from "./describe.js";
 import { chain, isInGraph } from "../page/nodes.js";
 import { RunPanel } from "./panel.js";
 
-const HEIGHT = 470;
+// The canvas leaves room around what it is given to show.
+const HEIGHT = 470, MOST_HEIGHT = 660, MARGINS = 24;
 const WIDTH = 420;
 export const NODE = "MLT_TrainLoRA";
 
@@ -13,7 +14,7 @@ export function addNodePanel(node, store, page) {
   const panel = new RunPanel(store, () => runOf(store.runs, { node: node.id, name: name() }), { page });
   const widget = node.addDOMWidget("masked_lora_training", "masked_lora.training", panel.element, {
     serialize: false,
-    getMinHeight: () => HEIGHT + panel.room(),
+    getMinHeight: () => Math.min(Math.max(HEIGHT, panel.tallest + MARGINS), MOST_HEIGHT) + panel.room(),
   });
   panel.onroom = () => makeRoom(node);
   widget.serialize = false;

@@ -10,10 +10,14 @@ import { CURVES, curvesIn, newest, valuesAt } from "./series.js";
 import { titleOf } from "./kept/marks.js";
 import { text } from "../page/strings.js";
 import { tableButton } from "./table/dialog.js";
+import { verdict } from "./verdict.js";
 
 const SHOWN_FIRST = new Set(["loss", "inside", "outside", "validation"]);
 const CURRENT_HEIGHT = 330;
 const GALLERY_HEIGHT = 540;
+const CHART_HEIGHT = 160;
+// Of the panel's style sheet: between its parts, and around them with the border.
+const GAP = 6, PADDING = 18;
 let panels = 0;
 
 export class RunPanel {
@@ -33,6 +37,7 @@ export class RunPanel {
     this.other = "";
     this.id = `mlt-panel-${(panels += 1)}`;
     this.hovered = null;
+    this.tallest = 0;
     this.chart = new Chart((step) => {
       this.hovered = step;
       this.later();
@@ -46,6 +51,8 @@ export class RunPanel {
     keepKeys(this.element);
     for (const { element } of [this.current, this.gallery]) element.addEventListener("toggle", () => this.onroom?.());
     this.theme = new MutationObserver(() => this.later());
+    // A panel that was not drawn when its lines came, or is narrower now.
+    this.size = new ResizeObserver(() => this.makeRoom());
   }
 
   /** Follows its run from here on, until it sleeps. */
@@ -55,6 +62,7 @@ export class RunPanel {
     for (const one of [document.documentElement, document.body]) {
       this.theme.observe(one, { attributes: true, attributeFilter: ["style", "class"] });
     }
+    this.size.observe(this.element);
     this.chart.wake();
     this.update();
   }
@@ -63,6 +71,7 @@ export class RunPanel {
     this.leave?.();
     this.leave = undefined;
     this.theme.disconnect();
+    this.size.disconnect();
     this.chart.sleep();
     cancelAnimationFrame(this.frame);
     this.frame = 0;
@@ -79,6 +88,14 @@ export class RunPanel {
   room() {
     const open = (part, height) => (part.element.open ? height : 0);
     return open(this.current, CURRENT_HEIGHT) + open(this.gallery, GALLERY_HEIGHT);
+  }
+
+  /** Height that everything but what is opened needs, px; 0 while nothing is drawn. */
+  height() {
+    const opened = [this.current.element, this.gallery.element];
+    const rows = [...this.element.children].filter((one) => one !== this.chart.element && one.getClientRects().length);
+    const lines = rows.map((one) => (opened.includes(one) ? one.firstElementChild : one).offsetHeight + GAP);
+    return lines.length ? CHART_HEIGHT + PADDING + lines.reduce((sum, line) => sum + line, 0) : 0;
   }
 
   wanted() {
@@ -98,6 +115,7 @@ export class RunPanel {
     this.title = make("strong", { className: "mlt-title" });
     this.state = make("span", { className: "mlt-state", role: "status" });
     this.numbers = make("div", { className: "mlt-numbers" });
+    this.verdict = make("div", { className: "mlt-verdict", role: "status" });
     this.note = make("div", { className: "mlt-note", role: "status" });
     this.chart.element.setAttribute("role", "img");
     this.legend = make("div", { className: "mlt-row mlt-legend", role: "group", "aria-label": text("runs.curves") });
@@ -111,6 +129,7 @@ export class RunPanel {
       this.numbers,
       this.chart.element,
       this.legend,
+      this.verdict,
       this.settings(),
       this.buttons(),
       this.note,
@@ -130,7 +149,8 @@ export class RunPanel {
     });
     const swatch = make("span", { className: "mlt-swatch", "aria-hidden": "true" });
     swatch.style.background = colourOf(key);
-    const label = make("label", { className: "mlt-curve" }, input, swatch, text(`runs.curve.${key}`), value);
+    const hint = text(`runs.curveHint.${key}`);
+    const label = make("label", { className: "mlt-curve", title: hint }, input, swatch, text(`runs.curve.${key}`), value);
     return { label, value };
   }
 
@@ -194,6 +214,7 @@ export class RunPanel {
     say(this.state, run ? text(`runs.state.${run.state}`) : "");
     this.state.dataset.state = run?.state ?? "";
     say(this.numbers, run ? [progress(run), memory(run)].filter(Boolean).join(" · ") : "");
+    this.judge(rows);
     say(this.note, this.message(run, rows));
     this.offer(run);
     this.stop.disabled = !isLive(run) || run.state === "stopping";
@@ -213,13 +234,31 @@ export class RunPanel {
     this.current.update(run);
     this.gallery.update(run);
     this.ending.update(run);
+    this.makeRoom();
     this.drawChart(run, rows, curves.filter((key) => this.shown.has(key)));
+  }
+
+  /** Asks for more height where a line has come or has grown. */
+  makeRoom() {
+    const height = this.height();
+    if (height > this.tallest) {
+      this.tallest = height;
+      this.onroom?.();
+    }
+  }
+
+  /** What the curves say about the mask, in words; nothing until they say something. */
+  judge(rows) {
+    const found = verdict(rows);
+    say(this.verdict, found && text(`runs.verdict.${found}`));
+    this.verdict.dataset.verdict = found;
+    this.verdict.title = found && text("runs.verdictHint");
   }
 
   drawChart(run, rows, curves) {
     const names = curves.map((key) => text(`runs.curve.${key}`)).join(", ");
-    const second = this.store.run(this.other)?.name;
-    const words = text(second ? "runs.chartOfTwo" : "runs.chart", { name: run?.name, other: second, curves: names });
+    const second = titleOf(this.store.run(this.other));
+    const words = text(second ? "runs.chartOfTwo" : "runs.chart", { name: titleOf(run), other: second, curves: names });
     this.chart.element.setAttribute("aria-label", run ? words : "");
     if (!this.element.isConnected) return;
     const other = this.other ? [this.store.rowsOf(this.other)] : [];

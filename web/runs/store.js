@@ -2,7 +2,8 @@
 import { isLive } from "./describe.js";
 import { lastStep, mergeRows, thin } from "./series.js";
 
-const EVENT = "masked_lora.progress";
+/** The message by which the server tells of a training. */
+export const EVENT = "masked_lora.progress";
 const ROUTE = "/masked_lora/runs";
 const TICK = 1000;
 // A run whose events go to another browser is asked for this often, and the list while something is queued.
@@ -20,6 +21,8 @@ export class RunStore {
   constructor(api, onFile = () => {}) {
     this.api = api;
     this.onFile = onFile;
+    // Told of each event about a run.
+    this.onHeard = () => {};
     this.files = new Set();
     // The files of the first list the page has found by itself.
     this.fresh = true;
@@ -210,6 +213,7 @@ export class RunStore {
     if (known && lastStep(known) >= after) this.take(run, rows);
     else if (known) this.backfill(run.id);
     if (isNew || !isLive(run)) this.refresh();
+    this.onHeard(this.run(run.id));
     this.tell();
   }
 
