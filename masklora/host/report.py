@@ -111,7 +111,8 @@ def _settings(record: dict[str, Any]) -> list[str]:
             usual = dataclasses.asdict(kind())
             changed = {k: v for k, v in _harmless(values).items() if k in usual and _listed(usual[k]) != values[k]}
             lines.append(f"{part}: {_words(changed) or 'all at their defaults'}")
-    for number, one in enumerate(record.get("datasets") or [], 1):
+    sets = record.get("datasets")
+    for number, one in enumerate(sets if isinstance(sets, list) else [], 1):
         if isinstance(one, dict):
             kept = {key: one.get(key) for key in ("images", "num_repeats", "regularisation", "settings")}
             lines.append(f"data set {number}: {_words(_harmless(kept))}")
