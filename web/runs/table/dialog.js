@@ -62,8 +62,9 @@ export class PictureTable {
     return make(
       "dialog",
       { className: "mlt mlt-dialog mlt-picture-table", "aria-label": title },
-      make("div", { className: "mlt-row mlt-dialog-head" }, make("strong", { className: "mlt-title" }, title), this.state, close),
+      make("div", { className: "mlt-row mlt-dialog-head" }, make("strong", { className: "mlt-title" }, title), close),
       this.about,
+      this.state,
       make("div", { className: "mlt-table-space", tabIndex: 0 }, this.table, this.more),
     );
   }
