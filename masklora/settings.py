@@ -372,6 +372,7 @@ class TrainSettings:
     swap_blocks: int = ranged(0, -1, 1000)
     over_memory: str = chosen("refuse", OVER_MEMORY)
     quantized_compute: bool = False
+    keep_every: int = ranged(0, 0, 1_000_000)
 
 
 @dataclass(frozen=True)

@@ -230,6 +230,12 @@ def _existing() -> list:
             "Multiply the layers of an fp8 or int8 model in these 8 bits, as ComfyUI does when it draws, for speed on "
             "cards that can. Gradients are rounded. Where no layer can be, it ends before the first step.",
         ),
+        number(
+            _D,
+            "keep_every",
+            "Steps between checkpoints that stay beside keep_last, 0 (none) to 1000000: to compare, sample or export "
+            "them later. Each takes about twice the room of the LoRA file.",
+        ),
     ]
 
 

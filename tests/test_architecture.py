@@ -33,7 +33,7 @@ FLOORS = (
     ("folder",),
     ("dataset",),
     ("cache", "saving"),
-    ("viewing", "runs"),
+    ("viewing", "runs", "showings"),
     ("training", "generators"),
     ("host/families",),
     ("host/swap",),

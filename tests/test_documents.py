@@ -76,7 +76,7 @@ def test_lines_that_are_no_numbers_of_a_step_are_left_out():
 
 
 DAMAGE = [b"", b"{", b"[]", b"null", b"5\n", b"\xff\xfe", b'{"step": 4}', b"[" * 9000]
-FILES = ["metrics.jsonl", "result.json", "settings.json", "told.json", "checkpoints/best.json"]
+FILES = ["metrics.jsonl", "result.json", "settings.json", "told.json", "checkpoints/best.json", "showings.jsonl"]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -13,12 +13,13 @@ import { Announcer } from "./runs/announce.js";
 import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.js";
 import { sidebarTab } from "./runs/sidebar.js";
 import { EVENT, RunStore } from "./runs/store.js";
+import { PictureTable } from "./runs/table/dialog.js";
 import { followUses } from "./uses.js";
 
 // By then a workflow that is being loaded has given its nodes their sizes.
 const SETTLED_MS = 150;
 const STYLES = [
-  "vendor/uplot/uPlot.min.css", "page/page.css", "page/report.css", "runs/panel.css", "runs/gallery.css",
+  "vendor/uplot/uPlot.min.css", "page/page.css", "page/report.css", "runs/panel.css", "runs/gallery.css", "runs/table/table.css",
   "dataset/dataset.css", "mask_editor/editor.css",
 ];
 
@@ -55,6 +56,7 @@ const graphs = {
     workflow ? app.loadGraphData(workflow, true, true, name) : app.loadApiJson(prompt, name),
   queue: () => app.queuePrompt(0, 1),
   refresh: () => app.reloadNodeDefs(),
+  pictures: (run) => new PictureTable({ api, store: runs(), run, edit: editMask }).open(),
   /** Readies a graph that compares pictures; `roles` of its nodes by id, those that show are `base` and `withLora`. */
   compare(roles) {
     const { nodes } = app.graph;

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..dataset.sample import Dataset
+from ..dataset.sample import Dataset, Sample
 from ..errors import CacheError, ConfigError
 from ..findings import Finding, counted, warnings_of
 from ..folder.subjects import parse_subjects
@@ -74,6 +74,11 @@ class Cache:
     def untouched(self) -> Cache:
         """The same, for reading in a thread what may not be needed: nothing is removed or made anew."""
         return replace(self, mend=None, leaves=True)
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The samples that it was made from, by `Entry.index`; none where they are not known any more."""
+        return self.mend.dataset.samples if isinstance(self.mend, Mender) else ()
 
     @property
     def pictures(self) -> int:

@@ -31,6 +31,7 @@ from ..runs.run import Run, fingerprint
 from ..runs.sample_pictures import SampleFolder
 from ..runs.told import failure_told, keep_told, read_told
 from ..settings import EXISTING_RUNS, OFFLOADED, MaskTransform
+from ..showings.sources import Source, keep_sources
 from ..training.earlier import difference_note, find_source, go_on_from, length_bound, source_notes
 from ..training.job import Hooks, TrainJob, TrainResult
 from ..training.mask_check import weightless
@@ -130,6 +131,7 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
         # Also of a run that is finished: it may have ended between its file and the temporary one beside it.
         clear_leftovers(request.destination.parent)
     with _opened(request, settings, trainable, runs) as run, failure_told(run.folder):
+        keep_sources(run.folder, _sources(request.cache))
         keep_record(run.folder, record, scalings={n: adapters.scaling(n) for n in adapters.targets}, kohya=names.kohya)
         steps = run.checkpoints()
         if not steps or not run.finished_at(steps[-1]):
@@ -167,6 +169,12 @@ def _opened(request: Request, settings: Resolved, trainable: TrainableModel, run
     identity = _identity(request, settings, trainable)
     anew = settings.train.if_a_run_exists == EXISTING_RUNS[1]
     return Run.open(runs, settings.train.name, fingerprint(identity), settings=identity, anew=anew)
+
+
+def _sources(cache: Cache) -> list[Source]:
+    """Where each entry's picture came from, as far as that is known."""
+    kept = [(entry, cache.samples[entry.index]) for entry in cache.entries] if cache.samples else []
+    return [Source(e.name, s.name, s.key, str(s.image_path) if s.image_path else "") for e, s in kept]
 
 
 def _notes(trainable: TrainableModel, settings: Resolved, request: Request, job: TrainJob) -> list[Finding]:
@@ -238,7 +246,9 @@ def _room(job: TrainJob, settings: Resolved) -> Room:
     numbers = sum(p.numel() for p in job.model.params.values())
     # 16 bits in the file; 32 in a checkpoint, with the optimizer's two moments, and the average where there is one.
     parts = 2 + (settings.optimizer.optimizer != "lion") + (settings.optimizer.ema_decay > 0)
-    return Room(lora=2 * numbers, checkpoint=4 * numbers * parts, kept=settings.train.keep_last)
+    every = settings.train.keep_every
+    lasting = planned_steps(job) // every if every else 0
+    return Room(2 * numbers, 4 * numbers * parts, kept=settings.train.keep_last, lasting=4 * numbers * lasting)
 
 
 def _tell(folder: Path, name: str, notes: list[Finding], report: Callable[[Finding], None]) -> None:

@@ -272,14 +272,17 @@ def inside_outside(e: Tensor, w: Tensor) -> dict[str, Tensor]:
 
     Returns:
         `inside` and `outside` (0-d means of `e` weighted by w and by 1−w; NaN where there is no such
-        cell), `coverage` (B,) and `zero` (0-d count of samples without any weight).
+        cell), `each` (B,), the inside of each sample, NaN for one without weight, `coverage` (B,) and `zero` (0-d
+        count of samples without any weight).
     """
     e, w = e.detach(), w.detach()
     per_cell = e.mean(dim=1, keepdim=True)
-    v = 1 - w
+    v, weighted = 1 - w, per_cell * w
     coverage = _coverage(w)
+    over = tuple(range(1, w.ndim))
     return {
-        "inside": (per_cell * w).sum() / w.sum(),
+        "inside": weighted.sum() / w.sum(),
+        "each": weighted.sum(dim=over) / w.sum(dim=over),
         "outside": (per_cell * v).sum() / v.sum(),
         "coverage": coverage,
         "zero": (coverage == 0).sum(),

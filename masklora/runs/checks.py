@@ -93,11 +93,15 @@ def check_takes_files(path: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Room:
-    """What a run will write, in bytes: its LoRA file, and each of its checkpoints, of which `kept` stay."""
+    """What a run will write, in bytes: its LoRA file, and each of its checkpoints, of which `kept` stay.
+
+    `lasting` are all those together that stay for good, with their weights alone.
+    """
 
     lora: int
     checkpoint: int
     kept: int
+    lasting: int = 0
 
 
 def room_notes(room: Room, *, lora: Path, run: Path) -> list[Finding]:
@@ -112,7 +116,7 @@ def room_notes(room: Room, *, lora: Path, run: Path) -> list[Finding]:
         RunError: There is not even room for the LoRA file, or for one checkpoint.
     """
     # While one is written, those that are kept still lie there.
-    wanted = {run: room.checkpoint * (room.kept + 1), lora: room.lora}
+    wanted = {run: room.checkpoint * (room.kept + 1) + room.lasting, lora: room.lora}
     for path, need, what in ((run, room.checkpoint, "a checkpoint"), (lora, room.lora, "the LoRA file")):
         free = _free(path)
         if free is not None and free < need:
@@ -123,10 +127,11 @@ def room_notes(room: Room, *, lora: Path, run: Path) -> list[Finding]:
     free = _free(run)
     if free is None or free >= sum(wanted.values()):
         return []
+    remedy = "raise keep_every" if room.lasting else "lower keep_last"
     return [
         warning(
             f"{run.parent}: {_mib(free)} are free there, but this run's checkpoints and LoRA file may need "
-            f"{_mib(sum(wanted.values()))}. Make room, or lower keep_last."
+            f"{_mib(sum(wanted.values()))}. Make room, or {remedy}."
         )
     ]
 

@@ -18,6 +18,7 @@ from typing import Any
 from ..documents import metric_rows
 from ..loss.terms import TERMS
 from .graph import has_graph
+from .marks import read_marks
 from .record import has_record
 from .run import ANEW, FINGERPRINT_LETTERS, checkpoint_steps, read_result, safe_name
 from .sample_pictures import SampleFolder
@@ -36,6 +37,8 @@ class PastRun:
     Attributes:
         id: opaque; see `run_id`.
         name: under which it was asked for last.
+        label: a person's own name for it; empty where there is none.
+        starred: whether a person marked it as one that shall stay.
         state: `finished` (all steps), `stopped` (ended before), `failed` (ended with an error) or `open` (cancelled, or
             being trained).
         step: last step with numbers; 0 for none.
@@ -54,6 +57,8 @@ class PastRun:
 
     id: str
     name: str
+    label: str
+    starred: bool
     state: str
     step: int
     total: int | None
@@ -141,6 +146,7 @@ def read_run(folder: Path) -> PastRun:
         pictures_mark=SampleFolder(folder).mark(),
         graph=has_graph(folder),
         exportable=has_record(folder),
+        **dataclasses.asdict(read_marks(folder)),
         **told_facts(folder, told),
     )
 

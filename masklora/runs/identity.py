@@ -28,7 +28,7 @@ FIRST = {
     ),
 }
 # These change what is kept, not what is learned.
-KEPT_ONLY = {"name", "save_every", "keep_last", "if_a_run_exists", "keep_finished_runs", "over_memory"}
+KEPT_ONLY = {"name", "save_every", "keep_last", "keep_every", "if_a_run_exists", "keep_finished_runs", "over_memory"}
 # These change how it is computed.
 KEPT_ONLY |= {"checkpointing", "swap_blocks", "compile"}
 # What is in the file counts, which is part of the model then.

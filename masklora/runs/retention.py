@@ -11,14 +11,16 @@ from ..errors import RunError
 from ..findings import Finding, counted, note
 from .deletion import folder_size
 from .history import run_folders
+from .marks import read_marks
 from .run import LOCK, Run, checkpoint_steps, read_result
 
 
 def make_room(root: Path, *, keep: int, spare: Path | None = None) -> list[Finding]:
     """What was freed, and what the runs take now, after every finished run was brought to what shall stay of it.
 
-    The newest `keep` finished runs can be made longer without a seam: their last checkpoint stays whole. Of earlier
-    checkpoints, and of older runs, the optimizer's state goes; weights, metrics and pictures stay.
+    The starred ones stay whole. The newest `keep` of the others can be made longer without a seam: their last
+    checkpoint stays whole. Of earlier checkpoints, and of older runs, the optimizer's state goes; weights, metrics and
+    pictures stay.
 
     Args:
         root: Folder of the runs.
@@ -26,7 +28,8 @@ def make_room(root: Path, *, keep: int, spare: Path | None = None) -> list[Findi
         spare: A run that stays whole besides: the one that was just asked for.
     """
     ended = [(folder, read_result(folder)) for folder in run_folders(root)]
-    finished = sorted((f for f, end in ended if end and end["completed"]), key=_ended, reverse=True)
+    done = (folder for folder, end in ended if end and end["completed"] and not read_marks(folder).starred)
+    finished = sorted(done, key=_ended, reverse=True)
     freed, thinned = 0, 0
     for number, folder in enumerate(finished):
         steps = checkpoint_steps(folder)

@@ -180,6 +180,7 @@ class Run:
         adapter: Mapping[str, Tensor],
         state: Mapping[str, Any],
         keep_last: int = 3,
+        keep_every: int = 0,
         best: bool = False,
     ) -> Path:
         """Write a checkpoint whole or not at all, then drop those that are no longer kept.
@@ -189,6 +190,7 @@ class Run:
             adapter: float32 weights to use.
             state: nested tensors and scalars, see `pack`.
             keep_last: how many of the newest stay, at least 1; the best one stays besides.
+            keep_every: those of its multiples stay, too, later without the optimizer's state; 0 for none.
             best: this one has the lowest validation loss so far.
 
         Returns:
@@ -215,7 +217,7 @@ class Run:
             raise error if isinstance(error, RunError) else cannot_write(target, error) from error
         if best:
             write_text_atomically(self.folder / "checkpoints" / "best.json", json.dumps({"step": step}))
-        self._drop_old(keep_last)
+        self._drop_old(keep_last, keep_every)
         return target
 
     def _replace_folder(self, temporary: Path, target: Path) -> None:
@@ -228,12 +230,17 @@ class Run:
             patiently(lambda: temporary.rename(target))
         flush_folder(target.parent)
 
-    def _drop_old(self, keep_last: int) -> None:
-        keep = set(self.checkpoints()[-max(1, keep_last) :])
+    def _drop_old(self, keep_last: int, keep_every: int) -> None:
         best = self.best_step()
-        for step in self.checkpoints():
-            if step not in keep and step != best:
+        for step in self.checkpoints()[: -max(1, keep_last)]:
+            if step == best:
+                continue
+            if keep_every <= 0 or step % keep_every:
                 shutil.rmtree(self._checkpoint_folder(step), ignore_errors=True)
+            elif has_optimizer(self.folder, step):
+                # To be looked at and exported; what is damaged, or does not fit beside itself, stays as it is.
+                with contextlib.suppress(RunError):
+                    self.shed_optimizer(step)
 
     def _checkpoint_folder(self, step: int) -> Path:
         return self.folder / "checkpoints" / f"step-{step:06d}"

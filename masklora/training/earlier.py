@@ -17,6 +17,7 @@ from ..runs.history import run_folders, run_name, runs_called
 from ..runs.run import Checkpoint, Run, checkpoint_steps, has_optimizer
 from ..runs.sample_pictures import SampleFolder
 from ..settings import LossSettings, OptimizerSettings
+from ..showings.record import copy_showings
 from .optim import learning_rate_factor
 
 LENGTH = ("steps", "epochs")
@@ -109,6 +110,7 @@ def go_on_from(run: Run, source: Source) -> Checkpoint | None:
     SampleFolder(source.folder).copy_to(run.folder, until=source.step)
     run.start_metrics(0)
     run.append_metrics(row for row in other.read_metrics() if row["step"] <= source.step)
+    copy_showings(source.folder, run.folder, until=source.step)
     run.save_checkpoint(
         source.step, adapter=checkpoint.adapter, state=checkpoint.state, keep_last=2, best=best == source.step
     )

@@ -7,6 +7,7 @@ tensors here, and they cross over together: every so many steps or every quarter
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from collections import deque
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..loss.terms import TERMS, LossTerms
+from ..showings.record import Shown
 
 NAMES_SHOWN = 8
 FLUSH_STEPS = 50
@@ -43,6 +45,7 @@ class StepReport(LossTerms):
         learning_rate: of the first parameter group.
         steps_per_second: over the last seconds, pauses left out.
         samples: names of the pictures, at most eight.
+        shown: all pictures with the loss of each; kept apart from the other numbers.
     """
 
     step: int
@@ -55,10 +58,12 @@ class StepReport(LossTerms):
     learning_rate: float
     steps_per_second: float
     samples: tuple[str, ...]
+    shown: tuple[Shown, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The report as JSON-able values; NaN and infinity become None."""
-        out = dataclasses.asdict(self)
+        """The report without `shown` as JSON-able values; NaN and infinity become None."""
+        out = dataclasses.asdict(dataclasses.replace(self, shown=()))
+        del out["shown"]
         for key, value in out.items():
             if isinstance(value, float) and not math.isfinite(value):
                 out[key] = None
@@ -101,6 +106,16 @@ def _mean_of(name: str, parts: Sequence[dict[str, Tensor]]) -> Tensor:
     return torch.stack(values).nanmean() if values else parts[0]["coverage"].new_full((), float("nan"))
 
 
+def showing_rows(parts: Sequence[dict[str, Tensor]]) -> Tensor:
+    """Noise level, loss inside and coverage of each picture of a step as one device tensor (pictures, 3), float32.
+
+    Args:
+        parts: the numbers of each micro-batch: `level`, `each` and `coverage`, (B,) all.
+    """
+    columns = [torch.cat([part[name] for part in parts]) for name in ("level", "each", "coverage")]
+    return torch.stack([c.to(torch.float32) for c in columns], dim=1)
+
+
 class MetricBuffer:
     """Rows waiting on the device, and the speed of the run."""
 
@@ -108,15 +123,17 @@ class MetricBuffer:
         """`total` is the run's number of steps; `immediate` is due after every one."""
         self.total, self.immediate = total, immediate
         self._rows: list[Tensor] = []
+        self._shown: list[Tensor] = []
         self._facts: list[StepFacts] = []
         self._last = time.monotonic()
         self._marks: deque[tuple[float, int]] = deque(maxlen=32)
 
-    def add(self, row: Tensor, facts: StepFacts) -> None:
-        """Keep a step's row until the next flush."""
+    def add(self, row: Tensor, facts: StepFacts, shown: Tensor | None = None) -> None:
+        """Keep a step's row, and its `showing_rows`, until the next flush."""
         if not self._marks:
             self._marks.append((self._last, facts.step - 1))
         self._rows.append(row)
+        self._shown.append(row.new_empty(0, 3) if shown is None else shown)
         self._facts.append(facts)
 
     @property
@@ -137,15 +154,17 @@ class MetricBuffer:
         """All waiting steps as reports, oldest first, in one transfer."""
         if not self._rows:
             return []
-        table = torch.stack(self._rows).tolist()
-        facts, self._rows, self._facts = self._facts, [], []
+        numbers = iter(torch.cat([part.flatten() for part in (*self._rows, *self._shown)]).tolist())
+        table = [list(itertools.islice(numbers, len(row))) for row in self._rows]
+        shown = [[list(itertools.islice(numbers, 3)) for _ in range(len(one))] for one in self._shown]
+        facts, self._rows, self._shown, self._facts = self._facts, [], [], []
         self._last = time.monotonic()
         self._marks.append((self._last, facts[-1].step))
         (t0, s0), (t1, s1) = self._marks[0], self._marks[-1]
         rate = (s1 - s0) / (t1 - t0) if t1 > t0 else 0.0
-        return [self._report(row, fact, rate) for row, fact in zip(table, facts, strict=True)]
+        return [self._report(*one, rate) for one in zip(table, shown, facts, strict=True)]
 
-    def _report(self, row: list[float], facts: StepFacts, rate: float) -> StepReport:
+    def _report(self, row: list[float], shown: list[list[float]], facts: StepFacts, rate: float) -> StepReport:
         values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
         for key in TERMS:
             values[key] = None if math.isnan(values[key]) else values[key]
@@ -157,8 +176,14 @@ class MetricBuffer:
             learning_rate=facts.learning_rate,
             steps_per_second=rate,
             samples=facts.samples[:NAMES_SHOWN],
+            shown=tuple(map(_shown, facts.samples, shown)),
             **values,
         )
+
+
+def _shown(name: str, numbers: Sequence[float]) -> Shown:
+    level, inside, coverage = numbers
+    return Shown(name, level, inside if math.isfinite(inside) else None, coverage)
 
 
 def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -151,7 +151,7 @@ class Objective:
         # Held-out batches are counted anew from 0, when the adapter may have learned already.
         if number < SAMPLES and noised.tokens is None and torch.is_grad_enabled():
             self.first_look.observe(prediction, noised.target)
-        return masked_objective(
+        value, seen = masked_objective(
             prediction,
             noised.target,
             noised.w,
@@ -161,6 +161,7 @@ class Objective:
             prior=prior,
             strict=batch.replaced,
         )
+        return value, seen | {"level": noised.u}
 
     def _preservation(self, batch: MicroBatch, noised: _Noised, loss: LossSettings) -> tuple[Tensor, dict[str, Tensor]]:
         # The whole picture is held, so all its tokens pass and are seen.

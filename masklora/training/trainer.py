@@ -16,9 +16,10 @@ from ..findings import counted, warning
 from ..loss.prior import preservation_runs
 from ..runs.run import Checkpoint, Run
 from ..runs.sample_pictures import Sampling
+from ..showings.record import Showings
 from .batches import BatchPlan, split_entries
 from .job import Hooks, TrainJob, TrainResult, check_job
-from .metrics import MetricBuffer, StepFacts, StepReport, step_row, summarise
+from .metrics import MetricBuffer, StepFacts, StepReport, showing_rows, step_row, summarise
 from .microbatch import Feed
 from .objective import Objective
 from .seeds import mix, own_global_random, seed_global_random
@@ -29,8 +30,8 @@ from .weights import Weights
 SKIPPED_LIMIT = 20
 NOTHING_HELD_OUT = "There is no held-out loss: it takes two pictures and a validation_share above 0."
 FRESH_STATE = (
-    "The optimizer starts with fresh state: the one of this run made room when newer runs finished "
-    "(keep_finished_runs). The first steps are a little rougher than they would have been."
+    "The optimizer starts with fresh state: the one of this checkpoint made room (keep_finished_runs, keep_every). "
+    "The first steps are a little rougher than they would have been."
 )
 PAUSE_SECONDS = 0.1
 
@@ -97,6 +98,7 @@ class _Session:
         self.sampling = Sampling(job.sampler, hooks=hooks, set_training=job.model.set_training)
         self.immediate = job.model.device.type == "cpu" if job.immediate is None else job.immediate
         self.buffer = MetricBuffer(self.total, immediate=self.immediate)
+        self.showings = Showings(run.folder)
         self.saved_step, self.resumed_from = 0, 0
         self.skipped = 0
         self.validation: float | None = None
@@ -120,6 +122,7 @@ class _Session:
             self.hooks.on_message(NOTHING_HELD_OUT)
         self.run.clear_result()
         self.run.start_metrics(self.step)
+        self.showings.start(self.step)
         self.hooks.on_run(self.run.folder, step=self.step, total=self.total)
         self.sampling.start(self.run.folder, step=self.step)
         self.model.set_training(True)
@@ -132,6 +135,7 @@ class _Session:
             raise
         finally:
             self.feed.close()
+            self.showings.close()
             self.weights.drop_gradients()
         records = self.run.read_metrics()
         self._tell_lost_numbers(records, self.step)
@@ -194,7 +198,8 @@ class _Session:
             if settings.validate_every > 0 and (self.step % settings.validate_every == 0 or last):
                 better = self._validate()
             asked = self.hooks.should_save()
-            if asked or better or last or (settings.save_every > 0 and self.step % settings.save_every == 0):
+            due = any(every > 0 and self.step % every == 0 for every in (settings.save_every, settings.keep_every))
+            if asked or better or last or due:
                 self._save(best=better)
             self._sample()
             self.hooks.after_step(self.step)
@@ -236,7 +241,7 @@ class _Session:
         if self.immediate:
             self._refuse_non_finite(row[0].item(), norm.item(), self.step + 1, tuple(names))
         rate = self.weights.update(self.total)
-        self.buffer.add(row, StepFacts(self.step, epoch, rate, tuple(names)))
+        self.buffer.add(row, StepFacts(self.step, epoch, rate, tuple(names)), showing_rows(parts))
         self.weights.settle()
 
     def _read_ahead(self, number: int) -> None:
@@ -272,6 +277,7 @@ class _Session:
                     )
         finally:
             self.run.append_metrics(report.as_json() for report in good)
+            self.showings.append((report.step, report.shown) for report in good)
         for report in () if quiet else good:
             self.hooks.on_step(report)
 
@@ -322,8 +328,9 @@ class _Session:
     def _save(self, *, best: bool = False, quiet: bool = False) -> None:
         self._flush(quiet=quiet)
         adapter = self.weights.result()
-        state, keep_last = self.weights.state(adapter), self.job.train.keep_last
-        folder = self.run.save_checkpoint(self.step, adapter=adapter, state=state, keep_last=keep_last, best=best)
+        state, settings = self.weights.state(adapter), self.job.train
+        kept = {"keep_last": settings.keep_last, "keep_every": settings.keep_every}
+        folder = self.run.save_checkpoint(self.step, adapter=adapter, state=state, best=best, **kept)
         self.saved_step = self.step
         if not quiet:
             self.hooks.on_checkpoint(self.step, folder)

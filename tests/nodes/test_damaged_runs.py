@@ -11,7 +11,8 @@ import pytest
 DAMAGE = [b"", b"{", b"[]", b"null", b"5", b"\xff\xfe\x00", b'{"steps": "1"}', b"[" * 20000]
 DAMAGE.append(b'{"prompts": 5, "record": 1}')
 FILES = ["result.json", "metrics.jsonl", "record.json", "graph.json", "told.json", "exported.json"]
-FILES.append("samples/samples.json")
+FILES += ["samples/samples.json", "showings.jsonl", "pictures.json", "marks.json"]
+ANSWERS = ("", "/samples", "/graph", "/pictures", "/report")
 
 
 def strict(content):
@@ -27,11 +28,12 @@ def test_no_damage_of_one_run_is_felt_by_others_or_breaks_an_answer(comfy_client
     comfy_client.run(train_graph(name="beside", steps=2))
     (folder,) = (comfy_server.base / "user" / "masked_lora" / "runs").glob("to-be-damaged-*")
     identifier = routes.named("to-be-damaged")["id"]
+    assert routes.post(f"/runs/{identifier}/marks", b'{"label": "by a person"}')[0] == 200
     whole = {name: (folder / name).read_bytes() for name in FILES}
     for name in FILES:
         for content in DAMAGE:
             (folder / name).write_bytes(content)
-            for path in ("/runs", f"/runs/{identifier}", f"/runs/{identifier}/samples", f"/runs/{identifier}/graph"):
+            for path in ("/runs", *(f"/runs/{identifier}{tail}" for tail in ANSWERS)):
                 status, _, answer = routes.ask("GET", path)
                 assert status in (200, 404), (name, content[:20], path, answer)
             names = {one["name"] for one in routes.get("/runs")["runs"]}

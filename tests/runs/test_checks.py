@@ -62,7 +62,9 @@ def test_too_little_room_is_an_error_and_scarce_room_a_warning(tmp_path, monkeyp
     with pytest.raises(RunError, match="the LoRA file of this run needs"):
         room_notes(Room(lora=200 * 2**20, checkpoint=10, kept=3), **where)
     (told,) = room_notes(Room(lora=2**20, checkpoint=40 * 2**20, kept=3), **where)
-    assert told.level == "warning" and "may need 161.0 MiB" in told.text
+    assert told.level == "warning" and "may need 161.0 MiB" in told.text and "lower keep_last" in told.text
+    (told,) = room_notes(Room(lora=10, checkpoint=10, kept=3, lasting=200 * 2**20), **where)
+    assert "raise keep_every" in told.text
 
 
 def test_a_folder_that_takes_files_is_left_as_it_was(tmp_path):

@@ -13,7 +13,7 @@ import torch
 from harness.toy import same
 from masklora.errors import RunError
 from masklora.files import TRIES, pack, patiently, unpack
-from masklora.runs.run import Run, fingerprint
+from masklora.runs.run import Run, fingerprint, has_optimizer
 
 PRINT = "ab" * 32
 
@@ -115,6 +115,22 @@ def test_only_the_last_checkpoints_and_the_best_are_kept(tmp_path):
         assert run.best_step() == 20
         save(run, 60, keep_last=2, best=True)
         assert run.checkpoints() == [50, 60]
+
+
+def test_every_so_many_steps_a_checkpoint_stays_with_its_weights_alone(tmp_path):
+    with open_run(tmp_path) as run:
+        for step in (5, 10, 15, 20, 23, 25, 30):
+            state = {"optimizer": {"m": torch.ones(500)}, "live": None, "best": None}
+            run.save_checkpoint(step, adapter=adapter(float(step)), state=state, keep_last=2, keep_every=10)
+        assert run.checkpoints() == [10, 20, 25, 30]
+        assert [has_optimizer(run.folder, step) for step in run.checkpoints()] == [False, False, True, True]
+        kept = run.load_checkpoint(10)
+        assert kept.adapter["layer.lora_A.weight"].unique() == 10 and kept.state["optimizer"] is None
+        # Of another state than trainings have; it cannot be taken apart and stays whole.
+        (run.folder / "checkpoints" / "step-000025" / "state.json").write_text("{}")
+        save(run, 35, 40, keep_last=1, keep_every=5)
+        assert run.checkpoints() == [10, 20, 25, 30, 35, 40]
+        assert run.load_checkpoint().step == 40
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):

@@ -102,6 +102,19 @@ def test_checkpoints_and_validation_on_the_way_do_not_change_the_outcome(tmp_pat
     assert same(outcome("late", validate_every=10), outcome("often", validate_every=1))
 
 
+def test_keep_every_leaves_its_checkpoints_and_changes_nothing_else(tmp_path):
+    plain = train_toy(tmp_path / "plain", toy_job())
+    recorder = Recorder()
+    kept = train_toy(tmp_path / "kept", toy_job(keep_every=3, keep_last=1), recorder)
+    assert same(plain.adapter, kept.adapter) and plain.losses == kept.losses
+    assert recorder.checkpoints == [3, 6, 9, 10]
+    with open_run(tmp_path / "kept") as run:
+        assert run.checkpoints() == [3, 6, 9, 10]
+        at_six = run.load_checkpoint(6).adapter
+    half = train_toy(tmp_path / "half", toy_job(steps=6))
+    assert same(half.adapter, at_six)
+
+
 class Saver(Recorder):
     """Wishes a checkpoint after given steps, or once while it waits after a given one."""
 

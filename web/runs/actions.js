@@ -2,7 +2,10 @@
 import { ask } from "../page/ask.js";
 import { isLive, size } from "./describe.js";
 import { button, make, say } from "../page/elements.js";
+import { Renaming, titleOf } from "./kept/marks.js";
+import { reportButton } from "./kept/report.js";
 import { text } from "../page/strings.js";
+import { tableButton } from "./table/dialog.js";
 
 /**
  * Opens a graph that draws with and without a run's LoRA. Rejects with the server's words.
@@ -26,7 +29,7 @@ export function useButton(store, page, choose, fail) {
 export class RunActions {
   /**
    * @param store a RunStore.
-   * @param page opens graphs: {open(graph, name), queue()}, and see `useLora`.
+   * @param page opens graphs: {open(graph, name), queue()}, and see `useLora`; `pictures(run)` the table of pictures.
    */
   constructor(store, page) {
     this.store = store;
@@ -36,13 +39,17 @@ export class RunActions {
     this.save = button(text("runs.export"), text("runs.exportHint"), () => this.write());
     this.drop = button(text("runs.delete"), text("runs.deleteHint"), () => this.remove());
     this.use = useButton(store, page, () => this.run, (words) => say(this.note, words));
+    this.table = tableButton(page, () => this.run);
+    this.renaming = new Renaming(store, () => this.run, (words) => say(this.note, words));
+    this.report = reportButton(store, () => this.run, (words) => say(this.note, words));
     this.steps = make("select", { className: "mlt-field" });
     this.note = make("div", { className: "mlt-note", role: "status" });
     this.element = make(
       "div",
       { className: "mlt-actions", role: "group", "aria-label": text("runs.chosen") },
-      make("div", { className: "mlt-row" }, this.use, this.open, this.goOn),
-      make("div", { className: "mlt-row" }, make("label", {}, text("runs.checkpoint"), this.steps), this.save, this.drop),
+      make("div", { className: "mlt-row" }, this.use, this.table, this.open, this.goOn),
+      make("div", { className: "mlt-row" }, make("label", {}, text("runs.checkpoint"), this.steps), this.save),
+      make("div", { className: "mlt-row" }, this.renaming.element, this.report, this.drop),
       this.note,
     );
   }
@@ -51,7 +58,8 @@ export class RunActions {
     if (run?.id !== this.run?.id) say(this.note, "");
     this.run = run;
     const rests = Boolean(run) && !isLive(run);
-    this.drop.disabled = !rests;
+    this.drop.disabled = !rests || run.starred;
+    this.drop.title = text(run?.starred ? "runs.deleteStarred" : "runs.deleteHint");
     this.use.disabled = !run?.written;
     this.open.disabled = !run?.graph;
     this.goOn.disabled = !run?.graph || !rests || run.state === "finished";
@@ -76,12 +84,12 @@ export class RunActions {
   async remove() {
     await this.attempt(async (run) => {
       const { bytes, written } = await this.store.sizeOf(run.id);
-      const values = { name: run.name, size: size(bytes), file: written };
+      const values = { name: titleOf(run), size: size(bytes), file: written };
       const words = [text("runs.deleteAsk", values), text(written ? "runs.fileStays" : "runs.fileNone", values)].join(" ");
       const choices = [["delete", text("runs.delete")], ["keep", text("runs.keep")]];
       if ((await ask(this.element, words, choices, 1)) !== "delete") return "";
       const freed = await this.store.deleteRun(run.id);
-      return text("runs.deleted", { name: run.name, size: size(freed) });
+      return text("runs.deleted", { name: titleOf(run), size: size(freed) });
     });
   }
 

@@ -7,7 +7,9 @@ import { begun, isLive, memory, number, progress } from "./describe.js";
 import { Gallery } from "./gallery.js";
 import { button, keepKeys, make, say } from "../page/elements.js";
 import { CURVES, curvesIn, newest, valuesAt } from "./series.js";
+import { titleOf } from "./kept/marks.js";
 import { text } from "../page/strings.js";
+import { tableButton } from "./table/dialog.js";
 import { verdict } from "./verdict.js";
 
 const SHOWN_FIRST = new Set(["loss", "inside", "outside", "validation"]);
@@ -44,6 +46,7 @@ export class RunPanel {
     this.gallery = new Gallery(store, roomy);
     const use = page && useButton(store, page, choose, (words) => this.tell(words));
     this.ending = new Ending(roomy, use ? [use] : []);
+    this.table = page && tableButton(page, () => this.choose());
     this.element = this.build();
     keepKeys(this.element);
     for (const { element } of [this.current, this.gallery]) element.addEventListener("toggle", () => this.onroom?.());
@@ -183,7 +186,7 @@ export class RunPanel {
     this.pause = button(text("runs.pause"), text("runs.pauseHint"), () =>
       this.act(this.choose()?.state === "paused" ? "resume" : "pause"));
     this.sample = button(text("runs.sample"), text("runs.sampleHint"), () => this.act("sample"));
-    return make("div", { className: "mlt-row mlt-buttons" }, this.stop, this.save, this.sample, this.pause);
+    return make("div", { className: "mlt-row mlt-buttons" }, this.stop, this.save, this.sample, this.pause, this.table ?? "");
   }
 
   async act(action) {
@@ -207,7 +210,7 @@ export class RunPanel {
     const run = this.choose();
     if (run && !this.store.rows.has(run.id)) this.store.backfill(run.id);
     const rows = run ? this.store.rowsOf(run.id) : [];
-    say(this.title, run?.name ?? "");
+    say(this.title, titleOf(run));
     say(this.state, run ? text(`runs.state.${run.state}`) : "");
     this.state.dataset.state = run?.state ?? "";
     say(this.numbers, run ? [progress(run), memory(run)].filter(Boolean).join(" · ") : "");
@@ -216,6 +219,7 @@ export class RunPanel {
     this.offer(run);
     this.stop.disabled = !isLive(run) || run.state === "stopping";
     this.save.disabled = this.pause.disabled = this.stop.disabled;
+    if (this.table) this.table.disabled = !run;
     this.sample.disabled = this.stop.disabled || !run.can_sample;
     this.sample.title = text(isLive(run) && !run.can_sample ? "runs.sampleMissing" : "runs.sampleHint");
     say(this.pause, text(run?.state === "paused" ? "runs.resume" : "runs.pause"));
@@ -253,8 +257,8 @@ export class RunPanel {
 
   drawChart(run, rows, curves) {
     const names = curves.map((key) => text(`runs.curve.${key}`)).join(", ");
-    const second = this.store.run(this.other)?.name;
-    const words = text(second ? "runs.chartOfTwo" : "runs.chart", { name: run?.name, other: second, curves: names });
+    const second = titleOf(this.store.run(this.other));
+    const words = text(second ? "runs.chartOfTwo" : "runs.chart", { name: titleOf(run), other: second, curves: names });
     this.chart.element.setAttribute("aria-label", run ? words : "");
     if (!this.element.isConnected) return;
     const other = this.other ? [this.store.rowsOf(this.other)] : [];
@@ -274,13 +278,13 @@ export class RunPanel {
   /** The other runs in the list to compare with; rebuilt only when they have changed. */
   offer(run) {
     const others = this.store.runs.filter((one) => one.id !== run?.id);
-    const key = others.map((one) => one.id).join();
+    const key = others.map((one) => `${one.id} ${titleOf(one)}`).join();
     if (key === this.offered) return;
     this.offered = key;
     if (!others.some((one) => one.id === this.other)) this.other = "";
     this.compare.replaceChildren(
       make("option", { value: "" }, text("runs.nothing")),
-      ...others.map((one) => make("option", { value: one.id }, `${one.name} (${begun(one)})`)),
+      ...others.map((one) => make("option", { value: one.id }, `${titleOf(one)} (${begun(one)})`)),
     );
     this.compare.value = this.other;
   }

@@ -4,6 +4,7 @@ import { RunActions } from "./actions.js";
 import { Demos } from "./demos.js";
 import { keepKeys, make, say } from "../page/elements.js";
 import { RunPanel } from "./panel.js";
+import { showStar, starButton, starredFirst, titleOf } from "./kept/marks.js";
 import { text } from "../page/strings.js";
 
 export class RunList {
@@ -45,7 +46,7 @@ export class RunList {
     this.panel.element.hidden = this.actions.element.hidden = runs.length === 0;
     this.actions.update(current);
     // The buttons stay the same elements, so that the focus stays where it is.
-    const wanted = runs.map((run) => this.item(run, run.id === current?.id));
+    const wanted = starredFirst(runs).map((run) => this.item(run, run.id === current?.id));
     if (wanted.some((item, i) => this.list.children[i] !== item) || this.list.children.length !== wanted.length) {
       this.list.replaceChildren(...wanted);
     }
@@ -62,12 +63,15 @@ export class RunList {
         this.panel.update();
       });
       open.append(make("span"), make("span", { className: "mlt-note mlt-begun" }));
-      item = make("li", {}, open, make("div", { className: "mlt-note mlt-outcome" }));
+      const star = starButton(this.store, () => this.store.run(run.id), (words) => this.panel.tell(words));
+      const row = make("div", { className: "mlt-run-row" }, open, star);
+      item = make("li", {}, row, make("div", { className: "mlt-note mlt-outcome" }));
       this.items.set(run.id, item);
     }
-    const open = item.firstChild;
-    say(open.firstChild, `${run.name} · ${text(`runs.state.${run.state}`)} · ${progress(run)}`);
-    say(open.lastChild, begun(run));
+    const [open, star] = item.firstChild.children;
+    say(open.firstChild, `${titleOf(run)} · ${text(`runs.state.${run.state}`)} · ${progress(run)}`);
+    say(open.lastChild, [begun(run), run.label && run.name].filter(Boolean).join(" · "));
+    showStar(star, run);
     open.setAttribute("aria-pressed", String(current));
     say(item.lastChild, run.written || run.failed || "");
     return item;

@@ -92,9 +92,32 @@ export class RunStore {
     }
   }
 
+  /** Notes a name or a star on a run: {label} or {starred}. Rejects with the server's words. */
+  async mark(id, marks) {
+    const kept = await this.post(`${ROUTE}/${id}/marks`, marks);
+    const run = this.run(id);
+    if (run) this.know({ ...run, ...kept });
+    this.tell();
+  }
+
+  /** What somebody who helps must know of a run, as text. Rejects with the server's words. */
+  async reportOf(id) {
+    return (await this.ask(`${ROUTE}/${id}/report`)).text;
+  }
+
   /** The graph that queued a run. Rejects with the server's words. */
   graph(id) {
     return this.ask(`${ROUTE}/${id}/graph`);
+  }
+
+  /** The table of a run's pictures: {rows, recent}. Rejects with the server's words. */
+  picturesOf(id) {
+    return this.ask(`${ROUTE}/${id}/pictures`);
+  }
+
+  /** A small picture of the data set's picture of a number. */
+  runPictureUrl(id, number) {
+    return this.api.apiURL(`${ROUTE}/${id}/pictures/${number}/thumbnail`);
   }
 
   /** A graph that uses a run's LoRA: {prompt, roles}. Rejects with the server's words. */

@@ -120,9 +120,9 @@ async def get_thumbnail(request: web.Request) -> Any:
         def draw() -> bytes:
             geometry = opened.plan.geometries[index]
             options = {"view": view, "side": side, "colour": colour, "opacity": opacity / 100}
-            return _jpeg(draw_thumbnail(opened.sample(index), geometry, opened.lens, **options), 82)
+            return jpeg(draw_thumbnail(opened.sample(index), geometry, opened.lens, **options), 82)
 
-        data = await _decoded(request, draw)
+        data = await decoded(request, draw)
         _DRAWN.put(key, data)
     return web.Response(body=data, content_type="image/jpeg", headers=KEPT)
 
@@ -131,7 +131,7 @@ async def get_image(request: web.Request) -> Any:
     """The picture itself, upright, at its own size."""
     opened = opened_of(request)
     index = picture_of(request, opened)
-    data = await _decoded(request, lambda: _jpeg(load_sample(opened.source(index)).rgb, 95))
+    data = await decoded(request, lambda: jpeg(load_sample(opened.source(index)).rgb, 95))
     return web.Response(body=data, content_type="image/jpeg", headers=KEPT)
 
 
@@ -139,7 +139,7 @@ async def get_learned(request: web.Request) -> Any:
     """The mask after its transforms at the picture's size, as a grey PNG; white = learn."""
     opened = opened_of(request)
     index = picture_of(request, opened)
-    data = await _decoded(request, lambda: _png(learned_levels(opened.sample(index))))
+    data = await decoded(request, lambda: _png(learned_levels(opened.sample(index))))
     return web.Response(body=data, content_type="image/png", headers=KEPT)
 
 
@@ -154,9 +154,7 @@ async def get_infill(request: web.Request) -> Any:
     infill = entry.infills[number]
     if infill.donor is not None:
         check_inside(opened.source(infill.donor))
-    data = await _decoded(
-        request, lambda: _jpeg(draw_infill(samples, index, entry.geometry, infill, resize=resize), 90)
-    )
+    data = await decoded(request, lambda: jpeg(draw_infill(samples, index, entry.geometry, infill, resize=resize), 90))
     return web.Response(body=data, content_type="image/jpeg", headers=KEPT)
 
 
@@ -241,7 +239,8 @@ def _details(opened: OpenedDataset, index: int) -> dict[str, Any]:
     }
 
 
-async def _decoded(request: web.Request, draw: Callable[[], bytes]) -> bytes:
+async def decoded(request: web.Request, draw: Callable[[], bytes]) -> bytes:
+    """What `draw` makes in a thread, two at a time; refused where nobody waits for it any more."""
     async with _DECODING:
         if request.transport is None or request.transport.is_closing():
             # The page has scrolled on.
@@ -259,7 +258,8 @@ def _colour(request: web.Request) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _jpeg(rgb: np.ndarray, quality: int) -> bytes:
+def jpeg(rgb: np.ndarray, quality: int) -> bytes:
+    """A picture uint8 (H, W, 3) as a file."""
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(rgb)).save(file, "JPEG", quality=quality, subsampling=0)
     return file.getvalue()

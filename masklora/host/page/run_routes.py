@@ -21,6 +21,7 @@ from ...documents import strict_json
 from ...runs.deletion import delete_run, folder_size
 from ...runs.graph import read_graph
 from ...runs.history import PastRun, find_run, read_curve, read_run
+from ...runs.marks import keep_marks, read_marks
 from ...runs.record import export_checkpoint, kept_size, kept_trigger
 from ...runs.run import trained_elsewhere
 from ...runs.run_list import RunList
@@ -30,6 +31,7 @@ from ...runs.told import read_told
 from ...settings import ExportSettings
 from ...viewing.training_sample import draw_seen
 from ..outputs import listed_lora, lora_path, runs_folder
+from ..report import run_report
 from .live import ACTIONS, LIVE, LiveRun
 from .requests import Handler, RefusedError, path_id, path_number, query_number, read_empty, read_json
 
@@ -45,6 +47,8 @@ RESTING = {
 
 LIST = RunList(RESTING)
 _TRAINS = "This run is being trained. Stop it first, or wait for its end; then delete it."
+_STARRED = "This run has a star, so it stays. Take the star away first; then delete it."
+_MARKS = {"label": str, "starred": bool}
 _NO_GRAPH = "This run has no stored graph. It was made by an earlier version, or by a script."
 _RESTS = "This run is not being trained now. Queue its graph again to go on with it."
 _ELSEWHERE = "This run is being trained by another ComfyUI, or by another job. Its own page can act on it."
@@ -63,7 +67,7 @@ async def get_run(request: web.Request) -> Any:
     """One run and its numbers after the step `since`, 0 if that is not given."""
     since = query_number(request, "since", 0)
     live = LIVE.get(path_id(request, "run"))
-    folder = await _folder(request)
+    folder = await run_folder_of(request)
     facts = _facts(await asyncio.to_thread(read_run, folder), live)
     # After them: a run that is told to rest has all its rows in this answer.
     return {"run": facts, "rows": await asyncio.to_thread(read_curve, folder, since=since)}
@@ -77,7 +81,7 @@ async def post_action(request: web.Request) -> Any:
         raise RefusedError(404, f"There is no such action. Expected one of: {', '.join(ACTIONS)}.")
     live = LIVE.get(path_id(request, "run"))
     if live is None:
-        elsewhere = await asyncio.to_thread(trained_elsewhere, await _folder(request))
+        elsewhere = await asyncio.to_thread(trained_elsewhere, await run_folder_of(request))
         raise RefusedError(409, _ELSEWHERE if elsewhere else _RESTS)
     if action == "sample" and not live.can_sample:
         raise RefusedError(
@@ -89,7 +93,7 @@ async def post_action(request: web.Request) -> Any:
 
 async def get_samples(request: web.Request) -> Any:
     """What sample pictures there are: the steps, oldest first, each with the numbers of its prompts."""
-    folder = SampleFolder(await _folder(request))
+    folder = SampleFolder(await run_folder_of(request))
     settings, pictures = await asyncio.to_thread(lambda: (folder.settings(), folder.pictures()))
     steps = [{"step": step, "numbers": numbers} for step, numbers in pictures.items()]
     shown = {key: settings.get(key) for key in ("prompts", "width", "height", "seed")}
@@ -99,7 +103,7 @@ async def get_samples(request: web.Request) -> Any:
 async def get_sample(request: web.Request) -> web.Response:
     """One sample picture."""
     step, number = path_number(request, "step"), path_number(request, "number")
-    folder = SampleFolder(await _folder(request))
+    folder = SampleFolder(await run_folder_of(request))
     content = await asyncio.to_thread(folder.read, step, number) if number < MOST_PROMPTS else None
     if content is None:
         raise RefusedError(404, "There is no such picture. It may have been dropped; reload the list.")
@@ -115,7 +119,7 @@ async def get_current(request: web.Request) -> web.Response:
     live = LIVE.get(path_id(request, "run"))
     seen = live.seen if live else None
     if live is None or seen is None:
-        await _folder(request)
+        await run_folder_of(request)
         return web.Response(status=204)
     content = await asyncio.to_thread(lambda: _png(draw_seen(seen, live.preview)))
     headers = {"X-Sample-Name": quote(seen.name), "X-Sample-Step": str(live.step)}
@@ -124,7 +128,7 @@ async def get_current(request: web.Request) -> web.Response:
 
 async def get_graph(request: web.Request) -> Any:
     """The graph that queued the run: `workflow` for the page, `prompt` for where no page queued it."""
-    graph = await asyncio.to_thread(read_graph, await _folder(request))
+    graph = await asyncio.to_thread(read_graph, await run_folder_of(request))
     if graph is None:
         raise RefusedError(404, _NO_GRAPH)
     return graph
@@ -132,7 +136,7 @@ async def get_graph(request: web.Request) -> Any:
 
 async def get_use(request: web.Request) -> Any:
     """A graph that draws with and without the run's LoRA: `prompt` in API form, `roles` of its nodes by id."""
-    folder = await _folder(request)
+    folder = await run_folder_of(request)
     return await asyncio.to_thread(_use, folder)
 
 
@@ -150,9 +154,14 @@ def _use(folder: Path) -> dict[str, Any]:
     return {"prompt": prompt, "roles": roles}
 
 
+async def get_report(request: web.Request) -> Any:
+    """What somebody who helps must know of the run, as `text` without paths, names and captions."""
+    return {"text": await asyncio.to_thread(run_report, await run_folder_of(request))}
+
+
 async def get_size(request: web.Request) -> Any:
     """The bytes that deleting the run would free, and its LoRA file, which stays; empty where there is none."""
-    folder = await _folder(request)
+    folder = await run_folder_of(request)
     size, told = await asyncio.to_thread(lambda: (folder_size(folder), read_told(folder)))
     return {"bytes": size, "written": told.written}
 
@@ -160,10 +169,21 @@ async def get_size(request: web.Request) -> Any:
 async def post_delete(request: web.Request) -> Any:
     """Delete a run's folder; LoRA files that were written from it stay. Tells the bytes that were freed."""
     await read_empty(request)
-    folder = await _folder(request)
+    folder = await run_folder_of(request)
     if path_id(request, "run") in LIVE or await asyncio.to_thread(trained_elsewhere, folder):
         raise RefusedError(409, _TRAINS)
+    if (await asyncio.to_thread(read_marks, folder)).starred:
+        raise RefusedError(409, _STARRED)
     return {"bytes": await asyncio.to_thread(delete_run, folder)}
+
+
+async def post_marks(request: web.Request) -> Any:
+    """Note a person's name for the run, or a star: `{"label": text}`, `{"starred": true}`, or both. Tells both."""
+    body = await read_json(request)
+    if not body or not all(key in _MARKS and type(value) is _MARKS[key] for key, value in body.items()):
+        raise RefusedError(400, 'Expected {"label": a name}, {"starred": true or false}, or both.')
+    folder = await run_folder_of(request)
+    return dataclasses.asdict(await asyncio.to_thread(lambda: keep_marks(folder, **body)))
 
 
 async def post_export(request: web.Request) -> Any:
@@ -172,7 +192,7 @@ async def post_export(request: web.Request) -> Any:
     step = body.pop("step", None)
     if body or not (step is None or (type(step) is int and 0 <= step < 10**9)):
         raise RefusedError(400, 'Expected {} or {"step": the number of a checkpoint}.')
-    folder = await _folder(request)
+    folder = await run_folder_of(request)
     written = await asyncio.to_thread(_export, folder, step)
     return {"file": written.relative_to(Path(folder_paths.get_output_directory()).resolve()).as_posix()}
 
@@ -197,7 +217,8 @@ def _facts(run: PastRun, live: LiveRun | None) -> dict[str, Any]:
     return RESTING | dataclasses.asdict(run) | (live.facts() if live else {})
 
 
-async def _folder(request: web.Request) -> Path:
+async def run_folder_of(request: web.Request) -> Path:
+    """The folder of the run in the path; raises `RefusedError` 400 for no id, 404 for an unknown one."""
     folder = await asyncio.to_thread(find_run, runs_folder(), path_id(request, "run"))
     if folder is None:
         raise RefusedError(404, "There is no run with this id. It may have been deleted; reload the list.")
@@ -213,10 +234,12 @@ RUN_GETS: dict[str, Handler] = {
     "/runs/{run}/graph": get_graph,
     "/runs/{run}/use": get_use,
     "/runs/{run}/size": get_size,
+    "/runs/{run}/report": get_report,
 }
 # The first that fits answers.
 RUN_POSTS: dict[str, Handler] = {
     "/runs/{run}/export": post_export,
     "/runs/{run}/delete": post_delete,
+    "/runs/{run}/marks": post_marks,
     "/runs/{run}/{action}": post_action,
 }

@@ -1,0 +1,49 @@
+"""A person's name and star for a run: kept with it, harmless when damaged, and heeded by what makes room."""
+
+import json
+
+import pytest
+
+from harness.toy import toy_job, train_toy
+from masklora.runs.history import read_run, run_folders
+from masklora.runs.marks import NAME, Marks, keep_marks, read_marks
+from masklora.runs.retention import make_room
+from masklora.runs.run import has_optimizer
+from masklora.runs.run_list import RunList
+
+
+def test_what_is_noted_comes_back_and_each_keeps_the_other(tmp_path):
+    assert read_marks(tmp_path) == Marks()
+    keep_marks(tmp_path, label="  Anna,\nthe best \x07 ")
+    assert keep_marks(tmp_path, starred=True) == Marks("Anna, the best \\x07", True) == read_marks(tmp_path)
+    assert len(keep_marks(tmp_path, label="ü" * 500).label) == 80
+    assert keep_marks(tmp_path, label=" ") == Marks("", True)
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "null", '{"label": 5}', '{"starred": "yes"}', "[" * 9000])
+def test_damage_counts_as_nothing_noted(tmp_path, damage):
+    (tmp_path / NAME).write_text(damage, encoding="utf-8")
+    assert read_marks(tmp_path) == Marks()
+    assert keep_marks(tmp_path, starred=True).starred and read_marks(tmp_path).starred
+
+
+def test_the_list_tells_it_at_once(tmp_path):
+    train_toy(tmp_path, toy_job(steps=2))
+    (folder,) = run_folders(tmp_path)
+    runs = RunList()
+    assert not runs.rows(tmp_path)[0].run.starred
+    keep_marks(folder, label="mine", starred=True)
+    (row,) = runs.rows(tmp_path)
+    assert (row.run.label, row.run.starred, row.run.name) == ("mine", True, "toy")
+    assert json.loads(row.text)["label"] == "mine" == read_run(folder).label
+
+
+def test_what_makes_room_spares_a_run_with_a_star(tmp_path):
+    train_toy(tmp_path, toy_job(save_every=5))
+    (folder,) = run_folders(tmp_path)
+    keep_marks(folder, starred=True)
+    make_room(tmp_path, keep=0)
+    assert has_optimizer(folder, 10) and has_optimizer(folder, 5)
+    keep_marks(folder, starred=False)
+    make_room(tmp_path, keep=0)
+    assert not has_optimizer(folder, 10) and not has_optimizer(folder, 5)
