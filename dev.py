@@ -56,7 +56,9 @@ def make_parser():
     host.add_argument("--json", action="store_true", help="one JSON line")
     host.set_defaults(run=host_command)
     demo = commands.add_parser("demo", parents=[shared], help="train a LoRA through an example workflow")
-    demo.add_argument("--serve", action="store_true", help="leave ComfyUI running afterwards")
+    demo.add_argument(
+        "--serve", action="store_true", help="print the page's address at once, and leave ComfyUI running afterwards"
+    )
     demo.add_argument("--checkpoint", metavar="NAME", help="a checkpoint of yours instead of the demo's")
     demo.set_defaults(run=demo_command)
     test = commands.add_parser(

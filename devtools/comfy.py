@@ -60,15 +60,17 @@ class ComfyServer:
     """A running ComfyUI with its own base folder; a context manager.
 
     `models` is a further `models` folder whose files it offers beside those under `base`; `packs` are folders of
-    further custom nodes, which it copies; with `demo` the pack's demo lies beside it.
+    further custom nodes, which it copies; with `demo` the pack's demo lies beside it. The pack is this repository's, or
+    that of an `archive` as the registry holds it.
     """
 
-    def __init__(self, host, base: Path, *, cpu=True, models=None, packs=(), arguments=(), demo=False):
+    def __init__(self, host, base: Path, *, cpu=True, models=None, packs=(), arguments=(), demo=False, archive=None):
         self.host = host
         self.base = Path(base)
         self.cpu = cpu
         self.port = free_port()
         self.demo = demo
+        self.archive = archive
         self.models = models
         self.packs = [Path(pack) for pack in packs]
         self.arguments = list(arguments)
@@ -100,7 +102,10 @@ class ComfyServer:
         """Copies the pack, starts ComfyUI and returns when it answers."""
         for name in _FOLDERS:
             (self.base / name).mkdir(parents=True, exist_ok=True)
-        install_pack(self.base / "custom_nodes", demo=self.demo)
+        if self.archive:
+            shutil.unpack_archive(self.archive, self.base / "custom_nodes" / PACK_FOLDER)
+        else:
+            install_pack(self.base / "custom_nodes", demo=self.demo)
         for pack in self.packs:
             shutil.copytree(pack, self.base / "custom_nodes" / pack.name, dirs_exist_ok=True, ignore=_IGNORED)
         environment = dict(os.environ, PYTHONUTF8="1", PYTHONUNBUFFERED="1")

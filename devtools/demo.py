@@ -36,6 +36,9 @@ def run_demo(host, *, checkpoint=None, serve=False):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
     say("starting ComfyUI with the pack in it")
     with ComfyServer(host, base, cpu=not has_cuda(host.python), models=_users_models(host, checkpoint)) as server:
+        if serve:
+            # First of all: the training can be watched there.
+            result(f"ComfyUI:      {server.address}   (Ctrl-C ends it)")
         known = server.object_info()
         _check_checkpoint(known, checkpoint)
         watch = Watch(server)
@@ -45,10 +48,8 @@ def run_demo(host, *, checkpoint=None, serve=False):
         result(f"side by side: {report['picture']}")
         for line in report["numbers"]:
             result(line)
-        if serve:
-            result(f"ComfyUI:      {server.address}   (Ctrl-C ends it)")
-            while server.running:
-                time.sleep(1)
+        while serve and server.running:
+            time.sleep(1)
     return 0
 
 

@@ -29,6 +29,10 @@ class MaskConflictError(MaskError):
     """A mask was changed elsewhere while it was being edited; names the picture."""
 
 
+class CaptionConflictError(DataError):
+    """A caption was changed elsewhere while it was being edited; names the picture."""
+
+
 class CacheError(MaskLoraError):
     """The cache folder cannot be written or an entry is damaged beyond rebuilding."""
 

@@ -1,7 +1,12 @@
 """What `dev.py demo` is made of."""
 
+import itertools
 import json
 import os
+import re
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +21,7 @@ from devtools.demo import (
     sampling_graph,
     training_line,
 )
+from harness.damage import ALL
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -146,3 +152,15 @@ def test_the_side_by_side_picture_stripes_only_what_the_mask_ignores(tmp_path):
     sheet = side_by_side([("training", [picture]), ("base", [picture] * 9)])
     assert sheet.width < 900
     assert np.asarray(sheet).min() < 60
+
+
+@pytest.mark.skipif(not ALL, reason="builds the demo's models and starts a ComfyUI; --all runs it")
+def test_serve_prints_the_page_s_address_before_anything_is_trained():
+    command = [sys.executable, str(ROOT / "dev.py"), "demo", "--serve"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8") as running:
+        try:
+            lines = list(itertools.takewhile(lambda line: "running" not in line, running.stdout))
+        finally:
+            # As Ctrl-C does, so that its ComfyUI ends, too.
+            running.send_signal(signal.SIGINT)
+    assert re.search(r"^ComfyUI: +http://127\.0\.0\.1:\d+ ", "".join(lines), re.M), lines

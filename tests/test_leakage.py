@@ -12,6 +12,7 @@ import torch
 from benchmarks.leakage import base, codec, conditions, gates, measure, oracle, picture, report, run, scenes, words
 from benchmarks.leakage.results import Results
 from benchmarks.leakage.world import World, training_scenes
+from harness.damage import ALL
 from masklora.settings import LossSettings
 
 PLACE = run.MAIN
@@ -357,6 +358,7 @@ def test_the_table_has_a_row_for_every_condition_and_joins_those_that_train_alik
 # ------------------------------------------------------------------ the promises
 
 
+@pytest.mark.skipif(not ALL, reason="trains a hundred networks; the stored results are held to the same promises")
 def test_every_promise_holds_on_a_small_scale():
     results = run.run_plan(run.quick_plan(), Results.open(None, {}))
     broken = gates.failures(results, PLACE)

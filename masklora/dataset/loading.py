@@ -180,6 +180,7 @@ def _sample(item: Item, settings: DatasetSettings, faults: dict[Path, str]) -> S
         parts=item.parts,
         share=item.share,
         reading=header.reading,
+        caption_path=item.caption_file,
     )
 
 

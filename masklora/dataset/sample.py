@@ -32,7 +32,7 @@ class Sample:
 
     Where a picture has masks of several subjects, each sample of it shows one `subject`, or `TOGETHER` all of
     them, as the union of the files in `parts`; `share` is its part of the picture's repeats. `reading` is that of
-    the picture's `Header`.
+    the picture's `Header`. `caption_path` is the file of this very sample's caption, None where it has none.
     """
 
     key: str
@@ -52,6 +52,7 @@ class Sample:
     parts: tuple[MaskPart, ...] = ()
     share: float = 1.0
     reading: str = ""
+    caption_path: Path | None = None
 
     @property
     def repeats(self) -> float:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, DataError
@@ -91,6 +92,11 @@ class Captions:
         file = self.subjects.get((relative, subject))
         self.asked.add((relative, subject))
         return None if file is None else self.text(file)
+
+    def file(self, relative: str, subject: str = "") -> Path | None:
+        """The file that holds the caption of a picture, or of one subject of it; None without one of its own."""
+        found = self.subjects.get((relative, subject)) if subject else self.own.get(relative)
+        return None if found is None else found.path
 
     def leave_unasked(self) -> None:
         """Captions of subjects that no picture has become files that are not used."""

@@ -44,6 +44,7 @@ class Item:
     parts: tuple[MaskPart, ...] = ()
     share: float = 1.0
     rule: FolderRule | None = None
+    caption_file: Path | None = None
 
 
 def scan(settings: DatasetSettings, *, allowed: Allowed) -> list[Item]:
@@ -199,7 +200,17 @@ def _items(
         if not subjects:
             parts = masks.own.get(relative, ())
             mask = parts[0].path if len(parts) == 1 else None
-            items.append(Item(picture.path, mask, relative, text, parts=parts if len(parts) > 1 else (), rule=rule))
+            items.append(
+                Item(
+                    picture.path,
+                    mask,
+                    relative,
+                    text,
+                    parts=parts if len(parts) > 1 else (),
+                    rule=rule,
+                    caption_file=captions.file(relative),
+                )
+            )
             continue
         for view in make_views(subjects, rules, together=settings.together, caption=text):
             union = view.subject == TOGETHER
@@ -213,6 +224,7 @@ def _items(
                     parts=view.parts if union else (),
                     share=view.share,
                     rule=rule,
+                    caption_file=captions.file(relative, "" if union else view.subject),
                 )
             )
     return items

@@ -6,6 +6,7 @@ run continues exactly where it stopped. Learning rates are a pure function of th
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,12 @@ from ..errors import ConfigError, RunError
 from ..settings import OptimizerSettings, check
 
 LION_BETAS = (0.9, 0.99)
+_MODULES = {
+    "adamw8bit": "bitsandbytes",
+    "lion": "lion_pytorch",
+    "prodigy": "prodigyopt",
+    "schedule-free adamw": "schedulefree",
+}
 
 
 def learning_rate_factor(step: int, *, total: int, settings: OptimizerSettings) -> float:
@@ -123,6 +130,8 @@ def check_optimizer(settings: OptimizerSettings) -> None:
         ConfigError: one is not, or settings contradict the optimizer; names the widget.
     """
     check(settings)
+    if settings.optimizer in _MODULES:
+        _module_of(settings.optimizer)
     if settings.eps <= 0.0:
         raise ConfigError(f"eps: expected a value above 0, got {settings.eps:g}. 1e-8 is usual.")
     if settings.optimizer == "prodigy" and settings.lora_plus_ratio != 1.0:
@@ -154,14 +163,24 @@ def _adamw(groups: list[dict[str, Any]], settings: OptimizerSettings) -> Optimiz
         return torch.optim.AdamW(groups, foreach=True, **options)
 
 
-def _adamw8bit(groups: list[dict[str, Any]], settings: OptimizerSettings) -> Optimizer:
+def _module_of(optimizer: str) -> Any:
+    """The module that an optimizer comes from, imported where it is chosen.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    module = _MODULES[optimizer]
     try:
-        import bitsandbytes
+        return importlib.import_module(module)
     except ImportError as error:
         raise ConfigError(
-            "optimizer: adamw8bit needs the package bitsandbytes, which is not installed in ComfyUI's "
-            "Python. Install it, or choose adamw."
+            f"optimizer: {optimizer} needs the package {module.replace('_', '-')}, which is not installed in ComfyUI's "
+            f"Python ({error}). Install it there, or choose adamw."
         ) from error
+
+
+def _adamw8bit(groups: list[dict[str, Any]], settings: OptimizerSettings) -> Optimizer:
+    bitsandbytes = _module_of("adamw8bit")
     options: dict[str, Any] = {
         "betas": settings.betas,
         "eps": settings.eps,
@@ -175,17 +194,15 @@ def _adafactor(groups: list[dict[str, Any]], settings: OptimizerSettings) -> Opt
 
 
 def _lion(groups: list[dict[str, Any]], settings: OptimizerSettings) -> Optimizer:
-    from lion_pytorch import Lion
-
+    lion = _module_of("lion")
     betas = LION_BETAS if settings.betas == OptimizerSettings().betas else settings.betas
-    return Lion(groups, betas=betas, weight_decay=settings.weight_decay)
+    return lion.Lion(groups, betas=betas, weight_decay=settings.weight_decay)
 
 
 def _prodigy(groups: list[dict[str, Any]], settings: OptimizerSettings) -> Optimizer:
-    from prodigyopt import Prodigy
-
+    prodigyopt = _module_of("prodigy")
     # The constructor prints to the terminal when it is given a weight decay, so the groups get it after.
-    optimizer = Prodigy(
+    optimizer = prodigyopt.Prodigy(
         groups,
         lr=groups[0]["lr"],
         betas=settings.betas,
@@ -199,9 +216,10 @@ def _prodigy(groups: list[dict[str, Any]], settings: OptimizerSettings) -> Optim
 
 
 def _schedule_free(groups: list[dict[str, Any]], settings: OptimizerSettings) -> Optimizer:
-    from schedulefree import AdamWScheduleFree
-
-    optimizer = AdamWScheduleFree(groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
+    schedulefree = _module_of("schedule-free adamw")
+    optimizer = schedulefree.AdamWScheduleFree(
+        groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+    )
     optimizer.train()
     return optimizer
 

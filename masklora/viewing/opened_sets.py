@@ -73,6 +73,12 @@ def plan_without_cache(dataset: Dataset, settings: CacheSettings, *, stride: int
         return Plan(looks, note=f"Shown enlarged: {error}")
 
 
+def with_caption(report: MatchReport, sample: Sample) -> MatchReport:
+    """`report` after a sample's caption has changed: it is told as lacking one no more, or from now on."""
+    others = tuple(name for name in report.no_caption if name != sample.name)
+    return dataclasses.replace(report, no_caption=others if sample.caption is not None else (*others, sample.name))
+
+
 def measure_again(report: MatchReport, index: int, sample: Sample, lens: Lens, geometry: Geometry) -> MatchReport:
     """`report` after the mask of picture `index`, trained by `geometry`, has changed; no other mask is read.
 

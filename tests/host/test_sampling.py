@@ -14,7 +14,8 @@ from PIL import Image
 
 from harness.core_latents import empty_latent, for_vae
 from harness.models import small_model
-from harness.training import LIGHT, Caches, make_request, picture_side
+from harness.small import widely
+from harness.training import Caches, make_request, picture_side
 from harness.training import make_samples as samples
 from masklora.errors import FamilyError
 from masklora.host.exporting import apply_lora
@@ -56,7 +57,7 @@ def pixels(png):
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
-@pytest.mark.parametrize("family", LIGHT)
+@pytest.mark.parametrize("family", widely())
 def test_a_run_with_samples_gives_bit_for_bit_the_lora_of_one_without(family, caches, tmp_path):
     request = make_request(family, caches[family], steps=5)
     request = dataclasses.replace(request, adapter=AdapterSettings(rank=4, alpha=2.0, dropout=0.2))
@@ -76,7 +77,7 @@ def test_a_run_with_samples_gives_bit_for_bit_the_lora_of_one_without(family, ca
     assert not (shown[0] == shown[1]).all() and not (shown[1] == shown[2]).all()
 
 
-@pytest.mark.parametrize(("family", "algorithm"), [*((family, "lora") for family in LIGHT), ("sd3", "dora")])
+@pytest.mark.parametrize(("family", "algorithm"), [*((family, "lora") for family in widely()), ("sd3", "dora")])
 def test_the_pictures_are_those_of_comfyui_with_the_model_before_and_with_the_lora_after(
     family, algorithm, caches, tmp_path
 ):

@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from harness.folders import anywhere, folder_settings, grey, picture
 from harness.models import HashedText, small_model
+from harness.small import widely
 from harness.training import LIGHT, Caches, make_cache, make_request, pictures
 from harness.vaes import small_vae
 from masklora.adapters import to_comfyui
@@ -396,7 +397,7 @@ def test_a_run_with_another_prior_is_another_run(caches, tmp_path):
     assert len({run(dataclasses.replace(request, loss=loss), tmp_path).result.folder for loss in losses}) == 3
 
 
-@pytest.mark.parametrize("family", LIGHT)
+@pytest.mark.parametrize("family", widely())
 def test_training_with_preservation_runs_tells_it_and_notes_what_has_no_trigger(family, tmp_path):
     loss = LossSettings(preservation_weight=0.5, prior_weight=1.0)
     caption = CaptionSettings(trigger="thing")

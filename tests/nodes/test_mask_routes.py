@@ -229,6 +229,23 @@ def test_an_id_or_number_that_is_none_or_unknown_is_refused(masked):
     assert masked.ask("GET", "0/grabcut")[0] in (404, 405)
 
 
+def test_a_caption_is_saved_and_told_and_what_is_no_caption_is_refused(masked):
+    _, raw = masked.get("0/caption")
+    assert (raw["text"], raw["file"]) == ("a cät, number 1", "cat 1.txt")
+    status, saved = masked.post("0/caption", {"text": "new words", "token": raw["token"]})
+    assert status == 200 and saved["changed"] == [0]
+    assert (masked.folder / "cat 1.txt").read_text(encoding="utf-8") == "new words\n"
+    assert masked.get("0")[1]["caption"] == "new words"
+    assert masked.post("0/caption", {"text": "mine", "token": raw["token"]})[0] == 412
+    for body in ({}, {"text": "x"}, {"text": 1, "token": "none"}, {"text": "x", "token": "none", "file": "../x.txt"}):
+        assert masked.post("1/caption", body)[0] == 400
+    assert masked.post("1/caption", {"text": "x\0", "token": masked.get("1/caption")[1]["token"]})[0] in (400, 422)
+    assert masked.post("9/caption", {"text": "x", "token": "none"})[0] == 404
+    assert masked.post("1/caption", b"[" * 4000)[0] == 400
+    assert masked.ask("POST", "1/caption", b"{}", {"Content-Type": "text/plain"})[0] in (400, 415)
+    assert (masked.folder / "cat 2.txt").read_text(encoding="utf-8") == "a cät, number 2"
+
+
 def test_grabcut_finds_what_is_in_the_box(look, folders):
     folder = folders.make("cut", count=1, size=SIZE)
     y, x = np.mgrid[: SIZE[1], : SIZE[0]]

@@ -88,7 +88,7 @@ def test_a_run_without_samples_says_what_to_connect_and_one_that_rests_shows_non
     assert routes.get(f"/runs/{run['id']}/samples")["steps"] == []
     routes.post(f"/runs/{run['id']}/stop")
     comfy_client.finish(prompt_id)
-    assert routes.ask("GET", f"/runs/{run['id']}/current")[0] == 409
+    assert routes.ask("GET", f"/runs/{run['id']}/current")[0] == 204
     assert routes.post(f"/runs/{run['id']}/sample")[0] == 409
     assert routes.named("no-pictures")["memory"] is None
 

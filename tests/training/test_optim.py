@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import sys
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from masklora.training.optim import (
     Ema,
     StepGate,
     apply_learning_rate,
+    check_optimizer,
     copy_named,
     learning_rate_factor,
     make_optimizer,
@@ -117,10 +119,22 @@ def test_lion_takes_its_paper_s_betas_unless_others_are_chosen():
     assert make(make_params(), "lion", betas=(0.95, 0.98)).param_groups[0]["betas"] == (0.95, 0.98)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
-def test_eight_bit_adamw_without_its_package_says_what_to_do():
-    with pytest.raises(ConfigError, match=r"bitsandbytes.*choose adamw"):
-        make(make_params(), "adamw8bit")
+@pytest.mark.parametrize(
+    ("optimizer", "module", "package"),
+    [
+        ("adamw8bit", "bitsandbytes", "bitsandbytes"),
+        ("prodigy", "prodigyopt", "prodigyopt"),
+        ("lion", "lion_pytorch", "lion-pytorch"),
+        ("schedule-free adamw", "schedulefree", "schedulefree"),
+    ],
+)
+def test_an_optimizer_without_its_package_says_what_to_do_before_anything_is_made(
+    optimizer, module, package, monkeypatch
+):
+    # As Python answers for a module that is not there.
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=rf"optimizer: {optimizer} needs the package {package}.*choose adamw"):
+        check_optimizer(OptimizerSettings(optimizer=optimizer))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")

@@ -2,6 +2,7 @@
 import { button, make, say } from "../page/elements.js";
 import { text } from "../page/strings.js";
 import { AUTOMATIC } from "../page/tint.js";
+import { CaptionEditor } from "./caption_editor.js";
 import { chooser, tintControls, viewButtons } from "./controls.js";
 import { facts } from "./facts.js";
 import { ThumbnailList } from "./list.js";
@@ -30,6 +31,7 @@ export class DatasetDialog {
     this.at = 0;
     this.viewer = new Viewer(source, () => this.showTint());
     this.tint = tintControls(this.look, (part) => this.setLook(part));
+    this.caption = new CaptionEditor(source);
     this.list = new ThumbnailList({
       wanted: TILE,
       picture: (row) => this.source.thumbnail(row, thumbnailLook(this.look)),
@@ -38,6 +40,10 @@ export class DatasetDialog {
     });
     this.element = this.build();
     this.leave = source.listen(() => this.update());
+    this.element.addEventListener("cancel", (event) => {
+      event.preventDefault();
+      this.leaveIt();
+    });
     this.element.addEventListener("close", () => this.close());
     this.element.addEventListener("keydown", (event) => this.key(event));
   }
@@ -49,6 +55,12 @@ export class DatasetDialog {
     this.showTint();
     this.list.element.focus();
     return this;
+  }
+
+  /** Closes once the caption that was written is saved. */
+  leaveIt() {
+    if (this.caption.changed) this.caption.store().then((done) => done && this.element.close());
+    else this.element.close();
   }
 
   close() {
@@ -67,7 +79,7 @@ export class DatasetDialog {
     this.facts = make("div", { className: "mlt-facts" });
     this.views = viewButtons(LARGE_VIEWS, this.look.view, (view) => this.setLook({ view }));
     this.chooser = chooser(() => this.filter());
-    const close = button(text("dataset.close"), `${text("dataset.close")} (Esc)`, () => this.element.close());
+    const close = button(text("dataset.close"), `${text("dataset.close")} (Esc)`, () => this.leaveIt());
     return make(
       "dialog",
       { className: "mlt mlt-dialog", "aria-label": text("dataset.title") },
@@ -82,7 +94,7 @@ export class DatasetDialog {
           make("div", { className: "mlt-row" }, this.views.element, this.tint.element),
           this.viewer.element,
         ),
-        make("aside", { className: "mlt-dialog-facts", "aria-label": text("dataset.facts") }, this.facts, this.actions(), this.stats),
+        make("aside", { className: "mlt-dialog-facts", "aria-label": text("dataset.facts") }, this.facts, this.caption.element, this.actions(), this.stats),
       ),
     );
   }
@@ -134,8 +146,14 @@ export class DatasetDialog {
     this.list.select(this.index);
   }
 
+  /** Goes to a picture once the caption that was written for this one is saved. */
   go(index) {
     if (index === this.index) return;
+    if (this.caption.changed) this.caption.store().then((done) => done && this.move(index));
+    else this.move(index);
+  }
+
+  move(index) {
     this.index = index;
     this.select();
     this.showPicture();
@@ -162,6 +180,7 @@ export class DatasetDialog {
   async showPicture() {
     const { index } = this;
     this.viewer.show(index, this.look);
+    this.caption.show(index);
     if (this.detail?.index !== index) {
       this.detail = null;
       this.facts.replaceChildren();
@@ -221,7 +240,7 @@ export class DatasetDialog {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape" && !event.target.value) {
       event.preventDefault();
-      this.element.close();
+      this.leaveIt();
       return;
     }
     const field = event.target.closest("input:not([type=range]):not([type=color]), select, textarea");
@@ -231,6 +250,7 @@ export class DatasetDialog {
     else if (event.key === "n" || event.key === ".") this.step(1);
     else if (event.key === "p" || event.key === ",") this.step(-1);
     else if (event.key === "e") this.openEditor();
+    else if (event.key === "c") this.caption.field.focus();
     else if (event.key === "s") this.toggleStatistics();
     else if (event.key === "/") this.chooser.search.focus();
     else return;

@@ -22,7 +22,6 @@ export function facts(detail, row, percent, { onInfill }) {
     ...(row.warnings.length
       ? [make("ul", { className: "mlt-warnings" }, ...row.warnings.map((one) => make("li", {}, text(`dataset.warning.${one}`))))]
       : []),
-    make("p", { className: "mlt-caption" }, detail.caption || text("dataset.noCaption")),
     ...(detail.infills.length ? [infills(detail.infills, onInfill)] : []),
   ];
 }

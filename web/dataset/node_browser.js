@@ -6,6 +6,7 @@ import { chooser, dropDown } from "./controls.js";
 import { DatasetDialog, thumbnailLook } from "./dialog.js";
 import { ThumbnailList } from "./list.js";
 import { keepLook, loadLook } from "./look.js";
+import { MasklessQuestion } from "./maskless.js";
 import { choose, counts } from "./rows.js";
 import { DatasetSource } from "./source.js";
 import { isFed, transformOf } from "./upstream.js";
@@ -29,6 +30,7 @@ class NodeBrowser {
     this.larger = button(text("dataset.larger"), text("dataset.largerHint"), () => this.open(0));
     this.view = dropDown(text("dataset.views"), VIEWS.map((view) => [view, text(`dataset.view.${view}`)]), thumbnailLook(this.look).view, (view) => this.setView(view));
     this.chooser = chooser(() => this.filter());
+    this.question = new MasklessQuestion(node, (index) => this.paint(index));
     this.list = new ThumbnailList({
       wanted: TILE,
       picture: (row) => this.source.thumbnail(row, thumbnailLook(this.look)),
@@ -38,6 +40,7 @@ class NodeBrowser {
       "section",
       { className: "mlt mlt-browser", "aria-label": text("dataset.title") },
       make("div", { className: "mlt-row" }, this.view, this.larger, this.state),
+      this.question.element,
       this.chooser.element,
       this.list.element,
     );
@@ -70,6 +73,7 @@ class NodeBrowser {
       this.chooser.count(counts(source.rows));
       this.filter();
     }
+    if (!source.measuring) this.question.update(source.rows);
     this.larger.disabled = !source.rows.length;
     say(this.state, this.words());
   }
@@ -93,10 +97,16 @@ class NodeBrowser {
   }
 
   open(index) {
-    if (!this.source?.rows.length) return;
+    if (!this.source?.rows.length) return null;
     const { edit, source } = this;
     const dialog = new DatasetDialog({ source, index, edit }).open();
     dialog.element.addEventListener("close", () => this.list.element.focus());
+    return dialog;
+  }
+
+  /** Opens the mask editor on a picture; in the large view behind it are those without a mask. */
+  paint(index) {
+    this.open(index)?.openEditor();
   }
 
   /** Tries out what the widgets say now, before the graph is queued. */

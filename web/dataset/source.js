@@ -100,6 +100,17 @@ export class DatasetSource {
     this.tell();
   }
 
+  /** Saves the caption of a picture: {text, token, file}. Rejects with the server's words, and `status` 412 in conflict. */
+  async saveCaption(index, words, token) {
+    const saved = await this.ask(`/pictures/${index}/caption`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ text: words, token }),
+    });
+    await this.refresh();
+    return saved;
+  }
+
   thumbnail(row, { view, side, colour, opacity }) {
     const query = new URLSearchParams({ view, side, stamp: row.stamp });
     if (view === "overlay") {

@@ -148,7 +148,7 @@ export class RunStore {
   /** The current sample of a run: {blob, name, step}, null where it shows none. */
   async current(id) {
     const answer = await this.api.fetchApi(`${ROUTE}/${id}/current`, { cache: "no-store" });
-    if (!answer.ok) return null;
+    if (answer.status !== 200) return null;
     const name = decodeURIComponent(answer.headers.get("X-Sample-Name") ?? "");
     return { blob: await answer.blob(), name, step: Number(answer.headers.get("X-Sample-Step")) };
   }

@@ -1,6 +1,6 @@
-"""Masks that were edited in the page: how often, and what they were before.
+"""Masks and captions that were edited in the page: how often, and what they were before.
 
-Nodes that read masks run again after an edit, although nothing in their graph changed.
+Nodes that read them run again after an edit, although nothing in their graph changed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ class Edits:
 
 
 EDITS = Edits()
+
+
+def caption_versions() -> Versions:
+    """Former captions."""
+    return Versions(own_folder() / "previous_captions")
 
 
 def versions() -> Versions:

@@ -30,7 +30,7 @@ from ...folder.report import MatchReport
 from ...settings import CacheSettings, MaskTransform
 from ...viewing.browsing import Lens
 from ...viewing.inspection import inspect
-from ...viewing.opened_sets import Plan, check_same, measure_again, plan_with_cache, plan_without_cache
+from ...viewing.opened_sets import Plan, check_same, measure_again, plan_with_cache, plan_without_cache, with_caption
 from ..paths import allow, own_folder
 from .requests import RefusedError, path_id, path_number
 
@@ -169,6 +169,19 @@ class OpenedDataset:
             self.plan = plan
             self.problem = ""
             # Last, so that whoever sees it sees everything.
+            self.version += 1
+        if unfinished:
+            self._measure_all()
+
+    def take_caption(self, index: int, sample: Sample) -> None:
+        """Take over a sample whose caption was edited; its stale cache entries are found, its mask is as it was."""
+        with self._lock:
+            samples = (*self._dataset.samples[:index], sample, *self._dataset.samples[index + 1 :])
+            self.report = with_caption(self.report, sample)
+            self._dataset = Dataset(samples, with_caption(self._dataset.report, sample))
+            unfinished = self.measured < len(self)
+            if self.cache is not None:
+                self.plan = self._planned(self.dataset(), lambda: None)
             self.version += 1
         if unfinished:
             self._measure_all()

@@ -111,12 +111,16 @@ async def get_sample(request: web.Request) -> web.Response:
 
 
 async def get_current(request: web.Request) -> web.Response:
-    """The first sample of the last step as the loss saw it, beside its weights; its name is a header."""
+    """The first sample of the last step as the loss saw it, beside its weights; its name is a header.
+
+    Nothing, 204, of a run that is not being trained or has not begun: pages ask while that changes, and a browser tells
+    each refusal as an error.
+    """
     live = LIVE.get(path_id(request, "run"))
     seen = live.seen if live else None
     if live is None or seen is None:
         await run_folder_of(request)
-        raise RefusedError(409, "This run shows no sample now: it is not being trained, or has not begun.")
+        return web.Response(status=204)
     content = await asyncio.to_thread(lambda: _png(draw_seen(seen, live.preview)))
     headers = {"X-Sample-Name": quote(seen.name), "X-Sample-Step": str(live.step)}
     return web.Response(body=content, content_type="image/png", headers=headers)

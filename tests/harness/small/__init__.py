@@ -23,4 +23,12 @@ def tried() -> list[str]:
     return list(small_models()) if ALL else usual
 
 
-__all__ = ["Small", "small_models", "tried"]
+def widely() -> list[str]:
+    """Names of those that slow tests go through: one of each way that networks are built, or all where all tests run.
+
+    U-Nets; joint blocks; double and single blocks; one stream; a text's own projection; clips.
+    """
+    return tried() if ALL else ["sd15", "sd3", "flux", "z_image", "qwen_image", "wan"]
+
+
+__all__ = ["Small", "small_models", "tried", "widely"]

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.gradients import MODES
 from harness.models import small_model, small_side, small_text
-from harness.small import tried
+from harness.small import widely
 from masklora.adapters import to_comfyui
 from masklora.dataset.geometry import Geometry
 from masklora.host.model.adapted import AdaptedModel
@@ -20,8 +20,8 @@ from masklora.settings import AdapterSettings, LossSettings
 from masklora.training.microbatch import MicroBatch
 from masklora.training.objective import Objective
 
-# Every small model, and an ε model that a sampling patch makes one of v.
-CASES = [*tried(), "sd15 v"]
+# Small models, and an ε model that a sampling patch makes one of v.
+CASES = [*widely(), "sd15 v"]
 LIGHT = ["sd15", "sd3", "flux"]
 SQUARE = Geometry(source=(64, 64), resized=(64, 64), crop=(0, 0, 64, 64))
 

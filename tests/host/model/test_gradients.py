@@ -10,8 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from benchmarks.gradients import MODES, Problem, measure
 from harness.bare_networks import BareNetwork
 from harness.casting import cast_run, hollow_calls
-from harness.damage import ALL
-from harness.small import tried
+from harness.small import tried, widely
 from masklora.autograd.recompute import checkpoint_blocks
 from masklora.autograd.saved_tensors import saved_tensor_scope
 from masklora.host.model import patches
@@ -25,7 +24,7 @@ def test_gradients_with_routed_and_hidden_tokens_are_exact(family, prior):
     assert_exact(measure(family, dtype=torch.float64, prior=prior, planned=True))
 
 
-@pytest.mark.parametrize("family", [n for n in NAMES if n != "sdxl"])
+@pytest.mark.parametrize("family", [n for n in widely() if n != "sdxl"])
 def test_gradients_equal_finite_differences_in_float64_in_every_checkpointing_mode(family):
     assert_exact(measure(family, dtype=torch.float64))
 
@@ -87,8 +86,7 @@ def test_other_algorithms_have_exact_gradients_too(algorithm):
     assert abs(claimed - truth) <= tolerance * abs(truth)
 
 
-# SDXL has no kind of layer that Stable Diffusion 1.5 lacks but its size embedding.
-@pytest.mark.parametrize("family", [n for n in NAMES if n != "sdxl" or ALL])
+@pytest.mark.parametrize("family", widely())
 def test_gradients_of_every_layer_gates_and_convolutions_too_equal_plain_autograd_in_every_mode(family):
     assert_exact(measure(family, dtype=torch.float64, targets="all", differences=False))
 

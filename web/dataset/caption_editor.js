@@ -1,0 +1,118 @@
+// The caption of the picture that the large view shows: read, written and saved beside the picture.
+import { button, make, say } from "../page/elements.js";
+import { text } from "../page/strings.js";
+
+export class CaptionEditor {
+  /** @param source a DatasetSource. */
+  constructor(source) {
+    this.source = source;
+    this.raw = null;
+    this.field = make("textarea", { className: "mlt-caption", rows: 4, "aria-label": text("dataset.caption.field"), spellcheck: true });
+    this.save = button(text("dataset.caption.save"), text("dataset.caption.saveHint"), () => this.store());
+    this.revert = button(text("dataset.caption.revert"), text("dataset.caption.revertHint"), () => this.put(this.first));
+    this.theirs = button(text("dataset.caption.theirs"), text("dataset.caption.theirsHint"), () => this.take());
+    this.mine = button(text("dataset.caption.mine"), text("dataset.caption.mineHint"), () => this.overwrite());
+    this.state = make("div", { className: "mlt-note", role: "status" });
+    this.element = make(
+      "div",
+      { className: "mlt-caption-editor" },
+      this.field,
+      make("div", { className: "mlt-row" }, this.save, this.revert, this.theirs, this.mine),
+      this.state,
+    );
+    this.field.addEventListener("input", () => this.update());
+    this.field.addEventListener("keydown", (event) => this.key(event));
+    this.update();
+  }
+
+  get changed() {
+    return this.raw !== null && this.field.value.trim() !== this.raw.text.trim();
+  }
+
+  /** Shows a picture's caption, anew where it is shown already and nothing was written. */
+  async show(index) {
+    if (this.index !== index) this.raw = null;
+    else if (this.changed) return;
+    this.index = index;
+    await this.load();
+  }
+
+  async load() {
+    const { index, raw: before } = this;
+    try {
+      const raw = await this.source.ask(`/pictures/${index}/caption`);
+      if (index !== this.index || (before && (raw.token === before.token || before !== this.raw))) return;
+      this.raw = raw;
+      this.conflict = false;
+      this.first = raw.text;
+      this.field.value = raw.text;
+      this.field.placeholder = text("dataset.noCaption");
+      this.tell(text("dataset.caption.file", { file: raw.file }));
+    } catch (error) {
+      if (index !== this.index) return;
+      this.field.value = this.source.rows[index]?.caption ?? "";
+      this.tell(error.message);
+    }
+  }
+
+  /** What others have written meanwhile, in place of what was written here. */
+  take() {
+    this.raw = null;
+    return this.load();
+  }
+
+  /** Saves what was written; true where nothing is left to save. */
+  async store() {
+    const { index, raw } = this;
+    if (!this.changed) return true;
+    try {
+      const saved = await this.source.saveCaption(index, this.field.value, raw.token);
+      if (index !== this.index) return true;
+      this.raw = saved;
+      this.conflict = false;
+      this.tell(text("dataset.caption.saved", { file: saved.file }));
+      return true;
+    } catch (error) {
+      if (index === this.index) {
+        this.conflict = error.status === 412;
+        this.tell(error.message);
+      }
+      return false;
+    }
+  }
+
+  /** Saves over what others have written meanwhile, which is kept as a former version. */
+  async overwrite() {
+    const mine = this.field.value;
+    const { token } = await this.source.ask(`/pictures/${this.index}/caption`);
+    this.raw = { ...this.raw, token };
+    this.field.value = mine;
+    return this.store();
+  }
+
+  put(words) {
+    this.field.value = words;
+    this.update();
+    this.field.focus();
+  }
+
+  tell(words) {
+    say(this.state, words);
+    this.update();
+  }
+
+  update() {
+    this.field.readOnly = this.raw === null;
+    this.save.disabled = !this.changed;
+    this.revert.disabled = this.raw === null || this.field.value === this.first;
+    this.theirs.hidden = this.mine.hidden = !this.conflict;
+  }
+
+  key(event) {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.store();
+    else if (event.key === "Escape") this.field.blur();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+}
