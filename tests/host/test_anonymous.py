@@ -5,8 +5,8 @@ import pytest
 from masklora.host.anonymous import anonymous
 
 OWN = [
-    "/home/anna smith/Träume und Pläne/cat 1.png",
-    r"C:\Users\Anna Smith\my pictures\cat (1).png",
+    "/mnt/anna smith/Träume und Pläne/cat 1.png",
+    r"E:\Data\Anna Smith\my pictures\cat (1).png",
     r"\\server\share\anna\x.png",
     "~/anna/pictures",
     "D:/train/anna",
