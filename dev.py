@@ -32,6 +32,13 @@ def pictures_command(options, rest):
     return take_pictures(find_host(options.comfyui), rest)
 
 
+def templates_command(options, _rest):
+    """Writes the templates "Start here" anew."""
+    from devtools.start_here.write import write_templates
+
+    return write_templates(find_host(options.comfyui))
+
+
 def run_command(options, rest):
     """Runs a script of ours in the host, such as benchmarks/train_step.py."""
     from devtools.running import run_script
@@ -75,6 +82,8 @@ def make_parser():
         add_help=False,
     )
     pictures.set_defaults(run=pictures_command)
+    templates = commands.add_parser("templates", parents=[shared], help="write the templates in workflows/ anew")
+    templates.set_defaults(run=templates_command)
     run = commands.add_parser("run", parents=[shared], help="run one of our scripts, with its arguments, in the host")
     run.add_argument("script", metavar="SCRIPT")
     run.set_defaults(run=run_command)

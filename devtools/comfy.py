@@ -15,7 +15,7 @@ from .console import DevError
 from .recipe import ROOT
 
 # What a user's installation of the pack consists of.
-PACK_PARTS = ("__init__.py", "nodes", "masklora", "web", "workflows", "locales", "pyproject.toml")
+PACK_PARTS = ("__init__.py", "nodes", "masklora", "web", "workflows", "subgraphs", "locales", "pyproject.toml")
 PACK_FOLDER = "masked-lora"
 _IGNORED = shutil.ignore_patterns("__pycache__")
 _FOLDERS = ("input", "output", "temp", "user", "models/checkpoints", "models/loras", "custom_nodes")

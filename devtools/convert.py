@@ -3,6 +3,8 @@
 from .console import DevError
 
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
+# Widgets that the page gives a menu for what follows a run, whatever their node says.
+SEEDS = ("seed", "noise_seed")
 ONLY_ON_THE_PAGE = {"Note", "MarkdownNote"}
 MUTED, BYPASSED = 2, 4
 _UPLOADS = ("image_upload", "video_upload", "audio_upload", "file_upload")
@@ -71,7 +73,7 @@ def _passed_through(node, slot):
 
 
 def _api_node(node, graph, info):
-    inputs = _widget_values(node, info)
+    inputs = widget_values(node, info)
     for slot in node.get("inputs", []):
         source = graph.source(slot.get("link"))
         if source:
@@ -79,16 +81,16 @@ def _api_node(node, graph, info):
     return {"class_type": node["type"], "inputs": inputs}
 
 
-def _widget_values(node, info):
+def widget_values(node, info):
     """Values by input name: the page saves them as a list in the order of the node's widgets.
 
     Widgets that the node has got since have their defaults, as on the page.
     """
     saved = node.get("widgets_values") or []
     if isinstance(saved, dict):
-        return {name: saved[name] for name, _ in _widgets(info) if name in saved}
+        return {name: saved[name] for name, _ in widgets_of(info) if name in saved}
     values, position = {}, 0
-    for name, options in _widgets(info):
+    for name, options in widgets_of(info):
         if position >= len(saved):
             if "default" in options:
                 values[name] = options["default"]
@@ -98,7 +100,7 @@ def _widget_values(node, info):
     return values
 
 
-def _widgets(info):
+def widgets_of(info):
     """(name, options) of each input that the page draws as a widget, in its order."""
     for group in ("required", "optional"):
         for name in info.get("input_order", {}).get(group, []):
@@ -110,6 +112,6 @@ def _widgets(info):
 
 def _has_companion(name, options, rest):
     """Whether the next saved value belongs to a button or a menu that the page adds to this widget."""
-    if options.get("control_after_generate") or name in ("seed", "noise_seed"):
+    if options.get("control_after_generate") or name in SEEDS:
         return len(rest) > 1 and rest[1] in ("fixed", "increment", "decrement", "randomize")
     return any(options.get(key) for key in _UPLOADS) and len(rest) > 1

@@ -53,22 +53,27 @@ def test_there_are_the_examples_that_the_documents_name():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     nodes = (ROOT / "docs" / "node-reference.md").read_text(encoding="utf-8")
     assert {path.stem for path in WORKFLOWS} == set(re.findall(r"`(Demo - [^`]+)`", nodes))
-    assert {path.stem for path in TEMPLATES} == set(re.findall(r"`(1 Start [^`]+)`", readme))
+    assert {path.stem for path in TEMPLATES} >= set(re.findall(r"`(\d+ Start [^`]+)`", readme)) > set()
+    named = re.search(r"Start here[^:]*: ([^\n]+(?:\n[^\n]+)*?)\.\n", nodes)[1].replace("\n", " ")
+    assert [path.stem.split(" - ")[1] for path in TEMPLATES if path.stem.split(" - ")[1] not in named] == []
 
 
 @pytest.mark.parametrize("path", [*TEMPLATES, *WORKFLOWS], ids=lambda path: path.stem)
-def test_the_cache_is_given_the_model_as_the_loader_of_its_vae_gives_it(path):
+def test_the_cache_is_given_the_model_that_is_trained(path):
     """So that what does not fit is told before anything is encoded; a LoRA before it would have it made anew."""
     saved = read(path)
     nodes = {node["id"]: node for node in saved["nodes"]}
-    (cache,) = (node for node in saved["nodes"] if node["type"] == "MLT_CacheDataset")
-    link_of = {slot["name"]: slot["link"] for slot in cache["inputs"]}
-    ends = {number: (start, output, end, slot) for number, start, output, end, slot, _ in saved["links"]}
-    start, output, end, slot = ends[link_of["model"]]
-    assert (end, cache["inputs"][slot]["name"]) == (cache["id"], "model")
-    assert nodes[start]["type"] == "CheckpointLoaderSimple" and start == ends[link_of["vae"]][0]
+    ends = {number: (start, output) for number, start, output, *_ in saved["links"]}
+    given = {}
+    for kind in ("MLT_CacheDataset", "MLT_TrainLoRA"):
+        (node,) = (one for one in saved["nodes"] if one["type"] == kind)
+        (slot,) = (one for one in node["inputs"] if one["name"] == "model")
+        given[kind] = ends[slot["link"]]
+        assert slot["link"] in nodes[given[kind][0]]["outputs"][given[kind][1]]["links"]
+    start, output = given["MLT_CacheDataset"]
+    assert given["MLT_TrainLoRA"] == (start, output)
+    assert nodes[start]["type"] in ("CheckpointLoaderSimple", "UNETLoader", "ModelSamplingAuraFlow")
     assert nodes[start]["outputs"][output]["name"] == "MODEL"
-    assert link_of["model"] in nodes[start]["outputs"][output]["links"]
 
 
 @each

@@ -14,3 +14,29 @@ export function chain(node, name, then) {
     return result;
   };
 }
+
+/** The nodes around a graph, outermost first; none for the outermost graph. */
+function around(graph, root = graph?.rootGraph ?? graph) {
+  if (!graph || graph === root) return [];
+  for (const node of root.nodes ?? []) {
+    if (node.subgraph === graph) return [node];
+    const deeper = node.subgraph ? around(graph, node.subgraph) : [];
+    if (deeper.length) return [node, ...deeper];
+  }
+  return [];
+}
+
+/** The id by which the server knows a node: inside of subgraphs behind those of the nodes around it. */
+export function serverId(node) {
+  return [...around(node.graph), node].map((one) => one.id).join(":");
+}
+
+/** What a widget holds, also where it stands on the node around the subgraph that its node lies in. */
+export function widgetValue(node, name) {
+  const own = node.widgets?.find((widget) => widget.name === name)?.value;
+  const whole = around(node.graph).at(-1);
+  const slot = node.inputs?.findIndex((one) => one.name === name) ?? -1;
+  const link = whole && slot >= 0 ? node.getInputLink?.(slot) : undefined;
+  const outer = link && node.graph.getNodeById(link.origin_id) ? undefined : node.graph?.inputs?.[link?.origin_slot];
+  return whole?.widgets?.find((widget) => widget.name === outer?.name)?.value ?? own;
+}

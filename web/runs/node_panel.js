@@ -1,6 +1,6 @@
 // The panel on the node Train Masked LoRA.
 import { runOf } from "./describe.js";
-import { chain, isInGraph } from "../page/nodes.js";
+import { chain, isInGraph, serverId, widgetValue } from "../page/nodes.js";
 import { RunPanel } from "./panel.js";
 
 // The canvas leaves room around what it is given to show.
@@ -10,8 +10,8 @@ export const NODE = "MLT_TrainLoRA";
 
 /** Adds the panel to a node; it only shows, and is saved with no workflow. `page` opens graphs, see `useLora`. */
 export function addNodePanel(node, store, page) {
-  const name = () => node.widgets?.find((widget) => widget.name === "name")?.value;
-  const panel = new RunPanel(store, () => runOf(store.runs, { node: node.id, name: name() }), { page });
+  const told = () => ({ node: serverId(node), name: widgetValue(node, "name") });
+  const panel = new RunPanel(store, () => runOf(store.runs, told()), { page });
   const widget = node.addDOMWidget("masked_lora_training", "masked_lora.training", panel.element, {
     serialize: false,
     getMinHeight: () => Math.min(Math.max(HEIGHT, panel.tallest + MARGINS), MOST_HEIGHT) + panel.room(),

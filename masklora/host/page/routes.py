@@ -1,9 +1,8 @@
 """Everything that the page may ask of the pack, by module: runs, data sets, masks, captions, the demo."""
 
-from .caption_routes import CAPTION_GETS, CAPTION_POSTS
 from .dataset_routes import DATASET_GETS, DATASET_POSTS
 from .demo_routes import DEMO_GETS, DEMO_POSTS
-from .mask_routes import MASK_GETS, MASK_POSTS
+from .edit_routes import EDIT_GETS, EDIT_POSTS
 from .picture_routes import PICTURE_GETS
 from .requests import add_routes, has_routes
 from .run_routes import RUN_GETS, RUN_POSTS
@@ -12,7 +11,5 @@ from .run_routes import RUN_GETS, RUN_POSTS
 def register() -> None:
     """Add the routes to ComfyUI's server, once; without a server nothing happens."""
     if not has_routes():
-        add_routes(
-            RUN_GETS | PICTURE_GETS | DATASET_GETS | MASK_GETS | CAPTION_GETS | DEMO_GETS,
-            RUN_POSTS | DATASET_POSTS | MASK_POSTS | CAPTION_POSTS | DEMO_POSTS,
-        )
+        gets = RUN_GETS | PICTURE_GETS | DATASET_GETS | EDIT_GETS | DEMO_GETS
+        add_routes(gets, RUN_POSTS | DATASET_POSTS | EDIT_POSTS | DEMO_POSTS)

@@ -6,20 +6,16 @@ the empty latent of one picture without sound, which no node of ComfyUI does for
 trainings find a card of so much memory, until it is told 0.
 """
 
-import os
 import sys
 
-from .networks import replacements
-
-# Where this folder was copied from.
-TESTS = "MASKLORA_TESTS"
+from . import named_files, networks
 
 
 async def comfy_entrypoint():
     """Called by ComfyUI once; the process is a test's and keeps the small sizes until it ends."""
     from comfy_api.latest import ComfyExtension, io
 
-    for owner, name, value in replacements():
+    for owner, name, value in (*networks.replacements(), *named_files.replacements()):
         setattr(owner, name, value)
 
     class SmallFamily(io.ComfyNode):
@@ -30,13 +26,10 @@ async def comfy_entrypoint():
 
         @classmethod
         def execute(cls, family):
-            sys.path.append(os.environ[TESTS])
-            from harness.models import small_model
-            from harness.small import small_models
+            network, encoder = named_files.small_of(family)
             from harness.vaes import small_vae
 
-            model = small_model(family, page=True)
-            return io.NodeOutput(model, small_models()[family].encoder.made(), small_vae(family))
+            return io.NodeOutput(network(), encoder.made(), small_vae(family))
 
     class PictureWithoutSound(io.ComfyNode):
         @classmethod
