@@ -54,7 +54,7 @@ def test_a_new_node_hides_its_advanced_widgets(page):
     assert not {"folder", "mask_source", "trigger_word"} & set(hidden)
 
 
-def test_the_masked_loss_shows_its_preset_alone_until_all_is_asked_for(page):
+def test_the_masked_loss_shows_little_until_all_is_asked_for(page):
     first, everything, heights = page.evaluate(
         """() => {
             const node = window.LiteGraph.createNode("MLT_MaskedLoss")
@@ -65,9 +65,10 @@ def test_the_masked_loss_shows_its_preset_alone_until_all_is_asked_for(page):
             return [before[0], shown(), [before[1], node.size[1]]]
         }"""
     )
-    assert first == ["preset"]
-    assert {"prior_weight", "routes", "normalize"} <= set(everything) and len(everything) > 40
-    assert heights[0] < 150 < heights[1]
+    assert first[0] == "preset" and len(first) <= 8
+    # Of the rest what has an effect as they stand.
+    assert {"prior_weight", "routes", "normalize"} <= set(everything) and len(everything) > 30
+    assert heights[0] < 300 < heights[1]
 
 
 def test_the_pages_name_each_other_by_the_address_that_comfyui_serves():
