@@ -23,7 +23,7 @@ def listed(panel, name):
     """What stands below a run in the sidebar's list, after the run was chosen there."""
     panel.page.evaluate("id => window.app.extensionManager.command.execute(id)", SIDEBAR)
     item = panel.tab.locator(".mlt-runs li").filter(has_text=name).first
-    item.locator("button").click()
+    item.locator("button.mlt-run").click()
     return item.locator(".mlt-outcome").inner_text()
 
 

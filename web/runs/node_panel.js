@@ -4,7 +4,7 @@ import { chain, isInGraph, serverId, widgetValue } from "../page/nodes.js";
 import { RunPanel } from "./panel.js";
 
 // The canvas leaves room around what it is given to show.
-const HEIGHT = 470, MOST_HEIGHT = 660, MARGINS = 24;
+const HEIGHT = 470, MOST_HEIGHT = 660, MARGINS = 36;
 const WIDTH = 420;
 export const NODE = "MLT_TrainLoRA";
 
