@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.damage import many
+
 VUE_NODES = "Comfy.VueNodes.Enabled"
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -172,7 +174,8 @@ def train_graph(demo_inputs, defaults):
     return make
 
 
-@pytest.fixture(params=[False, True], ids=["classic canvas", "Nodes 2.0"])
+# A usual run goes the whole way in Nodes 2.0, see test_from_pictures_to_lora.py, and looks at the parts on one canvas.
+@pytest.fixture(params=many([False], [False, True]), ids=lambda vue: "Nodes 2.0" if vue else "classic canvas")
 def both_canvases(request, page, comfy_server):
     """The page, once with each of ComfyUI's two ways to draw nodes."""
     comfy_server.post("/settings", {VUE_NODES: request.param})
