@@ -36,6 +36,10 @@ test("an outside that falls a little beside the inside is no fault of the mask",
   assert.equal(verdict(rows({ inside: [1, 0.5], outside: [1, 0.9] })), "works");
 });
 
+test("a drift that rises a little is that of every training", () => {
+  assert.equal(verdict(rows({ inside: FALLS, outside: LEVEL, drift: [0.01, 0.012] })), "works");
+});
+
 test("nothing is said before there are enough steps, and nothing of a run without an inside", () => {
   assert.equal(verdict(rows({ inside: FALLS, outside: LEVEL }, 150)), "");
   assert.equal(verdict([]), "");
