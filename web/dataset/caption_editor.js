@@ -83,10 +83,15 @@ export class CaptionEditor {
 
   /** Saves over what others have written meanwhile, which is kept as a former version. */
   async overwrite() {
-    const mine = this.field.value;
-    const { token } = await this.source.ask(`/pictures/${this.index}/caption`);
-    this.raw = { ...this.raw, token };
-    this.field.value = mine;
+    const { index } = this;
+    try {
+      const { token } = await this.source.ask(`/pictures/${index}/caption`);
+      if (index !== this.index) return false;
+      this.raw = { ...this.raw, token };
+    } catch (error) {
+      this.tell(error.message);
+      return false;
+    }
     return this.store();
   }
 

@@ -16,7 +16,7 @@ export function loaderOf(node) {
   return origin?.type === LOADER ? origin : null;
 }
 
-/** Names of the pictures without a mask where others have one; empty where all or none have. */
+/** The rows of pictures without a mask where others have one; empty where all or none have. */
 export function bareIn(rows) {
   const bare = rows.filter((row) => !row.hasMask);
   return bare.length < rows.length ? bare : [];
