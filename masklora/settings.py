@@ -61,6 +61,11 @@ CHECKPOINTING = ("per block", "off", "whole model", OFFLOADED)
 PER_BLOCK = ("per block", OFFLOADED)
 EXISTING_RUNS = ("go on", "start anew")
 OVER_MEMORY = ("refuse", "go on")
+# What a LoRA is meant to learn; with the first each setting is a person's own or the usual one.
+GOALS = ("own", "person", "object", "clothing", "style")
+OWN_GOAL = GOALS[0]
+# What a widget that the goal decides shows.
+BY_GOAL = "by goal"
 EXPORT_FORMATS = ("comfyui", "diffusers")
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -160,6 +165,7 @@ class DatasetSettings:
     together: float = ranged(0.5, 0.0, 1.0)
     subjects: str = ""
     folder_repeats: bool = True
+    goal: str = chosen(OWN_GOAL, GOALS)
 
 
 @dataclass(frozen=True)
@@ -193,8 +199,8 @@ class CacheSettings:
     seed: int = seeded()
     infill: str = chosen("mixed", INFILLS, used=[{"infill_variants": other_than(0)}])
     infill_variants: int = ranged(3, 0, 100)
-    crop_margin: float = ranged(0.2, 0.0, 10.0, used=[{"crop": being("around mask", "masked crop")}])
-    crop_margin_max: float = ranged(0.2, 0.0, 10.0, used=[{"crop": being("around mask")}])
+    crop_margin: float = ranged(0.2, 0.0, 10.0, used=[{"crop": being(BY_GOAL, "around mask", "masked crop")}])
+    crop_margin_max: float = ranged(0.2, 0.0, 10.0, used=[{"crop": being(BY_GOAL, "around mask")}])
     rotate: float = ranged(0.0, 0.0, 180.0)
     mask_shrink: float = ranged(1.0, 0.01, 1.0)
     more_resolutions: str = ""

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..masklora.cache.cache import build_cache
 from ..masklora.findings import note, warning
+from ..masklora.goals import decide, told
 from ..masklora.host import paths
 from ..masklora.host.model.encoders import ClipTextEncoder, VaeEncoder
 from ..masklora.host.model.fitting import check_before_encoding
@@ -11,7 +12,7 @@ from ..masklora.host.page.edits import EDITS
 from ..masklora.host.page.progress import NodeProgress
 from ..masklora.host.page.telling import tell
 from ..masklora.settings import CacheSettings
-from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, advanced, choice, number, seed, switch, text
+from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, advanced, choice, choice_by_goal, number, seed, switch, text
 
 D = CacheSettings()
 
@@ -19,7 +20,9 @@ D = CacheSettings()
 def infill_inputs():
     """Which backgrounds are put behind what is learned."""
     return [
-        choice(D, "infill", "What replaces the background in the infill variants: each kind in turn, or one kind."),
+        choice_by_goal(
+            D, "infill", "What replaces the background in the infill variants: each kind in turn, or one kind."
+        ),
         number(
             D,
             "infill_variants",
@@ -65,7 +68,7 @@ class CacheDataset(io.ComfyNode):
                 "Side in pixels, 16 to 8192, of the square whose area the training pictures have at most.",
                 step=8,
             ),
-            choice(
+            choice_by_goal(
                 D,
                 "crop",
                 "Which part is kept where a picture does not fit its bucket. around mask: the mask's box and a "
@@ -156,6 +159,7 @@ class CacheDataset(io.ComfyNode):
     @classmethod
     def execute(cls, dataset, vae, clip=None, model=None, **widgets):
         """Stops at once with a message where a picture, mask, size or the VAE does not fit."""
+        widgets, by_goal = decide(dataset.goal, widgets, ("crop", "infill"))
         progress = NodeProgress()
         encoder, captions = VaeEncoder(vae), None if clip is None else ClipTextEncoder(clip)
         cache = build_cache(
@@ -168,7 +172,7 @@ class CacheDataset(io.ComfyNode):
             check_cancel=progress.check_cancel,
             fits=lambda entries: None if model is None else check_before_encoding(model, encoder, captions, entries),
         )
-        found = list(cache.findings)
+        found = [*cache.findings, *map(note, told(dataset.goal, by_goal))]
         if clip is None:
             found.append(warning("No CLIP is connected: the cache holds no captions, and training will ask for them."))
         report = "\n".join([*(finding.text for finding in found), cache.summary()])

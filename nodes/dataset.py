@@ -19,6 +19,7 @@ from .dataset_widgets import (
     counting_inputs,
     dataset_settings,
     folder_inputs,
+    goal_input,
     regularisation_input,
     subject_inputs,
     trigger_input,
@@ -42,7 +43,7 @@ class LoadDataset(io.ComfyNode):
             category=DATA_CATEGORY,
             description="Pictures of a folder with their masks and captions. White in a mask means learn.",
             search_aliases=["training images", "image folder", "masks", "captions"],
-            inputs=[*cls._visible(), *advanced(cls._advanced())],
+            inputs=[*cls._visible(), *advanced(cls._advanced()), goal_input()],
             outputs=[
                 MLT_DATASET.Output("dataset", tooltip="The pictures with masks, captions and how they count."),
                 io.Image.Output("images", is_output_list=True, tooltip="The first pictures, each 1×H×W×3 in 0 to 1."),
@@ -198,6 +199,7 @@ class DatasetFromImages(io.ComfyNode):
                 *counting_inputs()[1:],
                 *advanced([counting_inputs()[0], regularisation_input(), *caption_inputs()]),
                 *advanced([io.String.Input("name", default="picture", tooltip="Begins the pictures' names.")]),
+                goal_input(),
             ],
             outputs=[
                 MLT_DATASET.Output("dataset", tooltip="The pictures, kept in memory."),

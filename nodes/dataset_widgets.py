@@ -29,7 +29,7 @@ def counting_inputs():
             "keep = nothing; inpaint is slow.",
         ),
         number(SET, "repeats", "How often one epoch shows each picture, 1 to 10000."),
-        number(SET, "loss_multiplier", "Factor on the loss of these pictures, 0 to 1000.", step=0.05),
+        number(SET, "loss_multiplier", "Factor on the loss of these pictures, 0 to 1000.", step=0.05, advanced=True),
     ]
 
 
@@ -97,6 +97,18 @@ def folder_inputs():
             "captions if the lines are sentences, else tags; the report tells.",
         ),
     ]
+
+
+def goal_input():
+    """What is to be learned. Last and optional, because saved workflows know the others by their place."""
+    one = choice(
+        SET,
+        "goal",
+        "What the LoRA is to learn. Widgets of later nodes that stand at by goal, a rank or steps of 0, and a loss "
+        "that nobody set then follow it; each node tells its value. own: nothing is decided for you.",
+    )
+    one.optional = True
+    return one
 
 
 def dataset_settings(widgets):

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..masklora.host.estimating import Question, estimated
 from ..masklora.host.page.telling import tell
-from ..masklora.settings import AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
+from ..masklora.settings import BY_GOAL, AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
 from .types import (
     MLT_ADAPTER,
     MLT_CACHE,
@@ -86,7 +86,7 @@ class EstimateMemory(io.ComfyNode):
             Question(
                 model,
                 sockets["cache"],
-                loss=sockets["loss"] or LossSettings(),
+                loss=sockets["loss"] or LossSettings(preset=BY_GOAL),
                 adapter=sockets["adapter"] or AdapterSettings(),
                 optimizer=sockets["optimizer"] or OptimizerSettings(),
                 train=TrainSettings(**values),

@@ -4,12 +4,13 @@ import torch
 from comfy_api.latest import io
 
 from ..masklora.cache.plan import check_settings
+from ..masklora.goals import decide, loss_by_goal
 from ..masklora.host.model.encoders import VaeEncoder
 from ..masklora.host.page.edits import EDITS
 from ..masklora.host.page.opened import OPENED, OpenedDataset
 from ..masklora.host.page.progress import NodeProgress
 from ..masklora.host.page.telling import tell
-from ..masklora.settings import CacheSettings, LossSettings
+from ..masklora.settings import BY_GOAL, CacheSettings, LossSettings
 from ..masklora.viewing.browsing import Lens
 from ..masklora.viewing.sheet import INFILL_VIEW, VIEWS, dataset_sheet, infill_sheet
 from .cache import infill_inputs
@@ -110,6 +111,7 @@ class InspectDataset(io.ComfyNode):
     def execute(cls, dataset, resolution, view, max_pictures=24, infill_seed=0, **values):
         """Reads every mask once and the shown pictures once."""
         vae, cache, loss, sam3 = (values.pop(name, None) for name in ("vae", "cache", "loss", "sam3"))
+        values, _ = decide(dataset.goal, values, ["infill"])
         settings = CacheSettings(resolution=max(resolution, 64), seed=infill_seed, **values)
         check_settings(settings)
         progress = NodeProgress()
@@ -119,7 +121,7 @@ class InspectDataset(io.ComfyNode):
         opened = OpenedDataset(
             dataset,
             node_id=cls.hidden.unique_id,
-            lens=Lens(loss or LossSettings(), stride),
+            lens=Lens(loss_by_goal(dataset.goal, loss or LossSettings(preset=BY_GOAL)), stride),
             resolution=resolution,
             settings=settings if cache is None else cache.settings,
             cache=cache,

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..masklora.host.page.telling import tell
 from ..masklora.loss.check import check_loss
 from ..masklora.loss.presets import PRESET_DECIDES, apply_preset, overruled_options, preset_help
+from ..masklora.settings import BY_GOAL
 from . import loss_widgets, remedy_widgets
 from .loss_use import add_use
 from .loss_widgets import LOSS
@@ -54,6 +55,7 @@ class MaskedLoss(io.ComfyNode):
     def execute(cls, preset, **widgets):
         """The preset decides its options; what it overrules is told."""
         asked = dataclasses.replace(LOSS, **{"prior_weight": PRESET_DECIDES, **widgets})
+        left, preset = preset == BY_GOAL, LOSS.preset if preset == BY_GOAL else preset
         loss = check_loss(apply_preset(preset, asked))
         overruled = overruled_options(preset, asked)
         report = preset_help(preset)
@@ -65,4 +67,7 @@ class MaskedLoss(io.ComfyNode):
             report += "\nThere is no prior while prior_weight is 0: the other prior_ widgets do nothing."
         if loss.mask_channel:
             report += f"\nThis trainer reads the {loss.mask_channel} of a mask file: set mask_channel so."
+        if left:
+            loss = dataclasses.replace(loss, preset=BY_GOAL)
+            report += "\nThe goal of Load Dataset may change options that you left alone; the training tells which."
         return io.NodeOutput(loss, report, ui=tell(report.splitlines()))

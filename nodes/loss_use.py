@@ -1,7 +1,7 @@
 """Which widgets of Masked Loss have an effect under which preset, and which of them are told first."""
 
 from ..masklora.loss.presets import CUSTOM, PRESET_DECIDES, PRESET_NAMES, PRESETS, presets_that_read
-from ..masklora.settings import LossSettings, about
+from ..masklora.settings import BY_GOAL, LossSettings, about
 
 _OURS = LossSettings().preset
 # Of our preset and of custom, which read every option; of the others, all that the trainer lets its users set.
@@ -26,7 +26,7 @@ def add_use(inputs):
         if ways != [{}]:
             one.extra_dict["used_when"] = ways
         if first := [name for name in presets_that_read(one.id) if _is_first(name, one.id)]:
-            one.extra_dict["first_when"] = [{"preset": {"is": first}}]
+            one.extra_dict["first_when"] = [{"preset": {"is": _shown(first)}}]
     return inputs
 
 
@@ -44,9 +44,14 @@ def ways_of(option):
             else:
                 alike.append(preset)
     return [
-        way if len(presets) == len(PRESET_NAMES) else {**way, "preset": {"is": presets}}
+        way if len(presets) == len(PRESET_NAMES) else {**way, "preset": {"is": _shown(presets)}}
         for way, presets in presets_by_way
     ]
+
+
+def _shown(presets):
+    """These presets and, with ours, the choice that leaves ours to the goal."""
+    return [BY_GOAL, *presets] if _OURS in presets else presets
 
 
 def _left_to_widgets(way, preset):

@@ -1,9 +1,7 @@
 """The widgets of the masked loss, by what they are about; each tells which trainers have it too."""
 
 from ..masklora.loss.presets import PRESET_NAMES
-from ..masklora.settings import (
-    LossSettings,
-)
+from ..masklora.settings import BY_GOAL, LossSettings
 from .types import choice, drop_down, number, switch
 
 LOSS = LossSettings()
@@ -13,10 +11,11 @@ def preset_input():
     """What decides nearly everything."""
     return drop_down(
         "preset",
-        PRESET_NAMES,
-        LOSS.preset,
-        "masked lora: our recommended loss, with the background held to the base model's. Others: the exact loss of "
-        "another trainer; the report tells which widgets it overrules. custom: every widget counts.",
+        (BY_GOAL, *PRESET_NAMES),
+        BY_GOAL,
+        "by goal: masked lora, and what the goal of Load Dataset changes of it; options that you set stay. masked "
+        "lora: our recommended loss, with the background held to the base model's. Others: the exact loss of another "
+        "trainer; the report tells which widgets it overrules. custom: every widget counts.",
     )
 
 

@@ -3,7 +3,10 @@
 import torch
 from comfy_api.latest import io
 
+from ..masklora.findings import note
+from ..masklora.goals import decide, told
 from ..masklora.host.page.progress import NodeProgress
+from ..masklora.host.page.telling import tell
 from ..masklora.loss.masks import transform_mask
 from ..masklora.settings import MaskTransform, check
 from .types import MASK_CATEGORY, MLT_DATASET, transform_inputs
@@ -22,7 +25,7 @@ class TransformMasks(io.ComfyNode):
             description="Invert, binarize, fill, clean, grow and feather every mask of a dataset, in this order.",
             inputs=[
                 MLT_DATASET.Input("dataset", tooltip="Dataset whose masks are transformed when they are read."),
-                *transform_inputs(),
+                *transform_inputs(by_goal=True),
             ],
             outputs=[
                 MLT_DATASET.Output("dataset", tooltip="The same pictures with transformed masks; no file changes.")
@@ -32,7 +35,9 @@ class TransformMasks(io.ComfyNode):
     @classmethod
     def execute(cls, dataset, **widgets):
         """Nothing is read: the transforms are applied with each mask."""
-        return io.NodeOutput(dataset.with_transform(check(MaskTransform(**widgets))))
+        widgets, by_goal = decide(dataset.goal, widgets, ["feather"])
+        transformed = dataset.with_transform(check(MaskTransform(**widgets)))
+        return io.NodeOutput(transformed, ui=tell(map(note, told(dataset.goal, by_goal))))
 
 
 class RefineMask(io.ComfyNode):

@@ -19,7 +19,7 @@ from ..masklora.runs.history import stopped_runs
 from ..masklora.runs.own_files import Written
 from ..masklora.runs.retention import make_room
 from ..masklora.runs.told import failure_told, read_told
-from ..masklora.settings import AdapterSettings, ExportSettings, LossSettings, OptimizerSettings, TrainSettings
+from ..masklora.settings import BY_GOAL, AdapterSettings, ExportSettings, LossSettings, OptimizerSettings, TrainSettings
 from ..masklora.training.metrics import SUMMARISED
 from .types import (
     MLT_ADAPTER,
@@ -92,7 +92,7 @@ class TrainLoRA(io.ComfyNode):
         request = Request(
             model=model,
             cache=cache,
-            loss=sockets["loss"] or LossSettings(),
+            loss=sockets["loss"] or LossSettings(preset=BY_GOAL),
             adapter=adapter,
             optimizer=optimizer,
             train=settings,

@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..masklora.settings import MaskTransform, about, widgets_of
+from ..masklora.goals import FEATHER_BY_GOAL, goal
+from ..masklora.settings import BY_GOAL, GOALS, MaskTransform, about, widgets_of
 
 MLT_DATASET = io.Custom("MLT_DATASET")
 MLT_CACHE = io.Custom("MLT_CACHE")
@@ -30,6 +31,15 @@ def choice(settings, name, tooltip):
     """A drop-down for a field that takes one of some texts."""
     one = about(settings, name)
     return _with_use(one, drop_down(*widgets_of(one), one.metadata["choices"], one.default, tooltip))
+
+
+def choice_by_goal(settings, name, tooltip):
+    """A drop-down for a field that takes one of some texts, which the data set's goal decides unless a person does."""
+    one = about(settings, name)
+    tooltip = f"{tooltip} {BY_GOAL}: as the goal of Load Dataset has it; with the goal own, {one.default}."
+    made = drop_down(*widgets_of(one), (BY_GOAL, *one.metadata["choices"]), BY_GOAL, tooltip)
+    made.extra_dict["by_goal"] = {each: getattr(goal(each), name) for each in GOALS}
+    return _with_use(one, made)
 
 
 def number(settings, name, tooltip, **extra):
@@ -88,8 +98,15 @@ def advanced(inputs):
     return inputs
 
 
-def transform_inputs():
-    """One widget per field of `MaskTransform`, in the order in which the transforms are applied."""
+def transform_inputs(*, by_goal=False):
+    """One widget per field of `MaskTransform`, in the order in which the transforms are applied.
+
+    With `by_goal` the feather is the one that the data set's goal says, unless a person sets it.
+    """
+    feather, open_feather = "Soften the edge last of all: Gaussian σ in picture pixels, 0 to 256.", {}
+    if by_goal:
+        feather += " -1: as the goal of Load Dataset has it; 0 with the goal own."
+        open_feather = {"default": FEATHER_BY_GOAL, "min": FEATHER_BY_GOAL}
     return [
         switch(MaskTransform, "invert", "Swap learned and ignored first of all: 1 − mask. White = learn."),
         switch(MaskTransform, "binarize", "Make every pixel 0 or 1: above the threshold is learned."),
@@ -112,7 +129,8 @@ def transform_inputs():
         number(
             MaskTransform,
             "feather",
-            "Soften the edge last of all: Gaussian σ in picture pixels, 0 to 256.",
+            feather,
             step=0.5,
+            **open_feather,
         ),
     ]

@@ -29,6 +29,7 @@ FLOORS = (
     ("errors", "findings"),
     ("files", "documents", "file_names"),
     ("settings",),
+    ("goals",),
     ("loss", "pictures", "adapters", "autograd"),
     ("folder",),
     ("dataset",),

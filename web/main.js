@@ -3,6 +3,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { fitHeight, hideAdvanced } from "./advanced.js";
 import { addNodeBrowser, INSPECT_NODE } from "./dataset/node_browser.js";
+import { followGoal } from "./goals.js";
 import { openEditor } from "./mask_editor/editor.js";
 import { addStyles } from "./page/elements.js";
 import { chain } from "./page/nodes.js";
@@ -101,6 +102,7 @@ app.registerExtension({
     const hides = hideAdvanced(node);
     const { required, optional } = node.constructor.nodeData.input;
     followUses(node, { ...required, ...optional }, () => fitHeight(node));
+    followGoal(node, { ...required, ...optional });
     if (!hides) return;
     fitHeight(node);
     // A node of a saved workflow is given a size afterwards, for everything that it could show.

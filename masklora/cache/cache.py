@@ -19,6 +19,7 @@ from ..dataset.sample import Dataset, Sample
 from ..errors import CacheError, ConfigError
 from ..findings import Finding, counted, warnings_of
 from ..folder.subjects import parse_subjects
+from ..goals import common_goal
 from ..pictures.packed_mask import decode_mask
 from ..settings import CacheSettings
 from .buckets import resolutions
@@ -70,6 +71,11 @@ class Cache:
     mend: Callable[[], str] | None = field(default=None, repr=False)
     mended: list[str] = field(default_factory=list)
     leaves: bool = False
+
+    @property
+    def goal(self) -> str:
+        """What the LoRA is to learn, one of `settings.GOALS`."""
+        return common_goal(source["settings"]["goal"] for source in self.sources if not source["regularisation"])
 
     def untouched(self) -> Cache:
         """The same, for reading in a thread what may not be needed: nothing is removed or made anew."""

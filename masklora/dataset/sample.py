@@ -11,14 +11,21 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError, DataError, MaskError
+from ..findings import warning
 from ..folder.report import MatchReport, merge_reports
 from ..folder.subjects import MaskPart
+from ..goals import common_goal
 from ..loss.masks import transform_mask
 from ..pictures.mask_values import MaskValues, understand
 from ..pictures.packed_mask import PackedMask
 from ..pictures.reading import ImageData, read_image, read_mask_values
 from ..settings import DatasetSettings, MaskTransform
 from .geometry import ASPECT_TOLERANCE, Geometry, apply_mask
+
+_GOALS_DIFFER = (
+    "goal: these data sets have different ones ({}), so that none decides anything. Choose the same goal in each, or "
+    "set loss, rank, crop and steps yourself."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +123,11 @@ class Dataset:
         """Number of different pictures, repeats not counted."""
         return len(self.samples)
 
+    @property
+    def goal(self) -> str:
+        """What the LoRA is to learn, one of `settings.GOALS`; class pictures have no say."""
+        return common_goal(one.settings.goal for one in self.samples if not one.settings.regularisation)
+
     def with_transform(self, transform: MaskTransform) -> Dataset:
         """The same data set with mask transforms on every sample that has a mask; nothing is read.
 
@@ -157,7 +169,11 @@ def merge(datasets: Sequence[Dataset], weights: Sequence[float] | None = None) -
                 key = f"{sample.key}#{counts[sample.key]}"
             used.add(key)
             samples.append(replace(sample, key=key, weight=sample.weight * weight))
-    return Dataset(tuple(samples), merge_reports(dataset.report for dataset in datasets))
+    report = merge_reports(dataset.report for dataset in datasets)
+    goals = dict.fromkeys(one.settings.goal for one in samples if not one.settings.regularisation)
+    if len(goals) > 1:
+        report = report.with_findings([warning(_GOALS_DIFFER.format(", ".join(goals)))])
+    return Dataset(tuple(samples), report)
 
 
 def load_sample(sample: Sample) -> LoadedSample:

@@ -17,7 +17,7 @@ from ..cache.crops import MASKED
 from ..dataset.geometry import Geometry
 from ..errors import ConfigError
 from ..findings import Finding, note, warning
-from ..settings import OVER_MEMORY, AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
+from ..settings import OVER_MEMORY, OWN_GOAL, AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
 from .families import Resolved
 from .memory.cards import in_bytes
 from .memory.plan import NEARLY, MemoryPlan, Training, plan_memory
@@ -68,7 +68,12 @@ def estimated(asked: Question) -> tuple[MemoryPlan, list[Finding]]:
         AdapterError: No layer matches.
     """
     trainable, settings = settle(
-        asked.model, loss=asked.loss, adapter=asked.adapter, optimizer=asked.optimizer, train=asked.train
+        asked.model,
+        loss=asked.loss,
+        adapter=asked.adapter,
+        optimizer=asked.optimizer,
+        train=asked.train,
+        goal_name=OWN_GOAL if asked.cache is None else asked.cache.goal,
     )
     if asked.cache is not None:
         check_cache_fits(asked.cache, trainable)

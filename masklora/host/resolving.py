@@ -8,9 +8,19 @@ from typing import Any
 
 from ..cache.cache import Cache
 from ..errors import ConfigError
+from ..goals import goal, loss_by_goal, told
 from ..loss.check import check_loss, check_loss_for
 from ..loss.noise import Schedule
-from ..settings import PER_BLOCK, AdapterSettings, LossSettings, OptimizerSettings, TrainSettings, check
+from ..settings import (
+    BY_GOAL,
+    OWN_GOAL,
+    PER_BLOCK,
+    AdapterSettings,
+    LossSettings,
+    OptimizerSettings,
+    TrainSettings,
+    check,
+)
 from ..training.optim import check_optimizer
 from .families import Family, Resolved, with_defaults
 from .layers.low_precision import quantised_formats
@@ -56,6 +66,7 @@ def resolve(request: Request) -> tuple[TrainableModel, Resolved]:
         optimizer=request.optimizer,
         train=request.train,
         assistant=request.assistant,
+        goal_name=request.cache.goal,
     )
     check_cache_fits(request.cache, trainable)
     if settings.loss.text_padding_mask and TEXT_MASK not in request.cache.empty_text():
@@ -63,6 +74,19 @@ def resolve(request: Request) -> tuple[TrainableModel, Resolved]:
     if request.samples is not None:
         check_samples_fit(request.samples, trainable)
     return trainable, settings
+
+
+def goal_notes(request: Request, settings: Resolved) -> list[str]:
+    """A line on what the goal of the data set decided of the settings."""
+    name = request.cache.goal
+    chosen, decided = goal(name), {}
+    if chosen.length != 1 and not (request.train.steps or request.train.epochs):
+        decided["steps"] = settings.train.steps
+    if chosen.rank != 1 and not request.adapter.rank:
+        decided["rank"] = settings.adapter.rank
+    if request.loss.preset == BY_GOAL:
+        decided |= {one: getattr(settings.loss, one) for one in chosen.loss}
+    return told(name, decided)
 
 
 def _check_recomputed(train: TrainSettings) -> None:
@@ -84,19 +108,23 @@ def settle(
     optimizer: OptimizerSettings,
     train: TrainSettings,
     assistant: Path | None = None,
+    goal_name: str = OWN_GOAL,
 ) -> tuple[TrainableModel, Resolved]:
-    """ComfyUI's MODEL as one that can be trained, and the settings with its family's defaults, if they go together.
+    """ComfyUI's MODEL as one that can be trained, and the settings as family and goal fill them, if they go together.
 
     Raises:
         FamilyError, ConfigError, AdapterError: See `resolve`.
     """
+    loss = loss_by_goal(goal_name, loss)
     check_loss(loss)
     check(adapter)
     check_optimizer(optimizer)
     check(train)
     _check_recomputed(train)
     trainable = TrainableModel(model, guidance=train.guidance, unknown=train.unknown_model, assistant=assistant)
-    settings = with_defaults(trainable.family, loss=loss, adapter=adapter, optimizer=optimizer, train=train)
+    settings = with_defaults(
+        trainable.family, loss=loss, adapter=adapter, optimizer=optimizer, train=train, goal=goal(goal_name)
+    )
     _check_tokens(trainable.family, settings.loss)
     check_loss_for(settings.loss, schedule=trainable.schedule, tokens=trainable.token_model())
     _check_noise(settings.loss, trainable.schedule)

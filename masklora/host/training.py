@@ -46,7 +46,7 @@ from .model.fitting import batch_notes
 from .model.layer_names import LayerNames, layer_names
 from .model.trainable import TrainableModel
 from .notes import cache_notes, model_notes
-from .resolving import Request, resolve
+from .resolving import Request, goal_notes, resolve
 from .sampling import PictureSampler
 from .swap.block_swap import BlockSwap
 from .swap.choosing import choose_swap
@@ -183,6 +183,7 @@ def _notes(trainable: TrainableModel, settings: Resolved, request: Request, job:
     return [
         # What was left out of the pictures comes with the cache.
         *request.cache.findings,
+        *map(note, goal_notes(request, settings)),
         *map(note, model_notes(trainable)),
         *map(note, trainable.family.notes_for(trainable.network)),
         *_unknown_notes(trainable, job),

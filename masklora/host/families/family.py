@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from ...errors import ConfigError
+from ...goals import UNDECIDED, Goal
 from ...settings import AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
 
 # The guidance that stands for the family's own: no model is trained with a negative one.
@@ -261,8 +262,9 @@ def with_defaults(
     adapter: AdapterSettings,
     optimizer: OptimizerSettings,
     train: TrainSettings,
+    goal: Goal = UNDECIDED,
 ) -> Resolved:
-    """The settings with the family's defaults filled in where the user left zero or "default".
+    """The settings with the family's defaults, as the goal has them, where the user left zero or "default".
 
     Raises:
         ConfigError: If `targets` is no preset of the family.
@@ -271,11 +273,11 @@ def with_defaults(
     if adapter.targets not in family.targets:
         known = ", ".join(family.targets)
         raise ConfigError(f"targets: {family.title} has {known}; got {adapter.targets!r}. Choose one of these.")
-    rank = adapter.rank or d.rank
-    alpha = adapter.alpha or (d.alpha if not adapter.rank else float(rank))
+    rank = adapter.rank or d.rank * goal.rank
+    alpha = adapter.alpha or (d.alpha * goal.rank if not adapter.rank else float(rank))
     # Prodigy's rate is a factor on the step size that it finds: the family's would all but stop it.
     usual_rate = 1.0 if optimizer.optimizer == "prodigy" else d.learning_rate
-    length = train.steps if train.steps or train.epochs else d.steps
+    length = train.steps if train.steps or train.epochs else round(d.steps * goal.length)
     guidance = d.guidance if train.guidance == FAMILY_GUIDANCE else train.guidance
     return Resolved(
         loss=_with_noise_levels(loss, d),

@@ -21,6 +21,7 @@ from PIL import Image
 
 from ...dataset.sample import load_sample
 from ...errors import ConfigError
+from ...goals import decide
 from ...settings import MaskTransform, check
 from ...viewing.browsing import VIEWS, crop_corners, draw_infill, draw_thumbnail, learned_levels, picture_weights
 from ...viewing.inspection import findings
@@ -167,13 +168,13 @@ async def post_look(request: web.Request) -> Any:
     resolution = body["resolution"]
     if not isinstance(resolution, int) or isinstance(resolution, bool) or not 0 <= resolution <= 8192:
         raise RefusedError(400, "resolution: expected a whole number, 0 to 8192.")
-    transform = None if body["transform"] is None else _transform(body["transform"])
+    transform = None if body["transform"] is None else _transform(body["transform"], opened.goal)
     # It may have to wait for a mask that is being saved.
     await asyncio.to_thread(opened.look, transform=transform, resolution=resolution)
     return await get_dataset(request)
 
 
-def _transform(values: Any) -> MaskTransform:
+def _transform(values: Any, goal: str) -> MaskTransform:
     defaults = dataclasses.asdict(MaskTransform())
     if not isinstance(values, dict) or set(values) != set(defaults):
         raise RefusedError(400, f"transform: expected exactly the fields {', '.join(defaults)}.")
@@ -181,6 +182,7 @@ def _transform(values: Any) -> MaskTransform:
         value = values[name]
         if isinstance(default, bool) != isinstance(value, bool) or not isinstance(value, int | float):
             raise RefusedError(400, f"{name}: expected a value like {default!r}.")
+    values, _ = decide(goal, values, ["feather"])
     try:
         check(MaskTransform(**values))
     except ConfigError as error:

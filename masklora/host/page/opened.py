@@ -200,6 +200,11 @@ class OpenedDataset:
         with self._lock:
             self.version += 1
 
+    @property
+    def goal(self) -> str:
+        """What the LoRA is to learn, one of `settings.GOALS`."""
+        return self._dataset.goal
+
     def look(self, *, transform: MaskTransform | None, resolution: int) -> None:
         """Show the masks with other transforms, or cells of another resolution; the numbers follow by and by."""
         if transform is not None and all(sample.transform == transform for sample in self._dataset.samples):
