@@ -12,6 +12,7 @@ import { useTexts } from "./page/strings.js";
 import { followTheme } from "./page/theme.js";
 import { Announcer } from "./runs/announce.js";
 import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.js";
+import { SampleGrid } from "./runs/samples/grid.js";
 import { sidebarTab } from "./runs/sidebar.js";
 import { EVENT, RunStore } from "./runs/store.js";
 import { PictureTable } from "./runs/table/dialog.js";
@@ -20,8 +21,8 @@ import { followUses } from "./uses.js";
 // By then a workflow that is being loaded has given its nodes their sizes.
 const SETTLED_MS = 150;
 const STYLES = [
-  "vendor/uplot/uPlot.min.css", "page/page.css", "page/report.css", "runs/panel.css", "runs/gallery.css", "runs/table/table.css",
-  "dataset/dataset.css", "mask_editor/editor.css",
+  "vendor/uplot/uPlot.min.css", "page/page.css", "page/report.css", "runs/panel.css", "runs/samples/gallery.css",
+  "runs/samples/grid.css", "runs/table/table.css", "dataset/dataset.css", "mask_editor/editor.css",
 ];
 
 // Of the nodes in a graph that compares pictures. As it opens it is wide enough for titles, which a small scale hides.
@@ -58,6 +59,7 @@ const graphs = {
   queue: () => app.queuePrompt(0, 1),
   refresh: () => app.reloadNodeDefs(),
   pictures: (run) => new PictureTable({ api, store: runs(), run, edit: editMask }).open(),
+  samples: (run) => new SampleGrid({ store: runs(), run, page: graphs }).open(),
   /** Readies a graph that compares pictures; `roles` of its nodes by id, those that show are `base` and `withLora`. */
   compare(roles) {
     const { nodes } = app.graph;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { prompts, stepsOf, stepToShow } from "../../web/runs/pictures.js";
+import { prompts, stepsOf, stepToShow } from "../../web/runs/samples/pictures.js";
 
 const LIST = {
   prompts: ["a cat", "a dog", "a house"],

@@ -4,7 +4,7 @@ import { Chart, colourOf } from "./chart.js";
 import { Current } from "./current.js";
 import { Ending } from "./ending.js";
 import { begun, isLive, memory, number, progress } from "./describe.js";
-import { Gallery } from "./gallery.js";
+import { Gallery } from "./samples/gallery.js";
 import { button, keepKeys, make, say } from "../page/elements.js";
 import { CURVES, curvesIn, newest, valuesAt } from "./series.js";
 import { titleOf } from "./kept/marks.js";
@@ -25,10 +25,10 @@ export class RunPanel {
    * Shows nothing before it is woken.
    * @param store a RunStore.
    * @param choose gives the run to show, or null; asked on every change.
-   * @param {{roomy?: boolean, page?: object}} options whether the pictures are shown from the start; what opens graphs,
-   *   see `useLora`, where the panel shall offer to use the LoRA.
+   * @param {{roomy?: boolean, page?: object, pages: object}} options whether the pictures are shown from the start; what
+   *   opens graphs, see `useLora`, where the panel shall offer to use the LoRA; what opens dialogs, by default the same.
    */
-  constructor(store, choose, { roomy = false, page = null } = {}) {
+  constructor(store, choose, { roomy = false, page = null, pages = page } = {}) {
     this.store = store;
     this.choose = choose;
     this.shown = new Set(SHOWN_FIRST);
@@ -43,7 +43,7 @@ export class RunPanel {
       this.later();
     });
     this.current = new Current(store, roomy);
-    this.gallery = new Gallery(store, roomy);
+    this.gallery = new Gallery(store, roomy, pages);
     const use = page && useButton(store, page, choose, (words) => this.tell(words));
     this.ending = new Ending(roomy, use ? [use] : []);
     this.table = page && tableButton(page, () => this.choose());

@@ -13,7 +13,7 @@ export class RunList {
     this.chosen = null;
     this.list = make("ul", { className: "mlt-runs", "aria-label": text("runs.runs") });
     this.empty = make("p", { className: "mlt-note" }, text("runs.noRuns"));
-    this.panel = new RunPanel(store, () => this.run(), { roomy: true });
+    this.panel = new RunPanel(store, () => this.run(), { roomy: true, pages: page });
     this.actions = new RunActions(store, page);
     this.demos = new Demos(store, page);
     this.element = make(

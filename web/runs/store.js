@@ -78,6 +78,14 @@ export class RunStore {
     return file;
   }
 
+  /** Makes the checkpoint of a step a run's LoRA: the file that was written. Rejects with the server's words. */
+  async pickStep(id, step) {
+    const { run } = await this.post(`${ROUTE}/${id}/pick`, { step });
+    this.know(run);
+    this.tell();
+    return run.written;
+  }
+
   /** What deleting a run would free, and its file, which stays: {bytes, written}. Rejects with the server's words. */
   sizeOf(id) {
     return this.ask(`${ROUTE}/${id}/size`);

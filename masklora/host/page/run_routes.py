@@ -27,10 +27,11 @@ from ...runs.run import trained_elsewhere
 from ...runs.run_list import RunList
 from ...runs.sample_pictures import MOST_PROMPTS, SampleFolder, look_of
 from ...runs.side_by_side import Pictures, side_by_side
-from ...runs.told import read_told
+from ...runs.told import keep_told, read_told
 from ...settings import ExportSettings
 from ...viewing.training_sample import draw_seen
-from ..outputs import listed_lora, lora_path, runs_folder
+from ..exporting import file_of, load_run
+from ..outputs import listed_lora, lora_path, runs_folder, shown_path
 from ..report import run_report
 from .live import ACTIONS, LIVE, LiveRun
 from .requests import Handler, RefusedError, path_id, path_number, query_number, read_empty, read_json
@@ -47,6 +48,8 @@ RESTING = {
 
 LIST = RunList(RESTING)
 _TRAINS = "This run is being trained. Stop it first, or wait for its end; then delete it."
+_STILL_TRAINED = "This run is still being trained, and writes its LoRA at the end. Stop it first, or wait; then choose."
+_NO_CHECKPOINT = "There is no checkpoint of step {}. It may have been dropped; reload the list."
 _STARRED = "This run has a star, so it stays. Take the star away first; then delete it."
 _MARKS = {"label": str, "starred": bool}
 _NO_GRAPH = "This run has no stored graph. It was made by an earlier version, or by a script."
@@ -197,12 +200,32 @@ async def post_export(request: web.Request) -> Any:
     return {"file": written.relative_to(Path(folder_paths.get_output_directory()).resolve()).as_posix()}
 
 
+async def post_pick(request: web.Request) -> Any:
+    """Make a checkpoint the run's LoRA: its file is written to where the LoRAs are, and the run's from now on."""
+    body = await read_json(request)
+    step = body.get("step")
+    if set(body) != {"step"} or type(step) is not int or not 0 < step < 10**9:
+        raise RefusedError(400, 'Expected {"step": the number of a checkpoint}.')
+    folder = await run_folder_of(request)
+    if path_id(request, "run") in LIVE or await asyncio.to_thread(trained_elsewhere, folder):
+        raise RefusedError(409, _STILL_TRAINED)
+    return {"run": await asyncio.to_thread(_pick, folder, step)}
+
+
+def _pick(folder: Path, step: int) -> dict[str, Any]:
+    if step not in read_run(folder).checkpoints:
+        raise RefusedError(404, _NO_CHECKPOINT.format(step))
+    written = file_of(load_run(folder.name, step))
+    keep_told(folder, written=shown_path(written.path), taken=written.taken)
+    return _facts(read_run(folder), None)
+
+
 def _export(folder: Path, step: int | None) -> Path:
     run = read_run(folder)
     known = run.checkpoints
     chosen = step if step is not None else known[-1] if known else None
     if step is not None and step not in known:
-        raise RefusedError(404, f"There is no checkpoint of step {step}. It may have been dropped; reload the list.")
+        raise RefusedError(404, _NO_CHECKPOINT.format(step))
     tail = "" if chosen is None else f"-step{chosen:06d}"
     return export_checkpoint(folder, chosen, lora_path(run.name + tail), ExportSettings())
 
@@ -239,6 +262,7 @@ RUN_GETS: dict[str, Handler] = {
 # The first that fits answers.
 RUN_POSTS: dict[str, Handler] = {
     "/runs/{run}/export": post_export,
+    "/runs/{run}/pick": post_pick,
     "/runs/{run}/delete": post_delete,
     "/runs/{run}/marks": post_marks,
     "/runs/{run}/{action}": post_action,

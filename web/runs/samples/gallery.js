@@ -1,12 +1,17 @@
 // The sample pictures of a run: a prompt, a step, and a slider between the base model and that step.
 import { prompts, stepsOf, stepToShow } from "./pictures.js";
-import { make, say } from "../page/elements.js";
-import { text } from "../page/strings.js";
+import { button, make, say } from "../../page/elements.js";
+import { text } from "../../page/strings.js";
 
 export class Gallery {
-  /** @param store a RunStore. @param {boolean} open whether it starts open. */
-  constructor(store, open) {
+  /**
+   * @param store a RunStore.
+   * @param {boolean} open whether it starts open.
+   * @param {{samples: function}?} page opens the grid of a run's pictures; null where this is shown in it.
+   */
+  constructor(store, open, page = null) {
     this.store = store;
+    this.page = page;
     this.number = 0;
     this.wanted = null;
     this.element = make(
@@ -36,11 +41,23 @@ export class Gallery {
     this.pictures = make(
       "div",
       {},
-      make("div", { className: "mlt-row" }, make("label", {}, text("runs.prompt"), this.prompt)),
+      make("div", { className: "mlt-row" }, make("label", {}, text("runs.prompt"), this.prompt), this.gridButton()),
       this.compare(),
       make("div", { className: "mlt-row" }, make("label", { className: "mlt-step" }, text("runs.step"), this.step, this.at)),
     );
     return make("div", {}, this.none, this.pictures);
+  }
+
+  gridButton() {
+    return this.page ? button(text("runs.grid.button"), text("runs.grid.buttonHint"), () => this.page.samples(this.run)) : "";
+  }
+
+  /** Shows a prompt's picture of a step. */
+  choose(number, step) {
+    this.number = number;
+    this.wanted = step;
+    this.prompt.value = number;
+    this.update(this.run);
   }
 
   compare() {

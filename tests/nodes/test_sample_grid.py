@@ -1,0 +1,94 @@
+"""All sample pictures of a run in a grid, and a step of it that becomes the LoRA."""
+
+import json
+
+import pytest
+from safetensors import safe_open
+
+from harness.sidebar import Sidebar
+
+GRID = "dialog.mlt-sample-grid"
+LOADED = "s => [...document.querySelectorAll(`${s} td img`)].every(one => one.naturalWidth === 128)"
+
+
+@pytest.fixture
+def trained(comfy_client, routes, train_graph):
+    """A finished run of six steps with pictures of two prompts at every second, of whose checkpoints two are kept."""
+
+    def make(name):
+        comfy_client.run(train_graph(name=name, steps=6, save_every=2, keep_last=2, samples={"every": 2}))
+        return routes.named(name)
+
+    return make
+
+
+def test_a_step_of_the_grid_becomes_the_lora(both_canvases, comfy_server, routes, trained, request):
+    name = "grid-" + ("new" if "2.0" in request.node.name else "classic")
+    run = trained(name)
+    assert run["checkpoints"] == [4, 6]
+    loras = comfy_server.base / "output" / "loras"
+    before = (loras / f"{name}.safetensors").read_bytes()
+    side = Sidebar(both_canvases).open().choose_run(name)
+    side.button("All pictures").click()
+    grid = side.tab.locator(GRID)
+    rows = grid.locator("tbody tr")
+    rows.nth(3).wait_for()
+    assert [row.locator("th").inner_text().split("\n")[0] for row in rows.all()] == [
+        "base model", "step 2", "step 4", "step 6",
+    ]  # fmt: skip
+    assert grid.locator("thead th").all_inner_texts()[1:] == ["a red star", "a zibble"]
+    side.tab.wait_for_function(LOADED, arg=GRID)
+    assert "not kept" in rows.nth(1).inner_text() and "This is the LoRA" in rows.nth(3).inner_text()
+    rows.nth(1).locator("td button").nth(1).click()
+    shown = grid.locator(".mlt-grid-large .mlt-after")
+    assert shown.get_attribute("src").split("?")[0].endswith("/samples/2/1")
+    assert rows.nth(1).locator("td button").nth(1).get_attribute("aria-pressed") == "true"
+    rows.nth(2).get_by_role("button", name="Use this step").click()
+    side.tab.wait_for_function(
+        "s => document.querySelector(`${s} [aria-current] th`).innerText.includes('step 4')", arg=GRID
+    )
+    picked = loras / f"{name}-step000004.safetensors"
+    with safe_open(picked, "np") as file:
+        assert file.metadata()["ss_steps"] == "4"
+    assert (loras / f"{name}.safetensors").read_bytes() == before, "the file that was there is lost"
+    assert routes.named(name)["written"] == f"output/loras/{picked.name}"
+    assert picked.name in grid.inner_text()
+    graph = json.dumps(routes.get(f"/runs/{run['id']}/use"))
+    assert picked.name in graph and f"{name}.safetensors" not in graph
+    # Back again: the whole run's file is found, not written anew.
+    rows.nth(3).get_by_role("button", name="Use this step").click()
+    side.tab.wait_for_function(
+        "s => document.querySelector(`${s} [aria-current] th`).innerText.includes('step 6')", arg=GRID
+    )
+    assert routes.named(name)["written"] == f"output/loras/{name}.safetensors"
+    side.tab.keyboard.press("Escape")
+    grid.wait_for(state="detached")
+    assert both_canvases.problems == []
+
+
+def ask(routes, path, body):
+    return routes.ask("POST", path, body=json.dumps(body), headers={"Content-Type": "application/json"})
+
+
+def test_only_a_kept_step_of_a_run_that_rests_is_picked(routes, comfy_client, train_graph, trained):
+    run = trained("picked")
+    path = f"/runs/{run['id']}/pick"
+    for body, status in (
+        ({"step": 3}, 404),
+        ({"step": 0}, 400),
+        ({"step": "4"}, 400),
+        ({"step": True}, 400),
+        ({}, 400),
+        ({"step": 4, "file": "x"}, 400),
+    ):
+        assert ask(routes, path, body)[0] == status, body
+    assert ask(routes, "/runs/0123456789abcdef/pick", {"step": 4})[0] in (400, 404)
+    assert routes.named("picked")["written"] == run["written"]
+    prompt_id = comfy_client.submit(train_graph(name="still trained", steps=3000, save_every=2))
+    try:
+        live = routes.running("still_trained")
+        status, _, content = ask(routes, f"/runs/{live['id']}/pick", {"step": 2})
+        assert status == 409 and "still being trained" in content["error"]
+    finally:
+        comfy_client.interrupt()
+        comfy_client.finish(prompt_id, check=False)
