@@ -105,9 +105,7 @@ def block_faults(ours, theirs, names):
     found += [f"adds the number {number}" for number in added]
     told = theirs[1].casefold()
     absent = {
-        code
-        for code in codes(ours[1]) - codes(theirs[1])
-        if not any(name in told for name in names.get(code, ()))
+        code for code in codes(ours[1]) - codes(theirs[1]) if not any(name in told for name in names.get(code, ()))
     }
     return found + [f"lacks `{code}`" for code in sorted(absent)]
 
