@@ -91,7 +91,7 @@ def served(page, link, language):
         return None
     if link.startswith(SERVED):
         return DOCS / link.removeprefix(SERVED)
-    # The panel takes pictures from the folder of the pages, in which language ever; a guide lies as it is read.
+    # The panel takes pictures from the folder of the pages, whatever the language; a guide is read where it lies.
     return (DOCS if page.name == f"{language}.md" else page.parent) / link
 
 
