@@ -15,14 +15,15 @@ from masklora.loss.masks import feather_mask, latent_weights, reduce_mask
 from masklora.settings import LossSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted((ROOT / "web" / "docs").glob("*.md"))
-GUIDE = ROOT / "web" / "docs" / "masks-that-work.md"
+DOCS = ROOT / "web" / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+GUIDE = DOCS / "masks-that-work.md"
 
 
-@pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
+@pytest.mark.parametrize("path", PAGES, ids=[path.relative_to(DOCS).as_posix() for path in PAGES])
 def test_comfyui_serves_the_help_page_where_the_frontend_asks_for_it(comfy_server, path):
-    address = f"{comfy_server.address}/extensions/masked-lora/docs/{urllib.parse.quote(path.name)}"
-    with urllib.request.urlopen(address) as answer:
+    asked = urllib.parse.quote(path.relative_to(DOCS).as_posix())
+    with urllib.request.urlopen(f"{comfy_server.address}/extensions/masked-lora/docs/{asked}") as answer:
         assert answer.read().decode("utf-8") == path.read_text(encoding="utf-8")
 
 
@@ -75,8 +76,10 @@ def test_the_pages_name_each_other_by_the_address_that_comfyui_serves():
     for path in PAGES:
         for link in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")):
             # In the help panel a page's own address is ComfyUI's: only pictures may be told from the page.
-            known = "://" in link or link.startswith(("/extensions/masked-lora/docs/", "images/"))
-            assert known, f"{path.name}: {link}"
+            # A translated guide is in no panel.
+            pictures = "images/" if path.parent == DOCS or path.parent.name.startswith("MLT_") else "../images/"
+            known = "://" in link or link.startswith(("/extensions/masked-lora/docs/", pictures))
+            assert known, f"{path.relative_to(DOCS)}: {link}"
 
 
 def table_below(heading):

@@ -13,6 +13,13 @@ NODES = """() => window.app.graph.nodes.map(node => [node.type, {
     outputs: node.outputs.filter(s => s.name !== s.type).map(s => s.localized_name),
 }])"""
 
+SELECT = """type => {
+    const node = window.LiteGraph.createNode(type)
+    window.app.graph.clear()
+    window.app.graph.add(node)
+    window.app.canvas.selectNode(node)
+}"""
+
 
 @pytest.fixture(params=[False, True], ids=["classic canvas", "Nodes 2.0"])
 def opened(request, page, comfy_server, train_graph, defaults):
@@ -62,6 +69,36 @@ def assert_panels_read(page, language):
     assert browser.get_attribute("aria-label") == text("dataset.title")
     assert text("dataset.notYet") in browser.text_content()
     assert browser.get_by_role("button", name=text("dataset.larger"), exact=True).count() == 1
+
+
+@pytest.fixture
+def node_help(page, comfy_server):
+    """A function that opens a node's help on the page in a language: the panel's element."""
+
+    def open_help(language, node):
+        comfy_server.post("/settings", {LOCALE: language})
+        page.page.reload(wait_until="domcontentloaded")
+        page.open()
+        page.evaluate(SELECT, node)
+        page.page.get_by_test_id("info-button").click()
+        panel = page.page.locator(".node-help-content")
+        panel.locator("h1").wait_for()
+        return panel
+
+    yield open_help
+    comfy_server.post("/settings", {LOCALE: ENGLISH})
+
+
+@pytest.mark.parametrize("language", [ENGLISH, *translations()])
+def test_a_node_s_help_opens_in_the_page_s_language_with_its_picture(node_help, language):
+    panel = node_help(language, "MLT_LoadDataset")
+    texts = read_texts(language, "nodeDefs.json")
+    assert panel.locator("h1").text_content() == texts["MLT_LoadDataset.display_name"]
+    explained = panel.locator("td").all_text_contents()
+    assert texts["MLT_LoadDataset.inputs.trigger_word.tooltip"] in explained
+    picture = panel.locator("img")
+    picture.evaluate("one => one.decode()")
+    assert picture.evaluate("one => one.naturalWidth") > 300
 
 
 @pytest.mark.parametrize("language", translations())
