@@ -17,8 +17,9 @@ _PROBE = (
     "sys.stdout.write(json.dumps([n for n in sys.argv[1:] if importlib.util.find_spec(n) is None]))"
 )
 COMFYUI_NEEDS = ("torch", "aiohttp")
-PACK_NEEDS = ("peft", "cv2", "safetensors", "prodigyopt", "schedulefree", "lion_pytorch")
-TESTS_NEED = ("pytest", "xdist", "ruff", "playwright", "skimage", "diffusers")
+PACK_NEEDS = ("peft", "cv2", "safetensors")
+OPTIMIZERS = ("prodigyopt", "schedulefree", "lion_pytorch")
+TESTS_NEED = ("pytest", "xdist", "ruff", "playwright", "skimage", "diffusers", *OPTIMIZERS)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,8 @@ class Optimizer(io.ComfyNode):
             choice(
                 OPTIM,
                 "optimizer",
-                "adamw8bit needs the package bitsandbytes. prodigy finds the learning rate itself: give it 1.",
+                "adamw and adafactor are there; adamw8bit needs the package bitsandbytes, lion lion-pytorch, prodigy "
+                "prodigyopt, and schedule-free adamw schedulefree. prodigy finds the learning rate itself: give it 1.",
             ),
             number(OPTIM, "learning_rate", "Step size, above 0 to 10; 0 = default of the model's family.", step=1e-6),
             choice(OPTIM, "schedule", "How the learning rate changes over the run."),

@@ -270,6 +270,9 @@ def test_the_registry_s_dependencies_are_the_requirements():
     required = names((ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines())
     assert set(listed) == required
     assert {re.split(r"[^\w-]", line)[0] for line in required}.isdisjoint({"torch", "torchvision", "torchaudio"})
+    optional = ast.literal_eval(re.search(r"^optimizers = (\[.*?\])", text, re.M | re.S).group(1))
+    assert required.isdisjoint(optional)
+    assert set(optional) <= names((ROOT / "tests" / "requirements.txt").read_text(encoding="utf-8").splitlines())
 
 
 def test_the_page_writes_no_html_from_text():
