@@ -12,6 +12,16 @@ NODES = """() => window.app.graph.nodes.map(node => [node.type, {
     inputs: Object.fromEntries((node.inputs ?? []).filter(s => !s.widget).map(s => [s.name, s.localized_name])),
     outputs: node.outputs.filter(s => s.name !== s.type).map(s => s.localized_name),
 }])"""
+# What buttons of one word come to in a panel that is much too narrow, in pixels.
+HEIGHTS = """panel => {
+    const { width } = panel.style
+    panel.style.width = "40px"
+    const shown = [...panel.querySelectorAll(".mlt-button")].filter(button => button.offsetHeight)
+    const words = shown.filter(button => /^\\p{L}+$/u.test(button.textContent))
+    const heights = words.map(button => [button.textContent, button.offsetHeight])
+    panel.style.width = width
+    return heights
+}"""
 
 SELECT = """type => {
     const node = window.LiteGraph.createNode(type)
@@ -56,6 +66,13 @@ def assert_nodes_read(page, language):
     labels = dict(shown)["MLT_LoadDataset"]["widgets"]
     assert labels["trigger_word"] == texts["MLT_LoadDataset.inputs.trigger_word.name"]
     assert dict(shown)["MLT_TrainLoRA"]["inputs"]["cache"] == texts["MLT_TrainLoRA.inputs.cache.name"]
+
+
+def assert_words_stay_whole(page):
+    """Chinese may break between any two characters, and a button of two would be two lines high."""
+    heights = page.page.locator(".mlt-panel").first.evaluate(HEIGHTS)
+    assert heights
+    assert [told for told in heights if told[1] > 30] == []
 
 
 def assert_panels_read(page, language):
@@ -108,6 +125,7 @@ def test_nodes_and_panels_speak_the_page_s_language_and_english_again(opened, la
     assert page.evaluate("id => window.app.extensionManager.setting.get(id)", LOCALE) == language
     assert_nodes_read(page, language)
     assert_panels_read(page, language)
+    assert_words_stay_whole(page)
     page = opened(ENGLISH)
     assert_nodes_read(page, ENGLISH)
     assert_panels_read(page, ENGLISH)

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { begun, duration, isLive, memory, number, progress, runOf, safeName, size } from "../../web/runs/describe.js";
-import { text } from "../../web/page/strings.js";
-import "./english.mjs";
+import { text, useTexts } from "../../web/page/strings.js";
+import { ENGLISH } from "./english.mjs";
 
 test("numbers have three digits and say when there is none", () => {
   assert.deepEqual([0.012345, 0.0001, 12.34, 0, 1234567].map(number), ["0.0123", "1.00e-4", "12.3", "0", "1.23e+6"]);
@@ -53,4 +53,7 @@ test("bytes as a person reads them", () => {
 test("the start of a run, where it is known", () => {
   assert.match(begun({ started: Date.UTC(2026, 5, 15, 12) / 1000 }), /2026/);
   assert.deepEqual([begun({}), begun(null)], ["", ""]);
+  useTexts({ fr: { masked_lora: { a: "b" } } }, "fr");
+  assert.match(begun({ started: Date.UTC(2026, 5, 15, 12) / 1000 }), /15 juin 2026/);
+  useTexts({ en: ENGLISH }, "en");
 });

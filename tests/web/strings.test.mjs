@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { text, useTexts } from "../../web/page/strings.js";
+import { locale, text, useTexts } from "../../web/page/strings.js";
 
 const messages = {
   en: { masked_lora: { runs: { stop: "Stop", left: "{time} left" } }, other: { stop: "no" } },
@@ -29,4 +29,21 @@ test("a text with two forms follows the number, by the rules of its language", (
   };
   assert.deepEqual(said("en"), ["0 pictures", "1 picture", "2 pictures"]);
   assert.deepEqual(said("fr"), ["0 image", "1 image", "2 images"]);
+});
+
+test("dates are in the language of the texts, and in the browser's variant of it", () => {
+  const said = (language, messages) => {
+    useTexts(messages, language);
+    return locale();
+  };
+  const chinese = { zh: { masked_lora: { a: "b" } } };
+  Object.defineProperty(globalThis, "navigator", { value: { languages: ["de", "zh-CN", "en-GB"] }, configurable: true });
+  assert.deepEqual([said("zh", chinese), said("en", messages), said("fr", chinese)], ["zh-CN", "en-GB", "en-GB"]);
+  Object.defineProperty(globalThis, "navigator", { value: { languages: ["zhx", "en-US"] }, configurable: true });
+  assert.equal(said("zh", chinese), "zh");
+});
+
+test("where a language has no texts of ours, the English ones keep the rules of English", () => {
+  useTexts({ en: { masked_lora: { n: "{count} picture | {count} pictures" } } }, "ja");
+  assert.equal(text("n", { count: 1 }), "1 picture");
 });

@@ -2,6 +2,7 @@
 const SECTION = "masked_lora";
 const FALLBACK = "en";
 let texts = {};
+let tongue = FALLBACK;
 let plural = new Intl.PluralRules(FALLBACK);
 
 /**
@@ -11,7 +12,14 @@ let plural = new Intl.PluralRules(FALLBACK);
  */
 export function useTexts(messages, language) {
   texts = { ...flat(messages?.[FALLBACK]?.[SECTION]), ...flat(messages?.[language]?.[SECTION]) };
-  plural = new Intl.PluralRules([language.replace("_", "-"), FALLBACK]);
+  tongue = messages?.[language]?.[SECTION] ? language.replace("_", "-") : FALLBACK;
+  plural = new Intl.PluralRules([tongue, FALLBACK]);
+}
+
+/** The language of the texts as dates want it: in the browser's own variant where it has one, such as en-GB. */
+export function locale() {
+  const variants = globalThis.navigator?.languages ?? [];
+  return variants.find((one) => one === tongue || one.startsWith(`${tongue}-`)) ?? tongue;
 }
 
 /**

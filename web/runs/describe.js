@@ -1,5 +1,5 @@
 // A run in words, and which run a node means. Pure functions.
-import { text } from "../page/strings.js";
+import { locale, text } from "../page/strings.js";
 
 const LIVE = new Set(["running", "paused", "stopping"]);
 
@@ -29,10 +29,10 @@ export function size(bytes) {
   return text(`runs.size.${unit}`, { number: number(bytes / 10 ** power) });
 }
 
-/** When a run was begun, as the browser writes dates; empty where that is not known. */
+/** When a run was begun, as the page's language writes dates; empty where that is not known. */
 export function begun(run) {
   const style = { dateStyle: "medium", timeStyle: "short" };
-  return run?.started ? new Date(run.started * 1000).toLocaleString(undefined, style) : "";
+  return run?.started ? new Date(run.started * 1000).toLocaleString(locale(), style) : "";
 }
 
 /** Step, speed and time left of a run, as far as they are known. */
