@@ -20,7 +20,7 @@ import { followUses } from "./uses.js";
 const SETTLED_MS = 150;
 const STYLES = [
   "vendor/uplot/uPlot.min.css", "page/page.css", "page/report.css", "runs/panel.css", "runs/gallery.css", "runs/table/table.css",
-  "dataset/dataset.css", "mask_editor/editor.css",
+  "dataset/dataset.css", "dataset/captions/captions.css", "mask_editor/editor.css",
 ];
 
 // Of the nodes in a graph that compares pictures. As it opens it is wide enough for titles, which a small scale hides.

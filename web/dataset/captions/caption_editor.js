@@ -1,6 +1,6 @@
 // The caption of the picture that the large view shows: read, written and saved beside the picture.
-import { button, make, say } from "../page/elements.js";
-import { text } from "../page/strings.js";
+import { button, make, say } from "../../page/elements.js";
+import { text } from "../../page/strings.js";
 
 export class CaptionEditor {
   /** @param source a DatasetSource. */
