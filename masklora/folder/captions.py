@@ -148,6 +148,12 @@ def line_reading(text: str) -> str:
     return "text" if runs_on or paragraphs else "captions"
 
 
+def reading_of(text: str, settings: CaptionSettings) -> str:
+    """What the lines of a caption file are under `settings`, as `line_reading`; empty where it has one line only."""
+    filled = [row for row in text.splitlines() if row.strip()]
+    return "" if len(filled) < 2 else line_reading(text) if settings.lines == "auto" else settings.lines
+
+
 def split_captions(text: str | None) -> list[str | None]:
     """The captions of one picture to choose from: at least one, None where there is none."""
     return [None] if text is None else list(text.split("\n"))

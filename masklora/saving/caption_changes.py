@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..dataset.sample import Sample
 from ..errors import ConfigError, MaskLoraError
-from ..folder.captions import is_prose, line_reading, tag_mark, tags_of, text_fault
+from ..folder.captions import is_prose, reading_of, tag_mark, tags_of, text_fault
 from ..folder.tree import Allowed
 from ..settings import CaptionSettings
 from .captions import Beside, Edit, caption_target, raw_caption, save_caption, undo_edit
@@ -85,7 +85,7 @@ def changed_text(text: str, change: Change, settings: CaptionSettings) -> str:
     """
     if change.action == "replace text":
         return text.replace(change.text, change.by)
-    reading = (line_reading(text) if settings.lines == "auto" else settings.lines) if "\n" in text.strip() else ""
+    reading = reading_of(text, settings)
     if change.action.startswith("add"):
         return _added(text, change, settings, reading)
     new = "" if change.action == "remove tag" else change.by.strip()
@@ -175,8 +175,8 @@ def plan_changes(
 
 
 def _check_reading(sample: Sample, before: str, after: str) -> None:
-    readings = line_reading(before), line_reading(after)
-    if sample.settings.caption.lines == "auto" and all(readings) and readings[0] != readings[1]:
+    readings = [reading_of(text, sample.settings.caption) for text in (before, after)]
+    if all(readings) and readings[0] != readings[1]:
         raise ConfigError(
             f"{sample.name}: after this change its lines would be read as {readings[1]}, no longer as {readings[0]}. "
             "Set lines of Load Dataset, or change it by hand."

@@ -13,8 +13,8 @@ from ..folder.captions import is_prose, tags_of
 KINDS = ("tags", "words")
 # More than anybody scrolls through; the most frequent are shown.
 MOST_SHOWN = 5000
-# A single letter tells nothing of a caption, except where one sign is a word.
-_WORD = re.compile(r"[\u3040-\u9fff]|[^\W\d_][\w'\u2019-]*\w")
+# Shorter words hardly ever tell what is seen, except where one sign is a word.
+_WORD = re.compile(r"[\u3040-\u9fff]|[^\W\d_][\w'\u2019-]+\w")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def tag_table(samples: Sequence[Sample], kind: str | None = None) -> TagTable:
 
     Args:
         samples: Of a data set, with their captions as they were loaded.
-        kind: `tags`, `words` (in small letters), or None for words where most captions are sentences.
+        kind: `tags`, `words` (of three letters and more, in small ones), or None for what most captions consist of.
     """
     kind = kind or usual_kind(samples)
     held = [_held(sample, kind) for sample in samples]

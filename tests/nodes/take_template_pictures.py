@@ -70,6 +70,6 @@ def take_the_picture_of_the_template_that_writes_captions():
         seen = Image.fromarray(draw_caption_picture(sample, CaptionPictures(part=part)))
         sheet.paste(labelled(ImageOps.fit(seen, TILE), text), place)
     x, y = places[-1]
-    words = "\u201cAn astronaut\nin an orange\nsuit, smiling\u201d\n\n\u2192 a.txt"
+    words = "\u201cAn astronaut\nin an orange\nsuit, smiling\u201d\n\nin a.txt"
     draw.multiline_text((x + 18, y + 24), words, font=font(36), fill=LIGHT)
     sheet.save(FOLDER / f"{CAPTIONING}.jpg", quality=88)

@@ -490,6 +490,40 @@ def test_captions_are_found_by_tags_changed_and_undone_in_the_page(looker, looki
     assert looker.page.problems == []
 
 
+def test_several_captions_of_a_picture_have_a_field_each(looker, looking, folders):
+    place = folders.make("several captions", 3, size=(128, 128), alpha=True)
+    (place / "cat 1.txt").write_text("A cat sits here.\n\n  A cat on a sofa. \n", encoding="utf-8")
+    (place / "cat 2.txt").write_text("red\ncat\n", encoding="utf-8")
+    looker.run(looking("several captions", mask_folder="")).shows(3).open()
+    tab, fields = looker.tab, looker.tab.locator(FIELD)
+    looker.until(lambda: fields.count() == 2)
+    assert [one.input_value() for one in fields.all()] == ["A cat sits here.", "A cat on a sofa."]
+    assert looker.button("Save caption").is_disabled()
+    tab.get_by_text("Several captions, a line for each").wait_for()
+    looker.button("Add another caption").click()
+    tab.keyboard.type("A third one\nin two lines.")
+    looker.shot("several captions")
+    looker.button("Remove caption 1").click()
+    tab.keyboard.press("Control+Enter")
+    looker.until(
+        lambda: (place / "cat 1.txt").read_text(encoding="utf-8") == "A cat on a sofa.\nA third one in two lines.\n"
+    )
+    looker.until(lambda: looker.button("Save caption").is_disabled())
+    # Tags of a line each stay what they are, and so does a caption alone until another is added.
+    looker.select("cat 2.png")
+    looker.until(lambda: fields.count() == 1 and fields.input_value() == "red\ncat\n")
+    tab.get_by_text("Its lines are tags").wait_for()
+    assert looker.button("Add another caption").is_hidden()
+    looker.select("cat 3.png")
+    looker.until(lambda: fields.count() == 1 and fields.input_value() == "a cät, number 3")
+    looker.button("Add another caption").click()
+    tab.keyboard.type("a dog, number 4")
+    looker.select("cat 1.png")
+    looker.until(lambda: (place / "cat 3.txt").read_text(encoding="utf-8") == "a cät, number 3\na dog, number 4\n")
+    assert (place / "cat 2.txt").read_text(encoding="utf-8") == "red\ncat\n"
+    assert looker.page.problems == []
+
+
 def test_pictures_without_a_mask_among_others_are_a_question(looker, looking, folders):
     place = folders.make("some masked", 4, size=(128, 128))
     for number in (1, 2):

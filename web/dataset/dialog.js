@@ -269,7 +269,7 @@ export class DatasetDialog {
     else if (event.key === "n" || event.key === ".") this.step(1);
     else if (event.key === "p" || event.key === ",") this.step(-1);
     else if (event.key === "e") this.openEditor();
-    else if (event.key === "c") this.caption.field.focus();
+    else if (event.key === "c") this.caption.focus();
     else if (event.key === "s") this.toggleStatistics();
     else if (event.key === "t") this.toggleCaptions();
     else if (event.key === "/") this.chooser.search.focus();

@@ -31,13 +31,13 @@ export function passing(table, wanted) {
   return (index) => states.every(([at, has]) => (table.pictures[index] ?? []).includes(at) === has);
 }
 
-/** A text before and after a change as [what stays before, what goes, what comes, what stays after]. */
+/** A text before and after a change as [what stays before, what goes, what comes, what stays after], in whole words. */
 export function difference(before, after) {
-  const [old, now] = [[...before], [...after]];
+  const [old, now] = [before, after].map((words) => words.match(/[^\s,]+|[\s,]/gu) ?? []);
   const most = Math.min(old.length, now.length);
   let head = 0, tail = 0;
   while (head < most && old[head] === now[head]) head += 1;
   while (tail < most - head && old[old.length - 1 - tail] === now[now.length - 1 - tail]) tail += 1;
-  const part = (letters, from, to) => letters.slice(from, to).join("");
+  const part = (words, from, to) => words.slice(from, to).join("");
   return [part(old, 0, head), part(old, head, old.length - tail), part(now, head, now.length - tail), part(old, old.length - tail)];
 }

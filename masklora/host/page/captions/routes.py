@@ -12,7 +12,9 @@ from typing import Any
 
 from aiohttp import web
 
+from ....dataset.sample import Sample
 from ....errors import CaptionConflictError, ConfigError
+from ....folder.captions import reading_of
 from ....saving.caption_changes import Change, Plan, plan_changes
 from ....saving.captions import NO_FILE, raw_caption, save_caption
 from ....viewing.tags import KINDS, tag_table
@@ -28,11 +30,13 @@ EXAMPLES = 10
 
 
 async def get_caption(request: web.Request) -> Any:
-    """The caption as its file has it, the token to save it with, and the file's name."""
+    """The caption as its file has it, the token to save it with, the file's name, and what its lines are.
+
+    `reading` is as `reading_of` gives it; `several` says whether lines may be captions of their own.
+    """
     opened = opened_of(request)
     sample = opened.source(picture_of(request, opened))
-    raw = await asyncio.to_thread(raw_caption, sample, allowed=allow_writing)
-    return {"text": raw.text, "token": raw.token, "file": raw.file}
+    return await asyncio.to_thread(_raw, sample)
 
 
 async def post_caption(request: web.Request) -> Any:
@@ -119,8 +123,13 @@ async def post_stop(request: web.Request) -> Any:
 def _save(opened: OpenedDataset, index: int, text: str, token: str) -> dict[str, Any]:
     edit = save_caption(opened.source(index), text, token, allowed=allow_writing, versions=caption_versions())
     changed = take_captions([edit]).get(opened.id, [])
-    raw = raw_caption(edit.after, allowed=allow_writing)
-    return {"index": index, "changed": changed, "text": raw.text, "token": raw.token, "file": raw.file}
+    return {"index": index, "changed": changed} | _raw(edit.after)
+
+
+def _raw(sample: Sample) -> dict[str, Any]:
+    raw, settings = raw_caption(sample, allowed=allow_writing), sample.settings.caption
+    reading, several = reading_of(raw.text, settings), settings.lines in ("auto", "captions")
+    return {"text": raw.text, "token": raw.token, "file": raw.file, "reading": reading, "several": several}
 
 
 def _pictures(values: Any, opened: OpenedDataset) -> list[int]:
