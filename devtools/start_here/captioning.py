@@ -1,7 +1,7 @@
 """The template that writes captions: pictures of a folder, a model of ComfyUI's that describes them, and the check."""
 
 from .graph import TITLE, Graph
-from .layout import BLUE, BROWSER, GREEN, HEAD, MARGIN, NOTE, OCHRE, YOURS, Column, frame
+from .layout import BLUE, BROWSER, GREEN, HEAD, MARGIN, NOTE, OCHRE, PURPLE, YOURS, Column, back, frame
 from .models import File
 
 CAPTIONING = "Caption pictures - Qwen3-VL"
@@ -41,8 +41,10 @@ def captioning(info, *, scale):
     top = left.bottom + MARGIN
     left.top = top + HEAD
     load = left.add("MLT_LoadDataset", folder="my-pictures", colours=YOURS)
+    between = left.bottom + MARGIN
+    left.top = between + MARGIN + HEAD
+    model = left.add("CLIPLoader", clip_name=DESCRIBER.name, type=KIND, models=[DESCRIBER])
     pictures = middle.add("MLT_PicturesToCaption")
-    model = middle.add("CLIPLoader", clip_name=DESCRIBER.name, type=KIND, models=[DESCRIBER])
     words = {"prompt": PROMPT, "max_length": LONGEST, "sampling_mode": "off"}
     text = middle.add("TextGenerate", height=420, colours=YOURS, **words)
     save = right.add("MLT_SaveCaptions")
@@ -52,12 +54,13 @@ def captioning(info, *, scale):
         "MarkdownNote", title="What to look for", height=bottom - right.top - TITLE - MARGIN, text=_LOOK, colours=NOTE
     )
     graph.link(load, "dataset", pictures, "dataset")
-    graph.link(pictures, "images", text, "image")
+    back(graph, pictures, "images", text, "image")
     graph.link(model, "CLIP", text, "clip")
     graph.link(pictures, "dataset", save, "dataset")
     graph.link(text, "generated_text", save, "captions")
-    graph.link(save, "dataset", look, "dataset")
-    frame(graph, "1 Pictures", _LEFT, top, left.bottom + MARGIN, BLUE)
+    back(graph, save, "dataset", look, "dataset")
+    frame(graph, "1 Pictures", _LEFT, top, between, BLUE)
+    frame(graph, "Model", _LEFT, between + MARGIN, left.bottom + MARGIN, PURPLE)
     frame(graph, "2 Describe", _MIDDLE, 0, middle.bottom + MARGIN, OCHRE)
     frame(graph, "3 Save and check", _RIGHT, 0, bottom, GREEN)
     return graph.as_json(scale=scale, offset=(105, 145))

@@ -249,3 +249,20 @@ def test_ten_thousand_captions_take_seconds(tmp_path):
     took = {"planned": planned - start, "written": written - planned, "undone": time.perf_counter() - written}
     assert len(undone.edits) == 10_000 and len(list(place.glob("*.txt"))) == 5000
     assert max(took.values()) < 60, took
+
+
+def test_a_file_that_several_samples_share_is_changed_once(bulk):
+    bulk.samples = (*bulk.samples, *bulk.samples)
+    plan = bulk.plan(ADD, "zib")
+    assert plan.total == len(plan.changes) == 4
+    changed = same_captions(bulk.samples, bulk.write(plan.changes).edits)
+    assert [changed[i].caption for i in range(4)] == [changed[i].caption for i in range(4, 8)]
+
+
+def test_pictures_that_share_a_caption_file_change_together(folder, tmp_path):
+    Image.new("RGB", (32, 32), "red").save(folder / "a.jpg")
+    bulk = Bulk(folder, tmp_path / "kept")
+    plan = bulk.plan(REMOVE, "red cat")
+    assert [one.sample.name for one in plan.changes] == ["a.jpg"]
+    changed = same_captions(bulk.samples, bulk.write(plan.changes).edits)
+    assert {bulk.samples[i].name: sample.caption for i, sample in changed.items()} == {"a.jpg": "sofa", "a.png": "sofa"}
