@@ -213,7 +213,7 @@ def test_pictures_at_other_strengths_lie_beside_and_change_nothing_for_a_trainin
         "step_000100_00_x0.60.png",
         "step_0000100_0.png",
         "step_000000_0_x0.60.png",
-        "step_000100_٠_x0.60.png",
+        "step_000100_\u0660_x0.60.png",
     ],
 )
 def test_a_name_that_is_not_as_it_is_written_is_no_picture(folder, name):
@@ -244,6 +244,9 @@ def test_copies_and_what_is_put_aside_hold_every_strength(folder, tmp_path):
     assert folder.pictures(0.5) == {}
 
 
+MANY = ", ".join(f"0.{n}" for n in range(MOST_STRENGTHS + 1))
+
+
 def test_strengths_are_numbers_with_commas_each_once_in_their_order():
     assert split_strengths(" 1, 0.60,.5;-2.\n+4 0.6 -0.0 0") == (1.0, 0.6, 0.5, -2.0, 4.0, 0.0)
     assert str(split_strengths("-0")[0]) == "0.0"
@@ -251,8 +254,7 @@ def test_strengths_are_numbers_with_commas_each_once_in_their_order():
 
 @pytest.mark.parametrize(
     "text",
-    ["", " , ", "a", "1e0", "nan", "inf", "0.625", "4.01", "-5", "٠", "1.0.0", "9" * 5000]
-    + [", ".join(f"0.{n}" for n in range(MOST_STRENGTHS + 1))],
+    ["", " , ", "a", "1e0", "nan", "inf", "0.625", "4.01", "-5", "\u0660", "1.0.0", "9" * 5000, MANY],
 )
 def test_strengths_that_are_none_are_refused_by_their_widget(text):
     with pytest.raises(ConfigError, match="strengths: expected 1 to 8 numbers from -4 to 4") as told:
@@ -263,7 +265,7 @@ def test_strengths_that_are_none_are_refused_by_their_widget(text):
 def test_steps_are_whole_numbers_each_once_in_their_order():
     assert split_steps("") == split_steps(" , ") == ()
     assert split_steps("500, 250;500") == (500, 250)
-    for text in ("a", "2.0", "-1", "٢", "1" * 10):
+    for text in ("a", "2.0", "-1", "\u0662", "1" * 10):
         with pytest.raises(ConfigError, match="steps: expected whole numbers"):
             split_steps(f"250, {text}")
 
