@@ -21,7 +21,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-
 
 
 def safe_name(name: str) -> str:
-    """The name of one file or folder as every system takes it: `_` for what none may hold, no dots or blanks at its end.
+    """The name of one file or folder as every system takes it: `_` for what it cannot hold, no dots or blanks last.
 
     Empty where nothing is left; `name_fault` tells what else is wrong with it.
     """
