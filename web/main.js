@@ -2,7 +2,9 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { fitHeight, hideAdvanced } from "./advanced.js";
+import { LOADER } from "./dataset/maskless.js";
 import { addNodeBrowser, INSPECT_NODE } from "./dataset/node_browser.js";
+import { addFolderButton } from "./folders/loader.js";
 import { openEditor } from "./mask_editor/editor.js";
 import { addStyles } from "./page/elements.js";
 import { chain } from "./page/nodes.js";
@@ -20,7 +22,7 @@ import { followUses } from "./uses.js";
 const SETTLED_MS = 150;
 const STYLES = [
   "vendor/uplot/uPlot.min.css", "page/page.css", "page/report.css", "runs/panel.css", "runs/gallery.css", "runs/table/table.css",
-  "dataset/dataset.css", "mask_editor/editor.css",
+  "dataset/dataset.css", "mask_editor/editor.css", "folders/folders.css",
 ];
 
 // Of the nodes in a graph that compares pictures. As it opens it is wide enough for titles, which a small scale hides.
@@ -93,6 +95,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith("MLT_")) return;
     if (node.comfyClass === NODE) addNodePanel(node, runs(), graphs);
+    if (node.comfyClass === LOADER) addFolderButton(node, api, (ids) => app.queuePrompt(0, 1, ids));
     if (node.comfyClass === INSPECT_NODE) addNodeBrowser(node, api, editMask);
     addReport(node);
     if (WRITERS.includes(node.comfyClass)) {
