@@ -1,5 +1,7 @@
 """The way in, as a person takes it: the folder of the pictures is chosen from a list, or filled from the page."""
 
+import base64
+import io
 import json
 import os
 
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 from harness.damage import many
+from harness.page import ComfyPage
 
 VUE_NODES = "Comfy.VueNodes.Enabled"
 DIALOG = "dialog.mlt-folders"
@@ -51,8 +54,8 @@ DROP = """async ([target, files, x, y]) => {
 class WayIn:
     """The Load Dataset node on the page, and its dialog."""
 
-    def __init__(self, page, vue):
-        self.page, self.tab, self.vue = page, page.page, vue
+    def __init__(self, page, vue, folders):
+        self.page, self.tab, self.vue, self.folders = page, page.page, vue, folders
 
     def load(self, graph):
         self.page.evaluate(LOAD, graph.nodes)
@@ -95,26 +98,39 @@ class WayIn:
 
 
 def encoded(content):
-    import base64
-
     return base64.b64encode(content).decode()
 
 
 def png(value, *, size=(96, 64), grey=False):
-    import io
-
     file = io.BytesIO()
     shape = (size[1], size[0]) if grey else (size[1], size[0], 3)
     Image.fromarray(np.full(shape, value, np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
-@pytest.fixture(params=[False, True], ids=["classic canvas", "Nodes 2.0"])
-def way_in(request, page, comfy_server):
-    comfy_server.post("/settings", {VUE_NODES: request.param})
-    page.page.reload(wait_until="domcontentloaded")
-    yield WayIn(page.open(), request.param)
-    comfy_server.post("/settings", {VUE_NODES: False})
+CASES = [(frontend, vue) for frontend in ("own", "newest") for vue in (False, True)]
+# A usual run sees each frontend and each way to draw nodes once.
+CASES = many(CASES[::3], CASES)
+IDS = [f"{frontend} frontend, {'Nodes 2.0' if vue else 'classic canvas'}" for frontend, vue in CASES]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=IDS)
+def opened(request, browser, comfy_server):
+    frontend, vue = request.param
+    server = comfy_server if frontend == "own" else request.getfixturevalue("newest_server")
+    server.post("/settings", {VUE_NODES: vue})
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    yield ComfyPage(context.new_page(), server).open(), vue
+    context.close()
+    server.post("/settings", {VUE_NODES: False})
+
+
+@pytest.fixture
+def way_in(opened, folders):
+    page, vue = opened
+    page.problems.clear()
+    yield WayIn(page, vue, type(folders)(page.server))
+    page.evaluate(f"() => document.querySelector('{DIALOG}')?.close()")
 
 
 @pytest.fixture
@@ -123,10 +139,10 @@ def loader(graph):
     return graph
 
 
-def test_a_folder_is_chosen_from_the_list_and_the_choice_can_be_undone(way_in, loader, folders):
-    folders.make("older cats")
-    newer = folders.make("newer cats", count=2)
-    folders.mask(newer / "masks" / "cat 1.png")
+def test_a_folder_is_chosen_from_the_list_and_the_choice_can_be_undone(way_in, loader):
+    way_in.folders.make("older cats")
+    newer = way_in.folders.make("newer cats", count=2)
+    way_in.folders.mask(newer / "masks" / "cat 1.png")
     way_in.load(loader).press()
     way_in.shot("folders")
     assert "newer cats" in way_in.rows()[0] and "2 pictures" in way_in.rows()[0] and "1 mask" in way_in.rows()[0]
@@ -149,10 +165,10 @@ def test_a_folder_is_chosen_from_the_list_and_the_choice_can_be_undone(way_in, l
     assert way_in.value() == "typed by hand" and way_in.page.problems == []
 
 
-def test_a_saved_graph_knows_nothing_of_the_button(way_in, loader, comfy_server):
+def test_a_saved_graph_knows_nothing_of_the_button(way_in, loader):
     way_in.load(loader)
     saved = way_in.page.evaluate(SAVED)
-    inputs = comfy_server.object_info()["MLT_LoadDataset"]["input"]
+    inputs = way_in.page.server.object_info()["MLT_LoadDataset"]["input"]
     assert len(saved) == len(inputs["required"]) + len(inputs.get("optional", {}))
     assert saved[0] == "typed by hand" and None not in saved
     before = way_in.page.api_prompt()
@@ -167,9 +183,9 @@ def test_a_saved_graph_knows_nothing_of_the_button(way_in, loader, comfy_server)
     assert copied == saved
 
 
-def test_dropped_pictures_come_into_a_new_folder_and_are_shown(way_in, loader, folders):
+def test_dropped_pictures_come_into_a_new_folder_and_are_shown(way_in, loader):
     loader.add("MLT_InspectDataset", dataset=["1", 0], resolution=64)
-    folders.empty("my cat").rmdir()
+    way_in.folders.empty("my cat").rmdir()
     way_in.load(loader).press()
     files = [("a.png", png(50)), ("b.png", png(150)), ("a_mask.png", png(255, grey=True)), ("a.txt", b"a cat")]
     way_in.drop(DIALOG, [*files, ("notes.pdf", b"%PDF")])
@@ -182,7 +198,7 @@ def test_dropped_pictures_come_into_a_new_folder_and_are_shown(way_in, loader, f
     row.wait_for()
     way_in.shot("sent")
     assert way_in.value() == "my cat"
-    assert {path.name: path.read_bytes() for path in (folders.input / "my cat").iterdir()} == dict(files)
+    assert {path.name: path.read_bytes() for path in (way_in.folders.input / "my cat").iterdir()} == dict(files)
     assert "2 pictures" in row.inner_text() and "1 mask" in row.inner_text()
     way_in.tab.keyboard.press("Enter")
     way_in.tab.wait_for_selector(DIALOG, state="detached")
@@ -194,8 +210,8 @@ def test_dropped_pictures_come_into_a_new_folder_and_are_shown(way_in, loader, f
     assert way_in.page.problems == []
 
 
-def test_a_folder_that_is_there_is_asked_about_and_what_it_holds_stays(way_in, loader, folders):
-    folder = folders.make("taken", count=1)
+def test_a_folder_that_is_there_is_asked_about_and_what_it_holds_stays(way_in, loader):
+    folder = way_in.folders.make("taken", count=1)
     before = (folder / "cat 1.png").read_bytes()
     way_in.load(loader).press().drop(DIALOG, [("cat 1.png", png(3)), ("cat 2.png", png(4))])
     name = way_in.tab.locator(f"{DIALOG} input[type=text]")
@@ -210,18 +226,18 @@ def test_a_folder_that_is_there_is_asked_about_and_what_it_holds_stays(way_in, l
     assert way_in.value() == "taken"
 
 
-def test_files_that_are_dropped_on_the_node_open_the_dialog(way_in, loader, folders):
-    folders.empty("pictures").rmdir()
+def test_files_that_are_dropped_on_the_node_open_the_dialog(way_in, loader):
+    way_in.folders.empty("pictures").rmdir()
     way_in.load(loader).drop_on_node([("a.png", png(50))])
     way_in.says("One file")
     way_in.button("Upload").click()
     way_in.says("One file has come into pictures")
-    assert way_in.value() == "pictures" and (folders.input / "pictures" / "a.png").is_file()
+    assert way_in.value() == "pictures" and (way_in.folders.input / "pictures" / "a.png").is_file()
     assert way_in.page.problems == []
 
 
-def test_a_whole_folder_is_picked_with_the_folders_in_it(way_in, loader, folders, tmp_path):
-    folders.empty("my set").rmdir()
+def test_a_whole_folder_is_picked_with_the_folders_in_it(way_in, loader, tmp_path):
+    way_in.folders.empty("my set").rmdir()
     (tmp_path / "my set" / "masks").mkdir(parents=True)
     (tmp_path / "my set" / "a.png").write_bytes(png(9))
     (tmp_path / "my set" / "masks" / "a.png").write_bytes(png(255, grey=True))
@@ -233,12 +249,12 @@ def test_a_whole_folder_is_picked_with_the_folders_in_it(way_in, loader, folders
     assert way_in.tab.locator(f"{DIALOG} input[type=text]").input_value() == "my set"
     way_in.button("Upload").click()
     way_in.says("2 files have come into my set")
-    assert (folders.input / "my set" / "masks" / "a.png").is_file()
+    assert (way_in.folders.input / "my set" / "masks" / "a.png").is_file()
 
 
 @pytest.mark.parametrize("by", many(["button"], ["button", "Escape"]))
-def test_an_upload_is_stopped_and_what_has_come_stays_whole(way_in, loader, folders, by):
-    folders.empty("stopped").rmdir()
+def test_an_upload_is_stopped_and_what_has_come_stays_whole(way_in, loader, by):
+    way_in.folders.empty("stopped").rmdir()
     waiting = []
     way_in.tab.route(
         "**/files?path=*",
@@ -255,5 +271,5 @@ def test_an_upload_is_stopped_and_what_has_come_stays_whole(way_in, loader, fold
         way_in.tab.keyboard.press("Escape")
     way_in.says("Stopped: 1 of 6 files have come into stopped, and stay there.")
     way_in.tab.unroute("**/files?path=*")
-    assert [path.name for path in (folders.input / "stopped").iterdir()] == ["0.png"]
+    assert [path.name for path in (way_in.folders.input / "stopped").iterdir()] == ["0.png"]
     assert way_in.value() == "typed by hand"
