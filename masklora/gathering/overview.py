@@ -193,10 +193,12 @@ def _sum(folder: _Folder) -> PictureFolder | None:
     pending = [folder]
     while pending:
         one = pending.pop()
+        if one.files and one.found is None:
+            return None
+        if one is not folder and is_mask_folder(one.name) and _has_pictures(one):
+            return None
         if one.found is not None:
             inner.append(one.found)
-        elif one.files:
-            return None
         else:
             changed = max(changed, one.changed)
             pending += one.below
@@ -250,7 +252,8 @@ def _is_choice(folder: _Folder) -> bool:
 
 def _is_of_others(folder: _Folder, parent: _Folder, *, inside: bool) -> bool:
     """Whether a folder named for masks holds those of pictures beside it, or `inside` its parent, and is no choice."""
-    if not is_mask_folder(folder.name):
+    # One that is called alpha as often holds cut-outs, which are pictures.
+    if not is_mask_folder(folder.name) or "mask" not in folder.name.casefold():
         return False
     beside = [one for one in parent.below if one is not folder]
     base = folder_base(folder.name).casefold()

@@ -182,6 +182,8 @@ def test_links_on_the_way_that_lead_out_are_refused(tmp_path):
     coming = begun(root, add=True, allowed=allowed)
     with pytest.raises(PathError, match="outside"):
         coming.place("masks/a.png", 10)
+    with pytest.raises(PathError, match="outside"):
+        coming.place("masks/new/a.png", 10)
     with pytest.raises(NameTakenError):
         coming.place("a.png", 10)
     with pytest.raises(PathError, match="outside"):

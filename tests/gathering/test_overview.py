@@ -4,10 +4,14 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from masklora.errors import PathError
 from masklora.folder.listing import match
+from masklora.folder.roles import roles_of
+from masklora.folder.tree import walk
 from masklora.gathering.overview import Bounds, Overview
 from masklora.settings import DatasetSettings
 
@@ -62,6 +66,19 @@ def test_a_picture_with_masks_of_several_subjects_counts_once(tmp_path):
     assert look(tmp_path)[0]["set"] == (2, 1)
 
 
+def test_no_picture_is_opened_to_see_whether_it_is_a_mask(tmp_path):
+    colours = np.random.default_rng(2).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    (tmp_path / "set").mkdir()
+    Image.fromarray(colours).save(tmp_path / "set/a.jpg")
+    Image.fromarray((colours[..., 0] > 128).astype(np.uint8) * 255).save(tmp_path / "set/a.png")
+    assert look(tmp_path)[0]["set"] == (2, 0)
+    # Loading opens both, and leaves out the one in black and white.
+    tree = walk(tmp_path / "set", True, Path, skip=None)
+    options = {"source": "auto", "captioned": tuple, "by_colour": False, "named": ()}
+    counts = [len(roles_of(*tree[:2], **options, looks=looks).pictures) for looks in (True, False)]
+    assert counts == [1, 2]
+
+
 def test_a_folder_is_a_choice_for_its_own_pictures_or_for_those_of_several_below(tmp_path):
     put(
         tmp_path,
@@ -85,10 +102,17 @@ def test_a_folder_is_a_choice_for_its_own_pictures_or_for_those_of_several_below
 
 
 def test_folders_of_masks_are_none_to_choose_where_their_pictures_are(tmp_path):
-    put(tmp_path, "cats/a.jpg", "cats_masks/a.png", "carnival masks/b.jpg", "cats/alpha/a.png")
+    put(tmp_path, "cats/a.jpg", "cats_masks/a.png", "carnival masks/b.jpg", "cats/masks/a.png")
     found, _ = look(tmp_path)
     assert set(found) - {""} == {"cats", "carnival masks"}
     assert found["cats"] == (1, 1)
+
+
+def test_a_folder_called_alpha_may_be_one_of_cut_outs(tmp_path):
+    put(tmp_path, "demo/alpha/a.png", "demo/plain/a.png", "demo/plain/b.png")
+    found, _ = look(tmp_path)
+    # Where both are loaded together, names say that it holds masks.
+    assert found == {"demo": (2, 1), "demo/alpha": (1, 0), "demo/plain": (2, 0)}
 
 
 def test_what_lies_directly_in_a_folder_of_folders_belongs_to_none_of_them(tmp_path):
