@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension
 
 from ..masklora.host.page.routes import register
 from .cache import CacheDataset
+from .captions import PicturesToCaption, SaveCaptions
 from .dataset import DatasetFromImages, LoadDataset, MergeDatasets
 from .estimate import EstimateMemory
 from .export import ExportLoRA
@@ -34,6 +35,8 @@ NODES = [
     Florence2Sam2Masks,
     SubjectMasks,
     SaveMasks,
+    PicturesToCaption,
+    SaveCaptions,
     InspectDataset,
     CacheDataset,
     MaskedLoss,

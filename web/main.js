@@ -22,7 +22,8 @@ import { followUses } from "./uses.js";
 const SETTLED_MS = 150;
 const STYLES = [
   "vendor/uplot/uPlot.min.css", "page/page.css", "page/report.css", "runs/panel.css", "runs/samples/gallery.css",
-  "runs/samples/grid.css", "runs/table/table.css", "dataset/dataset.css", "mask_editor/editor.css",
+  "runs/samples/grid.css", "runs/table/table.css", "dataset/dataset.css", "dataset/captions/captions.css",
+  "mask_editor/editor.css",
 ];
 
 // Of the nodes in a graph that compares pictures. As it opens it is wide enough for titles, which a small scale hides.

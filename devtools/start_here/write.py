@@ -8,6 +8,7 @@ from ..comfy import ComfyServer
 from ..console import result
 from ..recipe import ROOT
 from .blueprint import NAME, blueprint
+from .captioning import CAPTIONING, captioning
 from .compare import draw_comparison
 from .graph import Graph
 from .layout import BLUE, MODEL, NOTE_BOTTOM, draw_model, draw_note, draw_training, frame
@@ -50,8 +51,9 @@ def template(model, name, info):
 
 
 def templates(info):
-    """Every template by its name."""
-    return {name: template(model, name, info) for name, model in zip(names(), MODELS, strict=True)}
+    """Every template by its name: those that train, and the one that writes captions."""
+    training = {name: template(model, name, info) for name, model in zip(names(), MODELS, strict=True)}
+    return training | {CAPTIONING: captioning(info, scale=SHARP)}
 
 
 def as_text(graph):

@@ -46,6 +46,11 @@ def file_digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
+def content_digest(content: bytes) -> str:
+    """What `file_digest` gives of a file that holds `content`."""
+    return hashlib.blake2b(content, digest_size=20).hexdigest()
+
+
 def array_digest(array: np.ndarray) -> str:
     """40 hexadecimal digits of an array's values, shape and dtype."""
     hasher = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=20)

@@ -19,6 +19,8 @@ LONGEST_CAPTION = 40_000
 TEXT_EXTENSIONS = (".txt", ".caption", ".captions", ".cap", ".tags", ".text", ".prompt")
 # Where a trigger word stood; no caption holds it.
 _GONE = "\0"
+# Where words are not parted by blanks, a sentence shows by these alone.
+_FULL_STOPS = ("\u3002", "\uff01", "\uff1f")
 _SENTENCE = re.compile(r"(?:an?|the|this|there|photo|picture|image)\s+\w", re.IGNORECASE)
 
 
@@ -146,9 +148,36 @@ def line_reading(text: str) -> str:
     return "text" if runs_on or paragraphs else "captions"
 
 
+def reading_of(text: str, settings: CaptionSettings) -> str:
+    """What the lines of a caption file are under `settings`, as `line_reading`; empty where it has one line only."""
+    filled = [row for row in text.splitlines() if row.strip()]
+    return "" if len(filled) < 2 else line_reading(text) if settings.lines == "auto" else settings.lines
+
+
 def split_captions(text: str | None) -> list[str | None]:
     """The captions of one picture to choose from: at least one, None where there is none."""
     return [None] if text is None else list(text.split("\n"))
+
+
+def tag_mark(settings: CaptionSettings) -> str:
+    """What stands between two tags of a caption: the separator, a comma where it is empty."""
+    return settings.separator.strip() or settings.separator or ","
+
+
+def tags_of(text: str, settings: CaptionSettings) -> list[str]:
+    """The tags of a caption as it was loaded, of all its lines, each once, in order."""
+    mark = tag_mark(settings)
+    parts = [part.strip() for line in text.split("\n") for part in line.split(mark)]
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def is_prose(text: str, settings: CaptionSettings) -> bool:
+    """Whether one caption is sentences rather than tags: its parts are long, or end like one."""
+    tags = tags_of(text, settings)
+    words = sum(len(tag.split()) for tag in tags)
+    if text.rstrip().endswith(_FULL_STOPS):
+        return True
+    return words > 4 * len(tags) or (text.rstrip().endswith((".", "!", "?")) and words > 2 * len(tags))
 
 
 def as_loaded(text: str, settings: CaptionSettings) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import stat
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from ..cache.keys import file_digest
+from ..cache.keys import content_digest, file_digest
 from ..dataset.sample import Sample
 from ..errors import CaptionConflictError, DataError, RunError
-from ..files import write_text_atomically
+from ..files import write_bytes_atomically
 from ..folder.captions import as_loaded, caption_extension, read_text, text_fault
 from ..folder.subjects import TOGETHER
 from ..folder.tree import Allowed, readable_extensions
@@ -33,7 +36,38 @@ class RawCaption:
     file: str
 
 
-def caption_target(sample: Sample, *, allowed: Allowed) -> Path:
+@dataclass(frozen=True)
+class Edit:
+    """What became of one sample's caption; where `after` has a file, that is what its caption is now.
+
+    `token` stands for what the file holds now, `kept` is the copy of what it held; both absent without a file.
+    `created` says that there was none before.
+    """
+
+    before: Sample
+    after: Sample
+    token: str = NO_FILE
+    kept: Path | None = None
+    created: bool = False
+
+
+class Beside:
+    """How many pictures of one stem lie in a folder, each folder read once: for many captions in one go."""
+
+    def __init__(self) -> None:
+        """No folder is read yet."""
+        self._stems: dict[Path, Counter[str]] = {}
+
+    def count(self, picture: Path) -> int:
+        """How many pictures share the stem of `picture`, itself among them."""
+        folder = picture.parent
+        if folder not in self._stems:
+            pictures = (other for other in folder.iterdir() if other.suffix.lower() in readable_extensions())
+            self._stems[folder] = Counter(other.stem.casefold() for other in pictures)
+        return self._stems[folder][picture.stem.casefold()]
+
+
+def caption_target(sample: Sample, *, allowed: Allowed, beside: Beside | None = None) -> Path:
     """The file that a sample's caption is written to: its own, or a new one beside the picture that the loader finds.
 
     Raises:
@@ -45,34 +79,29 @@ def caption_target(sample: Sample, *, allowed: Allowed) -> Path:
             f"{sample.name} comes from another node and has no file. Save pictures and captions with Save Masks, load "
             "that folder, and write the captions there."
         )
-    path = sample.caption_path or _new_file(sample)
+    path = sample.caption_path or _new_file(sample, beside or Beside())
     real = Path(allowed(path.parent)) / path.name
     if real.is_symlink():
         raise DataError(f"{sample.name}: {real} is a link, which is not replaced. Put the caption itself there.")
     return real
 
 
-def _new_file(sample: Sample) -> Path:
+def _new_file(sample: Sample, beside: Beside) -> Path:
     assert sample.image_path is not None
     picture, extension = sample.image_path, caption_extension(sample.settings.caption)
-    twins = [
-        other
-        for other in picture.parent.iterdir()
-        if other.stem.casefold() == picture.stem.casefold() and other.suffix.lower() in readable_extensions()
-    ]
     # Where cat.png lies beside cat.jpg, cat.txt would be the caption of both.
-    stem = picture.name if len(twins) > 1 else picture.stem
+    stem = picture.name if beside.count(picture) > 1 else picture.stem
     subject = f".{sample.subject}" if sample.subject not in ("", TOGETHER) else ""
     return picture.with_name(f"{stem}{subject}{extension}")
 
 
-def raw_caption(sample: Sample, *, allowed: Allowed) -> RawCaption:
+def raw_caption(sample: Sample, *, allowed: Allowed, beside: Beside | None = None) -> RawCaption:
     """What there is to edit; a file that others have written meanwhile comes before what the sample knows.
 
     Raises:
         DataError, PathError: As `caption_target`, or the file cannot be read.
     """
-    target = caption_target(sample, allowed=allowed)
+    target = caption_target(sample, allowed=allowed, beside=beside)
     if not target.is_file():
         return RawCaption(sample.caption or "", NO_FILE, target.name)
     # The token first: a text that is newer than its token can only be told too often to be in conflict.
@@ -80,8 +109,10 @@ def raw_caption(sample: Sample, *, allowed: Allowed) -> RawCaption:
     return RawCaption(read_text(target).removeprefix("\ufeff").replace("\r\n", "\n"), token, target.name)
 
 
-def save_caption(sample: Sample, text: str, token: str, *, allowed: Allowed, versions: Versions) -> Sample:
-    """The sample with its edited caption, which is in its file by then; the file's former content is kept.
+def save_caption(
+    sample: Sample, text: str, token: str, *, allowed: Allowed, versions: Versions, beside: Beside | None = None
+) -> Edit:
+    """Writes an edited caption into its file, whose former content is kept; `after` is the sample with it.
 
     Args:
         sample: Whose caption was edited.
@@ -89,6 +120,7 @@ def save_caption(sample: Sample, text: str, token: str, *, allowed: Allowed, ver
         token: Of the `RawCaption` that was edited.
         allowed: As in `caption_target`.
         versions: Where the former content goes.
+        beside: Of many captions in one go, the same for all.
 
     Raises:
         CaptionConflictError: The file has changed since.
@@ -99,22 +131,79 @@ def save_caption(sample: Sample, text: str, token: str, *, allowed: Allowed, ver
     if fault := text_fault(text):
         raise DataError(f"{sample.name}: {fault}")
     with _SAVING:
-        target, old = caption_target(sample, allowed=allowed), raw_caption(sample, allowed=allowed)
+        target = caption_target(sample, allowed=allowed, beside=beside)
+        old = raw_caption(sample, allowed=allowed, beside=beside)
         if old.token != token:
             raise CaptionConflictError(
                 f"{sample.name}: its caption was changed elsewhere since it was opened here. Load that caption, or "
                 "save yours over it."
             )
-        if text != old.text.strip() or old.token == NO_FILE:
-            _write(sample, target, text, versions)
-    return replace(sample, caption=as_loaded(text, sample.settings.caption), caption_path=target)
+        created, kept, now = old.token == NO_FILE, None, old.token
+        if text != old.text.strip() or created:
+            content = f"{text}\n".encode() if text else b""
+            kept, now = _replace(sample, target, content, versions), content_digest(content)
+    after = replace(sample, caption=as_loaded(text, sample.settings.caption), caption_path=target)
+    return Edit(sample, after, now, kept, created)
 
 
-def _write(sample: Sample, target: Path, text: str, versions: Versions) -> None:
-    try:
+def undo_edit(edit: Edit, *, allowed: Allowed, versions: Versions) -> Edit:
+    """Gives a caption's file what it held before an edit, to the byte, or removes it where there was none.
+
+    What the edit wrote is kept as a former version.
+
+    Raises:
+        CaptionConflictError: The file has changed since the edit.
+        DataError: What it held is no longer kept, or it cannot be written; everything is as it was.
+        PathError: It lies outside the allowed folders by now.
+    """
+    sample = edit.before
+    with _SAVING:
+        target = caption_target(edit.after, allowed=allowed)
+        if not target.is_file() or file_digest(target) != edit.token:
+            raise CaptionConflictError(
+                f"{sample.name}: its caption was changed since. It stays as it is now; the former text is kept among "
+                "the former captions."
+            )
+        if edit.created:
+            _withdraw(sample, target, versions)
+            return Edit(edit.after, sample)
+        if edit.kept is None:
+            return Edit(edit.after, sample, edit.token)
+        try:
+            content = edit.kept.read_bytes()
+        except OSError as error:
+            raise DataError(f"{sample.name}: its former caption is not kept ({error}). It stays.") from error
+        kept = _replace(sample, target, content, versions)
+    return Edit(edit.after, sample, content_digest(content), kept)
+
+
+def _replace(sample: Sample, target: Path, content: bytes, versions: Versions) -> Path | None:
+    """Writes a file whole; gives the copy of what it held, None where it is new."""
+
+    def write() -> Path | None:
+        kept = None
         if target.is_file():
-            versions.keep(target, of=target)
-        write_text_atomically(target, f"{text}\n" if text else "")
+            # Elsewhere than on Windows another file would take its place all the same.
+            if not target.stat().st_mode & stat.S_IWUSR:
+                raise PermissionError("it is read-only")
+            kept = versions.keep(target, of=target)
+        write_bytes_atomically(target, content)
+        return kept
+
+    return _told(sample, target, write)
+
+
+def _withdraw(sample: Sample, target: Path, versions: Versions) -> None:
+    def remove() -> None:
+        versions.keep(target, of=target)
+        target.unlink()
+
+    _told(sample, target, remove)
+
+
+def _told(sample: Sample, target: Path, act: Callable[[], Any]) -> Any:
+    try:
+        return act()
     except (OSError, RunError) as error:
         raise DataError(
             f"{sample.name}: {target} could not be written ({error}). The caption that was there is untouched. Make "
@@ -122,25 +211,26 @@ def _write(sample: Sample, target: Path, text: str, versions: Versions) -> None:
         ) from error
 
 
-def same_caption(samples: Sequence[Sample], before: Sample, after: Sample) -> dict[int, Sample]:
-    """By index the samples that an edit changes, in their new form: those whose caption is in the written file.
+def same_captions(samples: Sequence[Sample], edits: Iterable[Edit]) -> dict[int, Sample]:
+    """By index the samples that edits change, in their new form: those whose caption is in a written file.
 
     Args:
         samples: Of a data set.
-        before: The sample that was edited.
-        after: What `save_caption` gave for it.
+        edits: What `save_caption` and `undo_edit` gave.
     """
+    by_picture, by_file = {}, {}
+    for edit in edits:
+        by_picture[edit.before.image_path, edit.before.subject] = edit
+        if path := edit.after.caption_path or edit.before.caption_path:
+            by_file[path] = edit
     found = {}
     for index, sample in enumerate(samples):
         if sample.image is not None or sample.image_path is None:
             continue
-        twin = (sample.image_path, sample.subject) == (before.image_path, before.subject)
-        if twin or (sample.caption_path is not None and sample.caption_path == after.caption_path):
-            caption = as_loaded(_text_of(after), sample.settings.caption)
-            found[index] = replace(sample, caption=caption, caption_path=after.caption_path)
+        edit = by_picture.get((sample.image_path, sample.subject)) or by_file.get(sample.caption_path)
+        if edit is not None:
+            path, caption = edit.after.caption_path, edit.after.caption
+            if path is not None:
+                caption = as_loaded(read_text(path), sample.settings.caption)
+            found[index] = replace(sample, caption=caption, caption_path=path)
     return found
-
-
-def _text_of(sample: Sample) -> str:
-    assert sample.caption_path is not None
-    return read_text(sample.caption_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..cache.cache import Cache
@@ -73,10 +73,11 @@ def plan_without_cache(dataset: Dataset, settings: CacheSettings, *, stride: int
         return Plan(looks, note=f"Shown enlarged: {error}")
 
 
-def with_caption(report: MatchReport, sample: Sample) -> MatchReport:
-    """`report` after a sample's caption has changed: it is told as lacking one no more, or from now on."""
-    others = tuple(name for name in report.no_caption if name != sample.name)
-    return dataclasses.replace(report, no_caption=others if sample.caption is not None else (*others, sample.name))
+def with_captions(report: MatchReport, samples: Iterable[Sample]) -> MatchReport:
+    """`report` after captions of samples have changed: they are told as lacking one no more, or from now on."""
+    changed = {sample.name: sample.caption is None for sample in samples}
+    others = [name for name in report.no_caption if name not in changed]
+    return dataclasses.replace(report, no_caption=(*others, *(name for name, lacks in changed.items() if lacks)))
 
 
 def measure_again(report: MatchReport, index: int, sample: Sample, lens: Lens, geometry: Geometry) -> MatchReport:

@@ -6,11 +6,12 @@ import shutil
 import torch
 from safetensors.torch import save_file
 
+from devtools.start_here.captioning import DESCRIBER, KIND
 from devtools.start_here.models import MODELS
 
 from .models import offer_small_flux, offer_small_unet, offer_unet_companions
 from .small import small_models
-from .small_models_pack.named_files import ENCODERS, NETWORK
+from .small_models_pack.named_files import DESCRIBES, ENCODERS, NETWORK
 from .vaes import vae_state
 
 # The family of each template's model.
@@ -49,6 +50,7 @@ def offer_official_files(server, models):
         for file in model.encoders:
             # Two models may have a file of one name for an encoder that is told apart by its kind.
             encoders.setdefault(file.name, (file, {}))[1][model.kind] = family
+    encoders.setdefault(DESCRIBER.name, (DESCRIBER, {}))[1][KIND] = DESCRIBES
     for file, kinds in encoders.values():
         _write(models, file, _NOTHING, {ENCODERS: json.dumps(kinds)})
 

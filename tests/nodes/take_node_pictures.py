@@ -83,6 +83,16 @@ def refined(_):
     return nodes, [["image", "MASK", "change", "mask"], ["change", "mask", "mask", "mask"]]
 
 
+def described(data):
+    nodes = {
+        "load": load(**data),
+        "pictures": {"type": "MLT_PicturesToCaption", "at": [450, 60], "part": "masked part alone"},
+        "seen": {"type": "PreviewImage", "at": [860, 60], "size": [420, 460]},
+    }
+    nodes["pictures"]["only_missing"] = False
+    return nodes, [["load", "dataset", "pictures", "dataset"], ["pictures", "images", "seen", "images"]]
+
+
 def cached(data):
     nodes = {
         "load": load(**data),
@@ -138,6 +148,7 @@ GRAPHS = {
     "MLT_MergeDatasets": merged,
     "MLT_TransformMasks": transformed,
     "MLT_RefineMask": refined,
+    "MLT_PicturesToCaption": described,
     "MLT_CacheDataset": cached,
     "MLT_MaskedLoss": weighed,
     "MLT_EstimateMemory": estimated,
@@ -282,3 +293,22 @@ def take_a_node_between_its_neighbours(demo_server, page, types):
     nodes[types[0]]["folder"] = "people and things"
     build(page, nodes, [[types[i], "dataset", types[i + 1], "dataset"] for i in (0, 1)])
     store(page.graph_picture(), next(kind for kind in types if kind in ("MLT_SaveMasks", "MLT_Florence2Sam2Masks")))
+
+
+def take_captions_on_their_way_to_the_files(demo_server, page):
+    nodes = {
+        "load": load(folder="people and things"),
+        "pictures": {"type": "MLT_PicturesToCaption", "at": [430, 60]},
+        "model": {"type": "CLIPLoader", "at": [430, 330]},
+        "text": {"type": "TextGenerate", "at": [820, 60], "prompt": "Describe this picture in one plain sentence."},
+        "save": {"type": "MLT_SaveCaptions", "at": [1210, 60]},
+    }
+    links = [
+        ["load", "dataset", "pictures", "dataset"],
+        ["pictures", "images", "text", "image"],
+        ["pictures", "dataset", "save", "dataset"],
+        ["model", "CLIP", "text", "clip"],
+        ["text", "generated_text", "save", "captions"],
+    ]
+    build(page, nodes, links)
+    store(page.graph_picture(), "MLT_SaveCaptions")

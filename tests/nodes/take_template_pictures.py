@@ -6,12 +6,15 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from devtools.start_here.captioning import CAPTIONING
 from devtools.start_here.models import MODELS
 from devtools.start_here.write import FOLDER, names
 from harness.help_pictures import outline
+from masklora.dataset.sample import Sample
 from masklora.loss.masks import reduce_mask
+from masklora.viewing.caption_pictures import PARTS, CaptionPictures, draw_caption_picture
 from masklora.viewing.views import latent_grid, overlay
 
 SIDE, HEAD, GAP = 600, 96, 8
@@ -53,3 +56,20 @@ def take_the_picture_of_a_template(name, model):
     x, y = places[-1]
     draw.multiline_text((x + 30, y + 44), "4 Train\n\n5 Compare", font=font(48), fill=LIGHT)
     sheet.save(FOLDER / f"{name}.jpg", quality=88)
+
+
+def take_the_picture_of_the_template_that_writes_captions():
+    path, mask = outline("astronaut's head and neck")
+    learned = np.asarray(mask, np.float32) / 255
+    sample = Sample(key="a", name="a", size=mask.size, image_path=path, mask=learned)
+    sheet = Image.new("RGB", (SIDE, SIDE), DARK)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((SIDE // 2, HEAD // 2), "Captions", font=font(68), fill=LIGHT, anchor="mm")
+    places = [(GAP + column * (TILE[0] + GAP), HEAD + row * (TILE[1] + GAP)) for row in (0, 1) for column in (0, 1)]
+    for place, part, text in zip(places, PARTS, ("Whole", "Masked", "Alone"), strict=False):
+        seen = Image.fromarray(draw_caption_picture(sample, CaptionPictures(part=part)))
+        sheet.paste(labelled(ImageOps.fit(seen, TILE), text), place)
+    x, y = places[-1]
+    words = "\u201cAn astronaut\nin an orange\nsuit, smiling\u201d\n\nin a.txt"
+    draw.multiline_text((x + 18, y + 24), words, font=font(36), fill=LIGHT)
+    sheet.save(FOLDER / f"{CAPTIONING}.jpg", quality=88)

@@ -77,6 +77,19 @@ def take_the_browser_on_its_node(shown):
     )
 
 
+def take_a_change_to_many_captions(shown):
+    dialog = open_dialog(shown)
+    shown.page.keyboard.press("t")
+    panel = dialog.locator(".mlt-captions")
+    panel.get_by_label("What to do").select_option("replace text")
+    panel.get_by_label("Text to add or to look for").fill("zibble")
+    panel.get_by_label("New text").fill("zibbel")
+    panel.get_by_role("button", name="Preview").click()
+    panel.locator("ins").first.wait_for()
+    shown.page.wait_for_timeout(500)
+    store(screenshot(dialog), "dataset-captions")
+
+
 def take_the_larger_view_and_each_of_its_views(shown):
     dialog = open_dialog(shown)
     dialog.get_by_role("button", name="Statistics").click()

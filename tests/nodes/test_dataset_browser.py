@@ -428,6 +428,102 @@ def test_a_caption_is_written_in_the_large_view_and_saved_beside_its_picture(loo
     assert looker.page.problems == []
 
 
+def test_captions_are_found_by_tags_changed_and_undone_in_the_page(looker, looking, folders):
+    tagged = folders.make("tagged", 4, size=(128, 128), alpha=True, captions=False)
+    before = {"cat 1": "red cat, sofa", "cat 2": "red cat, grass", "cat 3": "dog, sofa"}
+    for name, text in before.items():
+        (tagged / f"{name}.txt").write_text(text, encoding="utf-8")
+
+    def texts():
+        return {path.stem: path.read_text(encoding="utf-8") for path in sorted(tagged.glob("*.txt"))}
+
+    looker.run(looking("tagged", mask_folder="")).shows(4).open()
+    tab, panel = looker.tab, looker.tab.locator(f"{DIALOG} .mlt-captions")
+    tab.keyboard.press("t")
+    tag = panel.locator(".mlt-word", has_text="red cat")
+    tag.wait_for()
+    looker.shot("captions panel")
+    assert panel.locator(".mlt-word .mlt-note").all_text_contents() == ["2", "2", "1", "1"]
+    names = f"{DIALOG} .mlt-tile:not([hidden]) .mlt-tile-text"
+
+    def shown():
+        return [one.split()[-1] for one in tab.locator(names).all_text_contents()]
+
+    tag.click()
+    looker.until(lambda: shown() == ["1.png", "2.png"])
+    tag.click()
+    looker.until(lambda: shown() == ["3.png", "4.png"])
+    tag.click()
+    tag.click()
+    looker.until(lambda: shown() == ["1.png", "2.png"])
+    # What is changed are the pictures shown, and the clicked tag is the one meant.
+    panel.get_by_label("What to do").select_option("replace tag")
+    panel.get_by_label("Of which pictures").select_option("shown")
+    tag.click()
+    tag.click()
+    tag.click()
+    assert panel.get_by_label("Text to add or to look for").input_value() == "red cat"
+    panel.get_by_label("New text").fill("blue cat")
+    panel.get_by_role("button", name="Preview").click()
+    panel.get_by_role("button", name="Change 2 captions").wait_for()
+    assert panel.locator("del").all_text_contents() == ["red", "red"]
+    assert panel.locator("ins").all_text_contents() == ["blue", "blue"]
+    assert texts() == before
+    looker.shot("many captions preview")
+    panel.get_by_role("button", name="Change 2 captions").click()
+    undo = panel.get_by_role("button", name="Undo (2 captions)")
+    undo.wait_for()
+    assert texts() == before | {"cat 1": "blue cat, sofa\n", "cat 2": "blue cat, grass\n"}
+    field = tab.locator(f"{DIALOG} textarea.mlt-caption")
+    looker.until(lambda: field.input_value() == "blue cat, sofa\n")
+    panel.locator(".mlt-word", has_text="blue cat").wait_for()
+    tab.wait_for_function(f"() => document.querySelector('{DIALOG} .mlt-facts').textContent.includes('caption')")
+    looker.until(lambda: len(shown()) == 4)
+    looker.shot("many captions changed")
+    # A caption that was changed since stays, and is told.
+    (tagged / "cat 2.txt").write_text("mine", encoding="utf-8")
+    undo.click()
+    panel.locator(".mlt-warnings", has_text="cat 2.png: its caption was changed since").wait_for()
+    assert texts() == before | {"cat 2": "mine"}
+    looker.shot("many captions undone")
+    tab.keyboard.press("Escape")
+    assert looker.page.problems == []
+
+
+def test_several_captions_of_a_picture_have_a_field_each(looker, looking, folders):
+    place = folders.make("several captions", 3, size=(128, 128), alpha=True)
+    (place / "cat 1.txt").write_text("A cat sits here.\n\n  A cat on a sofa. \n", encoding="utf-8")
+    (place / "cat 2.txt").write_text("red\ncat\n", encoding="utf-8")
+    looker.run(looking("several captions", mask_folder="")).shows(3).open()
+    tab, fields = looker.tab, looker.tab.locator(FIELD)
+    looker.until(lambda: fields.count() == 2)
+    assert [one.input_value() for one in fields.all()] == ["A cat sits here.", "A cat on a sofa."]
+    assert looker.button("Save caption").is_disabled()
+    tab.get_by_text("Several captions, a line for each").wait_for()
+    looker.button("Add another caption").click()
+    tab.keyboard.type("A third one\nin two lines.")
+    looker.shot("several captions")
+    looker.button("Remove caption 1").click()
+    tab.keyboard.press("Control+Enter")
+    looker.until(
+        lambda: (place / "cat 1.txt").read_text(encoding="utf-8") == "A cat on a sofa.\nA third one in two lines.\n"
+    )
+    looker.until(lambda: looker.button("Save caption").is_disabled())
+    # Tags of a line each stay what they are, and so does a caption alone until another is added.
+    looker.select("cat 2.png")
+    looker.until(lambda: fields.count() == 1 and fields.input_value() == "red\ncat\n")
+    tab.get_by_text("Its lines are tags").wait_for()
+    assert looker.button("Add another caption").is_hidden()
+    looker.select("cat 3.png")
+    looker.until(lambda: fields.count() == 1 and fields.input_value() == "a cät, number 3")
+    looker.button("Add another caption").click()
+    tab.keyboard.type("a dog, number 4")
+    looker.select("cat 1.png")
+    looker.until(lambda: (place / "cat 3.txt").read_text(encoding="utf-8") == "a cät, number 3\na dog, number 4\n")
+    assert (place / "cat 2.txt").read_text(encoding="utf-8") == "red\ncat\n"
+    assert looker.page.problems == []
+
+
 def test_pictures_without_a_mask_among_others_are_a_question(looker, looking, folders):
     place = folders.make("some masked", 4, size=(128, 128))
     for number in (1, 2):

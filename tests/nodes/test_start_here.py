@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from devtools.start_here.captioning import CAPTIONING, DESCRIBER, KIND, OFFICIAL
 from devtools.start_here.layout import YOURS
 from devtools.start_here.models import MODELS
 from devtools.start_here.write import BLUEPRINT, names
 from harness.damage import ALL
 from harness.official_files import WITHOUT_ENCODER, offer_official_files
+from harness.official_graphs import official_graph
 
 VUE_NODES = "Comfy.VueNodes.Enabled"
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +73,7 @@ ELEMENTS = """() => [...document.querySelectorAll("[data-node-id]")].map(element
     return [window.app.graph.getNodeById(element.dataset.nodeId)?.title, left, top, right, bottom]
 })"""
 CANVASES = [("comfy_server", True), *([("newest_server", False), ("newest_server", True)] if ALL else [])]
-LONGEST = ("1 Start here - SDXL", "11 Start here - Ideogram 4")
+LONGEST = ("1 Start here - SDXL", "11 Start here - Ideogram 4", CAPTIONING)
 # In the classic canvas text is drawn from this scale on.
 READABLE = 0.58
 
@@ -106,6 +108,12 @@ def own_pictures(folder, count=4):
         Image.fromarray(pixels).save(folder / f"cat {number}.png")
 
 
+def official_loader(name):
+    """The loader of the text model in a template of ComfyUI's own, and the file that it offers."""
+    (loader,) = (node for node in official_graph(name)["nodes"] if node["type"] == "CLIPLoader")
+    return loader, loader["properties"]["models"][0]
+
+
 def overlaps(boxes):
     return [
         (a[0], b[0])
@@ -132,7 +140,7 @@ def opened(page, name=TEMPLATE):
 
 def test_the_first_template_trains_with_a_person_s_own_checkpoint_and_folder(at_home, empty_server):
     page, tab = at_home, at_home.page
-    assert sorted(empty_server.get("/workflow_templates")["masked-lora"]) == sorted(names())
+    assert sorted(empty_server.get("/workflow_templates")["masked-lora"]) == sorted([*names(), CAPTIONING])
     opened(page)
     own_pictures(empty_server.base / "input" / "my cat")
     page.evaluate(SET, ["MLT_LoadDataset", "folder", "my cat"])
@@ -174,7 +182,7 @@ def test_the_first_template_holds_the_nodes_own_defaults_and_nothing_of_the_demo
     assert sorted(titles) == ["1", "2", "3", "4", "5"]
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [*names(), CAPTIONING])
 def test_a_template_opens_without_a_message_and_comfyui_takes_it(name, at_home, empty_server):
     page = at_home
     graph = opened(page, name)
@@ -216,6 +224,29 @@ def test_three_decisions_train_and_compare(name, model, at_home, empty_server):
     assert page.problems == []
 
 
+def test_two_decisions_write_captions_beside_the_pictures(at_home, empty_server):
+    page = at_home
+    opened(page, CAPTIONING)
+    green = page.evaluate("bg => window.app.graph.nodes.filter(n => n.bgcolor === bg).map(n => n.type)", YOURS[1])
+    assert sorted(green) == ["MLT_LoadDataset", "TextGenerate"]
+    folder = empty_server.base / "input" / "to caption"
+    own_pictures(folder, count=20)
+    (folder / "cat 1.txt").write_text("my own words", encoding="utf-8")
+    page.evaluate(DECIDE, ["MLT_LoadDataset", "folder", "to caption", YOURS[1]])
+    page.evaluate(DECIDE, ["TextGenerate", "max_length", 6, YOURS[1]])
+    page.queue(timeout=280)
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.txt")}
+    # More than the lists of Load Dataset hold, each in words of the model, and none over a person's own.
+    assert len(texts) == 20 and texts.pop("cat 1") == "my own words"
+    assert all(text.strip() for text in texts.values()) and len(set(texts.values())) > 1
+    assert page.problems == []
+
+
+def test_the_captions_template_has_the_file_and_the_kind_of_the_official_one():
+    loader, link = official_loader(OFFICIAL)
+    assert loader["widgets_values"][:2] == [DESCRIBER.name, KIND] and link == DESCRIBER.as_json()
+
+
 def test_the_blueprint_is_listed_and_trains_as_one_node(at_home, empty_server):
     page, tab = at_home, at_home.page
     listed = {one["name"]: number for number, one in empty_server.get("/global_subgraphs").items()}
@@ -244,7 +275,7 @@ def test_no_node_lies_on_another_in_either_frontend_and_canvas(server, modern, r
     server.post("/settings", {VUE_NODES: modern})
     tab = browser.new_page(viewport={"width": 1920, "height": 1080})
     page = ComfyPage(tab, server).open()
-    for name in names() if ALL else LONGEST:
+    for name in [*names(), CAPTIONING] if ALL else LONGEST:
         graph = opened(page, name)
         assert overlaps(page.evaluate(BOXES)) == [], name
         if modern:
@@ -268,7 +299,7 @@ def test_the_demo_brings_its_pictures_and_its_model_where_it_lies_beside_the_pac
     from harness.page import ComfyPage
 
     server = server_with_demo
-    assert sorted(server.get("/workflow_templates")["masked-lora"]) == sorted(names())
+    assert sorted(server.get("/workflow_templates")["masked-lora"]) == sorted([*names(), CAPTIONING])
     tab = browser.new_page(viewport={"width": 1400, "height": 900})
     page = ComfyPage(tab, server).open()
     page.evaluate("() => window.app.extensionManager.command.execute('Workspace.ToggleSidebarTab.masked_lora.runs')")
@@ -288,7 +319,7 @@ def test_without_the_demo_none_is_offered(empty_server):
     assert empty_server.get("/masked_lora/demo") == {"graphs": []}
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [*names(), CAPTIONING])
 def test_a_template_has_its_picture(name):
     file = ROOT / "workflows" / f"{name}.jpg"
     with Image.open(file) as shot:

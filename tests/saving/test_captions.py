@@ -5,7 +5,7 @@ from PIL import Image
 
 from masklora.dataset.loading import load_dataset
 from masklora.errors import CaptionConflictError, DataError, PathError
-from masklora.saving.captions import NO_FILE, raw_caption, same_caption, save_caption
+from masklora.saving.captions import NO_FILE, raw_caption, same_captions, save_caption
 from masklora.saving.versions import Versions
 from masklora.settings import CaptionSettings, DatasetSettings
 
@@ -28,6 +28,10 @@ def load(folder, **settings):
 
 
 def save(sample, text, tmp_path, token=None):
+    return edited(sample, text, tmp_path, token).after
+
+
+def edited(sample, text, tmp_path, token=None):
     token = raw_caption(sample, allowed=anywhere).token if token is None else token
     return save_caption(sample, text, token, allowed=anywhere, versions=Versions(tmp_path / "kept"))
 
@@ -135,7 +139,7 @@ def test_a_subject_s_caption_gets_a_file_of_its_own(folder, tmp_path):
     (folder / "dog.txt").write_text("two people", encoding="utf-8")
     by_subject = {one.subject: one for one in load(folder) if one.subject}
     assert raw_caption(by_subject["anna"], allowed=anywhere).file == "dog.anna.txt"
-    after = save(by_subject["anna"], "anna in red", tmp_path)
+    edit = edited(by_subject["anna"], "anna in red", tmp_path)
     found = {one.subject: one.caption for one in load(folder) if one.subject}
     assert found["anna"] == "anna in red" and found["ben"] == "two people"
-    assert list(same_caption(list(by_subject.values()), by_subject["anna"], after)) == [0]
+    assert list(same_captions(list(by_subject.values()), [edit])) == [0]

@@ -2,7 +2,8 @@
 import { button, make, say } from "../page/elements.js";
 import { text } from "../page/strings.js";
 import { AUTOMATIC } from "../page/tint.js";
-import { CaptionEditor } from "./caption_editor.js";
+import { CaptionEditor } from "./captions/caption_editor.js";
+import { CaptionsPanel } from "./captions/panel.js";
 import { chooser, tintControls, viewButtons } from "./controls.js";
 import { facts } from "./facts.js";
 import { ThumbnailList } from "./list.js";
@@ -38,6 +39,11 @@ export class DatasetDialog {
       onOpen: (row) => this.go(row.index),
       onChoose: (row) => this.go(row.index),
     });
+    this.captions = new CaptionsPanel(source, {
+      shown: () => this.list.rows.map((row) => row.index),
+      before: () => this.caption.store(),
+      onFilter: () => this.filter(),
+    });
     this.element = this.build();
     this.leave = source.listen(() => this.update());
     this.element.addEventListener("cancel", (event) => {
@@ -66,6 +72,7 @@ export class DatasetDialog {
   close() {
     this.leave();
     this.list.destroy();
+    this.captions.destroy();
     this.viewer.destroy();
     this.element.remove();
   }
@@ -76,26 +83,30 @@ export class DatasetDialog {
     this.stats = make("div", { className: "mlt-stats", hidden: true });
     this.statsButton = button(text("dataset.statistics"), text("dataset.statisticsHint"), () => this.toggleStatistics());
     this.statsButton.setAttribute("aria-pressed", "false");
+    this.captionsButton = button(text("dataset.tags.title"), text("dataset.tags.titleHint"), () => this.toggleCaptions());
+    this.captionsButton.setAttribute("aria-pressed", "false");
     this.facts = make("div", { className: "mlt-facts" });
     this.views = viewButtons(LARGE_VIEWS, this.look.view, (view) => this.setLook({ view }));
     this.chooser = chooser(() => this.filter());
     const close = button(text("dataset.close"), `${text("dataset.close")} (Esc)`, () => this.leaveIt());
+    this.body = make(
+      "div",
+      { className: "mlt-dialog-body" },
+      make("div", { className: "mlt-dialog-list" }, this.chooser.element, this.list.element),
+      this.captions.element,
+      make(
+        "div",
+        { className: "mlt-dialog-picture" },
+        make("div", { className: "mlt-row" }, this.views.element, this.tint.element),
+        this.viewer.element,
+      ),
+      make("aside", { className: "mlt-dialog-facts", "aria-label": text("dataset.facts") }, this.facts, this.caption.element, this.actions(), this.stats),
+    );
     return make(
       "dialog",
       { className: "mlt mlt-dialog", "aria-label": text("dataset.title") },
-      make("div", { className: "mlt-row mlt-dialog-head" }, this.title, this.state, this.statsButton, close),
-      make(
-        "div",
-        { className: "mlt-dialog-body" },
-        make("div", { className: "mlt-dialog-list" }, this.chooser.element, this.list.element),
-        make(
-          "div",
-          { className: "mlt-dialog-picture" },
-          make("div", { className: "mlt-row" }, this.views.element, this.tint.element),
-          this.viewer.element,
-        ),
-        make("aside", { className: "mlt-dialog-facts", "aria-label": text("dataset.facts") }, this.facts, this.caption.element, this.actions(), this.stats),
-      ),
+      make("div", { className: "mlt-row mlt-dialog-head" }, this.title, this.state, this.captionsButton, this.statsButton, close),
+      this.body,
     );
   }
 
@@ -122,6 +133,7 @@ export class DatasetDialog {
       this.chooser.count(counts(source.rows));
       this.filter();
       this.showPicture();
+      this.captions.refresh();
       if (!this.stats.hidden) this.fillStatistics();
     }
   }
@@ -135,8 +147,9 @@ export class DatasetDialog {
   }
 
   filter() {
-    const rows = choose(this.source.rows, this.chooser.state);
-    this.list.show(rows);
+    const { passes } = this.captions;
+    this.list.show(choose(this.source.rows, this.chooser.state).filter((row) => passes(row.index)));
+    this.captions.filtered();
     this.select();
   }
 
@@ -230,6 +243,12 @@ export class DatasetDialog {
     if (!this.stats.hidden) this.fillStatistics();
   }
 
+  toggleCaptions() {
+    const open = this.captions.toggle();
+    this.body.classList.toggle("mlt-with-captions", open);
+    this.captionsButton.setAttribute("aria-pressed", String(open));
+  }
+
   fillStatistics() {
     this.stats.replaceChildren(statistics(this.source.rows, this.source.facts));
   }
@@ -250,8 +269,9 @@ export class DatasetDialog {
     else if (event.key === "n" || event.key === ".") this.step(1);
     else if (event.key === "p" || event.key === ",") this.step(-1);
     else if (event.key === "e") this.openEditor();
-    else if (event.key === "c") this.caption.field.focus();
+    else if (event.key === "c") this.caption.focus();
     else if (event.key === "s") this.toggleStatistics();
+    else if (event.key === "t") this.toggleCaptions();
     else if (event.key === "/") this.chooser.search.focus();
     else return;
     event.preventDefault();

@@ -1,4 +1,4 @@
-"""What the editors ask: a mask and its former version, saving it, GrabCut, selecting by a click; captions.
+"""What the mask editor asks: a mask and its former version, saving it, GrabCut, selecting by a click.
 
 One request at a time reads or changes files, and one computes, outside of the server's event loop.
 """
@@ -16,39 +16,36 @@ from aiohttp import web
 from server import PromptServer
 
 from ...dataset.sample import Sample, load_sample
-from ...errors import CaptionConflictError, MaskConflictError
+from ...errors import MaskConflictError
 from ...generators.grabcut import GrabCutSettings, cut_box
 from ...generators.places import Box
 from ...pictures.mask_files import encode_png
 from ...pictures.reading import read_grey_png
-from ...saving.captions import raw_caption, same_caption, save_caption
 from ...saving.editing import affected, previous_mask, raw_mask, save_mask, shown_levels
 from ..finders.selecting import Point, select
 from ..outputs import allow_writing
-from .edits import EDITS, caption_versions, versions
+from .edits import EDITS, FILES, versions
 from .opened import OPENED, OpenedDataset, opened_of, picture_of
 from .requests import Handler, RefusedError, read_body, read_json
 
 MASK_BYTES = 32 << 20
-# More than the longest caption in UTF-8 and JSON.
-CAPTION_BYTES = 1 << 20
 MOST_POINTS = 32
 _TOKEN = re.compile(r'(?:W/)?"([0-9a-z]{1,64})"')
 # A selection on a slow machine must not keep a person from saving.
-_FILES, _COMPUTING = asyncio.Lock(), asyncio.Lock()
+_COMPUTING = asyncio.Lock()
 
 
 async def get_mask(request: web.Request) -> Any:
     """The mask before its transforms at the picture's size, a grey PNG; its ETag is the token to save with."""
     sample = _source(request)
-    raw = await _apart(_FILES, lambda: raw_mask(sample, allowed=allow_writing))
+    raw = await _apart(FILES, lambda: raw_mask(sample, allowed=allow_writing))
     return await _answer(raw.weights, {"ETag": f'"{raw.token}"'})
 
 
 async def get_previous(request: web.Request) -> Any:
     """The mask before the last save, as `get_mask` gives the present one."""
     sample = _source(request)
-    weights = await _apart(_FILES, lambda: previous_mask(sample, allowed=allow_writing, versions=versions()))
+    weights = await _apart(FILES, lambda: previous_mask(sample, allowed=allow_writing, versions=versions()))
     if weights is None:
         raise RefusedError(404, f"{sample.name}: no former version of its mask is kept. Save an edit first.")
     return await _answer(weights)
@@ -60,7 +57,7 @@ async def post_mask(request: web.Request) -> Any:
     index = picture_of(request, opened)
     token = _token(request)
     body = await read_body(request, "image/png", MASK_BYTES)
-    async with _FILES:
+    async with FILES:
         try:
             return await asyncio.to_thread(_save, opened, index, body, token)
         except MaskConflictError as conflict:
@@ -103,28 +100,6 @@ async def post_select(request: web.Request) -> Any:
     return await _answer(await _apart(_COMPUTING, find))
 
 
-async def get_caption(request: web.Request) -> Any:
-    """The caption as its file has it, the token to save it with, and the file's name."""
-    opened = opened_of(request)
-    sample = opened.source(picture_of(request, opened))
-    raw = await asyncio.to_thread(raw_caption, sample, allowed=allow_writing)
-    return {"text": raw.text, "token": raw.token, "file": raw.file}
-
-
-async def post_caption(request: web.Request) -> Any:
-    """Save a caption: `{"text": …, "token": …}`, the token that it was opened with."""
-    opened = opened_of(request)
-    index = picture_of(request, opened)
-    body = await read_json(request, CAPTION_BYTES)
-    if set(body) != {"text", "token"} or not all(isinstance(value, str) for value in body.values()):
-        raise RefusedError(400, 'Expected {"text": …, "token": …} and nothing else.')
-    async with _FILES:
-        try:
-            return await asyncio.to_thread(_save_caption, opened, index, body["text"], body["token"])
-        except CaptionConflictError as conflict:
-            raise RefusedError(412, str(conflict)) from conflict
-
-
 def _source(request: web.Request) -> Sample:
     opened = opened_of(request)
     return opened.source(picture_of(request, opened))
@@ -146,20 +121,6 @@ def _save(opened: OpenedDataset, index: int, body: bytes, token: str) -> dict[st
         changed = found if one is opened else changed
     token = raw_mask(after, allowed=allow_writing).token
     return {"index": index, "changed": sorted(changed), "token": token, "version": opened.version}
-
-
-def _save_caption(opened: OpenedDataset, index: int, text: str, token: str) -> dict[str, Any]:
-    before = opened.source(index)
-    after = save_caption(before, text, token, allowed=allow_writing, versions=caption_versions())
-    EDITS.add()
-    changed: list[int] = []
-    for one in OPENED.all():
-        found = same_caption([one.source(i) for i in range(len(one))], before, after)
-        for i, sample in found.items():
-            one.take_caption(i, sample)
-        changed = sorted(found) if one is opened else changed
-    raw = raw_caption(after, allowed=allow_writing)
-    return {"index": index, "changed": changed, "text": raw.text, "token": raw.token, "file": raw.file}
 
 
 def _token(request: web.Request) -> str:
@@ -226,11 +187,9 @@ _ONE = "/datasets/{dataset}/pictures/{picture}"
 EDIT_GETS: dict[str, Handler] = {
     f"{_ONE}/mask": get_mask,
     f"{_ONE}/mask/previous": get_previous,
-    f"{_ONE}/caption": get_caption,
 }
 EDIT_POSTS: dict[str, Handler] = {
     f"{_ONE}/mask": post_mask,
-    f"{_ONE}/caption": post_caption,
     f"{_ONE}/grabcut": post_grabcut,
     f"{_ONE}/select": post_select,
 }

@@ -5,10 +5,14 @@ Nodes that read them run again after an edit, although nothing in their graph ch
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from collections.abc import Iterable
 
+from ...saving.captions import Edit, same_captions
 from ...saving.versions import Versions
 from ..paths import own_folder
+from .opened import OPENED
 
 
 class Edits:
@@ -25,6 +29,8 @@ class Edits:
 
 
 EDITS = Edits()
+# Of one request at a time that changes files, and of what is then taken over from them.
+FILES = asyncio.Lock()
 
 
 def caption_versions() -> Versions:
@@ -35,3 +41,14 @@ def caption_versions() -> Versions:
 def versions() -> Versions:
     """Former masks, and which masks are a person's own work."""
     return Versions(own_folder() / "previous_masks")
+
+
+def take_captions(edits: Iterable[Edit]) -> dict[str, list[int]]:
+    """Every open data set takes over captions that were edited; gives by its id which samples have changed."""
+    EDITS.add()
+    edits, changed = list(edits), {}
+    for one in OPENED.all():
+        found = same_captions([one.source(i) for i in range(len(one))], edits)
+        one.take_captions(found)
+        changed[one.id] = sorted(found)
+    return changed

@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -30,7 +30,7 @@ from ...folder.report import MatchReport
 from ...settings import CacheSettings, MaskTransform
 from ...viewing.browsing import Lens
 from ...viewing.inspection import inspect
-from ...viewing.opened_sets import Plan, check_same, measure_again, plan_with_cache, plan_without_cache, with_caption
+from ...viewing.opened_sets import Plan, check_same, measure_again, plan_with_cache, plan_without_cache, with_captions
 from ..paths import allow, own_folder
 from .requests import RefusedError, path_id, path_number
 
@@ -173,12 +173,14 @@ class OpenedDataset:
         if unfinished:
             self._measure_all()
 
-    def take_caption(self, index: int, sample: Sample) -> None:
-        """Take over a sample whose caption was edited; its stale cache entries are found, its mask is as it was."""
+    def take_captions(self, changed: Mapping[int, Sample]) -> None:
+        """Take over samples whose captions were edited; stale cache entries are found, the masks are as they were."""
+        if not changed:
+            return
         with self._lock:
-            samples = (*self._dataset.samples[:index], sample, *self._dataset.samples[index + 1 :])
-            self.report = with_caption(self.report, sample)
-            self._dataset = Dataset(samples, with_caption(self._dataset.report, sample))
+            samples = tuple(changed.get(i, sample) for i, sample in enumerate(self._dataset.samples))
+            self.report = with_captions(self.report, changed.values())
+            self._dataset = Dataset(samples, with_captions(self._dataset.report, changed.values()))
             unfinished = self.measured < len(self)
             if self.cache is not None:
                 self.plan = self._planned(self.dataset(), lambda: None)

@@ -1,5 +1,6 @@
 """Everything that the page may ask of the pack, by module: runs, data sets, masks, captions, the demo."""
 
+from .captions.routes import CAPTION_GETS, CAPTION_POSTS
 from .dataset_routes import DATASET_GETS, DATASET_POSTS
 from .demo_routes import DEMO_GETS, DEMO_POSTS
 from .edit_routes import EDIT_GETS, EDIT_POSTS
@@ -11,5 +12,5 @@ from .run_routes import RUN_GETS, RUN_POSTS
 def register() -> None:
     """Add the routes to ComfyUI's server, once; without a server nothing happens."""
     if not has_routes():
-        gets = RUN_GETS | PICTURE_GETS | DATASET_GETS | EDIT_GETS | DEMO_GETS
-        add_routes(gets, RUN_POSTS | DATASET_POSTS | EDIT_POSTS | DEMO_POSTS)
+        gets = RUN_GETS | PICTURE_GETS | DATASET_GETS | EDIT_GETS | CAPTION_GETS | DEMO_GETS
+        add_routes(gets, RUN_POSTS | DATASET_POSTS | EDIT_POSTS | CAPTION_POSTS | DEMO_POSTS)

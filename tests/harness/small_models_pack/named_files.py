@@ -11,6 +11,8 @@ from safetensors import safe_open
 
 # In a file's header: the family of a network, or the family of a text encoder by what the loader is told it is for.
 NETWORK, ENCODERS = "masklora_network", "masklora_encoders"
+# In place of a family: the model that describes pictures.
+DESCRIBES = "describer"
 # Where the harness lies, of which ComfyUI knows nothing.
 TESTS = "MASKLORA_TESTS"
 
@@ -23,10 +25,22 @@ def header(path):
         return file.metadata() or {}
 
 
-def small_of(family):
-    """The small model of a family, and its text encoder where it has one that is small."""
+def _find_harness():
     if os.environ[TESTS] not in sys.path:
         sys.path.append(os.environ[TESTS])
+
+
+def describer():
+    """The small model that describes pictures."""
+    _find_harness()
+    from harness.describer import describer
+
+    return describer()
+
+
+def small_of(family):
+    """The small model of a family, and its text encoder where it has one that is small."""
+    _find_harness()
     from harness.models import small_model
     from harness.small import small_models
 
@@ -48,6 +62,7 @@ def replacements():
         folder = options.pop("embedding_directory", folder)
         if not kinds:
             return load_encoder(ckpt_paths, folder, clip_type, *given, **options)
-        return small_of(kinds[clip_type.name.lower()])[1].made()
+        kind = kinds[clip_type.name.lower()]
+        return describer() if kind == DESCRIBES else small_of(kind)[1].made()
 
     return [(comfy.sd, "load_diffusion_model", network), (comfy.sd, "load_clip", encoder)]

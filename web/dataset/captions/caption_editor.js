@@ -1,32 +1,34 @@
 // The caption of the picture that the large view shows: read, written and saved beside the picture.
-import { button, make, say } from "../page/elements.js";
-import { text } from "../page/strings.js";
+import { button, make, say } from "../../page/elements.js";
+import { text } from "../../page/strings.js";
+import { CaptionFields } from "./caption_fields.js";
 
 export class CaptionEditor {
   /** @param source a DatasetSource. */
   constructor(source) {
     this.source = source;
     this.raw = null;
-    this.field = make("textarea", { className: "mlt-caption", rows: 4, "aria-label": text("dataset.caption.field"), spellcheck: true });
+    this.fields = new CaptionFields(() => this.update());
     this.save = button(text("dataset.caption.save"), text("dataset.caption.saveHint"), () => this.store());
-    this.revert = button(text("dataset.caption.revert"), text("dataset.caption.revertHint"), () => this.put(this.first));
+    this.revert = button(text("dataset.caption.revert"), text("dataset.caption.revertHint"), () => this.restore());
     this.theirs = button(text("dataset.caption.theirs"), text("dataset.caption.theirsHint"), () => this.take());
     this.mine = button(text("dataset.caption.mine"), text("dataset.caption.mineHint"), () => this.overwrite());
+    this.reading = make("div", { className: "mlt-note" });
     this.state = make("div", { className: "mlt-note", role: "status" });
     this.element = make(
       "div",
       { className: "mlt-caption-editor" },
-      this.field,
+      this.fields.element,
+      this.reading,
       make("div", { className: "mlt-row" }, this.save, this.revert, this.theirs, this.mine),
       this.state,
     );
-    this.field.addEventListener("input", () => this.update());
-    this.field.addEventListener("keydown", (event) => this.key(event));
+    this.fields.element.addEventListener("keydown", (event) => this.key(event));
     this.update();
   }
 
   get changed() {
-    return this.raw !== null && this.field.value.trim() !== this.raw.text.trim();
+    return this.raw !== null && this.fields.value.trim() !== this.kept;
   }
 
   /** Shows a picture's caption, anew where it is shown already and nothing was written. */
@@ -42,15 +44,14 @@ export class CaptionEditor {
     try {
       const raw = await this.source.ask(`/pictures/${index}/caption`);
       if (index !== this.index || (before && (raw.token === before.token || before !== this.raw))) return;
-      this.raw = raw;
+      this.raw = this.first = raw;
       this.conflict = false;
-      this.first = raw.text;
-      this.field.value = raw.text;
-      this.field.placeholder = text("dataset.noCaption");
+      this.fields.show(raw.text, raw);
+      this.kept = this.fields.value.trim();
       this.tell(text("dataset.caption.file", { file: raw.file }));
     } catch (error) {
       if (index !== this.index) return;
-      this.field.value = this.source.rows[index]?.caption ?? "";
+      this.fields.show(this.source.rows[index]?.caption ?? "", { reading: "", several: false });
       this.tell(error.message);
     }
   }
@@ -65,10 +66,12 @@ export class CaptionEditor {
   async store() {
     const { index, raw } = this;
     if (!this.changed) return true;
+    const words = this.fields.value;
     try {
-      const saved = await this.source.saveCaption(index, this.field.value, raw.token);
+      const saved = await this.source.saveCaption(index, words, raw.token);
       if (index !== this.index) return true;
       this.raw = saved;
+      this.kept = words.trim();
       this.conflict = false;
       this.tell(text("dataset.caption.saved", { file: saved.file }));
       return true;
@@ -95,10 +98,15 @@ export class CaptionEditor {
     return this.store();
   }
 
-  put(words) {
-    this.field.value = words;
+  /** The caption as it was when its picture was opened. */
+  restore() {
+    this.fields.show(this.first.text, this.first);
     this.update();
-    this.field.focus();
+    this.fields.focus();
+  }
+
+  focus() {
+    this.fields.focus();
   }
 
   tell(words) {
@@ -107,15 +115,16 @@ export class CaptionEditor {
   }
 
   update() {
-    this.field.readOnly = this.raw === null;
+    this.fields.readOnly = this.raw === null;
     this.save.disabled = !this.changed;
-    this.revert.disabled = this.raw === null || this.field.value === this.first;
+    this.revert.disabled = this.raw === null || (!this.changed && this.raw.text.trim() === this.first.text.trim());
+    say(this.reading, this.raw?.reading ? text(`dataset.caption.reading.${this.raw.reading}`) : "");
     this.theirs.hidden = this.mine.hidden = !this.conflict;
   }
 
   key(event) {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.store();
-    else if (event.key === "Escape") this.field.blur();
+    else if (event.key === "Escape") event.target.blur();
     else return;
     event.preventDefault();
     event.stopPropagation();
