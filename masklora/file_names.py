@@ -20,7 +20,15 @@ _FORBIDDEN = re.compile('[<>:"|?*\x00-\x1f\x7f\ud800-\udfff]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 
 
-def name_fault(name: str, *, folder: Path) -> str | None:
+def safe_name(name: str) -> str:
+    """The name of one file or folder as every system takes it: `_` for what it cannot hold, no dots or blanks last.
+
+    Empty where nothing is left; `name_fault` tells what else is wrong with it.
+    """
+    return _FORBIDDEN.sub("_", name).rstrip(". ")
+
+
+def name_fault(name: str, *, folder: Path, tail: str = LONGEST_TAIL) -> str | None:
     """Why a file below `folder` cannot be called `name`, with what to do; None where it can.
 
     What one system refuses is refused everywhere: a workflow, and a LoRA file, travels.
@@ -28,9 +36,10 @@ def name_fault(name: str, *, folder: Path) -> str | None:
     Args:
         name: Without suffix, with `/` between folders.
         folder: In which it lies; need not exist.
+        tail: What is put behind the name.
     """
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    return next(_faults(parts, _longest(folder), folder), None)
+    return next(_faults(parts, _longest(folder), folder, tail), None)
 
 
 def name_too_long(path: Path) -> str:
@@ -39,7 +48,7 @@ def name_too_long(path: Path) -> str:
     return f"its name would be {used} bytes long, expected at most {room}" if used > room else ""
 
 
-def _faults(parts: list[str], longest: int, folder: Path) -> Iterator[str]:
+def _faults(parts: list[str], longest: int, folder: Path, tail: str) -> Iterator[str]:
     for number, part in enumerate(parts):
         found = _FORBIDDEN.search(part)
         if found:
@@ -50,12 +59,12 @@ def _faults(parts: list[str], longest: int, folder: Path) -> Iterator[str]:
         if part != part.rstrip(". "):
             yield f"{part!r} ends with a dot or a blank, which Windows drops. Leave it out."
         last = number == len(parts) - 1
-        size = len((part + (LONGEST_TAIL if last else "")).encode("utf-8", "surrogatepass"))
+        size = len((part + (tail if last else "")).encode("utf-8", "surrogatepass"))
         if size > longest:
-            room = longest - len(LONGEST_TAIL) if last else longest
+            room = longest - len(tail) if last else longest
             used = len(part.encode("utf-8", "surrogatepass"))
             yield f"{part[:20]!r}… is {used} bytes long in UTF-8, expected at most {room}. Choose a shorter one."
-    if os.name == "nt" and len(str(folder.joinpath(*parts))) + len(LONGEST_TAIL) > WINDOWS_PATH:
+    if os.name == "nt" and len(str(folder.joinpath(*parts))) + len(tail) > WINDOWS_PATH:
         yield f"with its folder {folder} it is longer than {WINDOWS_PATH} letters. Choose a shorter one."
 
 

@@ -140,6 +140,20 @@ def write_new_bytes(path: Path, content: bytes) -> None:
     temporary = temporary_beside(path)
     try:
         _write(temporary, content)
+    except OSError as error:
+        drop(temporary)
+        raise cannot_write(path, error) from error
+    name_new_file(temporary, path)
+
+
+def name_new_file(temporary: Path, path: Path) -> None:
+    """Give a file that was written whole under a name of `temporary_beside` its own; `temporary` is gone afterwards.
+
+    Raises:
+        FileExistsError: the name is taken, perhaps since a moment ago.
+        RunError: the folder cannot be written.
+    """
+    try:
         _name_exclusively(temporary, path)
     except FileExistsError:
         raise

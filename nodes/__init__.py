@@ -13,7 +13,7 @@ from .load_run import LoadRun
 from .loss import MaskedLoss
 from .mask_generators import ColorMasks, GrabCutMasks, RandomMasks, ShapeMasks
 from .masks import RefineMask, TransformMasks
-from .samples import Samples
+from .samples import SampleRun, Samples
 from .save import SaveMasks
 from .settings import Adapter, Optimizer
 from .subject_masks import SubjectMasks
@@ -46,6 +46,7 @@ NODES = [
     EstimateMemory,
     TrainLoRA,
     LoadRun,
+    SampleRun,
     ExportLoRA,
 ]
 

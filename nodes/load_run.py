@@ -14,13 +14,33 @@ from ..masklora.runs.history import began, run_folders
 from .types import NO_FILE, TRAIN_CATEGORY, drop_down
 
 
+def run_drop_down():
+    """A drop-down of all runs."""
+    runs = sorted(run_folders(runs_folder()), key=began, reverse=True)
+    return drop_down(
+        "run",
+        [folder.name for folder in runs] or [NO_FILE],
+        runs[0].name if runs else NO_FILE,
+        "Of all runs, the newest first. In API form the name of a LoRA will do: its newest run.",
+    )
+
+
+def run_is_there(run):
+    """True, or why there is no such run: one that is newer than the page's list is one too."""
+    try:
+        if isinstance(run, str):
+            find_chosen(run)
+    except MaskLoraError as error:
+        return str(error)
+    return True
+
+
 class LoadRun(io.ComfyNode):
     """What a run had learned at one of its checkpoints."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """The node's inputs and outputs."""
-        runs = sorted(run_folders(runs_folder()), key=began, reverse=True)
         return io.Schema(
             node_id="MLT_LoadRun",
             display_name="Load Run (masked LoRA)",
@@ -28,12 +48,7 @@ class LoadRun(io.ComfyNode):
             description="Loads the LoRA of a training that was done before, at any step that was kept.",
             search_aliases=["checkpoint", "use this lora", "compare"],
             inputs=[
-                drop_down(
-                    "run",
-                    [folder.name for folder in runs] or [NO_FILE],
-                    runs[0].name if runs else NO_FILE,
-                    "Of all runs, the newest first. In API form the name of a LoRA will do: its newest run.",
-                ),
+                run_drop_down(),
                 io.Int.Input(
                     "step", default=0, min=0, max=10**9, tooltip="Of a checkpoint that was kept; 0: the newest."
                 ),
@@ -48,13 +63,8 @@ class LoadRun(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, run=None):
-        """Whether there is such a run: a run that is newer than the page's list is one too."""
-        try:
-            if isinstance(run, str):
-                find_chosen(run)
-        except MaskLoraError as error:
-            return str(error)
-        return True
+        """Whether there is such a run."""
+        return run_is_there(run)
 
     @classmethod
     def fingerprint_inputs(cls, run="", **_values):

@@ -1,10 +1,15 @@
-"""MLT_Samples: what a training draws meanwhile."""
+"""MLT_Samples and MLT_SampleRun: pictures that show what a LoRA has learned, meanwhile and afterwards."""
 
 import comfy.samplers
 from comfy_api.latest import io
 
+from ..masklora.generators.apply import Watch
+from ..masklora.host.page.progress import NodeProgress
+from ..masklora.host.page.telling import tell
 from ..masklora.host.sampling import encode_prompts
-from ..masklora.runs.sample_pictures import SIDES, SampleSettings, split_prompts
+from ..masklora.host.strengths import Wanted, draw_run, drawn_state
+from ..masklora.runs.sample_pictures import MOST_STRENGTHS, SIDES, STRENGTHS, SampleSettings, split_prompts
+from .load_run import run_drop_down, run_is_there
 from .types import MLT_SAMPLES, TRAIN_CATEGORY, advanced, drop_down, number, seed, text
 
 _D = SampleSettings()
@@ -80,3 +85,70 @@ class Samples(io.ComfyNode):
         """The prompts are encoded now, before the training needs the memory."""
         settings = SampleSettings(prompts=split_prompts(prompts), **widgets)
         return io.NodeOutput(encode_prompts(clip, vae, settings))
+
+
+class SampleRun(io.ComfyNode):
+    """Pictures of a run's checkpoints at several strengths."""
+
+    @classmethod
+    def define_schema(cls):
+        """Ids, widgets and tooltips."""
+        return io.Schema(
+            node_id="MLT_SampleRun",
+            display_name="Sample Run (masked LoRA)",
+            category=TRAIN_CATEGORY,
+            description=(
+                "Draws the sample pictures of a training's kept checkpoints at several strengths, so that step and "
+                "strength can be chosen side by side. Pictures that are there are not drawn again."
+            ),
+            search_aliases=["strength", "compare", "xyz plot"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The model that the run was trained on."),
+                MLT_SAMPLES.Input("samples", tooltip="From Sample Pictures: prompts, size and seed."),
+                run_drop_down(),
+                *cls._places(),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "pictures", tooltip="N×H×W×3 in 0 to 1, in the order of steps, then strengths, then prompts."
+                ),
+                io.String.Output("report", tooltip="What was drawn. Plain text."),
+            ],
+        )
+
+    @staticmethod
+    def _places():
+        low, high = STRENGTHS
+        return [
+            io.String.Input(
+                "steps",
+                default="",
+                tooltip="Of checkpoints that were kept, with commas: 250, 500. Empty: all of them.",
+            ),
+            io.String.Input(
+                "strengths",
+                default="0.6, 0.8, 1",
+                tooltip=f"Of the LoRA: 1 to {MOST_STRENGTHS} numbers with commas between them, {low:g} to {high:g}, "
+                "two decimals at most. 1: as the training draws it.",
+            ),
+        ]
+
+    @classmethod
+    def validate_inputs(cls, run=None):
+        """Whether there is such a run."""
+        return run_is_there(run)
+
+    @classmethod
+    def fingerprint_inputs(cls, run="", **_values):
+        """Changes with the run's checkpoints and its pictures."""
+        return drawn_state(run if isinstance(run, str) else "")
+
+    @classmethod
+    def execute(cls, model, samples, run, steps, strengths):
+        """Draws what is missing."""
+        progress = NodeProgress()
+        watch = Watch(progress, progress.check_cancel, progress.show)
+        pictures, findings = draw_run(model, samples, Wanted(run, steps, strengths), watch)
+        text = "\n".join(finding.text for finding in findings)
+        return io.NodeOutput(pictures, text, ui=tell(findings))

@@ -33,7 +33,7 @@ FLOORS = (
     ("loss", "pictures", "adapters", "autograd"),
     ("folder",),
     ("dataset",),
-    ("cache", "saving"),
+    ("cache", "saving", "gathering"),
     ("viewing", "runs", "showings"),
     ("training", "generators"),
     ("host/families",),

@@ -2,7 +2,9 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { fitHeight, hideAdvanced } from "./advanced.js";
+import { LOADER } from "./dataset/maskless.js";
 import { addNodeBrowser, INSPECT_NODE } from "./dataset/node_browser.js";
+import { addFolderButton } from "./folders/loader.js";
 import { followGoal } from "./goals.js";
 import { openEditor } from "./mask_editor/editor.js";
 import { addStyles } from "./page/elements.js";
@@ -23,7 +25,7 @@ const SETTLED_MS = 150;
 const STYLES = [
   "vendor/uplot/uPlot.min.css", "page/page.css", "page/report.css", "runs/panel.css", "runs/samples/gallery.css",
   "runs/samples/grid.css", "runs/table/table.css", "dataset/dataset.css", "dataset/captions/captions.css",
-  "mask_editor/editor.css",
+  "mask_editor/editor.css", "folders/folders.css",
 ];
 
 // Of the nodes in a graph that compares pictures. As it opens it is wide enough for titles, which a small scale hides.
@@ -97,6 +99,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith("MLT_")) return;
     if (node.comfyClass === NODE) addNodePanel(node, runs(), graphs);
+    if (node.comfyClass === LOADER) addFolderButton(node, api, (ids) => app.queuePrompt(0, 1, ids));
     if (node.comfyClass === INSPECT_NODE) addNodeBrowser(node, api, editMask);
     addReport(node);
     if (WRITERS.includes(node.comfyClass)) {

@@ -232,9 +232,8 @@ def _final_report(report: MatchReport, samples: list[Sample], with_mask: list[st
         unused = (caption.trigger.strip(),) if bare and caption.trigger.strip() and not of_class else ()
         return replace(report, no_caption=bare, unused_triggers=unused, of_class=of_class)
     word = caption.trigger.strip()
-    lacking = worded(len(bare), "[caption|captions]")
-    pictures = counted(len(bare), "[picture|pictures]")
-    told = f"the trigger word {word} stands for the missing {lacking} of {pictures}: {shown(bare)}."
+    without = counted(len(bare), "[picture|pictures] without a caption [gets|get] the trigger word")
+    told = f"{without} {word}: {shown(bare)}."
     return replace(report, no_caption=(), notes=(*report.notes, told))
 
 

@@ -76,6 +76,7 @@ def roles_of(
     captioned: Callable[[], Collection[tuple[str, str]]],
     by_colour: bool,
     named: Collection[str],
+    looks: bool = True,
 ) -> Roles:
     """What each file of a folder is.
 
@@ -86,6 +87,8 @@ def roles_of(
         captioned: gives folder and stem (case folded) of every file that has a caption of its own; asked if needed.
         by_colour: whether colours speak against a mask, which they do not where one channel of it was chosen.
         named: the subjects that a person has named.
+        looks: whether pictures of like names are opened to see if one is a mask. Without it, and without `by_colour`,
+            names alone decide.
 
     Raises:
         MaskError: a file may be a mask as well as a picture, and the source does not say which; or a mask fits
@@ -94,7 +97,7 @@ def roles_of(
     images = list(images)
     masks = [file for file in others if file.extension == MASK_EXTENSION]
     zones: dict[str, Zone | None] = {}
-    sorting = _Sorting(source, captioned, by_colour)
+    sorting = _Sorting(source, captioned, by_colour, looks)
     inside: dict[Zone, list[File]] = {}
     outside: list[File] = []
     for file in (*images, *masks):
@@ -119,8 +122,11 @@ def zone_of(place: str) -> Zone | None:
 class _Sorting:
     """The sorting of one folder's files."""
 
-    def __init__(self, source: str, captioned: Callable[[], Collection[tuple[str, str]]], by_colour: bool) -> None:
-        self.source, self.captioned, self.by_colour = source, functools.cache(captioned), by_colour
+    def __init__(
+        self, source: str, captioned: Callable[[], Collection[tuple[str, str]]], by_colour: bool, looks: bool
+    ) -> None:
+        self.source, self.captioned = source, functools.cache(captioned)
+        self.by_colour, self.looks = by_colour, looks
         self.pictures: dict[str, File] = {}
         self.roles = Roles()
         self.asked: list[tuple[File, File]] = []
@@ -136,7 +142,7 @@ class _Sorting:
                 f"{counted(len(told), _MASK_LIKE)}: {shown(told)}. Choose mask_source sidecar if "
                 f"{worded(len(told), '[it is a mask|they are masks]')}."
             )
-        if self.source != "none":
+        if self.looks and self.source != "none":
             self._take_doubles()
         roles.pictures = [file for file in images if file.relative in self.pictures]
         return roles

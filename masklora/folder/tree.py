@@ -7,7 +7,7 @@ import importlib
 import os
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -107,8 +107,7 @@ def walk(root: Path, subfolders: bool, allowed: Allowed, *, skip: Path | None) -
                 path = Path(allowed(Path(entry.path))) if entry.is_symlink() else Path(entry.path)
                 stem, extension = os.path.splitext(nfc(entry.name))  # noqa: PTH122 (ten thousand of them)
                 file = File(path, relative, entry.name, stem, extension.lower(), place)
-                known = file.extension in readable or _with_plugin(file.extension)
-                (images if known else others).append(file)
+                (images if is_picture(file.extension, readable) else others).append(file)
             else:
                 left.append(Leftover(BROKEN, printable(join(relative, entry.name))))
     images.sort(key=lambda file: natural_key(file.relative))
@@ -118,6 +117,11 @@ def walk(root: Path, subfolders: bool, allowed: Allowed, *, skip: Path | None) -
 def readable_extensions() -> frozenset[str]:
     """Extensions (lower case) of the kinds of pictures that people have and that Pillow reads here."""
     return IMAGE_EXTENSIONS | (MORE_EXTENSIONS & Image.registered_extensions().keys())
+
+
+def is_picture(extension: str, readable: Collection[str]) -> bool:
+    """Whether files of this extension (lower case) are pictures, by `readable_extensions` or by a plugin for them."""
+    return extension in readable or _with_plugin(extension)
 
 
 @functools.cache

@@ -195,6 +195,6 @@ def _record(trained: TrainedLora, path: Path, settings: ExportSettings) -> LoraR
     return dataclasses.replace(trained.record, title=settings.title, trigger=trigger, name=name)
 
 
-def apply_lora(model: Any, lora: dict[str, Tensor]) -> Any:
-    """A clone of MODEL `model` with the LoRA at strength 1, as core's loaders would make it."""
-    return comfy.sd.load_lora_for_models(model, None, dict(lora), 1.0, 0.0)[0]
+def apply_lora(model: Any, lora: dict[str, Tensor], *, strength: float = 1.0) -> Any:
+    """A clone of MODEL `model` with the LoRA at a strength, as core's loaders would make it."""
+    return comfy.sd.load_lora_for_models(model, None, dict(lora), strength, 0.0)[0]

@@ -47,7 +47,7 @@ def allowed_roots() -> list[Path]:
         folder_paths.get_user_directory(),
         *folder_paths.get_folder_paths("datasets"),
     ]
-    return [Path(folder).resolve() for folder in [*own, *_added_folders()]]
+    return [Path(folder).resolve() for folder in [*own, *added_folders()]]
 
 
 def allow(path: Path | str, *, widget: str = "") -> Path:
@@ -143,7 +143,8 @@ def _lies_in(path: Path, roots: list[Path]) -> bool:
     return ".." not in path.parts and any(path.is_relative_to(root) for root in own)
 
 
-def _added_folders() -> list[str]:
+def added_folders() -> list[str]:
+    """What the administrator has added, absolute; raises `PathError` as `allowed_roots`."""
     path = config_path()
     try:
         text = path.read_text(encoding="utf-8-sig")

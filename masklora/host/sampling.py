@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from comfy.patcher_extension import PatcherInjection
 from PIL import Image
-from torch import Tensor
 
 from ..adapters import AdapterSet
 from ..errors import FamilyError
@@ -78,6 +77,63 @@ def encode_prompts(clip: Any, vae: Any, settings: SampleSettings) -> SampleReque
     return SampleRequest(settings, [encode(one) for one in settings.prompts], encode(settings.negative), vae)
 
 
+class Painter:
+    """Draws single pictures of a request, with any model that takes latents as `trainable` does."""
+
+    def __init__(self, trainable: TrainableModel, request: SampleRequest) -> None:
+        """Pictures of `request`."""
+        self.trainable, self.request = trainable, request
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the pictures in px: whole cells of the latent."""
+        stride, settings = self.trainable.stride, self.request.settings
+        return settings.height // stride * stride, settings.width // stride * stride
+
+    def pixels(self, patcher: Any, number: int, *, go_on: Callable[[], None]) -> np.ndarray:
+        """The picture of a prompt as ComfyUI draws it with the MODEL `patcher`.
+
+        Args:
+            patcher: wears whatever is to be shown.
+            number: of the prompt, from 0.
+            go_on: called before each step of the sampler; what it raises ends the drawing.
+
+        Returns:
+            uint8 (H, W, 3), see `size`.
+        """
+        settings, family = self.request.settings, self.trainable.family
+        latent = self._empty()
+        drawn = comfy.sample.sample(
+            patcher,
+            comfy.sample.prepare_noise(latent, settings.seed),
+            settings.steps,
+            settings.cfg,
+            settings.sampler,
+            settings.scheduler,
+            self.request.positive[number],
+            self.request.negative,
+            latent,
+            callback=lambda *_: go_on(),
+            disable_pbar=True,
+            seed=settings.seed,
+        )
+        # A picture that has a frame axis may need to be several frames to be decoded.
+        pictures = drawn.unbind()[0] if drawn.is_nested else drawn
+        frames = torch.cat([pictures] * family.decoded, dim=2) if family.decoded > 1 else pictures
+        image = self.request.vae.decode(frames).reshape(-1, *self.size, 3)[0]
+        return np.rint(image.float().clamp(0, 1).cpu().numpy() * 255).astype(np.uint8)
+
+    def _empty(self) -> Any:
+        """What ComfyUI's sampler begins with; nested where the network takes sound beside the picture."""
+        height, width = (side // self.trainable.stride for side in self.size)
+        sound = self.trainable.family.sound
+        shape = (1, self.trainable.channels, height, width)
+        empty = torch.zeros(shape, device=comfy.model_management.intermediate_device())
+        if sound:
+            return comfy.nested_tensor.NestedTensor([empty[:, :, None], empty.new_zeros(1, *sound)])
+        return comfy.sample.fix_empty_latent_channels(self.trainable.drawing, empty)
+
+
 class PictureSampler:
     """Draws a request's pictures with a model in the middle of its training session."""
 
@@ -87,6 +143,7 @@ class PictureSampler:
         """Draw with `trainable` and `adapters`; `plan` tells what room the training needs beside the weights."""
         self.trainable, self.adapters, self.request = trainable, adapters, request
         self.hooks, self.plan = hooks, plan
+        self._painter = Painter(trainable, request)
         self.folder: SampleFolder | None = None
 
     @property
@@ -132,7 +189,9 @@ class PictureSampler:
                 stack.callback(self.hooks.on_drawing, step, done=len(numbers), count=len(numbers))
                 for done, number in enumerate(numbers):
                     self.hooks.on_drawing(step, done=done, count=len(numbers))
-                    self.folder.write(step, number, _png(self._picture(number, go_on)))
+                    pixels = self._painter.pixels(self.trainable.drawing, number, go_on=go_on)
+                    self.folder.write(step, number, png_of(pixels))
+                    self.folder.thin()
         except _GivenUpError:
             self.hooks.on_message(f"Stopping: not all sample pictures of step {step} were drawn.")
 
@@ -160,46 +219,9 @@ class PictureSampler:
             patcher.remove_injections(_KEY)
             self.adapters.eject()
 
-    def _picture(self, number: int, go_on: Callable[[], None]) -> Tensor:
-        settings, patcher, family = self.request.settings, self.trainable.drawing, self.trainable.family
-        latent = self._empty()
-        drawn = comfy.sample.sample(
-            patcher,
-            comfy.sample.prepare_noise(latent, settings.seed),
-            settings.steps,
-            settings.cfg,
-            settings.sampler,
-            settings.scheduler,
-            self.request.positive[number],
-            self.request.negative,
-            latent,
-            callback=lambda *_: go_on(),
-            disable_pbar=True,
-            seed=settings.seed,
-        )
-        # A picture that has a frame axis may need to be several frames to be decoded.
-        pictures = drawn.unbind()[0] if drawn.is_nested else drawn
-        frames = torch.cat([pictures] * family.decoded, dim=2) if family.decoded > 1 else pictures
-        return self.request.vae.decode(frames).reshape(-1, *self._size(), 3)[0]
 
-    def _empty(self) -> Any:
-        """What ComfyUI's sampler begins with; nested where the network takes sound beside the picture."""
-        width, height = self.request.settings.width, self.request.settings.height
-        stride, sound = self.trainable.stride, self.trainable.family.sound
-        shape = (1, self.trainable.channels, height // stride, width // stride)
-        empty = torch.zeros(shape, device=comfy.model_management.intermediate_device())
-        if sound:
-            return comfy.nested_tensor.NestedTensor([empty[:, :, None], empty.new_zeros(1, *sound)])
-        return comfy.sample.fix_empty_latent_channels(self.trainable.drawing, empty)
-
-    def _size(self) -> tuple[int, int]:
-        stride, settings = self.trainable.stride, self.request.settings
-        return settings.height // stride * stride, settings.width // stride * stride
-
-
-def _png(image: Tensor) -> bytes:
-    """A PNG file of a picture (H, W, 3) in 0..1."""
-    pixels = np.rint(image.float().clamp(0, 1).cpu().numpy() * 255).astype(np.uint8)
+def png_of(pixels: np.ndarray) -> bytes:
+    """A PNG file of a picture, uint8 (H, W, 3)."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()

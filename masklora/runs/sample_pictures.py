@@ -1,8 +1,9 @@
 """Sample pictures of a training: when they are drawn, and the folder in which they are kept.
 
     <run folder>/samples/
-        samples.json          the settings, prompts among them
-        step_000100_0.png     after step 100, of the first prompt; step 0 is the base model
+        samples.json                the settings, prompts among them
+        step_000100_0.png           after step 100, of the first prompt; step 0 is the base model
+        step_000100_0_x0.60.png     the same with the LoRA at strength 0.60
 
 Pictures of one prompt share seed and size, so they differ only by the weights. How one is drawn is the host's.
 """
@@ -34,7 +35,13 @@ MOST_LETTERS = 4000
 SIDES = (64, 2048)
 # Pictures of more steps than this are thinned out, so that a run's folder stays bounded.
 MOST_STEPS = 100
-_PICTURE = re.compile(r"step_([0-9]{6,9})_([0-9]{1,2})\.png")
+# At which a training shows what it learns; the names of these pictures do not tell it.
+FULL = 1.0
+STRENGTHS = (-4.0, 4.0)
+MOST_STRENGTHS = 8
+_PICTURE = re.compile(r"step_([0-9]{6,9})_([0-9]{1,2})(?:_x(-?[0-9]\.[0-9]{2}))?\.png")
+_STRENGTH = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]{0,2})?|\.[0-9]{1,2})")
+_STEP = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,45 @@ def split_prompts(text: str) -> tuple[str, ...]:
     if any(len(prompt) > MOST_LETTERS for prompt in prompts):
         raise ConfigError(f"prompts: expected at most {MOST_LETTERS} letters a line. Shorten the long one.")
     return prompts
+
+
+def split_strengths(text: str) -> tuple[float, ...]:
+    """The strengths of a text such as "0.6, 0.8, 1", each once, in its order; all have two decimals at most.
+
+    Raises:
+        ConfigError: one is no such number or out of `STRENGTHS`, or there are none or more than `MOST_STRENGTHS`.
+    """
+    low, high = STRENGTHS
+    wanted = f"expected 1 to {MOST_STRENGTHS} numbers from {low:g} to {high:g} with commas between them, as 0.6, 0.8, 1"
+    parts = _parts(text)
+    for part in parts:
+        if not _STRENGTH.fullmatch(part) or not low <= float(part) <= high:
+            raise ConfigError(f"strengths: {wanted}, got {part[:40]!r}. Two decimals are the most, after a point.")
+    # There is one zero only.
+    found = tuple(dict.fromkeys(float(part) + 0.0 for part in parts))
+    if not 1 <= len(found) <= MOST_STRENGTHS:
+        raise ConfigError(f"strengths: {wanted}, got {len(found)} of them.")
+    return found
+
+
+def split_steps(text: str) -> tuple[int, ...]:
+    """The steps of a text such as "250, 500", each once, in its order; none where it is empty.
+
+    Raises:
+        ConfigError: one is no whole number of nine digits at most.
+    """
+    parts = _parts(text)
+    for part in parts:
+        if not _STEP.fullmatch(part):
+            raise ConfigError(
+                f"steps: expected whole numbers with commas between them, as 250, 500, got {part[:40]!r}. Empty: all "
+                "kept checkpoints."
+            )
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def _parts(text: str) -> list[str]:
+    return [part for part in re.split(r"[\s,;]+", text) if part]
 
 
 class Sampler(Protocol):
@@ -162,20 +208,23 @@ class SampleFolder:
         """Of the run in `run_folder`; nothing is made or read yet."""
         self.path = run_folder / "samples"
 
-    def begin(self, settings: SampleSettings, *, step: int) -> None:
-        """Keep what fits: pictures of later steps are dropped, those of other prompts or sizes put aside.
+    def begin(self, settings: SampleSettings, *, step: int | None) -> Path | None:
+        """Keep what fits: pictures of steps after `step` are dropped, None for none of them.
+
+        Returns:
+            Where pictures of other prompts or sizes were put aside; None where there were none.
 
         Raises:
             RunError: the folder cannot be written.
         """
         document = _document(settings)
         known = self.settings()
-        if known and _look(known) != _look(document):
-            self._put_aside()
+        aside = self._put_aside() if known and _look(known) != _look(document) else None
         self.path.mkdir(parents=True, exist_ok=True)
         write_text_atomically(self.path / "samples.json", json.dumps(document, indent=1))
-        for later in [s for s in self.pictures() if s > step]:
+        for later in [s for s in self._steps() if step is not None and s > step]:
             self._drop(later)
+        return aside
 
     def shows(self, settings: SampleSettings) -> bool:
         """Whether there are pictures, and drawn as `settings` ask for."""
@@ -186,9 +235,9 @@ class SampleFolder:
         other = SampleFolder(run_folder)
         with contextlib.suppress(OSError):
             other.path.mkdir(exist_ok=True)
-            for step, numbers in self.pictures().items():
-                for number in numbers if step <= until else ():
-                    shutil.copyfile(self.file(step, number), other.file(step, number))
+            for place in self._all():
+                if place[0] <= until:
+                    shutil.copyfile(self.file(*place), other.file(*place))
             shutil.copyfile(self.path / "samples.json", other.path / "samples.json")
 
     def settings(self) -> dict[str, Any]:
@@ -196,58 +245,86 @@ class SampleFolder:
         kinds = {"prompts": list, "width": int, "height": int, "seed": int}
         return read_document(self.path / "samples.json", optional=kinds) or {}
 
-    def pictures(self) -> dict[int, list[int]]:
-        """Step to the numbers of the prompts that have a picture, both in rising order."""
-        if not self.path.is_dir() or self.path.resolve().parent != self.path.parent.resolve():
-            return {}
+    def pictures(self, strength: float = FULL) -> dict[int, list[int]]:
+        """Step to the numbers of the prompts that have a picture at a strength, both in rising order."""
         found: dict[int, list[int]] = {}
-        for match in filter(None, (_PICTURE.fullmatch(p.name) for p in self.path.iterdir())):
-            found.setdefault(int(match[1]), []).append(int(match[2]))
-        return {step: sorted(found[step]) for step in sorted(found)}
+        for step, number, at in self._all():
+            if at == strength:
+                found.setdefault(step, []).append(number)
+        return found
+
+    def strengths(self) -> list[float]:
+        """Those at which there are pictures of the LoRA, in rising order; the base model's have none."""
+        return sorted({strength for step, _, strength in self._all() if step})
 
     def mark(self) -> str:
         """A short text that changes with every picture that is added; empty where there is none."""
-        found = self.pictures()
+        found = self._all()
         # Where the oldest make room, only the newest step tells.
-        return f"{max(found)}-{sum(map(len, found.values()))}" if found else ""
+        return f"{found[-1][0]}-{len(found)}" if found else ""
 
-    def read(self, step: int, number: int) -> bytes | None:
+    def read(self, step: int, number: int, strength: float = FULL) -> bytes | None:
         """The PNG file of a picture; None where there is none."""
-        path = self.file(step, number)
+        path = self.file(step, number, strength)
         # A link could lead anywhere.
-        if path.is_symlink() or self.path.resolve().parent != self.path.parent.resolve():
+        if path.is_symlink() or not self._is_own():
             return None
         try:
             return path.read_bytes()
         except OSError:
             return None
 
-    def write(self, step: int, number: int, png: bytes) -> None:
-        """Keep a picture; where there are too many steps, the most crowded one goes.
+    def write(self, step: int, number: int, png: bytes, strength: float = FULL) -> None:
+        """Keep a picture.
 
         Raises:
             RunError: the folder cannot be written.
         """
-        write_bytes_atomically(self.file(step, number), png)
-        steps = list(self.pictures())
+        write_bytes_atomically(self.file(step, number, strength), png)
+
+    def thin(self) -> None:
+        """Where there are too many steps, let the most crowded one go."""
+        steps = self._steps()
         if len(steps) > MOST_STEPS:
             # The base model's stay for comparison, the newest because they are news.
             gaps = {steps[i]: steps[i + 1] - steps[i - 1] for i in range(1, len(steps) - 1)}
             self._drop(min(gaps, key=lambda one: gaps[one]))
 
-    def file(self, step: int, number: int) -> Path:
+    def file(self, step: int, number: int, strength: float = FULL) -> Path:
         """Where a picture is kept."""
-        return self.path / f"step_{step:06d}_{number}.png"
+        tail = "" if strength == FULL else f"_x{strength + 0.0:.2f}"
+        return self.path / f"step_{step:06d}_{number}{tail}.png"
+
+    def _all(self) -> list[tuple[int, int, float]]:
+        """(step, number of the prompt, strength) of every picture, in rising order."""
+        if not self.path.is_dir() or not self._is_own():
+            return []
+        found = []
+        for match in filter(None, (_PICTURE.fullmatch(p.name) for p in self.path.iterdir())):
+            place = int(match[1]), int(match[2]), float(match[3] or FULL)
+            known = STRENGTHS[0] <= place[2] <= STRENGTHS[1] if place[0] else place[2] == FULL
+            # What `file` does not call so could not be read.
+            if known and self.file(*place).name == match[0]:
+                found.append(place)
+        return sorted(found)
+
+    def _steps(self) -> list[int]:
+        return sorted({step for step, _, _ in self._all()})
+
+    def _is_own(self) -> bool:
+        return self.path.resolve().parent == self.path.parent.resolve()
 
     def _drop(self, step: int) -> None:
-        for number in self.pictures().get(step, []):
-            patiently(functools.partial(self.file(step, number).unlink, missing_ok=True))
+        for place in self._all():
+            if place[0] == step:
+                patiently(functools.partial(self.file(*place).unlink, missing_ok=True))
 
-    def _put_aside(self) -> None:
+    def _put_aside(self) -> Path:
         number = 1
         while (aside := self.path.with_name(f"samples-{number}")).exists():
             number += 1
         patiently(lambda: self.path.rename(aside))
+        return aside
 
 
 def _document(settings: SampleSettings) -> dict[str, Any]:

@@ -330,7 +330,7 @@ def test_pictures_whose_caption_is_the_trigger_word_are_not_warned_of(tmp_path):
     for missing in ("auto", "use trigger word"):
         data = loaded(tmp_path, caption={"trigger": "zib", "missing": missing})
         assert warned(data) == []
-        assert noted(data)[1:] == ["the trigger word zib stands for the missing captions of 2 pictures: a.png, b.png."]
+        assert noted(data)[1:] == ["2 pictures without a caption get the trigger word zib: a.png, b.png."]
         assert [sample.settings.caption.missing for sample in data.samples] == ["use trigger word"] * 2
 
 

@@ -247,7 +247,8 @@ def compared(run):
     return nodes, links
 
 
-def take_two_steps_of_a_run(demo_server, page):
+def trained_with_checkpoints(demo_server, page):
+    """The folder of a run of 60 steps with checkpoints of 20, 40 and 60, in a page that knows it."""
     nodes, links = trained()
     nodes = {name: node for name, node in nodes.items() if name not in ("samples", "adapter", "export")}
     nodes["train"] |= {"name": "zibble", "steps": 60, "save_every": 20, "keep_last": 8}
@@ -257,9 +258,33 @@ def take_two_steps_of_a_run(demo_server, page):
     folder = max((demo_server.base / "user").glob("**/runs/zibble-*"))
     page.page.reload(wait_until="domcontentloaded")
     page.open()
-    build(page, *compared(folder.name))
+    return folder
+
+
+def take_two_steps_of_a_run(demo_server, page):
+    build(page, *compared(trained_with_checkpoints(demo_server, page).name))
     page.queue()
     store(page.graph_picture(), "MLT_LoadRun", side=1400)
+
+
+@pytest.mark.parametrize("node_id", ["MLT_SampleRun"])
+def take_a_run_at_several_strengths(demo_server, page, node_id):
+    run = trained_with_checkpoints(demo_server, page).name
+    nodes = {
+        "model": {"type": "CheckpointLoaderSimple", "at": [40, 60]},
+        "samples": {"type": "MLT_Samples", "at": [40, 240], "prompts": "a zibble"} | SMALL | {"cfg": 3.0},
+        "draw": {"type": node_id, "at": [440, 60], "run": run, "steps": "20, 60", "strengths": "0.5, 0.8, 1"},
+        "shown": {"type": "PreviewImage", "at": [840, 60], "size": [460, 360]},
+    }
+    links = [
+        *(["model", output, "samples", output.lower()] for output in ("VAE", "CLIP")),
+        ["model", "MODEL", "draw", "model"],
+        ["samples", "samples", "draw", "samples"],
+        ["draw", "pictures", "shown", "images"],
+    ]
+    build(page, nodes, links)
+    page.queue()
+    store(page.graph_picture(), node_id)
 
 
 def take_sample_pictures_and_the_training_that_draws_them(demo_server, page):

@@ -107,6 +107,17 @@ def take_the_larger_view_and_each_of_its_views(shown):
     store(sheet(tiles), "dataset-views")
 
 
+def take_the_choice_of_a_folder(demo_server, page):
+    offer_pictures(demo_server.base)
+    page.page.reload(wait_until="domcontentloaded")
+    page.open()
+    page.page.set_viewport_size({"width": 900, "height": 560})
+    build(page, {"load": {"type": "MLT_LoadDataset", "at": [40, 60], "folder": "people and things"}}, [])
+    page.evaluate("() => window.app.graph.nodes[0].widgets.find(one => one.type === 'button').callback()")
+    page.page.wait_for_selector(".mlt-folders .mlt-folder-list li")
+    store(screenshot(page.page.locator(".mlt-folders")), "choose-folder")
+
+
 def take_the_mask_editor(shown):
     dialog = open_dialog(shown)
     dialog.get_by_role("button", name="Edit mask").click()

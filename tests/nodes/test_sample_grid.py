@@ -66,6 +66,44 @@ def test_a_step_of_the_grid_becomes_the_lora(both_canvases, comfy_server, routes
     assert both_canvases.problems == []
 
 
+def test_the_grid_shows_each_strength_that_was_drawn(comfy_client, page, train_graph, routes, trained):
+    name = "grid-strengths"
+    run = trained(name)
+    side = Sidebar(page).open().choose_run(name)
+    side.button("All pictures").click()
+    grid = side.tab.locator(GRID)
+    grid.locator("tbody tr").nth(3).wait_for()
+    choice = grid.get_by_label("Strength", exact=True)
+    assert not choice.is_visible(), "there is nothing to choose yet"
+    graph = train_graph(samples={})
+    inputs = {"model": ["1", 0], "samples": ["5", 0], "run": name, "steps": "", "strengths": "0.5, 1"}
+    asked = {key: graph[key] for key in ("1", "5")} | {"6": {"class_type": "MLT_SampleRun", "inputs": inputs}}
+    comfy_client.run(asked)
+    choice.wait_for(timeout=20_000)
+    assert choice.locator("option").all_inner_texts() == ["0.50", "1.00"] and choice.input_value() == "1.00"
+    rows = grid.locator("tbody tr")
+    rows.nth(2).locator("td button").nth(1).click()
+    choice.select_option("0.50")
+    side.tab.wait_for_function(LOADED, arg=GRID)
+    names = [row.locator("th").inner_text().split("\n")[0] for row in rows.all()]
+    assert names == ["base model", "step 4", "step 6"]
+    sources = [one.get_attribute("src") for one in grid.locator("td img").all()]
+    assert ["strength=0.50" in one for one in sources] == [False, False, True, True, True, True]
+    shown = grid.locator(".mlt-grid-large .mlt-after")
+    assert shown.get_attribute("src").split("?")[0].endswith("/samples/4/1")
+    assert "strength=0.50" in shown.get_attribute("src")
+    assert "step 4 × 0.50" in grid.locator(".mlt-grid-large").inner_text()
+    rows.nth(1).get_by_role("button", name="Use this step").click()
+    side.tab.wait_for_function(
+        "s => document.querySelector(`${s} [aria-current] th`).innerText.includes('step 4')", arg=GRID
+    )
+    assert routes.named(name)["written"] == f"output/loras/{name}-step000004.safetensors"
+    choice.select_option("1.00")
+    rows.nth(3).wait_for()
+    assert not any("strength" in one.get_attribute("src") for one in grid.locator("td img").all())
+    assert run["id"] == routes.named(name)["id"] and page.problems == []
+
+
 def ask(routes, path, body):
     return routes.ask("POST", path, body=json.dumps(body), headers={"Content-Type": "application/json"})
 

@@ -11,10 +11,13 @@ from masklora.errors import ConfigError
 from masklora.runs.sample_pictures import (
     MOST_PROMPTS,
     MOST_STEPS,
+    MOST_STRENGTHS,
     SampleFolder,
     SampleSettings,
     look_of,
     split_prompts,
+    split_steps,
+    split_strengths,
 )
 from masklora.settings import check
 from masklora.viewing.training_sample import Seen, draw_seen, false_colours
@@ -162,6 +165,7 @@ def test_many_steps_are_thinned_evenly_and_the_first_and_last_stay(folder):
     marks = [folder.mark()]
     for step in range(0, 10 * (MOST_STEPS + 60), 10):
         folder.write(step, 0, b"x")
+        folder.thin()
         marks.append(folder.mark())
     # The page asks for the pictures whenever this has changed.
     assert len(set(marks)) == len(marks)
@@ -177,6 +181,93 @@ def test_another_pace_keeps_the_pictures_and_another_seed_puts_them_aside(folder
     assert folder.pictures() == {3: [0]}
     folder.begin(SampleSettings(prompts=("a", "b"), seed=1), step=3)
     assert folder.pictures() == {} and (tmp_path / "samples-1" / "step_000003_0.png").is_file()
+
+
+def test_pictures_at_other_strengths_lie_beside_and_change_nothing_for_a_training(folder):
+    folder.write(0, 0, b"base")
+    folder.write(100, 0, b"full")
+    marks = [folder.mark()]
+    for strength in (0.6, -0.5, 0.0):
+        folder.write(100, 0, str(strength).encode(), strength)
+        marks.append(folder.mark())
+    folder.write(200, 1, b"later", 0.6)
+    assert len({*marks, folder.mark()}) == 5
+    assert folder.pictures() == {0: [0], 100: [0]}
+    assert folder.pictures(0.6) == {100: [0], 200: [1]}
+    assert folder.strengths() == [-0.5, 0.0, 0.6, 1.0]
+    assert [folder.read(100, 0, one) for one in (1.0, 0.6, -0.5)] == [b"full", b"0.6", b"-0.5"]
+    assert (folder.path / "step_000100_0_x0.60.png").is_file() and (folder.path / "step_000100_0.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "step_000100_0_x1.00.png",
+        "step_000100_0_x-0.00.png",
+        "step_000100_0_x9.00.png",
+        "step_000100_0_x-4.01.png",
+        "step_000100_0_x0.6.png",
+        "step_000100_0_x0.600.png",
+        "step_000100_0_xnan.png",
+        "step_000100_0_x0.60.png.tmp",
+        "step_000100_00_x0.60.png",
+        "step_0000100_0.png",
+        "step_000000_0_x0.60.png",
+        "step_000100_\u0660_x0.60.png",
+    ],
+)
+def test_a_name_that_is_not_as_it_is_written_is_no_picture(folder, name):
+    (folder.path / name).write_bytes(b"x")
+    assert folder.pictures() == folder.pictures(0.6) == {} and folder.strengths() == [] and folder.mark() == ""
+
+
+def test_a_step_that_is_dropped_goes_at_every_strength(folder):
+    for step in (2, 4):
+        for strength in (1.0, 0.5):
+            folder.write(step, 0, b"x", strength)
+    folder.write(6, 0, b"x", 0.5)
+    assert folder.begin(SampleSettings(prompts=("a", "b")), step=None) is None
+    assert folder.pictures(0.5) == {2: [0], 4: [0], 6: [0]}
+    folder.begin(SampleSettings(prompts=("a", "b")), step=2)
+    assert folder.pictures() == folder.pictures(0.5) == {2: [0]}
+    assert sorted(one.name for one in folder.path.glob("*.png")) == ["step_000002_0.png", "step_000002_0_x0.50.png"]
+
+
+def test_copies_and_what_is_put_aside_hold_every_strength(folder, tmp_path):
+    for step in (2, 4):
+        folder.write(step, 1, b"x", 0.5)
+    (tmp_path / "other").mkdir()
+    folder.copy_to(tmp_path / "other", until=2)
+    assert SampleFolder(tmp_path / "other").pictures(0.5) == {2: [1]}
+    aside = folder.begin(SampleSettings(prompts=("a", "b"), seed=1), step=None)
+    assert aside == tmp_path / "samples-1" and (aside / "step_000004_1_x0.50.png").is_file()
+    assert folder.pictures(0.5) == {}
+
+
+MANY = ", ".join(f"0.{n}" for n in range(MOST_STRENGTHS + 1))
+
+
+def test_strengths_are_numbers_with_commas_each_once_in_their_order():
+    assert split_strengths(" 1, 0.60,.5;-2.\n+4 0.6 -0.0 0") == (1.0, 0.6, 0.5, -2.0, 4.0, 0.0)
+    assert str(split_strengths("-0")[0]) == "0.0"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " , ", "a", "1e0", "nan", "inf", "0.625", "4.01", "-5", "\u0660", "1.0.0", "9" * 5000, MANY],
+)
+def test_strengths_that_are_none_are_refused_by_their_widget(text):
+    with pytest.raises(ConfigError, match="strengths: expected 1 to 8 numbers from -4 to 4") as told:
+        split_strengths(text)
+    assert len(str(told.value)) < 250
+
+
+def test_steps_are_whole_numbers_each_once_in_their_order():
+    assert split_steps("") == split_steps(" , ") == ()
+    assert split_steps("500, 250;500") == (500, 250)
+    for text in ("a", "2.0", "-1", "\u0662", "1" * 10):
+        with pytest.raises(ConfigError, match="steps: expected whole numbers"):
+            split_steps(f"250, {text}")
 
 
 def test_the_seen_sample_shows_its_colours_and_darkens_what_the_loss_leaves_out():

@@ -1,7 +1,7 @@
 // A node inside of a subgraph: what the server calls it, and a widget that stands on the node around it.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { serverId, widgetValue } from "../../web/page/nodes.js";
+import { serverId, setWidget, widgetValue } from "../../web/page/nodes.js";
 
 const OUTSIDE = -10;
 
@@ -35,6 +35,21 @@ test("a widget that the node around shows is read there, every other one on the 
   assert.equal(widgetValue(alone, "name"), "alone");
   whole.widgets = [];
   assert.equal(widgetValue(train, "name"), "inside");
+});
+
+test("a widget is set where it stands, others are told, and it is one step to undo", () => {
+  const { train, alone, whole } = graphs();
+  const told = [];
+  const canvas = { emitBeforeChange: () => told.push("before"), emitAfterChange: () => told.push("after") };
+  for (const node of [train, alone]) node.graph.canvasAction = (act) => act(canvas);
+  whole.widgets[0].callback = (value, _, node) => told.push(value, node.id);
+  setWidget(train, "name", "cats");
+  assert.deepEqual(told, ["before", "cats", 7, "after"]);
+  assert.deepEqual([whole.widgets[0].value, train.widgets[0].value], ["cats", "inside"]);
+  setWidget(alone, "name", "dogs");
+  assert.equal(alone.widgets[0].value, "dogs");
+  setWidget(alone, "no such widget", 1);
+  setWidget({ graph: null, widgets: [{ name: "name" }] }, "name", "new");
 });
 
 test("a node that is on no graph yet has its own id and value", () => {

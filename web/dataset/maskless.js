@@ -1,9 +1,11 @@
 // The question about pictures without a mask in a set that has masks: such a picture is learned whole, backdrop and all.
 import { button, make, say } from "../page/elements.js";
+import { setWidget } from "../page/nodes.js";
 import { text } from "../page/strings.js";
 import { feeder, isFed } from "./upstream.js";
 
-const LOADER = "MLT_LoadDataset";
+/** The node that loads a folder. */
+export const LOADER = "MLT_LoadDataset";
 const WIDGET = "missing_mask";
 const WHOLE = "train whole image", LEFT_OUT = "skip image";
 const ANSWERED = "masked_lora_maskless";
@@ -52,10 +54,7 @@ export class MasklessQuestion {
   }
 
   leaveOut() {
-    const loader = loaderOf(this.node);
-    const widget = loader.widgets.find((one) => one.name === WIDGET);
-    widget.value = LEFT_OUT;
-    widget.callback?.(LEFT_OUT, undefined, loader);
+    setWidget(loaderOf(this.node), WIDGET, LEFT_OUT);
     this.element.hidden = true;
   }
 

@@ -31,12 +31,31 @@ export function serverId(node) {
   return [...around(node.graph), node].map((one) => one.id).join(":");
 }
 
-/** What a widget holds, also where it stands on the node around the subgraph that its node lies in. */
-export function widgetValue(node, name) {
-  const own = node.widgets?.find((widget) => widget.name === name)?.value;
+/** A widget and its node; where it stands for one of a node inside of a subgraph, those outside. Undefined without one. */
+export function widgetOf(node, name) {
+  const own = node.widgets?.find((widget) => widget.name === name);
   const whole = around(node.graph).at(-1);
   const slot = node.inputs?.findIndex((one) => one.name === name) ?? -1;
   const link = whole && slot >= 0 ? node.getInputLink?.(slot) : undefined;
   const outer = link && node.graph.getNodeById(link.origin_id) ? undefined : node.graph?.inputs?.[link?.origin_slot];
-  return whole?.widgets?.find((widget) => widget.name === outer?.name)?.value ?? own;
+  const widget = whole?.widgets?.find((one) => one.name === outer?.name);
+  return widget ? { node: whole, widget } : { node, widget: own };
+}
+
+/** What a widget holds, also where it stands on the node around the subgraph that its node lies in. */
+export function widgetValue(node, name) {
+  return widgetOf(node, name).widget?.value;
+}
+
+/** Sets a widget as a person does: others are told, and it can be undone. */
+export function setWidget(node, name, value) {
+  const { node: owner, widget } = widgetOf(node, name);
+  if (!widget) return;
+  // What is shown is the graph of the node itself, whose canvas takes down what can be undone.
+  const tell = (event) => node.graph?.canvasAction?.((canvas) => canvas[event]?.());
+  tell("emitBeforeChange");
+  widget.value = value;
+  widget.callback?.(value, undefined, owner);
+  tell("emitAfterChange");
+  owner.setDirtyCanvas?.(true, true);
 }

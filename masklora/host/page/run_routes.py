@@ -18,6 +18,7 @@ from aiohttp import web
 from PIL import Image
 
 from ...documents import strict_json
+from ...errors import ConfigError
 from ...runs.deletion import delete_run, folder_size
 from ...runs.graph import read_graph
 from ...runs.history import PastRun, find_run, read_curve, read_run
@@ -25,7 +26,7 @@ from ...runs.marks import keep_marks, read_marks
 from ...runs.record import export_checkpoint, kept_size, kept_trigger
 from ...runs.run import trained_elsewhere
 from ...runs.run_list import RunList
-from ...runs.sample_pictures import MOST_PROMPTS, SampleFolder, look_of
+from ...runs.sample_pictures import FULL, MOST_PROMPTS, STRENGTHS, SampleFolder, look_of, split_strengths
 from ...runs.side_by_side import Pictures, side_by_side
 from ...runs.told import keep_told, read_told
 from ...settings import ExportSettings
@@ -95,22 +96,43 @@ async def post_action(request: web.Request) -> Any:
 
 
 async def get_samples(request: web.Request) -> Any:
-    """What sample pictures there are: the steps, oldest first, each with the numbers of its prompts."""
+    """What sample pictures there are: the steps, oldest first, each with the numbers of its prompts.
+
+    `steps` are those of a training, at strength 1; `strengths` has the steps of each other strength.
+    """
     folder = SampleFolder(await run_folder_of(request))
-    settings, pictures = await asyncio.to_thread(lambda: (folder.settings(), folder.pictures()))
-    steps = [{"step": step, "numbers": numbers} for step, numbers in pictures.items()]
+    return await asyncio.to_thread(_samples, folder)
+
+
+def _samples(folder: SampleFolder) -> dict[str, Any]:
+    settings = folder.settings()
     shown = {key: settings.get(key) for key in ("prompts", "width", "height", "seed")}
-    return {**shown, "look": look_of(settings), "steps": steps}
+    others = {f"{one:.2f}": _steps(folder, one) for one in folder.strengths() if one != FULL}
+    return {**shown, "look": look_of(settings), "steps": _steps(folder, FULL), "strengths": others}
+
+
+def _steps(folder: SampleFolder, strength: float) -> list[dict[str, Any]]:
+    return [{"step": step, "numbers": numbers} for step, numbers in folder.pictures(strength).items()]
 
 
 async def get_sample(request: web.Request) -> web.Response:
-    """One sample picture."""
+    """One sample picture; that of the LoRA at the `strength` of the query, 1 if that is not given."""
     step, number = path_number(request, "step"), path_number(request, "number")
+    strength = _strength(request)
     folder = SampleFolder(await run_folder_of(request))
-    content = await asyncio.to_thread(folder.read, step, number) if number < MOST_PROMPTS else None
+    content = await asyncio.to_thread(folder.read, step, number, strength) if number < MOST_PROMPTS else None
     if content is None:
         raise RefusedError(404, "There is no such picture. It may have been dropped; reload the list.")
     return web.Response(body=content, content_type="image/png")
+
+
+def _strength(request: web.Request) -> float:
+    try:
+        (strength,) = split_strengths(request.query.get("strength", str(FULL)))
+    except (ConfigError, ValueError) as error:
+        low, high = STRENGTHS
+        raise RefusedError(400, f"strength: expected a number from {low:g} to {high:g}, such as 0.60.") from error
+    return strength
 
 
 async def get_current(request: web.Request) -> web.Response:

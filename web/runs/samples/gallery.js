@@ -1,5 +1,5 @@
 // The sample pictures of a run: a prompt, a step, and a slider between the base model and that step.
-import { prompts, stepsOf, stepToShow } from "./pictures.js";
+import { atStrength, FULL, prompts, query, stepsOf, stepToShow, toldStep } from "./pictures.js";
 import { button, make, say } from "../../page/elements.js";
 import { text } from "../../page/strings.js";
 
@@ -14,6 +14,7 @@ export class Gallery {
     this.page = page;
     this.number = 0;
     this.wanted = null;
+    this.strength = FULL;
     this.element = make(
       "details",
       { className: "mlt-part mlt-gallery", open },
@@ -83,7 +84,7 @@ export class Gallery {
 
   update(run) {
     this.run = run;
-    const list = run?.pictures_mark ? this.store.samplesOf(run) : null;
+    const list = run?.pictures_mark ? atStrength(this.store.samplesOf(run), this.strength) : null;
     const offered = prompts(list);
     this.pictures.hidden = offered.length === 0;
     say(this.none, offered.length || run?.pictures_mark || run?.can_sample ? "" : text("runs.samplesNone"));
@@ -108,7 +109,8 @@ export class Gallery {
     this.step.max = this.steps.length - 1;
     this.step.value = this.steps.indexOf(step);
     this.step.disabled = this.steps.length < 2;
-    const name = text("runs.atStep", { step });
+    const told = step ? toldStep(step, this.strength) : step;
+    const name = text("runs.atStep", { step: told });
     this.step.setAttribute("aria-valuetext", name);
     say(this.at, name);
     say(this.right, name);
@@ -116,13 +118,12 @@ export class Gallery {
     this.before.hidden = this.wipe.hidden = this.line.hidden = this.left.hidden = !hasBase;
     this.wipe.setAttribute("aria-label", text("runs.wipe", { step }));
     this.frame.style.setProperty("aspect-ratio", `${list.width} / ${list.height}`);
-    this.load(this.after, run, step, text("runs.pictureAlt", { prompt: words, step }));
-    if (hasBase) this.load(this.before, run, 0, text("runs.baseAlt", { prompt: words }));
+    this.load(this.after, run, list, step, text("runs.pictureAlt", { prompt: words, step: told }));
+    if (hasBase) this.load(this.before, run, list, 0, text("runs.baseAlt", { prompt: words }));
   }
 
-  load(image, run, step, words) {
-    // Drawn anew for other prompts or settings, a picture of the same step is another one.
-    const source = `${this.store.pictureUrl(run.id, step, this.number)}?look=${this.store.samplesOf(run).look}`;
+  load(image, run, list, step, words) {
+    const source = `${this.store.pictureUrl(run.id, step, this.number)}${query(list, step, this.strength)}`;
     if (image.dataset.source === source) return;
     image.dataset.source = image.src = source;
     image.alt = words;

@@ -1,11 +1,11 @@
-// All sample pictures of a run at once, steps by prompts: one is seen large beside the base model's, a step becomes the LoRA.
+// All sample pictures of a run at once, steps by prompts, at a strength: one is seen large, a step becomes the LoRA.
 import { useLora } from "../actions.js";
 import { isLive } from "../describe.js";
 import { titleOf } from "../kept/marks.js";
 import { button, make, say } from "../../page/elements.js";
 import { text } from "../../page/strings.js";
 import { Gallery } from "./gallery.js";
-import { prompts } from "./pictures.js";
+import { atStrength, FULL, prompts, query, strengths, strengthToShow, toldStep } from "./pictures.js";
 
 export class SampleGrid {
   /** @param {{store: RunStore, run: object, page: object}} options page opens graphs, see `useLora`. */
@@ -13,6 +13,7 @@ export class SampleGrid {
     Object.assign(this, { store, page, id: run.id });
     this.cells = new Map();
     this.large = new Gallery(store, true);
+    this.strength = FULL;
     this.element = this.build(run);
     this.element.addEventListener("close", () => this.leave());
     // What is typed here is meant for the pictures, not for the graph behind them.
@@ -40,6 +41,7 @@ export class SampleGrid {
       await useLora(this.store, this.page, this.run());
       this.element.close();
     }));
+    this.choice = this.strengthChoice();
     this.head = make("tr");
     this.body = make("tbody");
     const table = make("table", {}, make("thead", {}, this.head), this.body);
@@ -47,11 +49,31 @@ export class SampleGrid {
     return make(
       "dialog",
       { className: "mlt mlt-dialog mlt-sample-grid", "aria-label": title },
-      make("div", { className: "mlt-row mlt-dialog-head" }, make("strong", { className: "mlt-title" }, title), this.use, close),
+      make("div", { className: "mlt-row mlt-dialog-head" }, make("strong", { className: "mlt-title" }, title), this.choice, this.use, close),
       make("p", { className: "mlt-note" }, text("runs.grid.about")),
       this.note,
       make("div", { className: "mlt-grid-sides" }, this.space, make("div", { className: "mlt-grid-large" }, this.large.element)),
     );
+  }
+
+  /** The strengths to choose from; hidden where the training's pictures are all there are. */
+  strengthChoice() {
+    this.select = make("select");
+    this.select.addEventListener("change", () => {
+      this.strength = this.select.value;
+      this.update();
+    });
+    return make("label", { title: text("runs.grid.strengthHint"), hidden: true }, text("runs.grid.strength"), this.select);
+  }
+
+  /** Offers the strengths at which there are pictures, and takes the wanted one of them. */
+  offer(list) {
+    const all = strengths(list);
+    this.choice.hidden = all.every((one) => one === FULL);
+    if (`${all}` !== this.offered) this.select.replaceChildren(...all.map((one) => make("option", { value: one }, one)));
+    this.offered = `${all}`;
+    this.strength = this.large.strength = strengthToShow(list, this.strength);
+    this.select.value = this.strength;
   }
 
   run() {
@@ -61,11 +83,13 @@ export class SampleGrid {
   update() {
     const run = this.run();
     if (!run) return;
-    const list = run.pictures_mark ? this.store.samplesOf(run) : null;
+    const known = run.pictures_mark ? this.store.samplesOf(run) : null;
+    if (known) this.offer(known);
+    const list = atStrength(known, this.strength);
     const offered = prompts(list), steps = list?.steps ?? [];
     this.use.disabled = !run.written;
     this.large.update(run);
-    const key = JSON.stringify([list?.look, steps, run.checkpoints, run.written, run.exportable, isLive(run)]);
+    const key = JSON.stringify([list?.look, this.strength, steps, run.checkpoints, run.written, run.exportable, isLive(run)]);
     if (key === this.drawn) return;
     this.drawn = key;
     if (!offered.length) say(this.note, text("runs.samplesNone"));
@@ -88,9 +112,9 @@ export class SampleGrid {
 
   /** A picture, which is made once and stays when others come. */
   cell(run, list, step, number, prompt) {
-    const source = `${this.store.pictureUrl(run.id, step, number)}?look=${list.look}`;
+    const source = `${this.store.pictureUrl(run.id, step, number)}${query(list, step, this.strength)}`;
     if (!this.cells.has(source)) {
-      const alt = step ? text("runs.pictureAlt", { prompt, step }) : text("runs.baseAlt", { prompt });
+      const alt = step ? text("runs.pictureAlt", { prompt, step: toldStep(step, this.strength) }) : text("runs.baseAlt", { prompt });
       const image = make("img", { src: source, alt, loading: "lazy", decoding: "async", width: list.width, height: list.height });
       const open = make("button", { type: "button", className: "mlt-grid-cell", title: text("runs.grid.large") }, image);
       open.addEventListener("click", () => {

@@ -1,0 +1,1 @@
+"""Folders of pictures to choose from, and pictures that come into them."""
