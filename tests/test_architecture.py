@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from devtools.page_modules import modules, stamped
+
 ROOT = Path(__file__).resolve().parents[1]
 SKIPPED = {"__pycache__", "node_modules", "venv", "output"}
 LONGEST_FILE = 500
@@ -279,14 +281,11 @@ def test_the_page_loads_one_module_as_an_entry_point_and_none_of_another_version
     """ComfyUI imports every .js file of the page, and lets browsers keep the others for as long as they like."""
     entries = [path.relative_to(ROOT).as_posix() for path in (ROOT / "web").rglob("*.js")]
     assert entries == ["web/main.js"]
-    old = [
-        name_of(path)
-        for path in modules()
-        if stamped(path.read_text(encoding="utf-8")) != path.read_text(encoding="utf-8")
-    ]
+    code = {name_of(path): path.read_text(encoding="utf-8") for path in modules()}
+    old = [name for name, text in code.items() if stamped(text) != text]
     assert old == [], "`python dev.py run devtools/page_modules.py` writes the version into them"
     bare = re.compile(r"""["'`]\.{1,2}/[\w./-]+\.mjs["'`]""")
-    assert [name_of(path) for path in modules() if bare.search(path.read_text(encoding="utf-8"))] == []
+    assert [name for name, text in code.items() if bare.search(text)] == []
 
 
 def test_the_page_writes_no_html_from_text():
