@@ -141,8 +141,8 @@ export class UploadPart {
       ...renamed.map(({ path, name }) => text("folders.renamed", { path, name })),
     ];
     const all = !cancelled && kept.length === files.length;
-    const key = all ? "folders.sent" : cancelled ? "folders.cancelled" : "folders.sentPartly";
-    const words = text(key, { count: kept.length, all: files.length, name: sending.name });
+    const counts = { count: kept.length, all: files.length, name: sending.name };
+    const words = text(all ? "folders.sent" : cancelled ? "folders.cancelled" : "folders.sentPartly", counts);
     if (kept.length) this.clear();
     this.tell(words, told);
     // Where all was there before, the folder is chosen too: it is the one that the person wanted.
