@@ -11,6 +11,8 @@ SLOT = 20
 # for either.
 _WIDGET, _AROUND = 28, 14
 _OUR_WIDGET, _BELOW_OURS = 31, 48
+# Nodes that the page gives a button beside their widgets.
+_WITH_BUTTON = {"MLT_LoadDataset"}
 # What Nodes 2.0 puts below a loader whose file is missing, and above a node that may still change.
 _NOTICE = 28
 # Of core's nodes there is no version to tell; ours is that of the pack.
@@ -170,7 +172,8 @@ class _Widgets:
     def height(self):
         """Of those that are shown at first; the classic canvas hides the advanced ones of our nodes only."""
         if self._ours:
-            return _OUR_WIDGET * sum(not options.get("advanced") for _, options in self._all) + _BELOW_OURS
+            shown = sum(not options.get("advanced") for _, options in self._all)
+            return _OUR_WIDGET * (shown + (self._info["name"] in _WITH_BUTTON)) + _BELOW_OURS
         return _WIDGET * sum(1 + self._companion(name, options) for name, options in self._all)
 
     def values(self, chosen):
