@@ -76,7 +76,8 @@ const graphs = {
     const [base, withLora] = ["base", "withLora"].map((role) => told.find(({ id }) => roles[id] === role));
     for (const node of [base, withLora]) node.setSize([ROLE_WIDTH, ROLE_WIDTH + 60]);
     withLora.pos = [base.pos[0], base.pos[1] + base.size[1] + COLUMN_GAP];
-    app.extensionManager.command.execute("Comfy.Canvas.FitView");
+    // The newest web frontend brings the view of a graph that was opened back afterwards.
+    setTimeout(() => app.extensionManager.command.execute("Comfy.Canvas.FitView"), SETTLED_MS);
   },
 };
 

@@ -247,11 +247,11 @@ def compared(run):
     return nodes, links
 
 
-def trained_with_checkpoints(demo_server, page):
-    """The folder of a run of 60 steps with checkpoints of 20, 40 and 60, in a page that knows it."""
+def trained_with_checkpoints(demo_server, page, *, steps):
+    """The folder of a run with checkpoints at each third of its steps, in a page that knows it."""
     nodes, links = trained()
     nodes = {name: node for name, node in nodes.items() if name not in ("samples", "adapter", "export")}
-    nodes["train"] |= {"name": "zibble", "steps": 60, "save_every": 20, "keep_last": 8}
+    nodes["train"] |= {"name": "zibble", "steps": steps, "save_every": steps // 3, "keep_last": 8}
     nodes["optimizer"] |= {"schedule": "constant"}
     build(page, nodes, [link for link in links if {link[0], link[2]} <= set(nodes)])
     page.queue()
@@ -262,18 +262,18 @@ def trained_with_checkpoints(demo_server, page):
 
 
 def take_two_steps_of_a_run(demo_server, page):
-    build(page, *compared(trained_with_checkpoints(demo_server, page).name))
+    build(page, *compared(trained_with_checkpoints(demo_server, page, steps=60).name))
     page.queue()
     store(page.graph_picture(), "MLT_LoadRun", side=1400)
 
 
 @pytest.mark.parametrize("node_id", ["MLT_SampleRun"])
 def take_a_run_at_several_strengths(demo_server, page, node_id):
-    run = trained_with_checkpoints(demo_server, page).name
+    run = trained_with_checkpoints(demo_server, page, steps=30).name
     nodes = {
         "model": {"type": "CheckpointLoaderSimple", "at": [40, 60]},
         "samples": {"type": "MLT_Samples", "at": [40, 240], "prompts": "a zibble"} | SMALL | {"cfg": 3.0},
-        "draw": {"type": node_id, "at": [440, 60], "run": run, "steps": "20, 60", "strengths": "0.5, 0.8, 1"},
+        "draw": {"type": node_id, "at": [440, 60], "run": run, "steps": "10, 30", "strengths": "0.5, 0.8, 1"},
         "shown": {"type": "PreviewImage", "at": [840, 60], "size": [460, 360]},
     }
     links = [

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from harness.page import ComfyPage
 VUE_NODES = "Comfy.VueNodes.Enabled"
 DIALOG = "dialog.mlt-folders"
 ROWS = f"{DIALOG} .mlt-folder-list li"
+BLUEPRINT = Path(__file__).resolve().parents[2] / "subgraphs" / "Masked LoRA from a folder.json"
 SHOTS = os.environ.get("MASKLORA_SHOTS")
 
 LOAD = """async graph => {
@@ -26,12 +28,23 @@ LOAD = """async graph => {
 }"""
 # Where the button is drawn on the classic canvas, in pixels of the page.
 PLACE = """() => {
-    const { canvas, graph } = window.app
-    const node = graph.nodes.find(one => one.type === "MLT_LoadDataset")
+    const { canvas } = window.app
+    const node = canvas.graph.nodes.find(one => one.type === "MLT_LoadDataset")
     const widget = node.widgets.find(one => one.name === "masked_lora_choose_folder")
     const box = canvas.canvas.getBoundingClientRect()
     const at = (x, y) => [x + canvas.ds.offset[0] + box.left, y + canvas.ds.offset[1] + box.top]
     return at(node.pos[0] + node.size[0] / 2, node.pos[1] + widget.y + 10)
+}"""
+# The blueprint, its inside shown at the node that loads.
+INTO_BLUEPRINT = """async graph => {
+    const { app } = window
+    await app.loadGraphData(graph)
+    app.canvas.setGraph(app.graph.nodes.find(one => one.subgraph).subgraph)
+    await new Promise(done => setTimeout(done, 300))
+    const { pos } = app.canvas.graph.nodes.find(one => one.type === "MLT_LoadDataset")
+    app.canvas.ds.scale = 1
+    app.canvas.ds.offset = [380 - pos[0], 120 - pos[1]]
+    app.canvas.setDirty(true, true)
 }"""
 VALUE = "() => window.app.graph.nodes.find(one => one.type === 'MLT_LoadDataset').widgets[0].value"
 SAVED = "() => window.app.graph.serialize().nodes.find(one => one.type === 'MLT_LoadDataset').widgets_values"
@@ -65,7 +78,7 @@ class WayIn:
     def press(self):
         """The button on the node."""
         if self.vue:
-            self.tab.locator("[data-node-id]").get_by_role("button", name="Choose folder…").click()
+            self.tab.locator("[data-node-id]").get_by_role("button", name="Choose folder…").first.click()
         else:
             self.tab.mouse.click(*self.page.evaluate(PLACE))
         self.tab.wait_for_selector(ROWS)
@@ -140,7 +153,7 @@ def loader(graph):
 
 
 def test_a_folder_is_chosen_from_the_list_and_the_choice_can_be_undone(way_in, loader):
-    way_in.folders.make("older cats")
+    way_in.folders.make("early cats")
     newer = way_in.folders.make("newer cats", count=2)
     way_in.folders.mask(newer / "masks" / "cat 1.png")
     way_in.load(loader).press()
@@ -148,21 +161,30 @@ def test_a_folder_is_chosen_from_the_list_and_the_choice_can_be_undone(way_in, l
     assert "newer cats" in way_in.rows()[0] and "2 pictures" in way_in.rows()[0] and "1 mask" in way_in.rows()[0]
     search = way_in.tab.locator(f"{DIALOG} [role=combobox]")
     search.fill("CATS")
-    assert [row.split("\n")[0] for row in way_in.rows()] == ["newer cats", "older cats"]
+    assert [row.split("\n")[0] for row in way_in.rows()] == ["newer cats", "early cats"]
     search.press("ArrowDown")
     search.press("Enter")
     way_in.tab.wait_for_selector(DIALOG, state="detached")
-    assert way_in.value() == "older cats"
+    assert way_in.value() == "early cats"
     way_in.press().tab.locator(ROWS).filter(has_text="newer cats").click()
     assert way_in.value() == "newer cats"
     way_in.tab.keyboard.press("Control+z")
-    way_in.tab.wait_for_function(f"() => ({VALUE})() === 'older cats'")
+    way_in.tab.wait_for_function(f"() => ({VALUE})() === 'early cats'")
     way_in.tab.keyboard.press("Control+z")
     way_in.tab.wait_for_function(f"() => ({VALUE})() === 'typed by hand'")
     # Escape leaves it as it is.
     way_in.press().tab.keyboard.press("Escape")
     way_in.tab.wait_for_selector(DIALOG, state="detached")
     assert way_in.value() == "typed by hand" and way_in.page.problems == []
+
+
+def test_inside_of_a_subgraph_the_folder_of_the_node_around_it_is_chosen(way_in):
+    way_in.folders.make("newer cats")
+    way_in.page.evaluate(INTO_BLUEPRINT, json.loads(BLUEPRINT.read_text(encoding="utf-8")))
+    way_in.tab.wait_for_timeout(400)
+    way_in.press().tab.locator(ROWS).filter(has_text="newer cats").click()
+    (loads,) = (one for one in way_in.page.api_prompt().values() if one["class_type"] == "MLT_LoadDataset")
+    assert loads["inputs"]["folder"] == "newer cats"
 
 
 def test_a_saved_graph_knows_nothing_of_the_button(way_in, loader):
@@ -273,3 +295,12 @@ def test_an_upload_is_stopped_and_what_has_come_stays_whole(way_in, loader, by):
     way_in.tab.unroute("**/files?path=*")
     assert [path.name for path in (way_in.folders.input / "stopped").iterdir()] == ["0.png"]
     assert way_in.value() == "typed by hand"
+
+
+def test_a_folder_that_another_node_gives_is_not_chosen_here(way_in, loader):
+    loader.add("PrimitiveString", value="from elsewhere")
+    loader.nodes["1"]["inputs"]["folder"] = ["2", 0]
+    way_in.load(loader).drop_on_node([("a.png", png(50))])
+    way_in.tab.get_by_text("The folder comes from another node.").wait_for()
+    way_in.tab.keyboard.press("Escape")
+    assert way_in.tab.locator("dialog[open]").count() == 0

@@ -53,7 +53,7 @@ def everything(folder):
 
 
 def test_the_folders_are_listed_as_the_widget_takes_them(routes, folders, comfy_client, graph):
-    folders.picture(folders.make("older cats") / ".thumbs" / "x.png")
+    folders.picture(folders.make("early cats") / ".thumbs" / "x.png")
     time.sleep(0.1)
     newer = folders.make("newer cats", count=2)
     folders.mask(newer / "masks" / "cat 1.png")
@@ -61,8 +61,8 @@ def test_the_folders_are_listed_as_the_widget_takes_them(routes, folders, comfy_
     folders.picture(folders.input / ".hidden" / "x.png")
     told = routes.get("/folders")
     names = [one["name"] for one in told["folders"]]
-    assert told["complete"] and names.index("newer cats") < names.index("older cats")
-    assert not {"clipspace", ".hidden", "newer cats/masks", "older cats/.thumbs", ""} & set(names)
+    assert told["complete"] and names.index("newer cats") < names.index("early cats")
+    assert not {"clipspace", ".hidden", "newer cats/masks", "early cats/.thumbs", ""} & set(names)
     by_name = {one["name"]: one for one in told["folders"]}
     wanted = {"shown": "newer cats", "place": "input", "pictures": 2, "masks": 1}
     assert wanted.items() <= by_name["newer cats"].items()
@@ -244,10 +244,9 @@ def test_the_server_answers_others_while_it_looks(routes, folders):
             (folder / f"set {i}" / f"{j}.jpg").touch()
     looking = threading.Thread(target=routes.get, args=("/folders",))
     looking.start()
-    slowest = 0.0
+    answers = 0
     while looking.is_alive():
-        begun = time.monotonic()
         routes.ask("GET", "/queue", prefix="")
-        slowest = max(slowest, time.monotonic() - begun)
+        answers += 1
     folders.empty("many")
-    assert slowest < 1.5
+    assert answers > 5

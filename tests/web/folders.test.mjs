@@ -104,7 +104,7 @@ function server(answers) {
 const files = ["a.png", "masks/b&ä.png", "c.txt"].map((path) => given(path));
 
 test("files are announced and come one by one, and what is refused is told in the server's words", async () => {
-  const api = server((path) => (path === "" ? { id: "x", name: "cats" } : path === "c.txt" ? { status: 409, error: "c.txt: is there" } : { name: path }));
+  const api = server((path) => (path === "" ? { id: "x", name: "cats" } : path === "c.txt" ? { status: 409, error: "is there" } : { name: path }));
   const seen = [];
   const sending = new Sending(api, files, () => seen.push(sending.done));
   await sending.begin("cats", false);
@@ -137,5 +137,5 @@ test("a full disk ends it, for no later file would fit", async () => {
   const api = server(() => ({ status: 507, error: "full" }));
   const sending = new Sending(api, Array.from({ length: 20 }, (_, i) => given(`${i}.png`)), () => {});
   await sending.send();
-  assert.ok(api.asked.length <= 3 && sending.failed[0].reason === "full");
+  assert.ok(api.asked.length <= 3 && sending.failed[0].reason === "0.png: full");
 });

@@ -46,8 +46,8 @@ export class FolderDialog {
     document.body.append(this.element);
     this.element.showModal();
     this.list.search.focus();
-    await this.look();
-    if (this.upload.terms) await this.upload.take(entries);
+    this.ready = this.look();
+    await this.take(entries);
     return this;
   }
 
@@ -95,7 +95,13 @@ export class FolderDialog {
     event.preventDefault();
     event.stopPropagation();
     this.mark(false);
-    if (this.upload.terms) this.upload.take(entriesOf(event.dataTransfer));
+    this.take(entriesOf(event.dataTransfer));
+  }
+
+  /** Offers to send what was dropped, once it is known what is taken. */
+  async take(entries) {
+    await this.ready;
+    if (this.upload.terms) await this.upload.take(entries);
   }
 
   mark(isOver) {

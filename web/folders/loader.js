@@ -2,6 +2,7 @@
 import { INSPECT_NODE } from "../dataset/node_browser.js";
 import { loaderOf } from "../dataset/maskless.js";
 import { isFed } from "../dataset/upstream.js";
+import { ask } from "../page/ask.js";
 import { chain, serverId, setWidget, widgetOf, widgetValue } from "../page/nodes.js";
 import { text } from "../page/strings.js";
 import { FolderDialog } from "./dialog.js";
@@ -19,6 +20,7 @@ const SLOW = ["vae", "cache", "sam3"];
  */
 export function addFolderButton(node, api, run) {
   const open = (entries) => {
+    if (isFixed(node)) return ask(document.body, text("folders.fixed"), [["close", text("folders.close")]]);
     const dialog = new FolderDialog({
       api,
       current: widgetValue(node, WIDGET),
@@ -28,15 +30,14 @@ export function addFolderButton(node, api, run) {
     return dialog.open(entries);
   };
   addButton(node, () => open());
-  node.onDragOver = (event) => !isFixed(node) && carriesFiles(event.dataTransfer);
+  node.onDragOver = (event) => carriesFiles(event.dataTransfer);
   node.onDragDrop = (event) => {
     const entries = entriesOf(event.dataTransfer);
     // A workflow that is dropped anywhere is opened.
-    if (isFixed(node) || !entries.length || entries.every(({ name }) => name.endsWith(".json"))) return false;
+    if (!entries.length || entries.every(({ name }) => name.endsWith(".json"))) return false;
     open(entries);
     return true;
   };
-  return open;
 }
 
 function addButton(node, onclick) {
@@ -51,8 +52,6 @@ function addButton(node, onclick) {
   chain(node, "onSerialize", ({ widgets_values: values }) => {
     if (Array.isArray(values) && !(at in values)) values.splice(at, 1);
   });
-  const follow = () => { widget.disabled = isFixed(node); };
-  for (const event of ["onConnectionsChange", "onConfigure"]) chain(node, event, follow);
 }
 
 /** Whether another node says which folder it is. */

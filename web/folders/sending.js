@@ -55,8 +55,9 @@ export class Sending {
       this.kept.push({ path, name });
     } catch (error) {
       if (this.stop.signal.aborted) return;
-      this.failed.push({ path, reason: error.message, taken: error.status === TAKEN });
-      if (FATAL.includes(error.status)) this.stop.abort();
+      const { message, status } = error;
+      this.failed.push({ path, reason: message.includes(path) ? message : `${path}: ${message}`, taken: status === TAKEN });
+      if (FATAL.includes(status)) this.stop.abort();
     }
     this.done += 1;
     this.onProgress();

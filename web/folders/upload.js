@@ -35,6 +35,8 @@ export class UploadPart {
       ),
       this.limits,
     );
+    // Until it is known what is taken.
+    this.begin.inert = true;
     this.name = make("input", { className: "mlt-field", type: "text", "aria-label": text("folders.name"), spellcheck: false });
     this.name.addEventListener("keydown", (event) => event.key === "Enter" && this.start());
     this.send = button(text("folders.upload"), text("folders.uploadHint"), () => this.start());
@@ -63,6 +65,7 @@ export class UploadPart {
   /** @param terms what the server lists and takes, see `askFolders`. */
   setTerms(terms) {
     this.terms = terms;
+    this.begin.inert = false;
     say(this.limits, text("folders.limits", { size: size(terms.takes[".png"]), room: size(terms.room), files: terms.most_files.toLocaleString() }));
   }
 
@@ -174,7 +177,7 @@ export class UploadPart {
   input(options) {
     const field = make("input", { type: "file", hidden: true, ...options });
     field.addEventListener("change", () => {
-      if (field.files.length && this.terms) this.offer(pickedFiles(field.files));
+      if (field.files.length) this.offer(pickedFiles(field.files));
       field.value = "";
     });
     return field;

@@ -142,8 +142,6 @@ async def _receive(request: web.Request, temporary: Path, size: int) -> None:
         try:
             async for piece in request.content.iter_chunked(PIECE):
                 came += len(piece)
-                if came > size:
-                    break
                 await asyncio.to_thread(file.write, piece)
             await asyncio.to_thread(_flush, file)
         finally:
@@ -153,7 +151,7 @@ async def _receive(request: web.Request, temporary: Path, size: int) -> None:
     except OSError as error:
         raise cannot_write(temporary, error) from error
     if came != size:
-        raise RefusedError(400, f"Expected {size} bytes, got {'more' if came > size else came}. Send the file again.")
+        raise RefusedError(400, f"Expected {size} bytes, got {came}. Send the file again.")
 
 
 def _flush(file: BinaryIO) -> None:
