@@ -57,7 +57,7 @@ def _workers(arguments):
 
 
 def web_test_files():
-    """The web tests; they lie outside web/, whose every .js ComfyUI loads into the page."""
+    """The web tests; they lie outside web/, where only what the page needs lies."""
     return sorted((ROOT / "tests" / "web").glob("**/*.test.*js"))
 
 

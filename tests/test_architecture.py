@@ -275,6 +275,20 @@ def test_the_registry_s_dependencies_are_the_requirements():
     assert set(optional) <= names((ROOT / "tests" / "requirements.txt").read_text(encoding="utf-8").splitlines())
 
 
+def test_the_page_loads_one_module_as_an_entry_point_and_none_of_another_version():
+    """ComfyUI imports every .js file of the page, and lets browsers keep the others for as long as they like."""
+    entries = [path.relative_to(ROOT).as_posix() for path in (ROOT / "web").rglob("*.js")]
+    assert entries == ["web/main.js"]
+    old = [
+        name_of(path)
+        for path in modules()
+        if stamped(path.read_text(encoding="utf-8")) != path.read_text(encoding="utf-8")
+    ]
+    assert old == [], "`python dev.py run devtools/page_modules.py` writes the version into them"
+    bare = re.compile(r"""["'`]\.{1,2}/[\w./-]+\.mjs["'`]""")
+    assert [name_of(path) for path in modules() if bare.search(path.read_text(encoding="utf-8"))] == []
+
+
 def test_the_page_writes_no_html_from_text():
     """Names, captions and errors are anybody's text; only nodes and their text content are made of them."""
     writes = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc")

@@ -24,7 +24,7 @@ LITERAL = re.compile(r"""(?<!\\)(["'`])((?:\\.|(?!\1).)*)\1""")
 
 def scripts():
     """The text of each of our modules in the page by its name."""
-    paths = [path for path in (ROOT / "web").rglob("*.js") if "vendor" not in path.parts]
+    paths = [path for path in (ROOT / "web").rglob("*.*js") if "vendor" not in path.parts]
     return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 
@@ -45,7 +45,7 @@ def asked_keys():
     """Keys that the modules ask for, a `*` where a template fills in: [(module, key)]."""
     found = []
     for name, code in scripts().items():
-        if name.endswith("page/strings.js"):
+        if name.endswith("page/strings.mjs"):
             continue
         for call in re.finditer(r"(?<![\w.])text\(", code):
             argument = first_argument(code, call.end())

@@ -1,24 +1,24 @@
 // The pack's only extension; features live in modules beside it, without side effects of their own.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { fitHeight, hideAdvanced } from "./advanced.js";
-import { LOADER } from "./dataset/maskless.js";
-import { addNodeBrowser, INSPECT_NODE } from "./dataset/node_browser.js";
-import { addFolderButton } from "./folders/loader.js";
-import { followGoal } from "./goals.js";
-import { openEditor } from "./mask_editor/editor.js";
-import { addStyles } from "./page/elements.js";
-import { chain } from "./page/nodes.js";
-import { addReport, linesOf, restoreReport } from "./page/report.js";
-import { useTexts } from "./page/strings.js";
-import { followTheme } from "./page/theme.js";
-import { Announcer } from "./runs/announce.js";
-import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.js";
-import { SampleGrid } from "./runs/samples/grid.js";
-import { sidebarTab } from "./runs/sidebar.js";
-import { EVENT, RunStore } from "./runs/store.js";
-import { PictureTable } from "./runs/table/dialog.js";
-import { followUses } from "./uses.js";
+import { fitHeight, hideAdvanced } from "./advanced.mjs?v=0.1.0";
+import { LOADER } from "./dataset/maskless.mjs?v=0.1.0";
+import { addNodeBrowser, INSPECT_NODE } from "./dataset/node_browser.mjs?v=0.1.0";
+import { addFolderButton } from "./folders/loader.mjs?v=0.1.0";
+import { followGoal } from "./goals.mjs?v=0.1.0";
+import { openEditor } from "./mask_editor/editor.mjs?v=0.1.0";
+import { addStyles } from "./page/elements.mjs?v=0.1.0";
+import { chain } from "./page/nodes.mjs?v=0.1.0";
+import { addReport, linesOf, restoreReport } from "./page/report.mjs?v=0.1.0";
+import { useTexts } from "./page/strings.mjs?v=0.1.0";
+import { followTheme } from "./page/theme.mjs?v=0.1.0";
+import { Announcer } from "./runs/announce.mjs?v=0.1.0";
+import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.mjs?v=0.1.0";
+import { SampleGrid } from "./runs/samples/grid.mjs?v=0.1.0";
+import { sidebarTab } from "./runs/sidebar.mjs?v=0.1.0";
+import { EVENT, RunStore } from "./runs/store.mjs?v=0.1.0";
+import { PictureTable } from "./runs/table/dialog.mjs?v=0.1.0";
+import { followUses } from "./uses.mjs?v=0.1.0";
 
 // By then a workflow that is being loaded has given its nodes their sizes.
 const SETTLED_MS = 150;

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from devtools.comfy import PACK_FOLDER
+from devtools.page_modules import address
 
 EDITOR = ".mlt-editor"
 SETTINGS = "masked_lora.editor"
@@ -14,7 +14,7 @@ SHOTS = os.environ.get("MASKLORA_SHOTS")
 OPEN = f"""([dataset, index, name, size, canSelect]) => {{
     window.editorClosed = false
     import("/scripts/api.js").then(async ({{ api }}) => {{
-        const {{ openEditor }} = await import("/extensions/{PACK_FOLDER}/mask_editor/editor.js")
+        const {{ openEditor }} = await import("{address("mask_editor/editor")}")
         const onSaved = answer => (window.saves ??= []).push(answer)
         await openEditor({{ api, dataset, picture: {{ index, name, size }}, canSelect, onSaved }})
         window.editorClosed = true

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from devtools.comfy import PACK_FOLDER
+from devtools.page_modules import address
 
 PANEL = ".mlt-panel"
 # The drawn pixels of the chart: those that are not transparent.
@@ -42,7 +42,7 @@ class Panel:
 
     def watch(self):
         """From here on `draws` knows what the page's charts draw; again after each reload."""
-        self.page.evaluate(WATCH, f"/extensions/{PACK_FOLDER}/runs/chart.js")
+        self.page.evaluate(WATCH, address("runs/chart"))
         return self
 
     def draws(self, rows):

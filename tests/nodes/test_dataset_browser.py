@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from devtools.comfy import PACK_FOLDER
+from devtools.page_modules import address
 from harness.caching import Letters, Pooling
 from harness.toy import ToyNet
 from masklora.cache.cache import build_cache
@@ -159,13 +159,13 @@ def weights_of_the_loss(folder, loss):
     return [one.w[0, 0].numpy() for one in noised]
 
 
-CELLS = """async ([base, size, grid]) => {
-    const { Viewport } = await import(`${base}/page/viewport.js`)
+CELLS = """async ([viewport, draw, size, grid]) => {
+    const { Viewport } = await import(viewport)
     const canvas = document.querySelector(".mlt-dialog canvas")
     const port = new Viewport().fit(size, [canvas.clientWidth, canvas.clientHeight])
     const detail = grid
     const context = canvas.getContext("2d"), found = []
-    const { cellTransform } = await import(`${base}/dataset/draw.js`)
+    const { cellTransform } = await import(draw)
     const [a, b, c, d, e, f] = cellTransform(detail.corners, detail.grid, detail.flip)
     for (let row = 0; row < detail.grid[0]; row += 1) {
         for (let column = 0; column < detail.grid[1]; column += 1) {
@@ -222,8 +222,9 @@ def test_the_latent_grid_is_what_the_loss_weighs_cell_for_cell(page, folders, lo
         assert tuple(detail["grid"]) == weights.shape
         assert np.abs(np.reshape(detail["weights"], weights.shape) - weights).max() < 1e-6
         looker.select(detail["name"])
-        base = f"/extensions/{PACK_FOLDER}"
-        shown = np.array(page.evaluate(CELLS, [base, detail["size"], detail]))
+        shown = np.array(
+            page.evaluate(CELLS, [address("page/viewport"), address("dataset/draw"), detail["size"], detail])
+        )
         assert (shown[:, 3] == 255).all()
         assert np.abs(shown[:, 0] - 255 * weights.ravel()).max() <= 1
         assert len(np.unique(shown[:, 0])) > 20

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from devtools.page_modules import address
 from harness.damage import many
 
 VUE_NODES, PALETTE = "Comfy.VueNodes.Enabled", "Comfy.ColorPalette"
@@ -195,10 +196,10 @@ def test_a_warning_after_notes_is_in_sight_where_few_lines_are_long(page):
     for length, first in ((10, "note"), (400, "warning")):
         lines = [{"level": level, "text": "word " * (length // 5)} for level in ("note", "note", "warning")]
         page.evaluate(
-            """async lines => {
-                const { showReport } = await import("/extensions/masked-lora/page/report.js")
+            """async ([module, lines]) => {
+                const { showReport } = await import(module)
                 showReport(window.app.graph.nodes[0], lines)
             }""",
-            lines,
+            [address("page/report"), lines],
         )
         assert page.evaluate(TEXTS)[0][0] == first

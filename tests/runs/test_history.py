@@ -19,7 +19,7 @@ def list_runs(root):
 
 def test_the_page_draws_the_curves_that_are_told_in_the_same_order_and_has_a_word_for_each():
     root = Path(__file__).resolve().parents[2]
-    source = (root / "web/runs/series.js").read_text(encoding="utf-8")
+    source = (root / "web/runs/series.mjs").read_text(encoding="utf-8")
     listed = re.search(r"export const CURVES = \[(.*?)\]", source, re.S).group(1)
     assert tuple(re.findall(r'"(\w+)"', listed)) == CURVES
     for path in (root / "locales").glob("*/main.json"):

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { difference, listed, nextState, passing, WITH, WITHOUT } from "../../web/dataset/captions/tags.js";
+import { difference, listed, nextState, passing, WITH, WITHOUT } from "../../web/dataset/captions/tags.mjs?v=0.1.0";
 
 const table = { names: ["sofa", "tag 10", "tag 2", "Cat"], counts: [3, 2, 1, 1], pictures: [[0, 1], [0, 3], [0, 1, 2], []] };
 const passed = (wanted) => [0, 1, 2, 3].filter(passing(table, new Map(wanted)));

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { cellAt, cellTransform } from "../../web/dataset/draw.js";
-import { gridOf, heightOf, placeOf, scrollTo, visible } from "../../web/dataset/layout.js";
-import { checkedLook } from "../../web/dataset/look.js";
-import { buckets, choose, counts, histogram, neighbour, percent, rowsOf } from "../../web/dataset/rows.js";
-import { feeder, transformOf } from "../../web/dataset/upstream.js";
-import { Viewport } from "../../web/page/viewport.js";
+import { cellAt, cellTransform } from "../../web/dataset/draw.mjs?v=0.1.0";
+import { gridOf, heightOf, placeOf, scrollTo, visible } from "../../web/dataset/layout.mjs?v=0.1.0";
+import { checkedLook } from "../../web/dataset/look.mjs?v=0.1.0";
+import { buckets, choose, counts, histogram, neighbour, percent, rowsOf } from "../../web/dataset/rows.mjs?v=0.1.0";
+import { feeder, transformOf } from "../../web/dataset/upstream.mjs?v=0.1.0";
+import { Viewport } from "../../web/page/viewport.mjs?v=0.1.0";
 
 const columns = {
   name: ["cat 10.png", "cat 2.png", "Dog.png", "empty.png"],

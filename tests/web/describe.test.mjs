@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { begun, duration, isLive, memory, number, progress, runOf, safeName, size } from "../../web/runs/describe.js";
-import { text, useTexts } from "../../web/page/strings.js";
-import { ENGLISH } from "./english.mjs";
+import { begun, duration, isLive, memory, number, progress, runOf, safeName, size } from "../../web/runs/describe.mjs?v=0.1.0";
+import { text, useTexts } from "../../web/page/strings.mjs?v=0.1.0";
+import { ENGLISH } from "./english.mjs?v=0.1.0";
 
 test("numbers have three digits and say when there is none", () => {
   assert.deepEqual([0.012345, 0.0001, 12.34, 0, 1234567].map(number), ["0.0123", "1.00e-4", "12.3", "0", "1.23e+6"]);

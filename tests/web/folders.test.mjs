@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { carriesFiles, entriesOf, filesOf, pickedFiles, underOneFolder } from "../../web/folders/given.js";
-import { Sending } from "../../web/folders/sending.js";
-import { faultOfAll, freeName, searched, sortOut } from "../../web/folders/sorting.js";
-import "./english.mjs";
+import { carriesFiles, entriesOf, filesOf, pickedFiles, underOneFolder } from "../../web/folders/given.mjs?v=0.1.0";
+import { Sending } from "../../web/folders/sending.mjs?v=0.1.0";
+import { faultOfAll, freeName, searched, sortOut } from "../../web/folders/sorting.mjs?v=0.1.0";
+import "./english.mjs?v=0.1.0";
 
 const terms = {
   takes: { ".png": 100, ".jpg": 100, ".txt": 10, ".mask": 100 },

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { starredFirst, titleOf } from "../../web/runs/kept/marks.js";
+import { starredFirst, titleOf } from "../../web/runs/kept/marks.mjs?v=0.1.0";
 
 test("starred runs come first, and among equals the newest", () => {
   const runs = [{ id: "new" }, { id: "star", starred: true }, { id: "old" }, { id: "older star", starred: true }];

@@ -1,16 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import zlib from "node:zlib";
-import { MaskDocument } from "../../web/mask_editor/document.js";
-import { maskFileName } from "../../web/mask_editor/download.js";
-import { History } from "../../web/mask_editor/history.js";
-import { actionOf, ariaKeys, isCombination, keysOf, nextSize, SHORTCUTS } from "../../web/mask_editor/keys.js";
-import { feather } from "../../web/mask_editor/morphology.js";
-import { decodeGrey, encodeGrey } from "../../web/mask_editor/png.js";
-import { between, cut, join } from "../../web/mask_editor/rect.js";
-import { pack, unpack } from "../../web/mask_editor/rle.js";
-import { checked, DEFAULTS, sizeOf } from "../../web/mask_editor/settings.js";
-import { ENGLISH } from "./english.mjs";
+import { MaskDocument } from "../../web/mask_editor/document.mjs?v=0.1.0";
+import { maskFileName } from "../../web/mask_editor/download.mjs?v=0.1.0";
+import { History } from "../../web/mask_editor/history.mjs?v=0.1.0";
+import { actionOf, ariaKeys, isCombination, keysOf, nextSize, SHORTCUTS } from "../../web/mask_editor/keys.mjs?v=0.1.0";
+import { feather } from "../../web/mask_editor/morphology.mjs?v=0.1.0";
+import { decodeGrey, encodeGrey } from "../../web/mask_editor/png.mjs?v=0.1.0";
+import { between, cut, join } from "../../web/mask_editor/rect.mjs?v=0.1.0";
+import { pack, unpack } from "../../web/mask_editor/rle.mjs?v=0.1.0";
+import { checked, DEFAULTS, sizeOf } from "../../web/mask_editor/settings.mjs?v=0.1.0";
+import { ENGLISH } from "./english.mjs?v=0.1.0";
 
 let seed = 7;
 const random = () => (seed = (seed * 48271) % 2147483647) / 2147483647;

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { MaskDocument } from "../../web/mask_editor/document.js";
-import { History, TILE } from "../../web/mask_editor/history.js";
-import { boxes, feather, grow } from "../../web/mask_editor/morphology.js";
-import { boxRegion, colourRegion, polygonRegion } from "../../web/mask_editor/regions.js";
-import { density, Stroke, tipRadius } from "../../web/mask_editor/stroke.js";
+import { MaskDocument } from "../../web/mask_editor/document.mjs?v=0.1.0";
+import { History, TILE } from "../../web/mask_editor/history.mjs?v=0.1.0";
+import { boxes, feather, grow } from "../../web/mask_editor/morphology.mjs?v=0.1.0";
+import { boxRegion, colourRegion, polygonRegion } from "../../web/mask_editor/regions.mjs?v=0.1.0";
+import { density, Stroke, tipRadius } from "../../web/mask_editor/stroke.mjs?v=0.1.0";
 
 const drawn = (width, height, tip, ...places) => {
   const history = new History(new Uint8Array(width * height), width, height);

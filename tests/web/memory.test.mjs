@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { keepLook, loadLook } from "../../web/dataset/look.js";
-import { DEFAULTS, keepSettings, loadSettings } from "../../web/mask_editor/settings.js";
+import { keepLook, loadLook } from "../../web/dataset/look.mjs?v=0.1.0";
+import { DEFAULTS, keepSettings, loadSettings } from "../../web/mask_editor/settings.mjs?v=0.1.0";
 
 const VIEWS = ["overlay", "mask"];
 const LOOK = { view: "mask", colour: "#00ff00", opacity: 20 };

@@ -1,7 +1,7 @@
 // A node inside of a subgraph: what the server calls it, and a widget that stands on the node around it.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { serverId, setWidget, widgetValue } from "../../web/page/nodes.js";
+import { serverId, setWidget, widgetValue } from "../../web/page/nodes.mjs?v=0.1.0";
 
 const OUTSIDE = -10;
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { falls, sorted } from "../../web/runs/table/rows.js";
+import { falls, sorted } from "../../web/runs/table/rows.mjs?v=0.1.0";
 
 const rows = [
   { name: "10.png", relative: 1.5, loss: 0.1, showings: 3 },

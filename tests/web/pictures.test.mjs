@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
   atStrength, prompts, query, stepsOf, stepToShow, strengths, strengthToShow, toldStep,
-} from "../../web/runs/samples/pictures.js";
+} from "../../web/runs/samples/pictures.mjs?v=0.1.0";
 
 const LIST = {
   prompts: ["a cat", "a dog", "a house"],

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Pointers } from "../../web/mask_editor/pointers.js";
+import { Pointers } from "../../web/mask_editor/pointers.mjs?v=0.1.0";
 
 /** What a hand is told when pointers do this: [kind + id, "down" | "move" | "up" | "cancel" | "leave"] each. */
 function told(...steps) {

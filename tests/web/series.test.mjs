@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { columns, curvesIn, lastStep, mergeRows, newest, smooth, thin, valuesAt } from "../../web/runs/series.js";
+import { columns, curvesIn, lastStep, mergeRows, newest, smooth, thin, valuesAt } from "../../web/runs/series.mjs?v=0.1.0";
 
 const row = (step, loss = step) => ({ step, loss });
 const steps = (rows) => rows.map((one) => one.step);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
-import { RunStore } from "../../web/runs/store.js";
+import { RunStore } from "../../web/runs/store.mjs?v=0.1.0";
 
 const EVENT = "masked_lora.progress";
 const rows = (first, last) => Array.from({ length: last - first + 1 }, (_, i) => ({ step: first + i, loss: first + i }));

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { locale, text, useTexts } from "../../web/page/strings.js";
+import { locale, text, useTexts } from "../../web/page/strings.mjs?v=0.1.0";
 
 const messages = {
   en: { masked_lora: { runs: { stop: "Stop", left: "{time} left" } }, other: { stop: "no" } },

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { isTint, standingOut, TINTS } from "../../web/page/tint.js";
+import { isTint, standingOut, TINTS } from "../../web/page/tint.mjs?v=0.1.0";
 
 const numbers = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
 const pixels = (...colours) => Uint8ClampedArray.from(colours.flatMap((colour) => [...numbers(colour), 255]));

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { change, verdict } from "../../web/runs/verdict.js";
+import { change, verdict } from "../../web/runs/verdict.mjs?v=0.1.0";
 
 /** Rows of a training whose curves go in a line from one value to another, with jumps as large as their mean. */
 function rows(curves, steps = 600, seed = 1) {
