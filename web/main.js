@@ -12,6 +12,7 @@ import { chain } from "./page/nodes.mjs?v=0.1.0";
 import { addReport, linesOf, restoreReport } from "./page/report.mjs?v=0.1.0";
 import { useTexts } from "./page/strings.mjs?v=0.1.0";
 import { followTheme } from "./page/theme.mjs?v=0.1.0";
+import { keepClear } from "./room.mjs?v=0.1.0";
 import { Announcer } from "./runs/announce.mjs?v=0.1.0";
 import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.mjs?v=0.1.0";
 import { SampleGrid } from "./runs/samples/grid.mjs?v=0.1.0";
@@ -107,6 +108,7 @@ app.registerExtension({
       chain(node, "onExecuted", (output) => runs().noteFiles([linesOf(output)?.at(-1)?.text]));
     }
     const hides = hideAdvanced(node);
+    if (hides) keepClear(node);
     const { required, optional } = node.constructor.nodeData.input;
     followUses(node, { ...required, ...optional }, () => fitHeight(node));
     followGoal(node, { ...required, ...optional });

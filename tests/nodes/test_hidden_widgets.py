@@ -1,5 +1,7 @@
 """In the page a node shows the widgets that have an effect as the others stand; all keep their values."""
 
+import itertools
+
 import pytest
 
 from harness.damage import many
@@ -131,3 +133,36 @@ def test_where_a_link_decides_nothing_is_hidden_by_it(shown):
     shown.page.evaluate(LINK, "binarize")
     shown.page.page.wait_for_timeout(150)
     assert "threshold" in shown.rows()
+
+
+ROOM = """async () => {
+    const { app, LiteGraph } = window
+    app.graph.clear()
+    const nodes = [["MLT_CacheDataset", 60], ["MLT_Optimizer", 420], ["MLT_Adapter", 760]].map(([type, y]) => {
+        const node = LiteGraph.createNode(type)
+        app.graph.add(node)
+        node.pos = [60, y]
+        return node
+    })
+    await new Promise(done => setTimeout(done, 300))
+    nodes[1].pos = [60, nodes[0].pos[1] + nodes[0].size[1] + 50]
+    nodes[2].pos = [160, nodes[1].pos[1] + nodes[1].size[1] + 50]
+    const boxes = () => nodes.map(({ pos, size }) => [...pos, ...size])
+    const found = [boxes()]
+    for (let i = 0; i < 2; i += 1) {
+        nodes[0].toggleAdvanced()
+        await new Promise(done => setTimeout(done, 300))
+        found.push(boxes())
+    }
+    return found
+}"""
+
+
+def test_advanced_inputs_grow_over_no_node_and_what_gave_way_comes_back(page):
+    before, shown, after = page.evaluate(ROOM)
+    assert shown[0][3] > before[0][3] + 100
+    for boxes in (before, shown):
+        for upper, lower in itertools.pairwise(boxes):
+            assert upper[1] + upper[3] < lower[1] - 30
+    assert after == before
+    assert page.problems == []

@@ -58,7 +58,8 @@ export class FolderList {
       { id: `${this.id}-${at}`, role: "option", title: name, "data-at": at, "data-current": String(name === this.current) },
       make("span", { className: "mlt-folder-name" }, make("bdi", {}, shown), ...lies),
       make("span", {}, text("folders.pictures", { count: pictures })),
-      make("span", {}, masks === null ? "" : text("folders.masks", { count: masks })),
+      // Masks by their names: in a folder without them the pictures' own alpha may be masks.
+      make("span", {}, masks ? text("folders.masks", { count: masks }) : ""),
       make("time", { dateTime: date.toISOString(), title: date.toLocaleString() }, date.toLocaleDateString()),
     );
   }
