@@ -119,7 +119,7 @@ def cached(data):
 def weighed(data):
     nodes = {
         "load": load(**data),
-        "loss": {"type": "MLT_MaskedLoss", "at": [40, 540], "preset": "masked lora"},
+        "loss": {"type": "MLT_MaskedLoss", "at": [40, 600], "preset": "masked lora"},
         "report": {"type": "PreviewAny", "at": [450, 460], "size": [340, 240]},
         "look": inspect(860, resolution=512, view="latent grid"),
     }
