@@ -1,5 +1,6 @@
 """The promises about speed, memory and start-up of docs/evidence.md, on a small scale."""
 
+import itertools
 import json
 import math
 import os
@@ -99,8 +100,9 @@ def test_a_routed_step_is_faster(one_thread, tmp_path):
     # A third of the blocks is left out of the route, and a narrow network's time is not in its matrices alone.
     stage = token_routing.RoutingStage(tmp_path, sizes={"hidden": 128, "double": 3, "single": 9}, pictures=2)
     chosen = {name: token_routing.VARIANTS[name] for name in ("without", "routed")}
-    found = token_routing.measure(stage, chosen, rounds=2, steps=2, warm_up=1)
-    without, routed = (min(min(seconds) for seconds in found[name]) for name in ("without", "routed"))
+    found = token_routing.measure(stage, chosen, rounds=3, steps=2, warm_up=1)
+    # On a shared machine a step may take half as much longer, or have a core that is faster for a while.
+    without, routed = (statistics.median(itertools.chain(*found[name])) for name in ("without", "routed"))
     assert without / routed >= 1.2, found
     learned = stage.held_out(token_routing.LOSSES["routed"], steps=1)
     assert learned["kept tokens"] == {"64×64": [416 / 1024]}

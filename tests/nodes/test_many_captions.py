@@ -167,8 +167,8 @@ def test_work_is_stopped_between_two_files_and_what_was_written_is_undone(captio
     _, plan = captions.preview()
     assert plan["new"] == plan["changes"] == 1500
     assert captions.send("apply", {"plan": plan["plan"]})[0] == 200
-    assert captions.preview()[0] == 200
-    _, again = captions.preview()
+    # Of one picture, which takes no time.
+    _, again = captions.preview(pictures=[0])
     assert captions.send("apply", {"plan": again["plan"]})[0] == 409
     state = captions.carried(*captions.send("stop", {}))
     written = len(texts(place))

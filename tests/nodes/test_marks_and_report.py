@@ -43,7 +43,10 @@ def test_a_run_is_renamed_and_starred_in_the_list(page, comfy_client, routes, tr
         field.press(key)
         item(tab, shown).wait_for()
     assert routes.named("starred-run")["label"] == "Anna, step by step"
-    assert side.choose(".mlt-title").inner_text() == "Anna, step by step"
+    # The list is drawn at once, the panel with the next frame.
+    tab.wait_for_function(
+        "s => document.querySelector(`${s} .mlt-title`).innerText === 'Anna, step by step'", arg=side.selector
+    )
     assert "starred-run" in item(tab, "Anna, step by step").locator(".mlt-begun").inner_text()
     if folder := os.environ.get("MASKLORA_SHOTS"):
         tab.screenshot(path=f"{folder}/marks.png")
