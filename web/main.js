@@ -30,7 +30,7 @@ const STYLES = [
 ];
 
 // Of the nodes in a graph that compares pictures. As it opens it is wide enough for titles, which a small scale hides.
-const ROLE_WIDTH = 280, COLUMN_GAP = 60;
+const ROLE_WIDTH = 280, LEAST_WIDTH = 230, COLUMN_GAP = 60;
 // Nodes whose report ends with the LoRA file that they wrote, other than the training's, whose runs are followed.
 const WRITERS = ["MLT_ExportLoRA", "MLT_LoadRun"];
 
@@ -70,6 +70,8 @@ const graphs = {
     // Pictures that are compared differ by what they are compared for only, also when they are drawn again.
     const widgets = nodes.flatMap((node) => node.widgets ?? []);
     for (const one of widgets.filter(({ name }) => name === "control_after_generate")) one.value = "fixed";
+    // Nodes 2.0 draws none narrower.
+    for (const node of nodes) node.setSize([Math.max(node.size[0], LEAST_WIDTH), node.size[1]]);
     // Room for titles and pictures, which come later.
     const told = nodes.filter(({ id }) => roles[id]);
     for (const node of told) node.setSize([Math.max(node.size[0], ROLE_WIDTH), node.size[1]]);
