@@ -25,7 +25,6 @@ from masklora.settings import (
     MaskTransform,
     OptimizerSettings,
     TrainSettings,
-    about,
     check,
 )
 
@@ -124,10 +123,6 @@ def test_the_goal_reaches_training_with_the_cache_and_makes_no_latent_stale(tmp_
     assert {name: cache.goal for name, cache in caches.items()} == {OWN_GOAL: OWN_GOAL, "person": "person"}
     assert caches["person"].fingerprint == caches[OWN_GOAL].fingerprint
     assert not any(caches["person"].built.values())
-
-
-def test_the_field_offers_what_there_is():
-    assert about(DatasetSettings, "goal").metadata["choices"] == GOALS
 
 
 def test_the_help_page_tells_the_values_that_count():

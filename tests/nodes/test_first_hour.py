@@ -47,6 +47,12 @@ SEEN = """() => {
     return graph.nodes.filter(one => one.type === "PreviewImage").map(({ pos: [x, y], size: [w, h] }) =>
         x >= left && y >= top && x + w <= left + width && y + h <= top + height)
 }"""
+# Pairs of nodes of which one lies on the other, as Nodes 2.0 draws them.
+OVERLAPS = """() => {
+    const boxes = [...document.querySelectorAll("[data-node-id]")].map(one => one.getBoundingClientRect())
+    return boxes.flatMap((a, i) => boxes.slice(i + 1).filter(b =>
+        a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1)).length
+}"""
 
 
 class Newcomer:
@@ -166,6 +172,7 @@ def test_from_the_template_to_pictures_with_the_new_lora(
         page.page.wait_for_function("() => window.app.graph.nodes.filter(one => one.type === 'KSampler').length === 2")
         page.page.wait_for_timeout(1500)
         assert page.evaluate(SEEN) == [True, True], "pictures that are compared lie outside of the view"
+        assert page.evaluate(OVERLAPS) == 0
         before = set((base / "temp").glob("*")) if (base / "temp").is_dir() else set()
         person.shot("use")
         person.run()
