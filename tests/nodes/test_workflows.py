@@ -17,6 +17,7 @@ ONLY_ON_THE_PAGE = {"MarkdownNote", "Note"}
 HAS_MODEL = (ROOT / "demo" / "base.safetensors").is_file()
 
 TEMPLATES = sorted((ROOT / "workflows").glob("*Start here*.json"))
+FOLLOWING = ROOT / "workflows" / "Masks that follow a clip.json"
 
 each = pytest.mark.parametrize("path", WORKFLOWS, ids=[path.stem for path in WORKFLOWS])
 
@@ -58,7 +59,7 @@ def test_there_are_the_examples_that_the_documents_name():
     assert [path.stem.split(" - ")[1] for path in TEMPLATES if path.stem.split(" - ")[1] not in named] == []
 
 
-@pytest.mark.parametrize("path", [*TEMPLATES, *WORKFLOWS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*TEMPLATES, FOLLOWING, *WORKFLOWS], ids=lambda path: path.stem)
 def test_the_cache_is_given_the_model_that_is_trained(path):
     """So that what does not fit is told before anything is encoded; a LoRA before it would have it made anew."""
     saved = read(path)
@@ -72,8 +73,9 @@ def test_the_cache_is_given_the_model_that_is_trained(path):
         assert slot["link"] in nodes[given[kind][0]]["outputs"][given[kind][1]]["links"]
     start, output = given["MLT_CacheDataset"]
     assert given["MLT_TrainLoRA"] == (start, output)
-    assert nodes[start]["type"] in ("CheckpointLoaderSimple", "UNETLoader", "ModelSamplingAuraFlow")
-    assert nodes[start]["outputs"][output]["name"] == "MODEL"
+    loaders = ("CheckpointLoaderSimple", "UNETLoader", "ModelSamplingAuraFlow", "ModelSamplingSD3", "CFGNorm")
+    assert nodes[start]["type"] in loaders
+    assert nodes[start]["outputs"][output]["type"] == "MODEL"
 
 
 @each

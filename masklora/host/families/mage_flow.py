@@ -1,6 +1,6 @@
 """Mage-Flow: Qwen-Image's blocks over tokens of one latent cell."""
 
-from .family import Defaults, Family
+from .family import Defaults, Family, References
 from .qwen_blocks import QWEN_BLOCKS, QWEN_TARGETS
 
 FAMILY = Family(
@@ -14,6 +14,7 @@ FAMILY = Family(
     patch=(1, 1, 1),
     text_layer="txt_in",
     text_fills=True,
+    references=References(own_size=False, pictures="mage"),
     defaults=Defaults(
         learning_rate=1e-4,
         rank=32,
