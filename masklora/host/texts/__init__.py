@@ -1,0 +1,1 @@
+"""ComfyUI's text encoders, trained beside the model: in sessions that leave no trace."""
