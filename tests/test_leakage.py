@@ -414,7 +414,10 @@ def test_the_table_of_the_evidence_is_of_the_stored_results():
     }
     stored = Results.load(run.HERE / "results.json")
     lines = (run.HERE.parents[1] / "docs" / "evidence.md").read_text(encoding="utf-8").splitlines()
-    rows = {cells[0]: cells[1:] for cells in ([c.strip() for c in x.strip("|").split("|")] for x in lines if "±" in x)}
+    rows = {
+        cells[0]: cells[1:]
+        for cells in ([c.strip() for c in x.strip("|").split("|")] for x in reversed(lines) if "±" in x)
+    }
     for title, name in shown.items():
         for cell, figure in zip(rows[title], measure.FIGURES, strict=True):
             mean, spread = (float(part) for part in cell.split(" ± "))

@@ -9,10 +9,13 @@ word never seen means *some* shape, so that a prompt with the trigger still gets
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +33,7 @@ POOL = 12_000
 # shapes in the middle faster.
 PHASES = (("pixel", 1, 0.6), ("pixel", 0, 0.2), ("conv", 0, 0.2))
 log = logging.getLogger("leakage.base")
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def network() -> SceneDiT:
@@ -106,10 +110,10 @@ def sample_times(count: int) -> Tensor:
     return SHIFT * u / (1 + (SHIFT - 1) * u)
 
 
-def flow_loss(net: nn.Module, latents: Tensor, texts: Tensor, weight: Tensor) -> Tensor:
-    """The mean squared error of the velocity, weighted by channel."""
+def flow_loss(net: Callable[..., Tensor], latents: Tensor, texts: Tensor, weight: Tensor) -> Tensor:
+    """The mean squared error of the velocity of latents (B, C, [F,] h, w), weighted by channel."""
     t = sample_times(len(latents))
-    level = t[:, None, None, None]
+    level = t.view(-1, *[1] * (latents.ndim - 1))
     noise = torch.randn_like(latents)
     with torch.autocast("cpu", torch.bfloat16):
         velocity = net((1 - level) * latents + level * noise, 1000 * t, texts)
@@ -119,16 +123,21 @@ def flow_loss(net: nn.Module, latents: Tensor, texts: Tensor, weight: Tensor) ->
 def train(pool: Pool, *, minutes: float, batch: int, rate: float, start: SceneDiT | None = None) -> SceneDiT:
     """The averaged weights after so many minutes of processor time, from `start` or from nothing."""
     torch.manual_seed(2)
-    net, average = start or network(), network()
-    average.load_state_dict(net.state_dict())
-    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    net = start or network()
     # Of the sixteen channels three carry the picture.
     weight = torch.tensor([4.0] * 3 + [0.25] * 13)[:, None, None]
+    return fit(net, lambda: flow_loss(net, *pool.batch(batch), weight), minutes=minutes, rate=rate)
+
+
+def fit(net: Net, step_loss: Callable[[], Tensor], *, minutes: float, rate: float) -> Net:
+    """A network's averaged weights after so many minutes of processor time; `step_loss` is the loss of a new batch."""
+    average = copy.deepcopy(net)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     began, step, shown = time.process_time(), 0, 1.0
     while (done := (time.process_time() - began) / (60 * minutes)) < 1:
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 100) * min(1.0, max(0.004, (1 - done) / 0.45))
-        loss = flow_loss(net, *pool.batch(batch), weight)
+        loss = step_loss()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)

@@ -24,6 +24,11 @@ _BARE = {"infill_probability": 0.0, "prior_weight": 0.0, "preservation_weight": 
 _PRIOR, _INFILL = {"prior_weight": 1.0}, {"infill_probability": 0.5}
 
 
+def bare(**widgets: Any) -> dict[str, Any]:
+    """These widgets of the Masked Loss node, everything that helps beside the mask being off."""
+    return {**_BARE, **widgets}
+
+
 @dataclass(frozen=True)
 class Condition:
     """One row of the table.
@@ -34,6 +39,7 @@ class Condition:
         widgets: of that node, where they differ from its defaults.
         masks: "none", "exact", or how they are perturbed.
         group: which part of the table.
+        adapter: widgets of the Adapter node, where they differ from those of all conditions.
     """
 
     name: str
@@ -41,6 +47,7 @@ class Condition:
     widgets: dict[str, Any] = field(default_factory=dict)
     masks: str = "exact"
     group: str = "remedies"
+    adapter: dict[str, Any] = field(default_factory=dict)
 
     @property
     def loss(self) -> LossSettings:
@@ -52,13 +59,14 @@ class Condition:
         """What of its masks and loss is not the pack's default, JSON-able."""
         default = dataclasses.asdict(LossSettings())
         loss = {k: v for k, v in dataclasses.asdict(self.loss).items() if v != default[k] and k != "preset"}
-        return {"masks": self.masks, **loss}
+        return {"masks": self.masks, **loss, **self.adapter}
 
     @property
     def key(self) -> str:
         """Equal for conditions that train alike: neither the preset's name nor the channel of a mask file counts."""
         loss = dataclasses.asdict(dataclasses.replace(self.loss, preset=CUSTOM, mask_channel=""))
-        text = json.dumps({"masks": self.masks, "loss": loss}, sort_keys=True)
+        alike = {"masks": self.masks, "loss": loss} | ({"adapter": self.adapter} if self.adapter else {})
+        text = json.dumps(alike, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -103,6 +111,20 @@ def _kept(weight: float, *, probability: float = 0.5) -> dict[str, float]:
 def presets() -> list[Condition]:
     """Ours, and every other trainer's."""
     return [Condition(name, preset=name, group="presets") for name in (OURS, *ANCHORS)]
+
+
+def by_level(least: int = 2) -> list[Condition]:
+    """No mask, the mask alone and all remedies, each with ranks that open by noise level."""
+    rows = (NO_MASK, MASK, BOTH)
+    return [
+        dataclasses.replace(c, name=f"{c.name}, T-LoRA", group="adapters", adapter=_t_lora(least))
+        for c in remedies()
+        if c.name in rows
+    ]
+
+
+def _t_lora(least: int) -> dict[str, Any]:
+    return {"algorithm": "tlora", "least_rank": least}
 
 
 def careless() -> list[Condition]:

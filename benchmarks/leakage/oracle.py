@@ -54,7 +54,7 @@ def judge(pictures: np.ndarray, *, coverage: int) -> list[Verdict]:
 
 
 def near(pictures: np.ndarray, colour: tuple[float, ...], *, within: float = NEAR) -> np.ndarray:
-    """Which squares lie within a distance of a colour, (B, 16, 16) bool."""
+    """Which squares lie within a distance of a colour, (B, H, W) bool."""
     return np.linalg.norm(pictures - np.array(colour, np.float32), axis=-1) < within
 
 
@@ -63,20 +63,20 @@ def _by_letter(pictures: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def subject_fits(pictures: np.ndarray, *, coverage: int) -> np.ndarray:
-    """Whether the stencil fits somewhere, (B,) bool.
+    """Whether the stencil fits somewhere in pictures (B, H, W, 3), (B,) bool.
 
     It fits where four fifths of its squares have their colours, half of each colour's at least, and at most 35 % of
     the squares around it (its own gaps and a rim of one square) carry the subject's two colours too.
     """
     rows = np.array([list(row) for row in scenes.SUBJECTS[coverage]])
-    (height, width), found = rows.shape, np.zeros(len(pictures), bool)
+    (height, width), found, sides = rows.shape, np.zeros(len(pictures), bool), pictures.shape[1:3]
     padded = {k: np.pad(v, ((0, 0), (1, 1), (1, 1))) for k, v in _by_letter(pictures).items()}
     own = padded["o"] | padded["t"]
-    inside = np.pad(np.ones((scenes.SIDE, scenes.SIDE), bool), 1)
+    inside = np.pad(np.ones(sides, bool), 1)
     rim = np.pad(rows == ".", 1, constant_values=True)
     letters = [letter for letter in padded if (rows == letter).any()]
-    for r in range(scenes.SIDE - height + 1):
-        for c in range(scenes.SIDE - width + 1):
+    for r in range(sides[0] - height + 1):
+        for c in range(sides[1] - width + 1):
             at = {k: padded[k][:, r + 1 : r + 1 + height, c + 1 : c + 1 + width][:, rows == k] for k in letters}
             total = sum(hits.sum(1) for hits in at.values()) / (rows != ".").sum()
             least = np.min([hits.mean(1) for hits in at.values()], axis=0)
@@ -95,28 +95,28 @@ def traces(pictures: np.ndarray, *, coverage: int) -> np.ndarray:
     return enough[0] & enough[1]
 
 
-def _free(pictures: np.ndarray) -> np.ndarray:
-    """The squares that carry no figure's colour, (B, 16, 16) bool."""
+def free(pictures: np.ndarray) -> np.ndarray:
+    """The squares that carry no figure's colour, (B, H, W) bool."""
     return ~np.stack([near(pictures, colour) for colour in _FIGURES]).any(0)
 
 
 def backgrounds(pictures: np.ndarray) -> list[str]:
-    """The background whose best pattern fits most squares that no figure covers; "" if under three quarters."""
-    free = _free(pictures)
-    count = np.maximum(free.sum((1, 2)), 1)
+    """Of pictures (B, H, W, 3), up to 16×16: whose pattern fits most of what no figure covers; "" if under 3/4."""
+    bare, (height, width) = free(pictures), pictures.shape[1:3]
+    count = np.maximum(bare.sum((1, 2)), 1)
     names = (*scenes.BACKGROUNDS, scenes.BACKDROP)
     fits = np.zeros((len(names), len(pictures)))
     for row, name in zip(fits, names, strict=True):
         for pattern in scenes.background_patterns(name):
-            hits = np.linalg.norm(pictures - pattern, axis=-1) < NEAR_TONE
-            np.maximum(row, (hits & free).sum((1, 2)) / count, out=row)
+            hits = np.linalg.norm(pictures - pattern[:height, :width], axis=-1) < NEAR_TONE
+            np.maximum(row, (hits & bare).sum((1, 2)) / count, out=row)
     best = fits.argmax(0)
     return [names[b] if fits[b, i] >= BACKGROUND_FIT else "" for i, b in enumerate(best)]
 
 
 def backdrops(pictures: np.ndarray) -> np.ndarray:
     """Whether a fifth of the uncovered squares has the training background's tones, each a twentieth, (B,) bool."""
-    free = _free(pictures)
-    count = np.maximum(free.sum((1, 2)), 1)
-    shares = [(near(pictures, tone) & free).sum((1, 2)) / count for tone in scenes.TONES[scenes.BACKDROP]]
+    bare = free(pictures)
+    count = np.maximum(bare.sum((1, 2)), 1)
+    shares = [(near(pictures, tone) & bare).sum((1, 2)) / count for tone in scenes.TONES[scenes.BACKDROP]]
     return (shares[0] + shares[1] >= BACKDROP_SHARE) & (np.minimum(*shares) >= BACKDROP_TONE_SHARE)

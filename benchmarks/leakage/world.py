@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import comfy.sample
 import comfy.sd
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.drawing import drawn as drawn_latents
 from masked_lora_pack.nodes.cache import CacheDataset
 from masked_lora_pack.nodes.dataset import DatasetFromImages
 from masked_lora_pack.nodes.settings import Adapter, Optimizer
@@ -21,7 +21,7 @@ from masklora.cache.cache import Cache
 from masklora.dataset.geometry import Geometry
 from masklora.host.exporting import LoraTensors, apply_lora
 from masklora.host.model.trainable import TrainableModel
-from masklora.host.training import Request, train_lora
+from masklora.host.training import Request, TrainedLora, train_lora
 from masklora.settings import LossSettings, TrainSettings
 from masklora.training.job import Hooks
 
@@ -98,21 +98,28 @@ class World:
                 seed=seed,
             ).args[0]
 
-    def train(self, cache: Cache, loss: LossSettings, recipe: Recipe, *, seed: int) -> Any:
-        """The MODEL with the LoRA that these settings train."""
-        with tempfile.TemporaryDirectory() as runs, torch.inference_mode():
+    def train(self, cache: Cache, loss: LossSettings, recipe: Recipe, *, seed: int, **adapter: Any) -> Any:
+        """The MODEL with the LoRA that these settings train; `adapter` are widgets of the Adapter node."""
+        with tempfile.TemporaryDirectory() as runs:
+            return self.trained(cache, loss, recipe, seed=seed, runs=Path(runs), **adapter)[1]
+
+    def trained(
+        self, cache: Cache, loss: LossSettings, recipe: Recipe, *, seed: int, runs: Path, **adapter: Any
+    ) -> tuple[TrainedLora, Any]:
+        """What came out of a training whose run lies in `runs`, and the MODEL with its LoRA."""
+        with torch.inference_mode():
             request = Request(
                 model=self.model,
                 cache=cache,
                 loss=loss,
-                adapter=Adapter.execute(start_from="none", rank=RANK, alpha=float(RANK)).args[0],
+                adapter=Adapter.execute(start_from="none", rank=RANK, alpha=float(RANK), **adapter).args[0],
                 optimizer=Optimizer.execute(learning_rate=recipe.rate, schedule="cosine").args[0],
                 train=TrainSettings(
                     steps=recipe.steps, batch_size=recipe.batch, seed=seed, checkpointing="off", save_every=0
                 ),
             )
-            trained = train_lora(request, runs=Path(runs), hooks=Hooks(), report=lambda text: None)
-            return apply_lora(self.model, LoraTensors(trained))
+            trained = train_lora(request, runs=runs, hooks=Hooks(), report=lambda text: None)
+            return trained, apply_lora(self.model, LoraTensors(trained))
 
     def sample(self, model: Any, prompts: Sequence[str], *, seed: int, steps: int) -> np.ndarray:
         """One picture a prompt, (B, 16, 16, 3), by ComfyUI's own sampler."""
@@ -126,21 +133,7 @@ class World:
     def _sample(self, model: Any, noise: Tensor, prompts: Sequence[str], seed: int, steps: int) -> Tensor:
         """Latents in the model's own space."""
         cond = [[torch.cat([self.text(p)["cond"] for p in prompts]), {"pooled_output": None}]]
-        with torch.inference_mode():
-            latents = comfy.sample.sample(
-                model,
-                noise,
-                steps,
-                1.0,
-                SAMPLER,
-                SCHEDULER,
-                *[cond] * 2,
-                torch.zeros_like(noise),
-                seed=seed,
-                disable_pbar=True,
-            )
-            seen = self.model.model.process_latent_in(latents)
-        return seen.clone()
+        return drawn_latents(model, noise, cond, steps=steps, sampler=SAMPLER, scheduler=SCHEDULER, seed=seed)
 
     def predict(self, model: Any, noisy: Tensor, u: Tensor, prompts: Sequence[str]) -> Tensor:
         """The velocity that a MODEL predicts for noisy latents in its own space."""
