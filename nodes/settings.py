@@ -46,7 +46,8 @@ class Adapter(io.ComfyNode):
                 ADAPTER,
                 "algorithm",
                 "lora; rslora: scaled by the root of the rank, for high ranks; dora: learns the length "
-                "of the weights apart, slower.",
+                "of the weights apart, slower; tlora: fewer ranks learn at high noise; lokr: small files, reaches all "
+                "of a weight; loha: more from the same rank. The help says which for what, with its learning rate.",
             ),
             number(ADAPTER, "rank", "Size of the LoRA, 1 to 1024; 0 = default of the model's family.", step=1),
             number(
@@ -68,6 +69,31 @@ class Adapter(io.ComfyNode):
             choice(ADAPTER, "init", "How the first factor starts; the second is zero, so the model starts unchanged."),
             text(ADAPTER, "include", "Regular expression; layers whose path it finds are added to the targets."),
             text(ADAPTER, "exclude", "Regular expression; layers whose path it finds are taken out."),
+            number(
+                ADAPTER,
+                "least_rank",
+                "Of tlora: how many ranks learn at the highest noise, 1 to the rank; 0 = half of the rank.",
+                step=1,
+            ),
+            text(
+                ADAPTER,
+                "rank_by_layer",
+                "Ranks of some layers, as blocks 10-19: 32, attn: 16, others 8. The first part that names a layer "
+                "holds for it; empty = rank everywhere.",
+            ),
+            text(
+                ADAPTER,
+                "full_layers",
+                "Regular expression; of layers whose path it finds the whole weight is learned, and the bias. Each "
+                "takes as much memory as in a full training.",
+            ),
+            number(
+                ADAPTER,
+                "lokr_factor",
+                "Of a lokr: sides of its small factor, to 1024. The higher, the smaller the file, as far as 0 = both "
+                "factors as alike as they can be.",
+                step=1,
+            ),
         ]
 
     @classmethod
@@ -99,7 +125,8 @@ class Optimizer(io.ComfyNode):
                 OPTIM,
                 "optimizer",
                 "adamw and adafactor are there; adamw8bit needs the package bitsandbytes, lion lion-pytorch, prodigy "
-                "prodigyopt, and schedule-free adamw schedulefree. prodigy finds the learning rate itself: give it 1.",
+                "prodigyopt, schedule-free adamw schedulefree; came, muon, soap and adopt pytorch-optimizer. prodigy "
+                "finds the learning rate itself: give it 1.",
             ),
             number(OPTIM, "learning_rate", "Step size, above 0 to 10; 0 = default of the model's family.", step=1e-6),
             choice(OPTIM, "schedule", "How the learning rate changes over the run."),

@@ -1,8 +1,11 @@
 """Every default, range and choice stands on its field, and one check reads them."""
 
 import dataclasses
+import json
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -24,11 +27,15 @@ from masklora.settings import (
     LossSettings,
     MaskTransform,
     OptimizerSettings,
+    TextEncoderSettings,
     TrainSettings,
     about,
     check,
     widgets_of,
 )
+
+ROOT = Path(__file__).resolve().parents[1]
+
 
 KINDS = (
     AdapterSettings,
@@ -47,6 +54,7 @@ KINDS = (
     SampleSettings,
     SaveSettings,
     ShapeSettings,
+    TextEncoderSettings,
     TrainSettings,
 )
 NUMBERS = [(kind, one) for kind in KINDS for one in dataclasses.fields(kind) if "range" in one.metadata]
@@ -119,3 +127,13 @@ def test_a_seed_that_a_link_brings_may_be_larger_than_its_widget_s(kind):
     for seed in (-1, 2**32, 2**64 - 1):
         check(kind(seed=seed))
     assert about(kind, "seed").metadata["shown"][0] == 0
+
+
+def test_the_page_sends_every_mask_transform_that_there_is():
+    """It tries transforms before they are queued; the server takes exactly these fields."""
+    text = (ROOT / "web" / "dataset" / "upstream.mjs").read_text(encoding="utf-8")
+    fields = json.loads(re.search(r"^const FIELDS = (\[.*\]);$", text, re.MULTILINE)[1])
+    standing = re.search(r"^const OFF = \{(.*)\};$", text, re.MULTILINE)[1]
+    off = {name: json.loads(value) for name, value in re.findall(r"(\w+): ([\w.]+)", standing)}
+    assert fields == list(off) == [field.name for field in dataclasses.fields(MaskTransform)]
+    assert off == dataclasses.asdict(MaskTransform())

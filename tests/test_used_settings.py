@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from harness.caching import SETTINGS, Letters, Pooling, blob, picture, save
+from harness.caching import SETTINGS, ClipPooling, Letters, Pooling, blob, picture, save
+from harness.clip_files import video
 from harness.toy import ToyNet, same, toy_entries, toy_job, train_toy, with_infills
 from masked_lora_pack.nodes.loss_use import _FIRST, add_use, holds, ways_of
+from masklora.adapters import AdapterSet
 from masklora.cache.cache import build_cache
 from masklora.dataset.loading import load_dataset
 from masklora.folder.captions import caption_variants
@@ -18,6 +20,9 @@ from masklora.loss.masks import transform_mask
 from masklora.loss.noise import Schedule
 from masklora.loss.presets import CUSTOM, PRESET_DECIDES, PRESET_NAMES, PRESET_OPTIONS, apply_preset
 from masklora.settings import (
+    ALGORITHMS,
+    CHUNKINGS,
+    AdapterSettings,
     CacheSettings,
     CaptionSettings,
     DatasetSettings,
@@ -135,13 +140,30 @@ def test_what_is_hidden_changes_nothing_and_what_is_shown_does(kind, name, tmp_p
 def test_each_rule_of_a_field_is_tried():
     assert {name for name in fields_with_rules(LossSettings)} == set(LOSS) | set(ROUTED)
     assert {name for name in fields_with_rules(OptimizerSettings)} == set(OPTIM)
-    others = {kind: fields_with_rules(kind) for kind in (MaskTransform, CacheSettings, CaptionSettings, TrainSettings)}
-    assert others == {
+    kinds = (MaskTransform, CacheSettings, CaptionSettings, TrainSettings, AdapterSettings)
+    assert {kind: fields_with_rules(kind) for kind in kinds} == {
+        AdapterSettings: ["init", "least_rank", "lokr_factor"],
         MaskTransform: ["threshold"],
-        CacheSettings: ["max_gigabytes", "infill", "crop_margin", "crop_margin_max"],
+        CacheSettings: ["max_gigabytes", "infill", "crop_margin", "crop_margin_max", "clip_chunks", "infill_reference"],
         CaptionSettings: ["keep_first"],
         TrainSettings: ["validation_share"],
     }
+
+
+@pytest.mark.parametrize(("name", "other"), [("init", "gaussian"), ("lokr_factor", 2)])
+def test_what_an_adapter_begins_with_is_the_same_where_a_setting_is_hidden(name, other):
+    def begun(**settings):
+        torch.manual_seed(0)
+        model = torch.nn.ModuleDict({"a": torch.nn.Linear(16, 16)})
+        settings = AdapterSettings(rank=2, alpha=2.0, **settings)
+        made = AdapterSet(model, settings, targets=["a"], seed=0, device=torch.device("cpu")).parameters()
+        return {name: p.detach() for name, p in made.items()}
+
+    for algorithm in ALGORITHMS:
+        base = AdapterSettings(algorithm=algorithm)
+        before, after = begun(algorithm=algorithm), begun(algorithm=algorithm, **{name: other})
+        alike = before.keys() == after.keys() and all(torch.equal(before[one], after[one]) for one in before)
+        assert alike != has_way(AdapterSettings, name, base), algorithm
 
 
 def test_a_threshold_counts_for_a_binary_mask_only():
@@ -178,6 +200,8 @@ def test_a_held_out_share_counts_where_a_loss_is_held_out_only(tmp_path):
         ({"crop": "around mask"}, "crop_margin_max", 2.0, True),
         ({"infill_variants": 0}, "infill", "flat colour", False),
         ({"infill_variants": 2}, "infill", "flat colour", True),
+        ({"infill_variants": 0}, "infill_reference", "target only", False),
+        ({"infill_variants": 2}, "infill_reference", "target only", True),
         ({"storage": "memory"}, "max_gigabytes", 1e-9, False),
     ],
 )
@@ -185,7 +209,10 @@ def test_settings_of_the_cache_that_are_hidden_change_nothing_in_it(changes, opt
     for number in range(3):
         save(picture(number), tmp_path / f"{number}.png")
         save(blob(number), tmp_path / f"{number}_mask.png")
-    samples = load_dataset(DatasetSettings(folder=str(tmp_path)), allowed=lambda path: path)
+        (tmp_path / "before").mkdir(exist_ok=True)
+        save(picture(number + 5), tmp_path / "before" / f"{number}.png")
+    settings = DatasetSettings(folder=str(tmp_path), reference_folders="before")
+    samples = load_dataset(settings, allowed=lambda path: path)
     base = replace(SETTINGS, **{"storage": "memory", "variants": 3} | changes)
     way = about(CacheSettings, option).metadata["used"]
     assert any(holds(c, getattr(base, name)) for one in way for name, c in one.items()) is is_used
@@ -193,10 +220,26 @@ def test_settings_of_the_cache_that_are_hidden_change_nothing_in_it(changes, opt
     assert (one == two) is not is_used
 
 
+@pytest.mark.parametrize("chunking", CHUNKINGS)
+def test_a_number_of_parts_counts_where_a_clip_is_cut_into_even_ones_only(chunking, tmp_path):
+    video(tmp_path / "walk.mkv", 25, size=(64, 64), codec="ffv1")
+    samples = load_dataset(DatasetSettings(folder=str(tmp_path)), allowed=lambda path: path)
+    base = replace(SETTINGS, storage="memory", clip_frames=5, clip_chunking=chunking)
+    one, other = (
+        build_cache(samples, replace(base, clip_chunks=count), encoder=ClipPooling(), text=Letters())
+        for count in (2, 3)
+    )
+    assert ([e.frames for e in one.entries] == [e.frames for e in other.entries]) is (chunking != "uniform")
+
+
 def build(samples, settings):
     cache = build_cache(samples, settings, encoder=Pooling(), text=Letters())
     return [
-        (entry.bucket, [(v.latent, v.infills) for v in entry.variants], cache.mask(entry, 0).tolist())
+        (
+            entry.bucket,
+            [(v.latent, v.infills, v.infill_references) for v in entry.variants],
+            cache.mask(entry, 0).tolist(),
+        )
         for entry in cache.entries
     ]
 

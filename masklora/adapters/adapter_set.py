@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,44 +15,12 @@ from ..autograd.forwards import replaced_forwards
 from ..errors import AdapterError, ConfigError
 from ..findings import counted
 from ..settings import AdapterSettings, check
+from .changes import FULL, LOHA, LOKR, Change
 from .layers import is_linear
-from .lora_keys import ADAPTER, Factors
+from .lora_keys import ADAPTER, Factors, Learned, from_weights
+from .opening import Opening, least_rank, opening_at, parted
 from .shared_input import SharedInput, alike, calling
-
-
-def select_targets(model: nn.Module, settings: AdapterSettings, *, pattern: str) -> list[str]:
-    """Module paths that get an adapter, in model order.
-
-    Args:
-        model: The diffusion network.
-        settings: `include` adds and `exclude` removes paths by regular expression (search, not full match);
-            `convolutions` admits 2-D convolutions.
-        pattern: The preset's regular expression, full match on the path.
-
-    Raises:
-        AdapterError: If a pattern is no regular expression or nothing matches.
-    """
-    try:
-        wanted, include, exclude = re.compile(pattern), settings.include, settings.exclude
-        added = re.compile(include) if include else None
-        removed = re.compile(exclude) if exclude else None
-    except re.error as error:
-        raise AdapterError(f"include/exclude: {error} in pattern {error.pattern!r}. Correct the pattern.") from None
-    names = []
-    for name, module in model.named_modules():
-        one_by_one = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and wanted.pattern != ".*"
-        convolves = settings.convolutions and isinstance(module, nn.Conv2d)
-        if not is_linear(module) and not convolves and not one_by_one:
-            continue
-        chosen = wanted.fullmatch(name) or (added and added.search(name))
-        if chosen and not (removed and removed.search(name)):
-            names.append(name)
-    if not names:
-        raise AdapterError(
-            f"targets: no layer matches {settings.targets!r} with include {include!r} and exclude {exclude!r}. "
-            "Widen include or narrow exclude."
-        )
-    return names
+from .targets import Layers
 
 
 class AdapterSet:
@@ -66,7 +35,7 @@ class AdapterSet:
         model: nn.Module,
         settings: AdapterSettings,
         *,
-        targets: list[str],
+        targets: Layers | list[str],
         seed: int,
         device: torch.device,
         cross: Collection[str] = (),
@@ -76,55 +45,95 @@ class AdapterSet:
         Args:
             model: The diffusion network.
             settings: Of the adapters.
-            targets: Paths of the layers.
+            targets: The layers, or their paths alone.
             seed: Of their values.
             device: Where these are.
             cross: Paths of attention that looks at another sequence than its queries come from.
         """
+        layers = targets if isinstance(targets, Layers) else Layers(targets)
         check(settings)
         for widget in ("rank", "alpha"):
             if getattr(settings, widget) <= 0:
                 raise ConfigError(f"{widget}: expected a value above 0, got {getattr(settings, widget):g}.")
         self._model = model
-        self._originals = {name: model.get_submodule(name) for name in targets}
-        if settings.algorithm == "dora":
-            for name, module in self._originals.items():
-                _refuse_without_plain_weight(name, module)
+        self._originals = {name: model.get_submodule(name) for name in layers.paths}
+        kinds = {name: FULL if name in layers.full else settings.algorithm for name in layers.paths}
+        for name, kind in kinds.items():
+            if kind == "dora":
+                _refuse_without_plain_weight(name, self._originals[name])
         # PEFT takes a second to import, which ComfyUI's start must not wait for.
-        from peft import LoraConfig
-        from peft.mapping import inject_adapter_in_model
+        from .thin import Cast
 
-        from .thin import Cast, thin_layers
-
-        config = LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,  # type: ignore[arg-type]
-            lora_dropout=settings.dropout,
-            target_modules="|".join(re.escape(n) for n in targets),
-            use_rslora=settings.algorithm == "rslora",
-            use_dora=settings.algorithm == "dora",
-            init_lora_weights="gaussian" if settings.init == "gaussian" else True,
-        )
-        config._register_custom_module(thin_layers(self._originals.values()))
-        before = set(model.__dict__)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed)
-                inject_adapter_in_model(config, model, adapter_name=ADAPTER)
-        except BaseException:
-            self._place(self._originals)
-            raise
-        finally:
-            for extra in set(model.__dict__) - before:
-                del model.__dict__[extra]
-        self._wrappers = {name: model.get_submodule(name) for name in targets}
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self._wrappers = self._wrapped(settings, kinds, layers.ranks)
         self._shared = self._join_layers(cross) if settings.algorithm != "dora" else {}
         self._cast = Cast(self._wrappers.values(), (group for groups in self._shared.values() for group in groups))
         self.dropout = settings.dropout > 0
+        self._least = least_rank(settings)
+        self._ranks = (
+            sorted({one.rank for one in self._wrappers.values() if hasattr(one, "lora_A")}) if self._least else []
+        )
         self.set_training(True)
         for parameter in self.parameters().values():
             parameter.data = parameter.data.to(device=device, dtype=torch.float32)
         self.eject()
+
+    def _wrapped(
+        self, settings: AdapterSettings, kinds: dict[str, str], ranks: Mapping[str, int]
+    ) -> dict[str, nn.Module]:
+        """The layers with their adapters, by path in the given order; the random numbers are drawn in that order."""
+        from .whole import whole_layer
+
+        factored = [name for name, kind in kinds.items() if kind not in (LOKR, LOHA, FULL)]
+        made: dict[str, nn.Module] = dict(self._through_peft(settings, factored, ranks)) if factored else {}
+        for name, kind in kinds.items():
+            if name not in made:
+                rank = ranks.get(name, settings.rank)
+                made[name] = whole_layer(
+                    self._originals[name],
+                    kind,
+                    rank=rank,
+                    alpha=settings.alpha * rank / settings.rank,
+                    factor=settings.lokr_factor,
+                    dropout=settings.dropout,
+                )
+        return {name: made[name] for name in kinds}
+
+    def _through_peft(
+        self, settings: AdapterSettings, paths: list[str], ranks: Mapping[str, int]
+    ) -> dict[str, nn.Module]:
+        """Layers with two factors, as PEFT makes them, by path; the network is as it was before."""
+        from peft import LoraConfig
+        from peft.mapping import inject_adapter_in_model
+
+        from .thin import thin_layers
+
+        model, originals = self._model, {name: self._originals[name] for name in paths}
+        patterns = _patterns(
+            {name: rank for name in paths if (rank := ranks.get(name, settings.rank)) != settings.rank}
+        )
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,  # type: ignore[arg-type]
+            lora_dropout=settings.dropout,
+            target_modules="|".join(re.escape(n) for n in paths),
+            use_rslora=settings.algorithm == "rslora",
+            use_dora=settings.algorithm == "dora",
+            init_lora_weights="gaussian" if settings.init == "gaussian" else True,
+            rank_pattern=patterns,
+            # Every layer's alpha / rank is that of the settings.
+            alpha_pattern={pattern: settings.alpha * rank / settings.rank for pattern, rank in patterns.items()},
+        )
+        config._register_custom_module(thin_layers(originals.values()))
+        before = set(model.__dict__)
+        try:
+            inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+            return {name: model.get_submodule(name) for name in paths}
+        finally:
+            self._place(originals)
+            for extra in set(model.__dict__) - before:
+                del model.__dict__[extra]
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -133,7 +142,8 @@ class AdapterSet:
 
     def _join_layers(self, cross: Collection[str]) -> dict[str, list[SharedInput]]:
         """Layers that may be given one tensor, by the path of the module that has them."""
-        linear = {n: int(module.in_features) for n, module in self._originals.items() if is_linear(module)}
+        thin = {n for n, wrapper in self._wrappers.items() if hasattr(wrapper, "lora_A")}
+        linear = {n: int(m.in_features) for n, m in self._originals.items() if n in thin and is_linear(m)}
         found: dict[str, list[SharedInput]] = {}
         for paths in alike(linear, cross=cross):
             group = SharedInput([self._wrappers[path].lora_A[ADAPTER] for path in paths])
@@ -215,15 +225,55 @@ class AdapterSet:
         """Let go of the copies that `cast` made."""
         self._cast.drop()
 
+    @property
+    def least(self) -> int:
+        """How many ranks are open at the highest noise level; 0 where levels open none."""
+        return self._least
+
+    def passes(self, groups: Iterable[list[int]], u: Tensor) -> Iterator[list[int]]:
+        """The rows of a batch that go through the network together; as each is given, the ranks of its pass are open.
+
+        By level in training only: a LoRA file has all its ranks open, and validation and pictures show what it does.
+        `cast` comes first.
+
+        Args:
+            groups: Rows that could go together.
+            u: Noise levels (B,).
+        """
+        if not self._ranks:
+            yield from groups
+            return
+        openings: list[Opening | None] = [None] * len(u)
+        if self._training:
+            # Where a step is counted there are no values.
+            levels = [1.0] * len(u) if u.is_meta else u.tolist()
+            openings = [opening_at(level, ranks=self._ranks, least=self._least) for level in levels]
+        self._cast.keep(openings)
+        for rows in groups:
+            for part in parted(rows, openings):
+                self._cast.open(openings[part[0]])
+                yield part
+
+    def recall(self) -> Callable[[], None]:
+        """What opens again the ranks that are open now, before something is repeated in backward."""
+        return self._cast.recall()
+
     def set_training(self, training: bool) -> None:
-        """Whether dropout is drawn; off for validation and sampling."""
+        """Whether dropout is drawn and ranks are opened by noise level; off for validation and sampling."""
+        self._training = training
         for wrapper in self._wrappers.values():
             wrapper.train(training and self.dropout)
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Trainable tensors by name: `<path>.lora_A`, `.lora_B` and, with DoRA, `.magnitude`; float32."""
+        """Trainable tensors by name: `<path>.lora_A`, `.lora_B` and, with DoRA, `.magnitude`; float32.
+
+        Of layers with another `Change` the names of its parts stand after the path.
+        """
         found: dict[str, nn.Parameter] = {}
         for name, wrapper in self._wrappers.items():
+            if not hasattr(wrapper, "lora_A"):
+                found |= {f"{name}.{part}": parameter for part, parameter in wrapper.trained().items()}  # type: ignore
+                continue
             found[f"{name}.lora_A"] = wrapper.lora_A[ADAPTER].weight  # type: ignore[index,union-attr,assignment]
             found[f"{name}.lora_B"] = wrapper.lora_B[ADAPTER].weight  # type: ignore[index,union-attr,assignment]
             if ADAPTER in wrapper.lora_magnitude_vector:  # type: ignore[operator]
@@ -232,27 +282,24 @@ class AdapterSet:
         return found
 
     def scaling(self, name: str) -> float:
-        """The factor before B·A of layer `name`: alpha/rank, or alpha/√rank with rsLoRA."""
+        """The factor before B·A of layer `name`: alpha/rank, or alpha/√rank with rsLoRA; before any other `Change`."""
         return float(self._wrappers[name].scaling[ADAPTER])  # type: ignore[index]
 
-    def factors(self, values: dict[str, Tensor] | None = None) -> dict[str, Factors]:
-        """Low-rank factors by layer, on the CPU, detached; alpha is such that alpha/rank is the true scaling.
+    def factors(self, values: dict[str, Tensor] | None = None) -> dict[str, Learned]:
+        """What was learned by layer, on the CPU, detached; alpha is such that alpha/rank is the true scaling.
 
         Args:
             values: Tensors named as in `parameters` to use instead of the present ones (EMA, a checkpoint).
         """
         source = values if values is not None else self.parameters()
-        out = {}
-        for name in self._wrappers:
-            down = source[f"{name}.lora_A"].detach().to("cpu", torch.float32, copy=True)
-            up = source[f"{name}.lora_B"].detach().to("cpu", torch.float32, copy=True)
-            factors = Factors(down, up, self.scaling(name) * down.shape[0])
-            magnitude = source.get(f"{name}.magnitude")
-            if magnitude is not None:
-                plain = magnitude.detach().to("cpu", torch.float32).reshape(-1, *[1] * (down.ndim - 1))
-                scale = plain * self._norm_ratio(name, factors)
-                factors = dataclasses.replace(factors, dora_scale=scale)
-            out[name] = factors
+        copies = {name: tensor.detach().to("cpu", torch.float32, copy=True) for name, tensor in source.items()}
+        out = from_weights(copies, {name: self.scaling(name) for name in self._wrappers})
+        for name, learned in out.items():
+            magnitude = copies.get(f"{name}.magnitude")
+            if magnitude is not None and isinstance(learned, Factors):
+                plain = magnitude.reshape(-1, *[1] * (learned.down.ndim - 1))
+                scale = plain * self._norm_ratio(name, learned)
+                out[name] = dataclasses.replace(learned, dora_scale=scale)
         return out
 
     def _norm_ratio(self, name: str, factors: Factors) -> Tensor:
@@ -268,11 +315,12 @@ class AdapterSet:
         weight = self._originals[name].weight.detach().to("cpu", torch.float32)
         return (weight + factors.delta()).flatten(1).norm(dim=1)
 
-    def load(self, factors: dict[str, Factors]) -> None:
+    def load(self, factors: dict[str, Learned]) -> None:
         """Continue from `factors`; the layer's scaling is folded in, so the applied change is the same.
 
         Raises:
-            AdapterError: If a layer of the file is not adapted here, rank or shape differ, or magnitudes would be lost.
+            AdapterError: If a layer of the file is not adapted here or in another way, rank or shape differ, or
+                magnitudes would be lost.
         """
         own = self.parameters()
         foreign = sorted(set(factors) - set(self._wrappers))
@@ -284,6 +332,14 @@ class AdapterSet:
             )
         with torch.no_grad():
             for name, f in factors.items():
+                if not hasattr(self._wrappers[name], "lora_A"):
+                    self._wrappers[name].load(f, name)  # type: ignore[operator]
+                    continue
+                if isinstance(f, Change):
+                    raise AdapterError(
+                        f"start_from: {name} has {f.kind} weights in the file. "
+                        + ("Name it in full_layers." if f.kind == FULL else f"Set algorithm to {f.kind}.")
+                    )
                 a, b = own[f"{name}.lora_A"], own[f"{name}.lora_B"]
                 if f.down.shape != a.shape or f.up.shape != b.shape:
                     raise AdapterError(
@@ -302,6 +358,14 @@ class AdapterSet:
                 if magnitude is not None:
                     plain = self._plain_magnitude(name, f)
                     magnitude.copy_(plain.reshape(magnitude.shape))
+
+
+def _patterns(ranks: Mapping[str, int]) -> dict[str, int]:
+    """Of these paths with their ranks, the patterns by which PEFT gives them: one for each rank, since it tries all."""
+    paths: defaultdict[int, list[str]] = defaultdict(list)
+    for path, rank in ranks.items():
+        paths[rank].append(f"^{re.escape(path)}")
+    return {"|".join(found): rank for rank, found in paths.items()}
 
 
 def _is_like(layer: nn.Module, other: nn.Module) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AdapterError
+from .changes import KINDS, Change, from_parts, parts_in_file
 
 Slice = tuple[str, int, int]
 """Name of a diffusers layer, first row and row count inside ours (count 0: all rows)."""
@@ -49,19 +50,55 @@ class Factors:
         return change.reshape(self.up.shape[0], *self.down.shape[1:])
 
 
-def to_comfyui(factors: Mapping[str, Factors], *, names: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+Learned = Factors | Change
+"""What was learned of one layer."""
+
+
+def from_weights(weights: Mapping[str, Tensor], scalings: Mapping[str, float]) -> dict[str, Learned]:
+    """What was learned of each layer, from tensors named as in `AdapterSet.parameters`; without DoRA's magnitudes.
+
+    Args:
+        weights: Of all layers.
+        scalings: Of each, by module path.
+
+    Raises:
+        KeyError: A layer lacks a tensor.
+    """
+    out: dict[str, Learned] = {}
+    of_layers: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in weights.items():
+        path, _, part = name.rpartition(".")
+        of_layers.setdefault(path, {})[part] = tensor
+    for path, scaling in scalings.items():
+        parts = of_layers[path]
+        kind = next((KINDS[part] for part in parts if part in KINDS), None)
+        if kind is not None:
+            out[path] = Change(kind, parts, scaling)
+        else:
+            out[path] = Factors(parts["lora_A"], parts["lora_B"], scaling * parts["lora_A"].shape[0])
+    return out
+
+
+def to_comfyui(
+    factors: Mapping[str, Learned], *, names: Mapping[str, str] | None = None, prefix: str = "lora_unet_"
+) -> dict[str, Tensor]:
     """Tensors under kohya's key names, which ComfyUI and most other tools load.
 
     Args:
         factors: By module path.
         names: Path → kohya stem, where kohya's tools use another name than the path (SD 1.5).
+        prefix: Before each stem.
 
     Returns:
-        `lora_unet_<stem>.lora_down.weight`, `.lora_up.weight`, `.alpha` (0-d) and, with DoRA, `.dora_scale`.
+        `<prefix><stem>.lora_down.weight`, `.lora_up.weight`, `.alpha` (0-d) and, with DoRA, `.dora_scale`; of another
+        `Change` what `parts_in_file` gives.
     """
     out: dict[str, Tensor] = {}
     for path, f in factors.items():
-        stem = "lora_unet_" + (names or {}).get(path, path).replace(".", "_")
+        stem = prefix + (names or {}).get(path, path).replace(".", "_")
+        if isinstance(f, Change):
+            out |= {f"{stem}.{part}": tensor.contiguous() for part, tensor in parts_in_file(f).items()}
+            continue
         out[f"{stem}.lora_down.weight"] = f.down.contiguous()
         out[f"{stem}.lora_up.weight"] = f.up.contiguous()
         out[f"{stem}.alpha"] = torch.tensor(float(f.alpha))
@@ -70,7 +107,7 @@ def to_comfyui(factors: Mapping[str, Factors], *, names: Mapping[str, str] | Non
     return out
 
 
-def to_diffusers(factors: Mapping[str, Factors], *, names: Mapping[str, list[Slice]], prefix: str) -> dict[str, Tensor]:
+def to_diffusers(factors: Mapping[str, Learned], *, names: Mapping[str, list[Slice]], prefix: str) -> dict[str, Tensor]:
     """Tensors under PEFT's key names as diffusers writes them; the scale is folded into B.
 
     Args:
@@ -79,12 +116,15 @@ def to_diffusers(factors: Mapping[str, Factors], *, names: Mapping[str, list[Sli
         prefix: What stands before a name: "transformer", or "diffusion_model" before names of ComfyUI.
 
     Raises:
-        AdapterError: If diffusers takes no LoRA of a layer, or DoRA magnitudes cannot be split.
+        AdapterError: If diffusers takes no LoRA of a layer, a change is of another kind, or DoRA magnitudes cannot be
+            split.
     """
     out: dict[str, Tensor] = {}
     for path, f in factors.items():
         if path not in names:
             raise AdapterError(f"format: diffusers takes no LoRA of {path}. Export in the comfyui format.")
+        if isinstance(f, Change):
+            raise AdapterError(f"format: diffusers reads no {f.kind} weights, which {path} has. Choose comfyui.")
         if f.dora_scale is not None:
             raise AdapterError("format: DoRA is exported in the comfyui format only. Choose comfyui.")
         scaled = f.up * (f.alpha / f.down.shape[0])
@@ -95,8 +135,8 @@ def to_diffusers(factors: Mapping[str, Factors], *, names: Mapping[str, list[Sli
     return out
 
 
-def from_file(tensors: Mapping[str, Tensor], *, aliases: Mapping[str, str], file: str) -> dict[str, Factors]:
-    """Factors by module path from any key style that names whole layers: ours, kohya's, ComfyUI's, PEFT's.
+def from_file(tensors: Mapping[str, Tensor], *, aliases: Mapping[str, str], file: str) -> dict[str, Learned]:
+    """What a file changes, by module path, in any key style that names whole layers: ours, kohya's, ComfyUI's, PEFT's.
 
     Args:
         tensors: The file's tensors.
@@ -111,38 +151,50 @@ def from_file(tensors: Mapping[str, Tensor], *, aliases: Mapping[str, str], file
     for key, value in tensors.items():
         stem, part = _split(key, file)
         stems.setdefault(stem, {})[part] = value
-    out: dict[str, Factors] = {}
+    out: dict[str, Learned] = {}
     for stem, parts in stems.items():
-        if stem.startswith(_TEXT_STEMS):
+        if stem.startswith(_TEXT_STEMS) and stem not in aliases:
             raise AdapterError(
-                f"{file}: it changes the text encoder too ({stem}), which is not trained here. "
-                "Choose a LoRA file that changes the model only, or put it on the MODEL with Load LoRA and start anew."
+                f"{file}: it changes the text encoder too ({stem}), which is not trained here. Connect Train Text "
+                "Encoder with those encoders, choose a LoRA file that changes the model only, or put it on the MODEL "
+                "with Load LoRA and start anew."
             )
         if stem not in aliases:
             raise AdapterError(
                 f"{file}: {stem} is not a layer of this model that can be continued. "
                 "Choose a LoRA file that was made for this model (kohya, ComfyUI or Masked LoRA keys)."
             )
-        if "down" not in parts or "up" not in parts:
-            raise AdapterError(f"{file}: {stem} lacks its down or up factor. The file is damaged; choose another.")
-        out[aliases[stem]] = _factors(parts, f"{file}: {stem}")
+        out[aliases[stem]] = _learned(parts, f"{file}: {stem}")
     return out
 
 
-def _factors(parts: Mapping[str, Tensor], name: str) -> Factors:
+def _learned(parts: Mapping[str, Tensor], name: str) -> Learned:
+    others = {part: tensor for part, tensor in parts.items() if part in KINDS}
+    if others and any(part not in (*KINDS, "alpha") for part in parts):
+        raise AdapterError(f"{name} has weights of two kinds, which cannot be continued. Choose another LoRA file.")
+    if not others and ("down" not in parts or "up" not in parts):
+        raise AdapterError(f"{name} lacks its down or up factor. The file is damaged; choose another.")
+    _check_numbers(parts, name)
+    alpha = float(parts["alpha"]) if "alpha" in parts else None
+    if others:
+        return from_parts(others, alpha=alpha, name=name)
     down, up = parts["down"].float(), parts["up"].float()
-    alpha = parts.get("alpha", torch.tensor(float(down.shape[0]))).float()
-    if alpha.numel() != 1:
+    dora = parts["dora"].float() if "dora" in parts else None
+    return Factors(down, up, float(down.shape[0]) if alpha is None else alpha, dora)
+
+
+def _check_numbers(parts: Mapping[str, Tensor], name: str) -> None:
+    alpha = parts.get("alpha")
+    if alpha is not None and alpha.numel() != 1:
         raise AdapterError(
             f"{name} has an alpha of {alpha.numel()} values, expected one. The file is damaged; choose another."
         )
-    for tensor in (down, up, alpha, *([parts["dora"]] if "dora" in parts else [])):
-        if not bool(torch.isfinite(tensor).all()):
+    for tensor in parts.values():
+        if not bool(torch.isfinite(tensor.float()).all()):
             raise AdapterError(
                 f"{name} holds numbers that are not finite (NaN or infinite), so every step would fail. "
                 "Choose another LoRA file."
             )
-    return Factors(down, up, float(alpha), parts["dora"].float() if "dora" in parts else None)
 
 
 def stem_aliases(paths: list[str], *, diffusers: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -168,4 +220,9 @@ def _split(key: str, file: str) -> tuple[str, str]:
         for ending in endings:
             if key.endswith(ending):
                 return key[: -len(ending)], part
-    raise AdapterError(f"{file}: {key} is not a LoRA key that can be continued. Choose a plain LoRA or DoRA file.")
+    stem, _, last = key.rpartition(".")
+    if last in KINDS:
+        return stem, last
+    raise AdapterError(
+        f"{file}: {key} is not a LoRA key that can be continued. Choose a LoRA, DoRA, LoKr or LoHa file."
+    )

@@ -9,8 +9,10 @@ it would be as many kernels as all of the adapters' products.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from ..autograd.frozen import FrozenLinear, frozen_linear
 from ..autograd.traced import is_tracing
 from .layers import is_linear
 from .lora_keys import ADAPTER
+from .opening import Opened, Opening
 from .product import FirstProduct, NextProduct
 from .shared_input import SharedInput
 
@@ -63,6 +66,14 @@ def _copy(places: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
         torch._foreach_copy_(list(places), list(tensors))
 
 
+@dataclass(frozen=True, eq=False)
+class _Copies:
+    """What layers compute with: each one's `cast` and `open`, and each group's `stack`."""
+
+    casts: list[tuple[tuple[Tensor, Tensor] | None, int | None]]
+    stacks: list[Tensor | None]
+
+
 class Cast:
     """A and B of thin layers in the dtype in which a model computes, made anew whenever these have changed.
 
@@ -76,9 +87,14 @@ class Cast:
         self._groups = list(groups)
         self._made_from: tuple | None = None
         self._differentiable = False
+        # With all ranks, and with those that are open; made when it is first asked for some.
+        self._whole: _Copies | None = None
+        self._opened: dict[tuple[Opening, bool], _Copies] = {}
+        self._present: _Copies | None = None
 
     def make(self, dtype: torch.dtype) -> None:
-        """Let the layers compute with copies in `dtype`, differentiable where gradients are enabled."""
+        """Let the layers compute with copies in `dtype`, differentiable where gradients are enabled, all ranks open."""
+        self._put(self._whole)
         flat = [t for layer in self._layers for t in layer.cast_from]
         state = dtype, *((t.untyped_storage()._cdata, t._version) for t in flat)
         stacks = [group.downs for group in self._groups]
@@ -87,22 +103,78 @@ class Cast:
         alone = [t for t in flat if t.dtype != dtype and id(t) not in known]
         # A pass without gradients may come between a forward and its backward, which repeats blocks with the copies.
         serves = self._differentiable or not torch.is_grad_enabled()
-        if (state == self._made_from and serves) or not (stacked or alone):
+        if state == self._made_from and serves:
             return
-        copies = _Casts.apply(dtype, [*map(len, stacks), *[1] * len(alone)], *stacked, *alone)
-        made = {id(t): copy for t, copy in zip(alone, copies[len(stacks) :], strict=True)}
-        for group, downs, copy in zip(self._groups, stacks, copies, strict=False):
-            group.stack = copy
-            made |= {id(down): copy for down in downs}
-        for layer in self._layers:
-            down, up = layer.cast_from
-            layer.cast = made.get(id(down), down), made.get(id(up), up)
+        if stacked or alone:
+            copies = _Casts.apply(dtype, [*map(len, stacks), *[1] * len(alone)], *stacked, *alone)
+            made = {id(t): copy for t, copy in zip(alone, copies[len(stacks) :], strict=True)}
+            for group, downs, copy in zip(self._groups, stacks, copies, strict=False):
+                group.stack = copy
+                made |= {id(down): copy for down in downs}
+            for layer in self._layers:
+                down, up = layer.cast_from
+                layer.cast = made.get(id(down), down), made.get(id(up), up)
         self._made_from, self._differentiable = state, torch.is_grad_enabled()
+        self._whole = self._present = None
+
+    def open(self, opening: Opening | None) -> None:
+        """Let the layers compute with these ranks alone until `make` or another call; None for all of them.
+
+        `make` comes first. What is kept for other openings is `keep`'s to let go of.
+        """
+        if self._whole is None:
+            casts = [(layer.cast, layer.open) for layer in self._layers]
+            self._whole = self._present = _Copies(casts, [group.stack for group in self._groups])
+            self._opened.clear()
+        if opening is None:
+            self._put(self._whole)
+            return
+        # Copies without a graph are no use to who wants gradients.
+        key = opening, torch.is_grad_enabled()
+        if key not in self._opened:
+            self._opened[key] = self._with_open(dict(opening), self._whole)
+        self._put(self._opened[key])
+
+    def keep(self, openings: Collection[Opening | None]) -> None:
+        """Forget the copies for all openings but these."""
+        self._opened = {key: copies for key, copies in self._opened.items() if key[0] in openings}
+
+    def recall(self) -> Callable[[], None]:
+        """What makes the layers compute again with the copies that they have now."""
+        return functools.partial(self._put, self._present)
+
+    def _with_open(self, counts: Mapping[int, int], whole: _Copies) -> _Copies:
+        # Of a stack the rows of each of its layers, as it has no A of its own.
+        closed: dict[int, tuple[Tensor, list[slice]]] = {}
+        for group, stack in zip(self._groups, whole.stacks, strict=True):
+            assert stack is not None
+            ranks = [(rows, counts[rows.stop - rows.start]) for rows in group.rows]
+            closed[id(stack)] = stack, [slice(rows.start + count, rows.stop) for rows, count in ranks]
+        pairs = [cast or layer.cast_from for layer, (cast, _) in zip(self._layers, whole.casts, strict=True)]
+        for layer, (down, _) in zip(self._layers, pairs, strict=True):
+            closed.setdefault(id(down), (down, [slice(counts[layer.rank], layer.rank)]))
+        copies = Opened.apply([rows for _, rows in closed.values()], *(down for down, _ in closed.values()))
+        made = dict(zip(closed, copies, strict=True))
+        casts: list[tuple[tuple[Tensor, Tensor] | None, int | None]] = [
+            ((made[id(down)], up), counts[layer.rank]) for layer, (down, up) in zip(self._layers, pairs, strict=True)
+        ]
+        return _Copies(casts, [made[id(stack)] for stack in whole.stacks])
+
+    def _put(self, copies: _Copies | None) -> None:
+        if copies is None or copies is self._present:
+            return
+        for layer, (cast, count) in zip(self._layers, copies.casts, strict=True):
+            layer.cast, layer.open = cast, count
+        for group, stack in zip(self._groups, copies.stacks, strict=True):
+            group.stack = stack
+        self._present = copies
 
     def drop(self) -> None:
         """Forget the copies, and with them their graph."""
+        self._whole = self._present = None
+        self._opened.clear()
         for layer in self._layers:
-            layer.cast = None
+            layer.cast = layer.open = None
         for group in self._groups:
             group.stack = None
         self._made_from = None
@@ -112,13 +184,17 @@ class _As(torch.autograd.Function):
     """A weight in the dtype of a layer that the model computes in another one; its gradient is that of the copy."""
 
     @staticmethod
-    def forward(ctx: Any, copy: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, copy: Tensor, weight: Tensor, dtype: torch.dtype, rows: int | None = None) -> Tensor:
+        """Of `weight` with all its rows, or with all from `rows` on as 0."""
         ctx.dtype = copy.dtype
-        return weight.to(dtype, copy=True)
+        out = weight.to(dtype, copy=True)
+        if rows is not None:
+            out[rows:] = 0
+        return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return grad.to(ctx.dtype), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        return grad.to(ctx.dtype), None, None, None
 
 
 class _Thin:
@@ -126,11 +202,13 @@ class _Thin:
 
     Attributes:
         cast: A and B in the dtype of the model while `Cast` has made them; A is that of all that `shared` has.
+        open: How many of its ranks take part; None for all. A in `cast` is 0 in the others.
         shared: The layers that may be given one tensor with this one.
         number: Which of these it is.
     """
 
     cast: tuple[Tensor, Tensor] | None = None
+    open: int | None = None
     shared: SharedInput | None = None
     number = 0
     lora_A: nn.ModuleDict
@@ -141,6 +219,11 @@ class _Thin:
     def cast_from(self) -> tuple[Tensor, Tensor]:
         """A and B themselves."""
         return self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight  # type: ignore[return-value]
+
+    @property
+    def rank(self) -> int:
+        """How many ranks it has."""
+        return len(self.lora_A[ADAPTER].weight)
 
     def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """A and B in `dtype`."""
@@ -154,7 +237,7 @@ class _Thin:
             return cast_down, cast_up
         if is_tracing():
             return cast_down.to(dtype), cast_up.to(dtype)
-        return _As.apply(cast_down, down, dtype), _As.apply(cast_up, up, dtype)
+        return _As.apply(cast_down, down, dtype, self.open), _As.apply(cast_up, up, dtype)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         """Nothing: PEFT would put adapters into the base's storage dtype, even float8."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import ConfigError, RunError
+from ..optimizers.library import BUILDERS, library
 from ..settings import OptimizerSettings, check
 
 LION_BETAS = (0.9, 0.99)
@@ -70,8 +72,33 @@ def apply_learning_rate(optimizer: Optimizer, step: int, *, total: int, settings
     return float(optimizer.param_groups[0]["lr"])
 
 
+@dataclass(frozen=True)
+class Part:
+    """Parameters that are trained apart from the others.
+
+    Attributes:
+        prefix: of their names.
+        learning_rate: peak rate of theirs.
+        stop: after so many steps they stay as they are; 0 for never.
+        title: for people.
+    """
+
+    prefix: str
+    learning_rate: float
+    stop: int = 0
+    title: str = ""
+
+    def learns(self, step: int) -> bool:
+        """Whether the step of this 0-based number changes them."""
+        return not self.stop or step < self.stop
+
+
 def parameter_groups(
-    params: Mapping[str, nn.Parameter], settings: OptimizerSettings, *, learning_rate: float
+    params: Mapping[str, nn.Parameter],
+    settings: OptimizerSettings,
+    *,
+    learning_rate: float,
+    parts: Sequence[Part] = (),
 ) -> list[dict[str, Any]]:
     """Optimizer groups of the named parameters, B matrices apart where LoRA+ asks for it.
 
@@ -79,9 +106,11 @@ def parameter_groups(
         params: trainable parameters by name; a B matrix has `lora_B` as a part of its dotted name.
         settings: `lora_plus_ratio` multiplies the learning rate of the B matrices.
         learning_rate: peak rate of all others.
+        parts: those with a rate of their own.
 
     Returns:
-        One group, or two when the ratio is not 1 and there are B matrices. Order follows `params`.
+        One group, or two when the ratio is not 1 and there are B matrices; then likewise those of each part. Order
+        follows `params`.
 
     Raises:
         ConfigError: nothing to train, no learning rate, or a ratio that the optimizer cannot follow.
@@ -91,13 +120,23 @@ def parameter_groups(
         raise ConfigError("adapter: it has no trainable parameters. Choose other targets.")
     if not math.isfinite(learning_rate) or learning_rate <= 0:
         raise ConfigError(f"learning_rate: expected a number above 0, got {learning_rate!r}.")
-    ratio = settings.lora_plus_ratio
-    b_names = [name for name in params if "lora_B" in name.split(".")]
+    left, groups = list(params), []
+    for part in parts:
+        own = [name for name in params if name.startswith(part.prefix)]
+        left = [name for name in left if name not in set(own)]
+        groups += _groups(params, own, settings, part.learning_rate)
+    return [*_groups(params, left, settings, learning_rate), *groups]
+
+
+def _groups(
+    params: Mapping[str, nn.Parameter], names: list[str], settings: OptimizerSettings, rate: float
+) -> list[dict[str, Any]]:
+    ratio, b_names = settings.lora_plus_ratio, [name for name in names if "lora_B" in name.split(".")]
     if ratio == 1.0 or not b_names:
-        return [_group(params, list(params), learning_rate)]
-    others = [name for name in params if name not in set(b_names)]
-    groups = [_group(params, others, learning_rate)] if others else []
-    return [*groups, _group(params, b_names, learning_rate * ratio)]
+        return [_group(params, names, rate)] if names else []
+    others = [name for name in names if name not in set(b_names)]
+    groups = [_group(params, others, rate)] if others else []
+    return [*groups, _group(params, b_names, rate * ratio)]
 
 
 def _group(params: Mapping[str, nn.Parameter], names: list[str], rate: float) -> dict[str, Any]:
@@ -132,6 +171,8 @@ def check_optimizer(settings: OptimizerSettings) -> None:
     check(settings)
     if settings.optimizer in _MODULES:
         _module_of(settings.optimizer)
+    if settings.optimizer in BUILDERS:
+        library(settings.optimizer)
     if settings.eps <= 0.0:
         raise ConfigError(f"eps: expected a value above 0, got {settings.eps:g}. 1e-8 is usual.")
     if settings.optimizer == "prodigy" and settings.lora_plus_ratio != 1.0:
@@ -231,6 +272,7 @@ _BUILDERS: dict[str, Callable[[list[dict[str, Any]], OptimizerSettings], Optimiz
     "lion": _lion,
     "prodigy": _prodigy,
     "schedule-free adamw": _schedule_free,
+    **BUILDERS,
 }
 
 
@@ -354,7 +396,8 @@ class StepGate:
         for group in optimizer.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    p.grad = torch.where(raised, torch.zeros_like(p.grad), p.grad)
+                    # A text encoder may be trained elsewhere than the model.
+                    p.grad = torch.where(raised.to(p.grad.device), torch.zeros_like(p.grad), p.grad)
 
 
 def optimizer_state(optimizer: Optimizer) -> dict[str, Any]:

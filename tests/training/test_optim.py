@@ -1,5 +1,6 @@
 """Optimizers step, learning-rate curves are functions of the step, state comes back exactly."""
 
+import importlib.metadata
 import importlib.util
 import math
 import sys
@@ -10,9 +11,11 @@ import torch
 from harness.toy import same
 from masklora.errors import ConfigError, RunError
 from masklora.files import pack, unpack
+from masklora.optimizers.library import BUILDERS, state_numbers
 from masklora.settings import OPTIMIZERS, SCHEDULES, OptimizerSettings
 from masklora.training.optim import (
     Ema,
+    Part,
     StepGate,
     apply_learning_rate,
     check_optimizer,
@@ -126,6 +129,7 @@ def test_lion_takes_its_paper_s_betas_unless_others_are_chosen():
         ("prodigy", "prodigyopt", "prodigyopt"),
         ("lion", "lion_pytorch", "lion-pytorch"),
         ("schedule-free adamw", "schedulefree", "schedulefree"),
+        *((name, "pytorch_optimizer", "pytorch-optimizer") for name in BUILDERS),
     ],
 )
 def test_an_optimizer_without_its_package_says_what_to_do_before_anything_is_made(
@@ -135,6 +139,57 @@ def test_an_optimizer_without_its_package_says_what_to_do_before_anything_is_mad
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=rf"optimizer: {optimizer} needs the package {package}.*choose adamw"):
         check_optimizer(OptimizerSettings(optimizer=optimizer))
+
+
+def test_too_old_a_library_of_optimizers_is_named_with_the_version_that_is_needed(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "3.10.1")
+    with pytest.raises(ConfigError, match=r"optimizer: came needs pytorch-optimizer 4\.1 or later, and 3\.10\.1 is"):
+        check_optimizer(OptimizerSettings(optimizer="came"))
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_state_of_a_library_s_optimizer_is_what_is_counted_before(name):
+    g = torch.Generator().manual_seed(0)
+    shapes = [(4, 9), (7, 4), (7,), (4, 6, 3, 3), (8, 4, 1, 1), (9, 9)]
+    params = {f"{n}.lora_A": torch.nn.Parameter(torch.randn(*shape, generator=g)) for n, shape in enumerate(shapes)}
+    optimizer = make(params, name)
+    take_steps(params, optimizer, 3)
+    tensors, _ = pack(optimizer_state(optimizer)["state"])
+    assert sum(t.numel() for t in tensors.values() if t.ndim) == state_numbers(name, shapes)
+    assert {t.dtype for t in tensors.values()} == {torch.float32}
+
+
+def test_muon_makes_steps_of_matrices_orthogonal_and_leaves_all_else_to_adamw():
+    params = make_params() | {"c.lora_A": torch.nn.Parameter(torch.randn(4, 6, 3, 3))}
+    optimizer = make(params, "muon", rate=1e-2, weight_decay=0.0, lora_plus_ratio=2.0)
+    found = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    for name, p in params.items():
+        assert found[id(p)]["use_muon"] == (p.ndim == 2)
+        assert found[id(p)]["lr"] == (2e-2 if "lora_B" in name else 1e-2)
+    before = values(params)
+    take_steps(params, optimizer, 1)
+    step = before["a.lora_B.default.weight"] - params["a.lora_B.default.weight"].detach()
+    # Five rounds of Newton and Schulz leave singular values about 1, here of 0.2·√7·0.02.
+    singular = torch.linalg.svdvals(step) / (0.2 * 7**0.5 * 2e-2)
+    assert (singular > 0.6).all() and (singular < 1.3).all()
+    moved = (before["a.magnitude"] - params["a.magnitude"].detach()).abs()
+    assert torch.allclose(moved, torch.full_like(moved, 1e-2), rtol=1e-3)
+
+
+def test_soap_knows_no_side_that_is_wider_than_the_rank_whatever_is_learned_beside_it():
+    params = make_params() | {"b.diff": torch.nn.Parameter(torch.randn(9, 12))}
+    optimizer = make(params, "soap", lora_plus_ratio=2.0)
+    take_steps(params, optimizer, 2)
+    sides = {name: [len(q) for q in optimizer.state[p]["Q"] if len(q)] for name, p in params.items()}
+    assert sides == {"a.lora_A.default.weight": [4], "a.lora_B.default.weight": [4], "a.magnitude": [], "b.diff": [9]}
+    rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert all(rates[id(p)] == (2e-2 if "lora_B" in name else 1e-2) for name, p in params.items())
+
+
+@pytest.mark.parametrize(("name", "betas"), [("soap", (0.95, 0.95)), ("adopt", (0.9, 0.9999))])
+def test_betas_are_the_paper_s_unless_others_are_chosen(name, betas):
+    assert make(make_params(), name).param_groups[0]["betas"] == betas
+    assert make(make_params(), name, betas=(0.8, 0.98)).param_groups[0]["betas"] == (0.8, 0.98)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
@@ -307,3 +362,17 @@ def test_a_lowered_gate_changes_nothing():
     take_steps(gated, optimizers[0], 3)
     take_steps(plain, optimizers[1], 3)
     assert same(values(gated), values(plain))
+
+
+@pytest.mark.parametrize("ratio", [1.0, 16.0])
+def test_parts_have_their_own_rates_behind_those_of_the_rest(ratio):
+    params = {**{f"b.{name}": p for name, p in make_params().items()}, **make_params()}
+    settings = OptimizerSettings(lora_plus_ratio=ratio)
+    groups = parameter_groups(params, settings, learning_rate=1e-3, parts=[Part("b.", 1e-4)])
+    by_parameter = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
+    for name, p in params.items():
+        rate = (1e-4 if name.startswith("b.") else 1e-3) * (ratio if "lora_B" in name else 1.0)
+        assert by_parameter[id(p)] == pytest.approx(rate), name
+    assert len(by_parameter) == len(params)
+    # The rate that is told.
+    assert groups[0]["initial_lr"] == 1e-3

@@ -20,9 +20,11 @@ export const DEFAULTS = {
   colour: AUTOMATIC,
   tint: 50,
   tints: "ignored",
+  onion: false,
+  onionShare: 80,
 };
 
-const RANGES = { share: [0, MOST_SHARE], hardness: [0, 100], opacity: [1, 100], tolerance: [0, 255], radius: [1, 100], softness: [1, 100], tint: [0, 100] };
+const RANGES = { share: [0, MOST_SHARE], hardness: [0, 100], opacity: [1, 100], tolerance: [0, 255], radius: [1, 100], softness: [1, 100], tint: [0, 100], onionShare: [5, 100] };
 const CHOICES = { combine: ["add", "remove", "replace"], view: ["overlay", "mask", "picture"], tints: ["ignored", "learned"] };
 
 /** Settings as they may be: of the right type and within their range, else the default. */

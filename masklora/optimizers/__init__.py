@@ -1,0 +1,1 @@
+"""Optimizers of a package that people install where they choose one."""
