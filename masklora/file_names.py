@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from .files import existing_parent
 
@@ -73,3 +73,12 @@ def _longest(folder: Path) -> int:
     with contextlib.suppress(OSError, AttributeError, ValueError):
         return min(NAME_BYTES, os.pathconf(existing_parent(folder / "x"), "PC_NAME_MAX"))
     return NAME_BYTES
+
+
+def natural_key(relative: str) -> tuple[object, ...]:
+    """Sort key under which img2 precedes img10, folder by folder; the exact text breaks ties."""
+    parts = []
+    for part in PurePosixPath(relative).parts:
+        pieces = re.split(r"([0-9]+)", part.casefold())
+        parts.append(tuple((0, int(p), "") if i % 2 else (1, 0, p) for i, p in enumerate(pieces)))
+    return (*parts, ((2, 0, relative),))

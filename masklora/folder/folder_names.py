@@ -25,13 +25,14 @@ def tidy(text: str) -> str:
 
 
 def tidied(settings: DatasetSettings) -> DatasetSettings:
-    """`settings` with both folders as they are meant.
+    """`settings` with all folders as they are meant; those of references one a line.
 
     Raises:
         ConfigError: a folder's name holds what no file system can; names the widget.
     """
-    for widget in ("folder", "mask_folder"):
-        text = getattr(settings, widget)
+    references = split_folders(settings.reference_folders)
+    named = [("folder", settings.folder), ("mask_folder", settings.mask_folder)]
+    for widget, text in (*named, *(("reference_folders", text) for text in references)):
         if any("\ud800" <= letter <= "\udfff" for letter in text) and not _is_there(text):
             raise ConfigError(f"{widget}: {text!r} holds half a character, which no name can. Write it again.")
         if "\0" in text:
@@ -40,7 +41,17 @@ def tidied(settings: DatasetSettings) -> DatasetSettings:
             raise ConfigError(
                 f"{widget}: {text[:40]}… is no folder: a name has at most {LONGEST_NAME} bytes. Correct it."
             )
-    return replace(settings, folder=tidy(settings.folder), mask_folder=tidy(settings.mask_folder))
+    return replace(
+        settings,
+        folder=tidy(settings.folder),
+        mask_folder=tidy(settings.mask_folder),
+        reference_folders="\n".join(references),
+    )
+
+
+def split_folders(text: str) -> list[str]:
+    """The folders in a widget for several: one a line, or parted by semicolons."""
+    return [name for name in (tidy(part) for line in text.splitlines() for part in line.split(";")) if name]
 
 
 def turned(text: str, exists: Callable[[str], bool]) -> str:

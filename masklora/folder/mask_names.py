@@ -27,7 +27,7 @@ _GLUED = re.compile(rf"(?P<base>.+?)(?:masklabel|condlabel|masked|mask)s?{_NUMBE
 # A counter behind the word, as ComfyUI writes it: `cat_mask_00001_` is of `cat_00001_`.
 _COUNTED = re.compile(rf"(?P<base>.+?){_GAP}(?:{_WORD})(?P<counter>{_GAP}\d+{_GAP}?)", _ANY)
 _BARE = re.compile(rf"{_OPEN}?(?!masked)(?:{_WORD}){_NUMBER}{_CLOSE}?", re.IGNORECASE)
-_EXTENSION = re.compile(r"(?P<base>.+)\.(?:png|jpe?g|webp|bmp|tiff?|gif)", _ANY)
+_EXTENSION = re.compile(r"(?P<base>.+)\.(?:png|jpe?g|webp|bmp|tiff?|gif|mp4|m4v|webm|mov|mkv|avi|frames)", _ANY)
 _GAPS = re.compile(rf"{_GAP}|{_OPEN}|{_CLOSE}")
 # What other languages and tools call a mask; not enough to use a file as one.
 _HINTS = frozenset({"seg", "segm", "segmentation", "segmented", "trimap", "matting", "silhouette", "binary"})

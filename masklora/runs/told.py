@@ -27,6 +27,7 @@ class Told:
         notes: At the start of the training.
         failed: Why the run ended with an error; empty where it did not.
         written: The LoRA file of this run, as people are told of it; empty where none was written.
+        written_low: Of two models that one's for low noise, `written` being the other's; else empty.
         taken: The wanted name where that was another file's, else None.
         names: Under which the run was asked for, the last one last.
         origin: From which other run it went on, and what that means for it.
@@ -38,16 +39,26 @@ class Told:
     taken: str | None = None
     names: tuple[str, ...] = ()
     origin: tuple[Finding, ...] = ()
+    written_low: str = ""
 
 
 def read_told(folder: Path) -> Told:
     """What was told of the run in `folder`; what is not kept, or damaged, is empty."""
-    kinds = {"notes": list, "failed": str, "written": str, "taken": str, "names": list, "origin": list}
+    kinds = {
+        "notes": list,
+        "failed": str,
+        "written": str,
+        "written_low": str,
+        "taken": str,
+        "names": list,
+        "origin": list,
+    }
     found = read_document(folder / NAME, optional=kinds) or {}
     return Told(
         notes=tuple(_findings(found.get("notes") or [])),
         failed=found.get("failed") or "",
         written=found.get("written") or "",
+        written_low=found.get("written_low") or "",
         taken=found.get("taken"),
         origin=tuple(_findings(found.get("origin") or [])),
         names=tuple(name for name in found.get("names") or [] if isinstance(name, str)),

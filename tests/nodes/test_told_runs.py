@@ -10,7 +10,7 @@ def lines(run, node="4"):
 def test_the_last_line_and_the_list_tell_the_file_that_was_written(comfy_client, comfy_server, routes, train_graph):
     run = comfy_client.run(train_graph(name="told", steps=2))
     path = comfy_server.base / "output" / "loras" / "told.safetensors"
-    assert lines(run)[-1] == (f"Wrote {path}", "note")
+    assert lines(run)[-1] == (f"Written: {path}", "note")
     listed = routes.named("told")
     assert (listed["written"], listed["taken"]) == ("output/loras/told.safetensors", None)
     assert (listed["failed"], listed["state"]) == ("", "finished")
@@ -25,7 +25,7 @@ def test_a_taken_name_is_told_before_the_training_and_in_the_list(comfy_client, 
     said = lines(run)
     before = [text for text, level in said if level == "warning" and "held_00001_.safetensors" in text]
     assert before and "held.safetensors is there already" in before[0]
-    assert said[-1][0] == f"Wrote {loras / 'held_00001_.safetensors'}"
+    assert said[-1][0] == f"Written: {loras / 'held_00001_.safetensors'}"
     assert (loras / "held.safetensors").read_bytes() == b"somebody else's"
     listed = routes.named("held")
     assert (listed["written"], listed["taken"]) == ("output/loras/held_00001_.safetensors", "held.safetensors")
