@@ -46,6 +46,13 @@ def run_command(options, rest):
     return run_script(find_host(options.comfyui), options.script, rest)
 
 
+def train_command(options, rest):
+    """Executes a graph without a page."""
+    from devtools.running import train
+
+    return train(find_host(options.comfyui), rest)
+
+
 def demo_command(options, _rest):
     """Trains a LoRA with a masked loss in a real ComfyUI and shows what it learned."""
     from devtools.demo import run_demo
@@ -71,7 +78,7 @@ def make_parser():
     test = commands.add_parser(
         "test",
         parents=[shared],
-        help="run the tests, with --all the long ones too; other arguments go to pytest",
+        help="run the tests, with --all the long ones and both web frontends too; other arguments go to pytest",
         add_help=False,
     )
     test.set_defaults(run=test_command)
@@ -84,6 +91,13 @@ def make_parser():
     pictures.set_defaults(run=pictures_command)
     templates = commands.add_parser("templates", parents=[shared], help="write the templates in workflows/ anew")
     templates.set_defaults(run=templates_command)
+    train = commands.add_parser(
+        "train",
+        parents=[shared],
+        help="train from a terminal: GRAPH.json [--set node.widget=value …]; `python train.py --help` tells the rest",
+        add_help=False,
+    )
+    train.set_defaults(run=train_command)
     run = commands.add_parser("run", parents=[shared], help="run one of our scripts, with its arguments, in the host")
     run.add_argument("script", metavar="SCRIPT")
     run.set_defaults(run=run_command)
@@ -94,7 +108,7 @@ def main(arguments=None):
     """Runs one command; the exit status is non-zero when it failed."""
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command not in ("test", "pictures", "run"):
+    if rest and options.command not in ("test", "pictures", "run", "train"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     # Without this, an ended dev.py would leave the ComfyUI that it started behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

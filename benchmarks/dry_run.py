@@ -48,10 +48,29 @@ _WEIGHTS = ("fp8", "fp8 half swapped", "fp8 all swapped")
 WIDELY = ("sdxl", "flux", "qwen_image", "z_image", "wan")
 # Beside these, the large ones.
 SWAPPED = ("flux", "qwen_image", "wan")
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """Clips of a model that are counted: their size, numbers of frames, and the ways of training."""
+
+    size: tuple[int, int]
+    frames: tuple[int, ...]
+    # Frames that become one latent frame.
+    stride: int
+    variants: tuple[str, ...]
+
+
+_LARGE = ("fp8 inputs offloaded", "fp8 all swapped inputs offloaded")
+CLIPS = {
+    "wan": Clips((832, 480), (49, 81), 4, _LARGE),
+    "wan22_5b": Clips((832, 480), (49, 81), 4, ("per block", "fp8 inputs offloaded")),
+    "ltxav": Clips((768, 512), (121,), 8, ("fp8", *_LARGE)),
+}
 # Their conditions or networks read values of tensors, or are not made at full size without a file's.
 UNCOUNTED = {
     *("anima", "boogu", "minimax_h3", "minimax_h3_pruned", "omnigen2", "pixart", "pixart_alpha"),
-    *("hidream", "hunyuan_video15", "ltxav", "sd3"),
+    *("hidream", "hunyuan_video15", "sd3"),
 }
 GIB, TERA = 2**30, 1e12
 # Sizes of cards in GB, and the share of them that a training may take: the rest is the system's and the allocator's.
@@ -67,7 +86,19 @@ def cases(names: list[str]) -> dict[str, Case]:
             widely = SWAPPED if large else WIDELY
             if variant == "per block" or (name in widely and not (variant == "routed" and name == "sdxl")):
                 found[f"{name}, {variant}"] = Case(name, **changes)
+        if name in CLIPS:
+            found |= _clip_cases(name, CLIPS[name])
     return found
+
+
+def _clip_cases(name: str, clips: Clips) -> dict[str, Case]:
+    return {
+        f"{name} {frames} frames, {variant}": Case(
+            name, size=clips.size, frames=1 + (frames - 1) // clips.stride, **VARIANTS[variant]
+        )
+        for frames in clips.frames
+        for variant in clips.variants
+    }
 
 
 def row_of(case: Case) -> dict[str, Any]:
@@ -83,7 +114,8 @@ def table_of(rows: dict[str, dict[str, Any]]) -> str:
         "# Training at full size\n",
         "Counted, not timed: one training step of each model without any data, on no GPU, by "
         "`python dev.py run benchmarks/dry_run.py`. A picture of 1024×1024, a text of 512 tokens, batch 1, bfloat16, "
-        "rank 16, usual targets, AdamW. GiB at the moment when most is in use; launches are operations that run a "
+        f"rank 16, usual targets, AdamW; clips are of so many frames: {_sizes()}. GiB when most "
+        "is in use; launches are operations that run a "
         "kernel; FLOPs beside those that the step cannot do without (forward, gradient of the input, and the forward "
         "again where blocks are recomputed); where it is more, that is the backward of attention, which makes its "
         "scores once more and so takes two and a half times its forward. Offloaded: with `checkpointing` "
@@ -93,6 +125,10 @@ def table_of(rows: dict[str, dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     return "\n".join([*lines, *(line_of(name, rows) for name in rows), "", *cards_of(rows)]) + "\n"
+
+
+def _sizes() -> str:
+    return ", ".join(f"{model} {clips.size[0]}×{clips.size[1]}" for model, clips in CLIPS.items())
 
 
 def cards_of(rows: dict[str, dict[str, Any]]) -> list[str]:
@@ -107,7 +143,7 @@ def cards_of(rows: dict[str, dict[str, Any]]) -> list[str]:
         f"| model | {' | '.join(ways)} |",
         f"|---|{'---|' * len(ways)}",
     ]
-    for model in dict.fromkeys(name.split(", ")[0] for name in rows):
+    for model in dict.fromkeys(name.split(", ")[0] for name in rows if not name.split(", ")[0].endswith(" frames")):
         cells = [_card_for(rows.get(f"{model}, {variant}")) for variant in ways.values()]
         lines.append(f"| {model} | {' | '.join(cells)} |")
     return lines
@@ -125,7 +161,7 @@ def share_of_limit(name: str, rows: dict[str, dict[str, Any]]) -> float:
     """FLOPs of a row beside those of the passes that it cannot do without."""
     model, variant = name.split(", ")
     # A forward beside which the base model is not asked; routed tokens make it shorter.
-    plain = rows[name if variant == "routed" else f"{model}, per block"]
+    plain = rows[name] if variant == "routed" else rows.get(f"{model}, per block", rows[name])
     return rows[name]["flops"] / (PASSES[variant] * plain["flops of the forward"])
 
 
@@ -142,9 +178,12 @@ def line_of(name: str, rows: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Count the named models, or all; the others keep the counts that they have."""
+    """Count the named rows, or those of the named models, or all; the others keep the counts that they have."""
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    for name, case in cases(sys.argv[1:] or list(small_models())).items():
+    asked = sys.argv[1:]
+    for name, case in cases(list(small_models())).items():
+        if asked and name not in asked and name.split(", ")[0] not in asked:
+            continue
         known[name] = row_of(case)
         sys.stdout.write(line_of(name, known) + "\n")
         sys.stdout.flush()

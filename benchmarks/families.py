@@ -43,13 +43,13 @@ COLUMNS = (
 # Small models of no family, by what people call them; each is a test of test_unknown_models.py.
 BEHIND_THE_SWITCH = {
     "lens": "Lens",
-    "joyimage": "JoyImage",
     "hunyuan_dit": "Hunyuan-DiT",
     "pixeldit": "PixelDiT",
     "ssd1b": "SSD-1B",
     "vega": "Segmind Vega",
     "koala": "KOALA 700M",
     "sdxl_refiner": "SDXL Refiner",
+    "cogvideox": "CogVideoX",
     "mochi": "Mochi",
     "chroma_radiance": "Chroma Radiance",
     "z_image_pixel": "Z-Image in pixel space",
@@ -57,7 +57,6 @@ BEHIND_THE_SWITCH = {
 # By what people call them: the reason.
 CANNOT = {
     "HiDream-O1": "its noise is 8 times as strong as that of other models, and this pack trains with strength 1 only",
-    "CogVideoX": "ComfyUI adds noise to its pictures without scaling them, but reads the answers as if they were",
     "Cosmos 1": "it predicts the picture out of noise levels of its own (EDM), neither noise, v nor flow",
     "Stable Cascade": "ComfyUI tells its network of the noise in a way of its own",
 }
@@ -110,7 +109,7 @@ def _formats(name: str) -> list[str]:
         for file_format in ("comfyui", "diffusers"):
             try:
                 settings = ExportSettings(format=file_format, dtype="float32")
-                path = export_lora(LoraTensors(trained), Path(folder) / file_format, settings)
+                (path,) = export_lora(LoraTensors(trained), Path(folder) / file_format, settings)
             except AdapterError:
                 continue
             known = comfy.lora.model_lora_keys_unet(request.model.model, {})
@@ -187,6 +186,9 @@ def without_a_family() -> list[str]:
         "same comparison with plain autograd (the last three in float32, which their networks ask for, else in "
         "float64), and ComfyUI loads what is written for them whole:\n",
         ", ".join(BEHIND_THE_SWITCH.values()) + ".\n",
+        "CogVideoX and Mochi learn clips too, with a mask for each frame: after the first, 4 frames of CogVideoX, and "
+        "6 of Mochi, become one of the latent. KSampler draws only noise with CogVideoX unless ModelSamplingDiscrete, "
+        "with `v_prediction` and `zsnr`, stands before it; sample pictures are drawn in that way.\n",
         "These cannot be trained, and an error says so:\n",
         *(f"- **{title}**: {reason}." for title, reason in CANNOT.items()),
         "\nAny other model that ComfyUI loads was not tried.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,8 @@ class Case:
         small: whether the small model itself is meant.
         tokens: of a caption, where a text encoder does not make all equally long.
         swapped: share of the blocks whose weights wait in main memory.
+        size: (width, height) where the picture is no square of `side`.
+        frames: of a clip's latent; 0 for a picture.
     """
 
     model: str
@@ -67,6 +70,8 @@ class Case:
     small: bool = False
     tokens: int = 512
     swapped: float = 0.0
+    size: tuple[int, int] | None = None
+    frames: int = 0
 
 
 class _Masks:
@@ -75,8 +80,9 @@ class _Masks:
     def __init__(self, share: float) -> None:
         self.share = share
 
-    def most_mask_tokens(self, grid: tuple[int, int], *, patch: int) -> int:
-        return round(self.share * (grid[0] // patch) * (grid[1] // patch))
+    def most_mask_tokens(self, grid: tuple[int, ...], *, patch: int) -> int:
+        *frames, rows, columns = grid
+        return round(self.share * math.prod(frames) * (rows // patch) * (columns // patch))
 
 
 class Counting:
@@ -192,17 +198,18 @@ class Counting:
 
     def _batch(self) -> MicroBatch:
         case, t = self.case, self.trainable
-        rows = columns = case.side // t.stride
-        shape = (t.channels, rows, columns)
-        geometry = Geometry(source=(case.side,) * 2, resized=(case.side,) * 2, crop=(0, 0, case.side, case.side))
+        size = case.size or (case.side, case.side)
+        grid = (*([case.frames] if case.frames else []), size[1] // t.stride, size[0] // t.stride)
+        shape = (t.channels, *grid)
+        geometry = Geometry(source=size, resized=size, crop=(0, 0, *size))
         texts = [self._text() for _ in range(case.batch)]
         keys = [str(i) for i in range(case.batch)]
         conditioning = self.model.collate(texts, [geometry] * case.batch, shape, keys=keys)
         plain = self.model.collate(texts, [geometry] * case.batch, shape, keys=[f"plain {key}" for key in keys])
         return MicroBatch(
             latents=torch.zeros(case.batch, *shape, device=self.device),
-            masks=torch.zeros(case.batch, 1, rows, columns, device=self.device),
-            grid=(rows, columns),
+            masks=torch.zeros(case.batch, 1, *grid, device=self.device),
+            grid=grid,
             conditioning=conditioning,
             multiplier=torch.ones(case.batch, device=self.device),
             names=tuple(keys),
@@ -215,6 +222,7 @@ class Counting:
         t = self.trainable
         text = self.small.texts(tokens=self.case.tokens, seed=0)
         width, pooled = t.text_widths()
+        width = width or self.small.full_text
         if width and not self.case.small:
             text["cond"] = torch.zeros(1, text["cond"].shape[1], width)
         # What is built as it is has the widths of its text encoder already, and may read sizes in the same layer.

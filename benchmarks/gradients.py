@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy_extras.nodes_model_advanced
@@ -22,6 +22,7 @@ from masklora.host.model.conditioning import joined
 from masklora.host.model.patches import training_kernels
 from masklora.host.model.sampling_schedule import core_sigma
 from masklora.host.model.trainable import TrainableModel
+from masklora.host.references.conditions import with_references
 from masklora.loss.losses import masked_objective, preservation_term
 from masklora.loss.noise import add_noise, target
 from masklora.loss.prior import Prior, prior_factors, prior_weights
@@ -38,8 +39,9 @@ class Problem:
 
     With `prior` the masks are soft and the loss holds their outside to the base model; with `predicts_v` ComfyUI's
     sampling patch makes an ε model one of v. With `preservation` the first sample's caption without its trigger word
-    is held to the base model too. After `plan_tokens` some tokens skip blocks, and some
-    are not looked at.
+    is held to the base model too. With `frames` the samples are clips whose latents have so many, with `references`
+    they have a reference picture of each of these latent sizes. `adapter` are settings of the adapters. After
+    `plan_tokens` some tokens skip blocks, and some are not looked at.
     """
 
     def __init__(
@@ -47,12 +49,12 @@ class Problem:
         family: str,
         *,
         dtype: torch.dtype,
-        dropout: float = 0.0,
-        algorithm: str = "lora",
-        targets: str = "default",
         prior: bool = False,
         predicts_v: bool = False,
         preservation: bool = False,
+        frames: int = 0,
+        references: Sequence[tuple[int, int]] = (),
+        **adapter: Any,
     ) -> None:
         patcher = small_model(family)
         if predicts_v:
@@ -64,24 +66,20 @@ class Problem:
         self.network = self.trainable.network
         if dtype == torch.float64:
             in_double(self.network)
-        settings = AdapterSettings(
-            rank=4,
-            alpha=4.0,
-            dropout=dropout,
-            algorithm=algorithm,
-            targets=targets,
-            convolutions=targets == "all",
-        )
+        widest = adapter.get("targets") == "all"
+        settings = AdapterSettings(rank=4, alpha=4.0, convolutions=widest, **adapter)
         self.adapters: AdapterSet = self.trainable.make_adapters(settings, seed=0)
         generator = torch.Generator().manual_seed(1)
-        for name, p in self.adapters.parameters().items():
+        for p in self.adapters.parameters().values():
             p.data = p.data.to(dtype)
-            if name.endswith("lora_B"):
+            # B, and whatever else makes the change zero at first.
+            if not p.any():
                 p.data.normal_(0.0, 0.02, generator=generator)
         channels = self.trainable.channels
-        grid = [small_side(self.trainable.family)] * 2
+        grid = [*([frames] if frames else []), *[small_side(self.trainable.family)] * 2]
         self.latent = torch.randn(2, channels, *grid, generator=generator, dtype=dtype)
         self.noise = torch.randn(2, channels, *grid, generator=generator, dtype=dtype)
+        self.references = [torch.randn(2, channels, *sides, generator=generator, dtype=dtype) for sides in references]
         # u and u/(1−u) without rounding: ComfyUI's sampler may count in either.
         self.u = torch.tensor([0.5, 0.75])
         drawn = torch.rand(2, 1, *grid, generator=generator)
@@ -106,10 +104,13 @@ class Problem:
     def _precisely(self) -> contextlib.AbstractContextManager:
         return no_float32() if self.latent.dtype == torch.float64 else contextlib.nullcontext()
 
-    def _predict(self, texts: list[dict[str, Any]] | None = None) -> Tensor:
+    def predict(self, texts: list[dict[str, Any]] | None = None) -> Tensor:
+        """What the model predicts for the noisy latents; within a session the adapters have a part in it."""
         t = self.trainable
         noisy = add_noise(self.latent, self.noise, self.u.to(self.latent.dtype), schedule=t.schedule)
         conditioning = t.collate(texts or self.texts, self.geometries, self.latent.shape[1:])
+        if self.references:
+            conditioning = with_references(t, conditioning, self.references)
         if self._plain:
             together = [range(2)] if not t.family.alone else [range(1), range(1, 2)]
             return torch.cat([self._ask_network(noisy, conditioning, rows) for rows in together])
@@ -132,11 +133,11 @@ class Problem:
             hook.remove()
             model.manual_cast_dtype = before
         out = raw[0][0] if t.family.sound else raw[0]
-        return out[:, :, 0] if t.has_frames else out
+        return out[:, :, 0] if t.has_frames and noisy.ndim == 4 else out
 
     def _base(self, texts: list[dict[str, Any]]) -> Tensor:
         with torch.no_grad(), self.adapters.disabled():
-            return self._predict(texts)
+            return self.predict(texts)
 
     def terms(self) -> list[Callable[[], Tensor]]:
         """The parts of the loss through our own path, each to be made in a scope of its own; base models asked once."""
@@ -148,12 +149,10 @@ class Problem:
             if self.plan is not None:
                 v = v * ~token_cells(self.plan.skipped(), patch=2, shape=v.shape)
             prior = Prior(self._base(self.texts), v, factor)
-        parts = [lambda: masked_objective(self._predict(), goal, self.w, self.settings, prior=prior)[0]]
+        parts = [lambda: masked_objective(self.predict(), goal, self.w, self.settings, prior=prior)[0]]
         if self.triggered is not None:
             base = self._base(self.plain_texts)
-            parts.append(
-                lambda: preservation_term(self._predict(self.plain_texts), base, self.triggered, self.settings)
-            )
+            parts.append(lambda: preservation_term(self.predict(self.plain_texts), base, self.triggered, self.settings))
         return parts
 
     def gradients(self, mode: str, compiler: Compiler | None = None) -> dict[str, Tensor]:

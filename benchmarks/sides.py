@@ -25,6 +25,7 @@ import torch
 
 from harness.models import HashedText, small_model, small_of
 from masklora.cache.cache import Cache, build_cache
+from masklora.cache.shots import ClipRule
 from masklora.dataset.loading import from_images
 from masklora.host.model.encoders import TEXT_MASK
 from masklora.host.training import Request, train_lora
@@ -97,7 +98,7 @@ class RandomLatents:
     stride = STRIDE
 
     def __init__(self, channels: int, *, clips: bool) -> None:
-        self.channels, self.clips = channels, clips
+        self.channels, self.rule = channels, ClipRule(clips)
         self.identity = f"random latents {channels}"
         self._generator = torch.Generator().manual_seed(5)
 

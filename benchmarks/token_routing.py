@@ -29,6 +29,7 @@ import torch
 from benchmarks.sides import RANK, STRIDE, WARM_UP, Variant, tidy, train_ours
 from harness.models import HashedText, small_model
 from masklora.cache.cache import build_cache
+from masklora.cache.shots import ClipRule
 from masklora.dataset.loading import from_images
 from masklora.host.training import Request, train_lora
 from masklora.settings import (
@@ -60,7 +61,7 @@ VARIANTS = {name: Variant("ours", targets="default", loss=loss) for name, loss i
 class Discs:
     """A VAE of the cache's protocol: colours averaged over a cell and spread over sixteen channels."""
 
-    channels, stride, clips = 16, STRIDE, False
+    channels, stride, rule = 16, STRIDE, ClipRule()
 
     def __init__(self):
         self.identity = "discs"

@@ -15,7 +15,8 @@ from .console import DevError
 from .recipe import ROOT
 
 # What a user's installation of the pack consists of.
-PACK_PARTS = ("__init__.py", "nodes", "masklora", "web", "workflows", "subgraphs", "locales", "pyproject.toml")
+_FOLDERS_OF_PACK = ("nodes", "masklora", "web", "workflows", "subgraphs", "locales")
+PACK_PARTS = ("__init__.py", "train.py", *_FOLDERS_OF_PACK, "pyproject.toml")
 PACK_FOLDER = "masked-lora"
 _IGNORED = shutil.ignore_patterns("__pycache__")
 _FOLDERS = ("input", "output", "temp", "user", "models/checkpoints", "models/loras", "custom_nodes")
@@ -40,6 +41,15 @@ def install_pack(custom_nodes: Path, *, demo=False):
         elif source.is_file():
             shutil.copy2(source, target / name)
     return target
+
+
+def more_models(base: Path, models: Path):
+    """A file in `base` by which ComfyUI offers those of the folder `models` beside its own."""
+    listing = base / "more-models.yaml"
+    places = {p.name: p.as_posix() for p in sorted(Path(models).iterdir()) if p.is_dir()}
+    # JSON is YAML, and quotes every path.
+    listing.write_text(json.dumps({"user": places}), encoding="utf-8")
+    return listing
 
 
 def free_port():
@@ -124,12 +134,10 @@ class ComfyServer:
         command += [pack.name for pack in self.packs]
         if self.cpu:
             command.append("--cpu")
+        if self.host.frontend:
+            command += ["--front-end-root", str(self.host.frontend)]
         if self.models:
-            listing = self.base / "more-models.yaml"
-            places = {p.name: p.as_posix() for p in sorted(Path(self.models).iterdir()) if p.is_dir()}
-            # JSON is YAML, and quotes every path.
-            listing.write_text(json.dumps({"user": places}), encoding="utf-8")
-            command += ["--extra-model-paths-config", str(listing)]
+            command += ["--extra-model-paths-config", str(more_models(self.base, self.models))]
         return command + self.arguments
 
     def _wait_until_it_answers(self, timeout):
@@ -198,6 +206,16 @@ class ComfyServer:
     def interrupt(self):
         """Asks the running graph to stop."""
         self.post("/interrupt", {})
+
+    def empty_queue(self, *, timeout=120):
+        """Takes all that waits out of the queue, stops what runs, and waits until it has stopped."""
+        deadline = time.monotonic() + timeout
+        while self.running and any(self.get("/queue").values()):
+            if time.monotonic() > deadline:
+                raise ComfyError(f"what runs did not stop within {timeout} s:\n{self.log_tail(20)}")
+            self.post("/queue", {"clear": True})
+            self.interrupt()
+            time.sleep(0.25)
 
     def history(self, prompt_id):
         """The finished graph's record, or None while it waits or runs."""

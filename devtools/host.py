@@ -18,17 +18,18 @@ _PROBE = (
 )
 COMFYUI_NEEDS = ("torch", "aiohttp")
 PACK_NEEDS = ("peft", "cv2", "safetensors")
-OPTIMIZERS = ("prodigyopt", "schedulefree", "lion_pytorch")
+OPTIMIZERS = ("prodigyopt", "schedulefree", "lion_pytorch", "pytorch_optimizer")
 TESTS_NEED = ("pytest", "xdist", "ruff", "playwright", "skimage", "diffusers", *OPTIMIZERS)
 
 
 @dataclass(frozen=True)
 class Host:
-    """An interpreter and the ComfyUI folder it runs."""
+    """An interpreter and the ComfyUI folder it runs; `frontend` is the folder of a page other than ComfyUI's own."""
 
     python: Path
     comfyui: Path
     origin: str
+    frontend: Path | None = None
 
     def as_json(self):
         """One line of JSON."""

@@ -1,6 +1,7 @@
 """Runs a script of ours in the host's interpreter, with ComfyUI and the pack importable."""
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,21 @@ runpy.run_path(sys.argv[0], run_name="__main__")"""
 def script_command(python: Path, script: Path, *arguments):
     """The command line that runs `script`; COMFYUI_PATH must be set in its environment."""
     return [str(python), "-c", _START, str(ROOT / "tests" / "conftest.py"), str(script), *map(str, arguments)]
+
+
+def train(host, arguments):
+    """Exit status of train.py in the host's interpreter: a training without a page, see there.
+
+    Signals are that process's to answer: those of a terminal reach it too, and one sent to this process is handed on.
+    """
+    require(host, PACK_NEEDS, file="requirements.txt")
+    command = [str(host.python), str(ROOT / "train.py"), *arguments, "--comfyui", str(host.comfyui)]
+    child = subprocess.Popen(command, env=dict(os.environ, PYTHONUTF8="1"))
+    from_terminal = [getattr(signal, name) for name in ("SIGINT", "SIGBREAK") if hasattr(signal, name)]
+    for number in from_terminal:
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda number, _frame: child.send_signal(number))
+    return child.wait()
 
 
 def run_script(host, script, arguments):

@@ -4,7 +4,8 @@ import os
 import shutil
 import subprocess
 
-from .console import say
+from .console import DevError, say
+from .frontend import VERSION, newest_frontend
 from .host import PACK_NEEDS, TESTS_NEED, require
 from .recipe import ROOT
 
@@ -15,24 +16,42 @@ sys.path[:] = [place for place in sys.path if place]
 import pytest
 sys.exit(pytest.main())"""
 
+# Which web frontend a session of tests shows, see tests/harness/frontends.py.
+FRONTEND = "MASKLORA_FRONTEND"
+_NOTHING_SELECTED = 5
+
 
 def run_tests(host, arguments):
     """Exit status of the whole: zero only if pytest and the web tests passed."""
     require(host, PACK_NEEDS + TESTS_NEED, file="tests/requirements.txt")
-    environment = dict(os.environ, COMFYUI_PATH=str(host.comfyui), PYTHONUTF8="1")
-    if "--all" in arguments:
+    environment = _environment(host)
+    everything = "--all" in arguments
+    if everything:
         # What takes long, or tries a thousand cases where a usual run tries some.
         arguments = [argument for argument in arguments if argument != "--all"]
         environment["MASKLORA_ALL"] = environment["MASKLORA_EVERY_MODE"] = "1"
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        # One thread each for two workers: threads of two processes on two cores wait for one another.
-        environment[name] = "1"
     command = [str(host.python), "-c", _PYTEST, "--import-mode=importlib", "--durations=15"]
     command += [*_workers(arguments), *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+    pages = _run_with_newest_frontend(host, command, environment) if everything else 0
     selected = any(not argument.startswith("-") for argument in arguments)
     web = 0 if selected else run_web_tests()
-    return done.returncode or web
+    return done.returncode or pages or web
+
+
+def _run_with_newest_frontend(host, command, environment):
+    """Exit status of the page tests in the newest web frontend; zero, with a word about it, where it cannot be had."""
+    if environment.get(FRONTEND):
+        # One frontend was asked for, and is done.
+        return 0
+    try:
+        newest_frontend(host.python)
+    except DevError as error:
+        say(f"page tests in the web frontend {VERSION}: SKIPPED, because it cannot be had: {error}")
+        return 0
+    say(f"page tests in the web frontend {VERSION}")
+    done = subprocess.run(command, cwd=ROOT, env={**environment, FRONTEND: "newest"}, check=False)
+    return 0 if done.returncode == _NOTHING_SELECTED else done.returncode
 
 
 def take_pictures(host, arguments):
@@ -43,12 +62,22 @@ def take_pictures(host, arguments):
         arguments: For pytest, such as a file or `-k node`; all of them where they name no file.
     """
     require(host, PACK_NEEDS + TESTS_NEED, file="tests/requirements.txt")
-    environment = dict(os.environ, COMFYUI_PATH=str(host.comfyui), PYTHONUTF8="1")
+    environment = _environment(host)
     command = [str(host.python), "-c", _PYTEST, "--import-mode=importlib"]
     command += ["-o", "python_files=take_*.py", "-o", "python_functions=take_*"]
     selected = any(argument.endswith(".py") for argument in arguments)
     command += [*arguments, *([] if selected else ["tests/nodes"])]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+def _environment(host):
+    """That of this process, with the host, and one thread a process.
+
+    Threads of two processes on two cores wait for one another: a training beside the page's browser, or beside
+    another test, takes thirty times as long.
+    """
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    return dict(os.environ, COMFYUI_PATH=str(host.comfyui), PYTHONUTF8="1", **threads)
 
 
 def _workers(arguments):

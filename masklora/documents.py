@@ -67,7 +67,7 @@ def metric_rows(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         row = parse_object(line) if line.strip() else None
         if row is None or not fits(row.get("step"), int) or row["step"] < 0:
             continue
-        if all(key in ("samples", "step") or _is_number(value) for key, value in row.items()):
+        if all(key in ("samples", "step", "expert") or _is_number(value) for key, value in row.items()):
             yield row
 
 

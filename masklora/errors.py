@@ -29,6 +29,10 @@ class MaskConflictError(MaskError):
     """A mask was changed elsewhere while it was being edited; names the picture."""
 
 
+class BusyError(MaskLoraError):
+    """Something cannot be done now, but can once something else has ended; says what."""
+
+
 class CaptionConflictError(DataError):
     """A caption was changed elsewhere while it was being edited; names the picture."""
 

@@ -54,6 +54,18 @@ def counted(number: int, text: str) -> str:
     return f"{number} {worded(number, text)}"
 
 
+def of_kinds(number: int, clips: int) -> str:
+    """How many pictures and clips there are, in words: "3 pictures", "1 clip", "4 pictures and clips".
+
+    Args:
+        number: Of both together.
+        clips: Of clips among them.
+    """
+    if not clips:
+        return counted(number, "[picture|pictures]")
+    return counted(number, "[clip|clips]") if clips == number else f"{number} pictures and clips"
+
+
 def printable(text: str) -> str:
     r"""`text` as any terminal, log and browser takes it: what is no character is spelt out.
 

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
+from ..masklora.host.outputs import offer_embeddings
 from ..masklora.host.page.routes import register
 from .cache import CacheDataset
 from .captions import PicturesToCaption, SaveCaptions
@@ -17,6 +18,7 @@ from .samples import SampleRun, Samples
 from .save import SaveMasks
 from .settings import Adapter, Optimizer
 from .subject_masks import SubjectMasks
+from .text_encoder import TextEncoder
 from .text_masks import TextMasks
 from .text_masks_florence import Florence2Sam2Masks
 from .train import TrainLoRA
@@ -42,6 +44,7 @@ NODES = [
     MaskedLoss,
     Adapter,
     Optimizer,
+    TextEncoder,
     Samples,
     EstimateMemory,
     TrainLoRA,
@@ -55,8 +58,9 @@ class MaskedLoraExtension(ComfyExtension):
     """What ComfyUI asks for the nodes and routes."""
 
     async def on_load(self):
-        """Adds the routes of the page's panels to ComfyUI's server."""
+        """Adds the routes of the page's panels to ComfyUI's server, and lets prompts find words that were learned."""
         register()
+        offer_embeddings()
 
     async def get_node_list(self):
         """Every node class, in the order of a workflow."""

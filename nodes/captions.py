@@ -3,9 +3,9 @@
 import torch
 from comfy_api.latest import io
 
-from ..masklora.dataset.sample import Dataset
+from ..masklora.dataset.sample import Dataset, told_kinds
 from ..masklora.errors import ConfigError
-from ..masklora.findings import counted, note, warning
+from ..masklora.findings import note, warning
 from ..masklora.host.outputs import allow_writing
 from ..masklora.host.page.edits import caption_versions, take_captions
 from ..masklora.host.page.progress import NodeProgress
@@ -63,8 +63,8 @@ class PicturesToCaption(io.ComfyNode):
         wanted = [s for s in dataset.samples if not settings.only_missing or without_caption(s)]
         if not wanted:
             raise ConfigError(
-                f"only_missing: each of {counted(len(dataset), '[picture|pictures]')} has a caption: nothing is left "
-                "to describe. Turn only_missing off to describe them all anew."
+                f"only_missing: each of {dataset.told} has a caption: nothing is left to describe. "
+                "Turn only_missing off to describe them all anew."
             )
         chosen, progress, images = wanted[: settings.most], NodeProgress(), []
         for done, sample in enumerate(chosen):
@@ -72,7 +72,7 @@ class PicturesToCaption(io.ComfyNode):
             progress(done, len(chosen), sample.name)
             rgb = draw_caption_picture(sample, settings)
             images.append(torch.from_numpy(rgb).float().div_(255)[None])
-        report = f"{counted(len(chosen), '[picture|pictures]')} to describe, of {len(dataset)}."
+        report = f"{told_kinds(chosen)} to describe, of {len(dataset)}."
         if left := len(wanted) - len(chosen):
             report += f" {left} more are left: queue again when these have their captions, or raise most."
         progress.status(report)

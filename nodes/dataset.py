@@ -6,8 +6,8 @@ from comfy_api.latest import io
 
 from ..masklora.dataset.loading import from_images, load_dataset
 from ..masklora.dataset.sample import fit_mask, load_sample, merge
-from ..masklora.findings import counted, note
-from ..masklora.folder.folder_names import tidy
+from ..masklora.findings import note
+from ..masklora.folder.folder_names import split_folders, tidy
 from ..masklora.host import paths
 from ..masklora.host.page.progress import NodeProgress
 from ..masklora.host.page.telling import tell
@@ -20,6 +20,7 @@ from .dataset_widgets import (
     dataset_settings,
     folder_inputs,
     goal_input,
+    reference_inputs,
     regularisation_input,
     subject_inputs,
     trigger_input,
@@ -43,7 +44,7 @@ class LoadDataset(io.ComfyNode):
             category=DATA_CATEGORY,
             description="Pictures of a folder with their masks and captions. White in a mask means learn.",
             search_aliases=["training images", "image folder", "masks", "captions"],
-            inputs=[*cls._visible(), *advanced(cls._advanced()), goal_input()],
+            inputs=[*cls._visible(), *advanced(cls._advanced()), goal_input(), *advanced(reference_inputs())],
             outputs=[
                 MLT_DATASET.Output("dataset", tooltip="The pictures with masks, captions and how they count."),
                 io.Image.Output("images", is_output_list=True, tooltip="The first pictures, each 1×H×W×3 in 0 to 1."),
@@ -121,8 +122,11 @@ class LoadDataset(io.ComfyNode):
         folder = tidy(str(widgets.get("folder") or ""))
         masks = tidy(str(widgets.get("mask_folder") or ""))
         subfolders = bool(widgets.get("subfolders", SET.subfolders))
-        places = [folder, masks, f"{folder}/{masks}"] if masks else [folder]
-        return [paths.fingerprint(place, subfolders=subfolders) for place in places if place.strip()]
+        # A mask may be a folder of frames.
+        places = {folder: subfolders} | (dict.fromkeys([masks, f"{folder}/{masks}"], True) if masks else {})
+        for one in split_folders(str(widgets.get("reference_folders") or "")):
+            places |= dict.fromkeys([one, f"{folder}/{one}"], subfolders)
+        return [paths.fingerprint(place, subfolders=below) for place, below in places.items() if place.strip()]
 
     @classmethod
     def execute(cls, **widgets):
@@ -131,6 +135,8 @@ class LoadDataset(io.ComfyNode):
         for name in ("folder", "mask_folder"):
             if getattr(settings, name).strip():
                 paths.allow(getattr(settings, name), widget=name)
+        for one in split_folders(settings.reference_folders):
+            paths.allow(one, widget="reference_folders")
         progress = NodeProgress()
         dataset = load_dataset(settings, allowed=paths.allow, progress=progress, check_cancel=progress.check_cancel)
         count = widgets.get("preview_images", PREVIEW_IMAGES)
@@ -138,7 +144,7 @@ class LoadDataset(io.ComfyNode):
         images, masks, captions = _preview_lists(dataset, count, limit, progress)
         report, found = dataset.report.to_text(), list(dataset.report.findings())
         if len(images) < len(dataset):
-            held = f"the lists hold the first {len(images)} of {counted(len(dataset), '[picture|pictures]')}."
+            held = f"the lists hold the first {len(images)} of {dataset.told}."
             report += f"\nNote: {held}"
             found.append(note(held))
         progress.status(found[0].text)
@@ -200,6 +206,15 @@ class DatasetFromImages(io.ComfyNode):
                 *advanced([counting_inputs()[0], regularisation_input(), *caption_inputs()]),
                 *advanced([io.String.Input("name", default="picture", tooltip="Begins the pictures' names.")]),
                 goal_input(),
+                *advanced(
+                    [
+                        io.Image.Input(
+                            "references",
+                            tooltip="Pairs for edit and control models: pictures that the model is given beside the "
+                            "captions. None, one for all, or one per picture.",
+                        )
+                    ]
+                ),
             ],
             outputs=[
                 MLT_DATASET.Output("dataset", tooltip="The pictures, kept in memory."),
@@ -210,7 +225,8 @@ class DatasetFromImages(io.ComfyNode):
     @classmethod
     def execute(cls, **lists):
         """Every input arrives as a list; a widget's is of one value."""
-        pictures, masks, texts = (lists.pop(name, None) or [] for name in ("images", "masks", "captions"))
+        names = ("images", "masks", "captions", "references")
+        pictures, masks, texts, references = (lists.pop(name, None) or [] for name in names)
         widgets = {name: values[0] for name, values in lists.items() if values}
         dataset = from_images(
             picture_arrays(pictures, frame_dims=3),
@@ -219,6 +235,7 @@ class DatasetFromImages(io.ComfyNode):
             dataset_settings(widgets),
             name=widgets.get("name", "picture"),
             invert_masks=widgets.get("invert_masks", False),
+            references=picture_arrays(references, frame_dims=3),
         )
         return _told(dataset)
 

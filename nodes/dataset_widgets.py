@@ -111,6 +111,28 @@ def goal_input():
     return one
 
 
+def reference_inputs():
+    """Pictures that the model is given beside the caption. Last, because saved workflows know the others by place."""
+    return [
+        text(
+            SET,
+            "reference_folders",
+            "Pairs for edit and control models: the folder of the pictures that the model is given beside the caption, "
+            "same names as the pictures to learn, any extension. Several references: one folder a line. Looked for as "
+            "mask_folder is.",
+            multiline=True,
+            placeholder="before",
+            # Of a set of pairs it is no advanced matter.
+            extra_dict={"first_when": [{"reference_folders": {"not": [""]}}]},
+        ),
+        choice(
+            SET,
+            "missing_reference",
+            "What a picture that lacks a reference means: an error, left out, or learned with what is there.",
+        ),
+    ]
+
+
 def dataset_settings(widgets):
     """`DatasetSettings` from the widgets of a node; those that are absent keep their defaults."""
     caption = {name: widgets[widget] for widget, name in CAPTION_WIDGETS.items() if widget in widgets}

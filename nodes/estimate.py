@@ -10,6 +10,7 @@ from .types import (
     MLT_CACHE,
     MLT_LOSS,
     MLT_OPTIMIZER,
+    MLT_TEXT_ENCODER,
     TRAIN_CATEGORY,
     advanced,
     choice,
@@ -76,10 +77,16 @@ class EstimateMemory(io.ComfyNode):
             choice(_D, "checkpointing", "As in the training node. Per block: little memory."),
             number(_D, "gradient_accumulation", "Batches a step, 1 to 1024."),
             switch(_D, "unknown_model", "Take a MODEL of a family that this pack does not know."),
+            io.Model.Input(
+                "model_low", tooltip="The low noise model of two that are trained in one run, as in the training node."
+            ),
+            MLT_TEXT_ENCODER.Input(
+                "text_encoder", tooltip="From Train Text Encoder, where CLIP is trained too; as in the training node."
+            ),
         ]
 
     @classmethod
-    def execute(cls, model, card, width, height, **values):
+    def execute(cls, model, card, width, height, model_low=None, text_encoder=None, **values):
         """Counts a step without running it."""
         sockets = {name: values.pop(name, None) for name in ("cache", "loss", "adapter", "optimizer")}
         plan, findings = estimated(
@@ -92,6 +99,8 @@ class EstimateMemory(io.ComfyNode):
                 train=TrainSettings(**values),
                 size=(width, height),
                 card=None if card == _THIS else int(card.split()[0]) * 2**30,
+                model_low=model_low,
+                texts=text_encoder,
             )
         )
         text = "\n".join(finding.text for finding in findings)

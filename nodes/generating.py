@@ -7,10 +7,11 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..masklora.dataset.loading import from_images
-from ..masklora.dataset.sample import Dataset, fit_mask, load_mask
+from ..masklora.dataset.sample import Dataset, fit_mask, load_mask, told_kinds
 from ..masklora.errors import ConfigError
-from ..masklora.findings import counted, note, warning, warnings_of
+from ..masklora.findings import note, warning, warnings_of
 from ..masklora.generators.apply import GenerateSettings, Watch, generate
+from ..masklora.generators.clips import ClipWay
 from ..masklora.generators.finding import Maker
 from ..masklora.host.page.progress import NodeProgress
 from ..masklora.host.page.telling import tell
@@ -41,11 +42,11 @@ def generator_schema(node_id, display_name, description, *, visible, hidden=(), 
                 "masks",
                 is_output_list=True,
                 tooltip="One mask batch per batch of images, B×H×W in 0 to 1; 1 = learn. Of a dataset, "
-                f"the masks of its first {MASKS_OF_A_DATASET} pictures.",
+                f"the masks of its first {MASKS_OF_A_DATASET} pictures, of a clip that of its first frame.",
             ),
             io.Image.Output(
                 "sheet",
-                tooltip=f"The first {SHOWN} pictures, 1×H×W×3; what is ignored is tinted red.",
+                tooltip=f"The first {SHOWN} pictures, 1×H×W×3; what is ignored is tinted.",
             ),
             io.String.Output("report", tooltip="What was found in each picture. Plain text."),
         ],
@@ -118,17 +119,25 @@ class Request:
         dataset = from_images(picture_arrays(images, frame_dims=3), picture_arrays(masks, frame_dims=2))
         return cls(dataset, images, settings, widgets)
 
-    def run(self, cls, make: Maker, *, label: str, close: Callable[[], None] = lambda: None):
+    def run(
+        self,
+        cls,
+        make: Maker,
+        *,
+        label: str,
+        way: ClipWay | None = None,
+        close: Callable[[], None] = lambda: None,
+    ):
         """The node's output; `close`, which frees the model, is called however the run ends."""
         progress = NodeProgress()
         watch = Watch(progress, progress.check_cancel, progress.show)
         try:
-            dataset, lines = generate(self.dataset, make, self.settings, label=label, watch=watch)
+            dataset, lines = generate(self.dataset, make, self.settings, label=label, watch=watch, way=way)
         finally:
             close()
         said = [_counted(dataset.report.notes[-1], lines), *lines[:LINES]]
         if len(lines) > LINES:
-            said.append(note(f"… and {counted(len(lines) - LINES, 'more [picture|pictures]')}."))
+            said.append(note(f"… and what became of more: {told_kinds(self.dataset.samples[LINES:])}."))
         text = "\n".join(one.text for one in said)
         progress.status(said[0].text)
         rgb = _sheet(dataset, progress)

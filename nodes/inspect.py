@@ -4,6 +4,7 @@ import torch
 from comfy_api.latest import io
 
 from ..masklora.cache.plan import check_settings
+from ..masklora.cache.shots import ClipRule
 from ..masklora.goals import decide, loss_by_goal
 from ..masklora.host.model.encoders import VaeEncoder
 from ..masklora.host.page.edits import EDITS
@@ -48,7 +49,7 @@ class InspectDataset(io.ComfyNode):
                     "view",
                     (*VIEWS, INFILL_VIEW),
                     VIEWS[0],
-                    "What the sheet shows. overlay: what is ignored is red. cut-out: what is learned. mask: white = "
+                    "What the sheet shows. overlay: what is ignored is tinted. cut-out: what is learned. mask: white = "
                     "learn. latent grid: the weight of each latent cell. infill: the backgrounds that the cache will "
                     "put behind each picture.",
                 ),
@@ -115,13 +116,14 @@ class InspectDataset(io.ComfyNode):
         settings = CacheSettings(resolution=max(resolution, 64), seed=infill_seed, **values)
         check_settings(settings)
         progress = NodeProgress()
-        stride = USUAL_STRIDE if vae is None else VaeEncoder(vae).stride
+        encoder = None if vae is None else VaeEncoder(vae)
+        stride, rule = (USUAL_STRIDE, ClipRule()) if encoder is None else (encoder.stride, encoder.rule)
         if cache is not None:
-            stride, resolution = cache.stride, cache.settings.resolution
+            stride, rule, resolution = cache.stride, cache.encoders.rule, cache.settings.resolution
         opened = OpenedDataset(
             dataset,
             node_id=cls.hidden.unique_id,
-            lens=Lens(loss_by_goal(dataset.goal, loss or LossSettings(preset=BY_GOAL)), stride),
+            lens=Lens(loss_by_goal(dataset.goal, loss or LossSettings(preset=BY_GOAL)), stride, rule),
             resolution=resolution,
             settings=settings if cache is None else cache.settings,
             cache=cache,

@@ -7,7 +7,16 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..masklora.errors import MaskLoraError
 from ..masklora.findings import counted, warning
-from ..masklora.host.exporting import apply_lora, file_of, find_chosen, load_run, loaded_state
+from ..masklora.host.exporting import (
+    LOAD,
+    apply_all,
+    apply_lora,
+    export_word,
+    find_chosen,
+    load_run,
+    loaded_files,
+    loaded_state,
+)
 from ..masklora.host.outputs import runs_folder
 from ..masklora.host.page.telling import tell
 from ..masklora.runs.history import began, run_folders
@@ -53,11 +62,23 @@ class LoadRun(io.ComfyNode):
                     "step", default=0, min=0, max=10**9, tooltip="Of a checkpoint that was kept; 0: the newest."
                 ),
                 io.Model.Input("model", optional=True, tooltip="What the LoRA is to be applied to."),
+                io.Model.Input(
+                    "model_low",
+                    optional=True,
+                    tooltip="Of a run that trained two models, the low noise one; model is the high noise one.",
+                ),
+                io.Clip.Input("clip", optional=True, tooltip="Of a run that trained text encoders: theirs."),
             ],
             outputs=[
                 io.Custom("LORA_MODEL").Output("lora", tooltip="The LoRA's tensors, for Export Masked LoRA."),
                 io.Model.Output("model_with_lora", tooltip="The MODEL with the LoRA applied at strength 1."),
                 io.String.Output("path", tooltip="Absolute path of the LoRA's file, written if it was not there."),
+                io.Model.Output(
+                    "model_low_with_lora", tooltip="model_low with the second LoRA at strength 1, of a run of two."
+                ),
+                io.Clip.Output(
+                    "clip_with_lora", tooltip="The CLIP with the LoRA and the new word, of a run that trained them."
+                ),
             ],
         )
 
@@ -72,16 +93,27 @@ class LoadRun(io.ComfyNode):
         return loaded_state(run if isinstance(run, str) else "")
 
     @classmethod
-    def execute(cls, run, step, model=None) -> io.NodeOutput:
+    def execute(cls, run, step, model=None, model_low=None, clip=None) -> io.NodeOutput:
         """Load it."""
         lora = load_run(run, step)
-        written = file_of(lora)
-        taken = [] if written.taken is None else [warning(f"run: {written.taken} is another file and stays.")]
+        word = export_word(lora, (LOAD, lora.kept.folder))
+        written = loaded_files(lora)
+        taken = [warning(f"run: {one.taken} is another file and stays.") for one in written if one.taken]
+        if model_low is not None and lora.low is None:
+            taken.append(warning("model_low: this run trained one model, whose LoRA is for model. Disconnect it."))
+        clip_with_lora = apply_all(clip, lora)
+        if clip is not None and clip_with_lora is None:
+            taken.append(warning("clip: this run trained no text encoder. Disconnect it."))
         steps = counted(lora.kept.record.steps, "[step|steps]")
+        told = [f"New word: prompts call it embedding:{word.path.stem}."] if word else []
+        told += [f"{lora.kept.folder.name} after {steps}.", *(f"The file: {one.path}" for one in written)]
         with_lora = ExecutionBlocker(None) if model is None else apply_lora(model, lora)
+        low = model_low is not None and lora.low is not None
         return io.NodeOutput(
             lora,
             with_lora,
-            str(written.path),
-            ui=tell([*taken, f"{lora.kept.folder.name} after {steps}.", f"The file: {written.path}"]),
+            str(written[0].path),
+            apply_lora(model_low, lora.low) if low else ExecutionBlocker(None),
+            clip_with_lora or ExecutionBlocker(None),
+            ui=tell([*taken, *told]),
         )

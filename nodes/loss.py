@@ -41,6 +41,7 @@ class MaskedLoss(io.ComfyNode):
                             *remedy_widgets.preservation_inputs(),
                             *remedy_widgets.noise_inputs(),
                             *remedy_widgets.token_inputs(),
+                            *loss_widgets.frame_inputs(),
                         ]
                     )
                 ),

@@ -140,6 +140,18 @@ def cell_inputs():
     ]
 
 
+def frame_inputs():
+    """How the masks of a clip's frames become one of a latent frame."""
+    return [
+        choice(
+            LOSS,
+            "frame_reduction",
+            "Clips: which weight a latent frame gets from the masks of its frames, such as four: their mean, the "
+            "largest or the smallest.",
+        )
+    ]
+
+
 def time_inputs():
     """Noise, its levels and their weights."""
     return [

@@ -3,9 +3,11 @@
 from comfy_api.latest import io
 
 from ..masklora.generators.blobs import BlobSettings, blob_maker
+from ..masklora.generators.clips import EACH_FRAME, STILL, ClipWay
 from ..masklora.generators.colour import ColourSettings, colour_maker
-from ..masklora.generators.grabcut import GrabCutSettings, check_grabcut_combine, grabcut_maker
+from ..masklora.generators.grabcut import GrabCutSettings, check_grabcut_combine, grabcut_maker, grabcut_way
 from ..masklora.generators.shapes import (
+    CIRCULAR_SHRINK,
     ShapeSettings,
     check_shape_combine,
     shape_maker,
@@ -66,7 +68,7 @@ class RandomMasks(io.ComfyNode):
     def execute(cls, **lists):
         """Every input arrives as a list."""
         request = Request.read(lists)
-        return request.run(cls, blob_maker(BlobSettings(**request.widgets)), label="Random masks")
+        return request.run(cls, blob_maker(BlobSettings(**request.widgets)), label="Random masks", way=ClipWay(STILL))
 
 
 class ShapeMasks(io.ComfyNode):
@@ -135,7 +137,8 @@ class ShapeMasks(io.ComfyNode):
         request = Request.read(lists)
         settings = ShapeSettings(**request.widgets)
         check_shape_combine(settings, request.settings.combine)
-        return request.run(cls, shape_maker(settings), label="Shape masks")
+        way = ClipWay(STILL, of_mask=settings.shape == CIRCULAR_SHRINK)
+        return request.run(cls, shape_maker(settings), label="Shape masks", way=way)
 
 
 class ColorMasks(io.ComfyNode):
@@ -197,7 +200,8 @@ class ColorMasks(io.ComfyNode):
     def execute(cls, **lists):
         """Every input arrives as a list."""
         request = Request.read(lists)
-        return request.run(cls, colour_maker(ColourSettings(**request.widgets)), label="Colour masks")
+        make = colour_maker(ColourSettings(**request.widgets))
+        return request.run(cls, make, label="Colour masks", way=ClipWay(EACH_FRAME))
 
 
 class GrabCutMasks(io.ComfyNode):
@@ -239,6 +243,13 @@ class GrabCutMasks(io.ComfyNode):
                     "fitted to the edges at full size. Larger is much slower and seldom better.",
                     step=1,
                 ),
+                text(
+                    GRABCUT,
+                    "key_frames",
+                    'Frames of a clip that are cut, counted from 0, such as "0, 40"; the cuts are carried over the '
+                    "other frames as the picture moves. Those that a clip does not have are passed over. Where a rough "
+                    "mask moves, each frame is cut instead.",
+                ),
             ],
             search_aliases=["grabcut", "cut out", "foreground", "opencv"],
         )
@@ -249,4 +260,5 @@ class GrabCutMasks(io.ComfyNode):
         request = Request.read(lists)
         settings = GrabCutSettings(**request.widgets)
         check_grabcut_combine(settings, request.settings.combine)
-        return request.run(cls, grabcut_maker(settings), label="GrabCut masks")
+        make = grabcut_maker(settings)
+        return request.run(cls, make, label="GrabCut masks", way=grabcut_way(settings))

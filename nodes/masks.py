@@ -9,7 +9,27 @@ from ..masklora.host.page.progress import NodeProgress
 from ..masklora.host.page.telling import tell
 from ..masklora.loss.masks import transform_mask
 from ..masklora.settings import MaskTransform, check
-from .types import MASK_CATEGORY, MLT_DATASET, transform_inputs
+from .types import MASK_CATEGORY, MLT_DATASET, advanced, number, transform_inputs
+
+
+def frame_inputs():
+    """What is done to the masks of a clip along time."""
+    return advanced(
+        [
+            number(
+                MaskTransform(),
+                "frame_union",
+                "Clips, masks that flicker: each frame keeps what the masks of so many frames before and after it "
+                "keep, 0 (off) to 64.",
+            ),
+            number(
+                MaskTransform(),
+                "frame_feather",
+                "Clips: blend each frame's mask with those around it, by a Gaussian of so many frames, 0 (off) to 32.",
+                step=0.5,
+            ),
+        ]
+    )
 
 
 class TransformMasks(io.ComfyNode):
@@ -26,6 +46,7 @@ class TransformMasks(io.ComfyNode):
             inputs=[
                 MLT_DATASET.Input("dataset", tooltip="Dataset whose masks are transformed when they are read."),
                 *transform_inputs(by_goal=True),
+                *frame_inputs(),
             ],
             outputs=[
                 MLT_DATASET.Output("dataset", tooltip="The same pictures with transformed masks; no file changes.")

@@ -6,11 +6,12 @@ from comfy_api.latest import io
 from ..masklora.generators.apply import Watch
 from ..masklora.host.page.progress import NodeProgress
 from ..masklora.host.page.telling import tell
+from ..masklora.host.references.shown import references_for
 from ..masklora.host.sampling import encode_prompts
 from ..masklora.host.strengths import Wanted, draw_run, drawn_state
 from ..masklora.runs.sample_pictures import MOST_STRENGTHS, SIDES, STRENGTHS, SampleSettings, split_prompts
 from .load_run import run_drop_down, run_is_there
-from .types import MLT_SAMPLES, TRAIN_CATEGORY, advanced, drop_down, number, seed, text
+from .types import MLT_DATASET, MLT_SAMPLES, TRAIN_CATEGORY, advanced, drop_down, number, seed, text
 
 _D = SampleSettings()
 _EXAMPLE = "a photo of my subject on a beach\na photo of my subject at night"
@@ -30,7 +31,7 @@ class Samples(io.ComfyNode):
                 "Prompts that are drawn before the training, every so many steps and at its end, with the same seed "
                 "each time. The training panel shows them beside the base model's. They do not change the training."
             ),
-            inputs=[*cls._sockets(), *cls._visible(), *advanced(cls._advanced())],
+            inputs=[*cls._sockets(), *cls._visible(), *advanced(cls._advanced()), *cls._references()],
             outputs=[MLT_SAMPLES.Output("samples", tooltip="For the training node.")],
         )
 
@@ -78,13 +79,45 @@ class Samples(io.ComfyNode):
                 "nothing (FLUX.1 dev 3.5, Chroma 0).",
                 step=0.1,
             ),
+            number(
+                _D,
+                "frames",
+                "Video models: frames of each clip, 1 (a picture) to 257, rounded down to what the VAE takes. Few are "
+                "enough to see what moves: 17 take several times as long as a picture.",
+            ),
+        ]
+
+    @staticmethod
+    def _references():
+        return [
+            io.Image.Input(
+                "references",
+                optional=True,
+                tooltip="For models that edit pictures: N×H×W×3 in 0 to 1, the reference pictures of every prompt.",
+            ),
+            *advanced(
+                [
+                    MLT_DATASET.Input(
+                        "dataset",
+                        tooltip="In place of references: those of the pictures of Load Dataset, one picture after the "
+                        "other, or of the one that reference_of names.",
+                    ),
+                    io.String.Input(
+                        "reference_of",
+                        default="",
+                        tooltip="Name of the picture of dataset whose references every prompt gets. Empty: the first "
+                        "prompt gets those of the first picture that has some, and so on.",
+                    ),
+                ]
+            ),
         ]
 
     @classmethod
-    def execute(cls, clip, vae, prompts, **widgets):
+    def execute(cls, clip, vae, prompts, references=None, dataset=None, reference_of="", **widgets):
         """The prompts are encoded now, before the training needs the memory."""
         settings = SampleSettings(prompts=split_prompts(prompts), **widgets)
-        return io.NodeOutput(encode_prompts(clip, vae, settings))
+        shown = references_for(len(settings.prompts), given=references, dataset=dataset, name=reference_of)
+        return io.NodeOutput(encode_prompts(clip, vae, settings, references=shown))
 
 
 class SampleRun(io.ComfyNode):
@@ -108,10 +141,17 @@ class SampleRun(io.ComfyNode):
                 MLT_SAMPLES.Input("samples", tooltip="From Sample Pictures: prompts, size and seed."),
                 run_drop_down(),
                 *cls._places(),
+                io.Model.Input(
+                    "model_low",
+                    optional=True,
+                    tooltip="Of a run that trained two models, the low noise one; model is the high noise one.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
-                    "pictures", tooltip="N×H×W×3 in 0 to 1, in the order of steps, then strengths, then prompts."
+                    "pictures",
+                    tooltip="N×H×W×3 in 0 to 1, in the order of steps, then strengths, then prompts; of clips all "
+                    "their frames.",
                 ),
                 io.String.Output("report", tooltip="What was drawn. Plain text."),
             ],
@@ -145,10 +185,10 @@ class SampleRun(io.ComfyNode):
         return drawn_state(run if isinstance(run, str) else "")
 
     @classmethod
-    def execute(cls, model, samples, run, steps, strengths):
+    def execute(cls, model, samples, run, steps, strengths, model_low=None):
         """Draws what is missing."""
         progress = NodeProgress()
         watch = Watch(progress, progress.check_cancel, progress.show)
-        pictures, findings = draw_run(model, samples, Wanted(run, steps, strengths), watch)
+        pictures, findings = draw_run(model, samples, Wanted(run, steps, strengths), watch, model_low=model_low)
         text = "\n".join(finding.text for finding in findings)
         return io.NodeOutput(pictures, text, ui=tell(findings))

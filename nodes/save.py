@@ -50,7 +50,8 @@ class SaveMasks(io.ComfyNode):
                 "layout",
                 "mask folder: grey PNGs with the pictures' names below destination. alpha png: copies of the "
                 "pictures with the mask as alpha below destination, captions beside them. The others: beside "
-                "the pictures, as <name>-masklabel.png or <name>_mask.png.",
+                "the pictures, as <name>-masklabel.png or <name>_mask.png. A clip's mask that moves is written as "
+                "clip_masks says; alpha png takes no clips.",
             ),
             io.String.Input(
                 "destination",
@@ -82,7 +83,7 @@ class SaveMasks(io.ComfyNode):
                 "masks",
                 optional=True,
                 tooltip="Masks in 0 to 1 to write instead of the dataset's, at the pictures' aspect: one per "
-                "picture in order, or one for the named picture. White = learn.",
+                "picture in order, or one for the named picture; of clips also one per frame. White = learn.",
             ),
             io.String.Input(
                 "captions",
@@ -113,6 +114,12 @@ class SaveMasks(io.ComfyNode):
                 "Keep masks that were edited by hand in the browser since they were saved, also with overwrite. Off: "
                 "they are treated like all others.",
             ),
+            choice(
+                D,
+                "clip_masks",
+                "What a clip's mask that moves becomes: one grey clip, .mkv, or a folder of numbered grey pictures, "
+                ".frames, in which single frames can be corrected with any paint program.",
+            ),
         ]
 
     @classmethod
@@ -123,7 +130,7 @@ class SaveMasks(io.ComfyNode):
             raise ConfigError(f"dataset: expected one, got {len(datasets)}. Merge them, or save each by itself.")
         values = {name: given[0] for name, given in lists.items() if given}
         dataset, picture, notes = _edited(datasets[0], masks, captions, values)
-        names = ("layout", "overwrite", "save_captions", "without_mask", "keep_edited")
+        names = ("layout", "overwrite", "save_captions", "without_mask", "keep_edited", "clip_masks")
         settings = SaveSettings(**{name: values[name] for name in names if name in values} | _captions_too(captions))
         destination = None
         if settings.layout in FOLDER_LAYOUTS:

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..masklora.generators.clips import EACH_FRAME, ClipWay
 from ..masklora.host.finders.subject import SubjectMasks as SubjectFinder
 from ..masklora.host.finders.subject import SubjectSettings
 from .generating import Request, generator_schema
@@ -42,4 +43,4 @@ class SubjectMasks(io.ComfyNode):
         """Every input arrives as a list; the model is used for this run and unloaded after it."""
         request = Request.read(lists)
         finder = SubjectFinder(request.widgets.pop("model", None), SubjectSettings(**request.widgets))
-        return request.run(cls, finder, label="Subject masks", close=finder.close)
+        return request.run(cls, finder, label="Subject masks", way=ClipWay(EACH_FRAME), close=finder.close)

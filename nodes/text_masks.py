@@ -2,8 +2,10 @@
 
 from comfy_api.latest import io
 
+from ..masklora.generators.clips import parse_key_frames
 from ..masklora.host.finders.sam3 import TextMasks as TextSearch
 from ..masklora.host.finders.sam3 import TextSettings
+from ..masklora.host.finders.tracking import tracked
 from ..masklora.host.page.progress import NodeProgress
 from .generating import Request, generator_schema
 from .types import number, text
@@ -35,6 +37,12 @@ class TextMasks(io.ComfyNode):
                     "How often the outline of each finding is refined, 0 to 5. Each time takes about as long "
                     "as the search.",
                     step=1,
+                ),
+                text(
+                    D,
+                    "key_frames",
+                    'Frames of a clip that are searched, counted from 0, such as "0, 40"; what is found is followed '
+                    "through the others, backwards and forwards. Those that a clip does not have are passed over.",
                 ),
             ],
             search_aliases=["sam3", "segment anything", "text prompt", "phrase", "open vocabulary"],
@@ -70,4 +78,5 @@ class TextMasks(io.ComfyNode):
         model, clip = request.widgets.pop("model", None), request.widgets.pop("clip", None)
         settings = TextSettings(**request.widgets)
         search = TextSearch(model, clip, settings, check_cancel=NodeProgress().check_cancel)
-        return request.run(cls, search, label="Text masks", close=search.close)
+        way = tracked(model, parse_key_frames(settings.key_frames))
+        return request.run(cls, search, label="Text masks", way=way, close=search.close)

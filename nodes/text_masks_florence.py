@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..masklora.generators.clips import EACH_FRAME, ClipWay
 from ..masklora.generators.florence2 import FLORENCE2
 from ..masklora.generators.florence2_sam2 import Florence2Sam2Settings, florence2_sam2_maker
 from ..masklora.generators.sam2 import SAM2
@@ -107,7 +108,7 @@ class Florence2Sam2Masks(io.ComfyNode):
             maker.close()
             return_memory()
 
-        return request.run(cls, maker, label="Florence-2 + SAM 2", close=close)
+        return request.run(cls, maker, label="Florence-2 + SAM 2", way=ClipWay(EACH_FRAME), close=close)
 
 
 def _folder(kind, tooltip):

@@ -8,9 +8,19 @@ from pathlib import Path
 import folder_paths
 from comfy.model_management import InterruptProcessingException
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..masklora.experts import steps_of
 from ..masklora.findings import Finding, counted, note, warning
-from ..masklora.host.exporting import TRAIN, LoraTensors, apply_lora, export_once, given_state
+from ..masklora.host.exporting import (
+    TRAIN,
+    LoraTensors,
+    apply_all,
+    apply_lora,
+    export_once,
+    export_word,
+    given_state,
+)
 from ..masklora.host.outputs import lora_path, runs_folder
 from ..masklora.host.page.telling import tell
 from ..masklora.host.page.train_hooks import NodeHooks
@@ -27,6 +37,7 @@ from .types import (
     MLT_LOSS,
     MLT_OPTIMIZER,
     MLT_SAMPLES,
+    MLT_TEXT_ENCODER,
     NO_FILE,
     TRAIN_CATEGORY,
     advanced,
@@ -56,7 +67,11 @@ class TrainLoRA(io.ComfyNode):
                 "leaves a checkpoint, and queueing the same graph again goes on from there."
             ),
             is_output_node=True,
-            inputs=[*_sockets(), *_widgets(), *advanced([*_advanced(), _samples(), *_existing()])],
+            inputs=[
+                *_sockets(),
+                *_widgets(),
+                *advanced([*_advanced(), _samples(), *_existing(), *_second(), _text_encoder()]),
+            ],
             outputs=[
                 io.Custom("LORA_MODEL").Output(
                     "lora", tooltip="The LoRA's tensors, for Export Masked LoRA or core's Save LoRA."
@@ -64,7 +79,17 @@ class TrainLoRA(io.ComfyNode):
                 io.Model.Output("model_with_lora", tooltip="The MODEL with the LoRA applied at strength 1."),
                 io.Custom("LOSS_MAP").Output("loss_map", tooltip="Loss of every step, for core's Plot Loss Graph."),
                 io.Int.Output("steps_done", tooltip="Finished optimizer steps, 1 or more."),
-                io.String.Output("path", tooltip="Absolute path of the LoRA file that was written."),
+                io.String.Output(
+                    "path",
+                    tooltip="Absolute path of the LoRA file that was written; of two, that for high noise.",
+                ),
+                io.Model.Output(
+                    "model_low_with_lora", tooltip="model_low with its own LoRA at strength 1, where two were trained."
+                ),
+                io.Clip.Output(
+                    "clip_with_lora",
+                    tooltip="The CLIP of Train Text Encoder with its LoRA at strength 1 and its new word.",
+                ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
@@ -76,9 +101,9 @@ class TrainLoRA(io.ComfyNode):
         return [*stopped_runs(runs_folder(), name), given_state(TRAIN, name)]
 
     @classmethod
-    def execute(cls, model, cache, **values) -> io.NodeOutput:
+    def execute(cls, model, cache, model_low=None, **values) -> io.NodeOutput:
         """Train, resume or load; then write the file once."""
-        sockets = {k: values.pop(k, None) for k in ("loss", "adapter", "optimizer", "samples")}
+        sockets = {k: values.pop(k, None) for k in ("loss", "adapter", "optimizer", "samples", "text_encoder")}
         rate = values.pop("learning_rate")
         assistant = values.pop("assistant_lora", NO_FILE)
         values["assistant_lora"] = "" if assistant == NO_FILE else assistant
@@ -100,6 +125,8 @@ class TrainLoRA(io.ComfyNode):
             assistant=_lora_file(settings.assistant_lora),
             samples=sockets["samples"],
             destination=destination,
+            model_low=model_low,
+            texts=sockets["text_encoder"],
         )
         hooks = NodeHooks(settings.steps, node_id=cls.hidden.unique_id, graph=_graph(cls.hidden))
         with hooks:
@@ -110,17 +137,23 @@ class TrainLoRA(io.ComfyNode):
                 raise InterruptProcessingException
             lora = LoraTensors(trained)
             result = trained.result
+            if lora.low is not None and not steps_of(1, result.steps, settings.switch_experts_every):
+                told.append(warning("Stopped before the first step of model_low: its file changes nothing yet."))
             with failure_told(result.folder):
+                word = export_word(lora, (TRAIN, destination))
                 written = export_once(lora, destination, ExportSettings())
             hooks.on_written(read_told(result.folder))
         room = make_room(runs_folder(), keep=settings.keep_finished_runs, spare=result.folder)
-        lines = [*told, *hooks.messages, *room, _summary(trained), f"Run folder: {result.folder}", *_file(written)]
+        files = [*_word(word), *(line for one in written for line in _file(one))]
+        lines = [*told, *hooks.messages, *room, _summary(trained), f"Run folder: {result.folder}", *files]
         return io.NodeOutput(
             lora,
             apply_lora(model, lora),
             {"loss": list(result.losses)},
             result.steps,
-            str(written.path),
+            str(written[0].path),
+            ExecutionBlocker(None) if lora.low is None else apply_lora(model_low, lora.low),
+            (sockets["text_encoder"] and apply_all(sockets["text_encoder"].clip, lora)) or ExecutionBlocker(None),
             ui=tell(lines),
         )
 
@@ -141,10 +174,20 @@ def _graph(hidden) -> dict:
 
 def _file(written: Written) -> list[Finding]:
     """Which file is this run's LoRA: the last line is that file and nothing else."""
-    line = note(f"{'Wrote' if written.new else 'It is already there:'} {written.path}")
+    line = note(f"{'Written:' if written.new else 'It is already there:'} {written.path}")
     if written.taken is None:
         return [line]
     return [warning(f"name: {written.taken} is another file and stays; this LoRA is {written.path.name}."), line]
+
+
+def _word(written: Written | None) -> list[Finding]:
+    """Which file the new word is in, and how prompts call it."""
+    if written is None:
+        return []
+    line = note(f"New word: prompts call it embedding:{written.path.stem}. Its file: {written.path}")
+    if written.taken is None:
+        return [line]
+    return [warning(f"new_word: {written.taken} is another file and stays."), line]
 
 
 def _lora_file(name: str) -> Path | None:
@@ -153,14 +196,22 @@ def _lora_file(name: str) -> Path | None:
 
 def _summary(trained) -> str:
     result, facts = trained.result, trained.result.summary
-    how = "Loaded the finished run" if result.loaded else f"Trained {counted(result.steps, '[step|steps]')}"
-    if result.resumed_from and not result.loaded:
-        how += f", resumed from step {result.resumed_from}"
-    numbers = ", ".join(f"{name} {facts[name]:.4g}" for name in SUMMARISED if facts.get(name) is not None)
+    if result.loaded:
+        how = "Loaded the finished run."
+    elif result.resumed_from:
+        how = f"Trained {counted(result.steps, '[step|steps]')}, resumed from step {result.resumed_from}."
+    else:
+        how = f"Trained {counted(result.steps, '[step|steps]')}."
+    experts = facts.get("experts") or {"": facts}
+    numbers = "; ".join(" ".join(filter(None, (e.replace("_", " "), _numbers(own)))) for e, own in experts.items())
     lost = facts.get("zero_weight_samples")
     shown = "sample was" if lost == 1 else "samples were"
-    empty = f" {lost:g} {shown} shown without any weight and taught nothing." if lost else ""
-    return (f"{how}. {numbers}." if numbers else f"{how}.") + empty
+    empty = f"{lost:g} {shown} shown without any weight and taught nothing." if lost else ""
+    return " ".join(filter(None, (how, numbers and f"In the last steps: {numbers}.", empty)))
+
+
+def _numbers(facts) -> str:
+    return ", ".join(f"{name} {facts[name]:.4g}" for name in (*SUMMARISED, "leak") if facts.get(name) is not None)
 
 
 def _sockets() -> list:
@@ -237,6 +288,41 @@ def _existing() -> list:
             "them later. Each takes about twice the room of the LoRA file.",
         ),
     ]
+
+
+def _second() -> list:
+    return [
+        io.Model.Input(
+            "model_low",
+            tooltip="The low noise model of two, as of Wan 2.2 14B; model is then the high noise one. Both are trained "
+            "in one run, by turns, and two files are written.",
+        ),
+        number(
+            _D,
+            "expert_switch",
+            "Noise level from which up model is trained, and below which model_low, 0 to 0.999. 0: as the models draw "
+            "(Wan 2.2 14B: 0.875 from text, 0.9 from a picture).",
+            step=0.005,
+        ),
+        number(
+            _D,
+            "switch_experts_every",
+            "With model_low: steps until the other model's turn, 1 to 1000000. The weights of the one that waits are "
+            "in main memory; few steps mean much moving.",
+        ),
+        number(
+            _D,
+            "leak_every",
+            "Steps between measures of how much of the pictures' backgrounds was learned, 0 (only at the end) to "
+            "1000000, -1: never. Each takes about as long as 15 steps of one picture, and keeps a checkpoint.",
+        ),
+    ]
+
+
+def _text_encoder():
+    return MLT_TEXT_ENCODER.Input(
+        "text_encoder", tooltip="From Train Text Encoder: CLIP is trained too. Without it: captions as they are cached."
+    )
 
 
 def _widgets() -> list:

@@ -6,10 +6,12 @@ registered as the package `masked_lora_pack` instead, and `masklora`, `devtools`
 """
 
 import atexit
+import ctypes
 import importlib
 import importlib.abc
 import importlib.util
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -95,14 +97,73 @@ COMFYUI = os.environ.get("COMFYUI_PATH")
 SCRATCH = prepare_comfyui(Path(COMFYUI).resolve()) if COMFYUI else None
 
 
+def pytest_collection_modifyitems(config, items):
+    """A session with the newest web frontend runs the tests that look at a page, and no others."""
+    from harness.frontends import OWN, SHOWN
+
+    others = [item for item in items if "browser" not in item.fixturenames] if SHOWN != OWN else []
+    if others:
+        items[:] = [item for item in items if "browser" in item.fixturenames]
+        config.hook.pytest_deselected(items=others)
+
+
 @pytest.fixture(scope="session")
-def comfy_host():
-    """The interpreter and ComfyUI folder that the tests run in."""
+def said():
+    """Hears what the pack says in this process."""
+    from harness.said import Said
+    from masklora.errors import MaskLoraError
+    from masklora.findings import Finding
+
+    heard = Said()
+    heard.listen(MaskLoraError)
+    heard.listen(Finding)
+    return heard
+
+
+@pytest.fixture(autouse=True)
+def known_sentences(said):
+    """After each test: whatever was said is in the catalogue that the page translates by."""
+    said.new.clear()
+    yield
+    assert said.unknown() == [], "locales/en/server.json lacks this: devtools/server_messages.py does not find it"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_given_back():
+    """After each module: glibc keeps what small models leave free between others, gigabytes in a long session."""
+    yield
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@pytest.fixture(scope="session")
+def host_with():
+    """A function: the interpreter and ComfyUI folder that the tests run in, with the page of a frontend."""
+    from devtools.console import DevError
+    from devtools.frontend import VERSION, newest_frontend
     from devtools.host import Host
+    from harness.frontends import OWN
 
     if not COMFYUI:
         pytest.fail("this test needs ComfyUI: run `python dev.py test`, or set COMFYUI_PATH")
-    return Host(Path(sys.executable), Path(COMFYUI).resolve(), "tests")
+    python = Path(sys.executable)
+
+    def made(frontend):
+        try:
+            folder = None if frontend == OWN else newest_frontend(python)
+        except DevError as error:
+            pytest.skip(f"the web frontend {VERSION} cannot be had: {error}")
+        return Host(python, Path(COMFYUI).resolve(), "tests", folder)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def comfy_host(host_with):
+    """The interpreter and ComfyUI folder that the tests run in, with the frontend of this session."""
+    from harness.frontends import SHOWN
+
+    return host_with(SHOWN)
 
 
 @pytest.fixture(scope="session")
@@ -120,19 +181,21 @@ def comfy_server(comfy_host, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def newest_server(comfy_host, tmp_path_factory):
-    """A real ComfyUI that shows the newest web frontend instead of its own."""
+def newest_server(host_with, tmp_path_factory):
+    """A real ComfyUI that shows the newest web frontend, whichever this session shows."""
     from devtools.comfy import ComfyServer
-    from devtools.console import DevError
-    from devtools.frontend import VERSION, newest_frontend
+    from harness.frontends import NEWEST
 
-    try:
-        frontend = newest_frontend(comfy_host.python)
-    except DevError as error:
-        pytest.skip(f"the web frontend {VERSION} cannot be had: {error}")
-    base = tmp_path_factory.mktemp("newest")
-    with ComfyServer(comfy_host, base, arguments=["--front-end-root", str(frontend)]) as server:
+    with ComfyServer(host_with(NEWEST), tmp_path_factory.mktemp("newest")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def server_with(request, comfy_server):
+    """A function: a real ComfyUI that shows the page of a frontend, see `harness.frontends.cases`."""
+    from harness.frontends import SHOWN
+
+    return lambda frontend: comfy_server if frontend == SHOWN else request.getfixturevalue("newest_server")
 
 
 @pytest.fixture(scope="session")

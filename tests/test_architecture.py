@@ -31,8 +31,9 @@ FLOORS = (
     ("errors", "findings"),
     ("files", "documents", "file_names"),
     ("settings",),
-    ("goals",),
-    ("loss", "pictures", "adapters", "autograd"),
+    ("goals", "experts"),
+    ("loss", "pictures", "adapters", "autograd", "optimizers"),
+    ("clips",),
     ("folder",),
     ("dataset",),
     ("cache", "saving", "gathering"),
@@ -40,11 +41,13 @@ FLOORS = (
     ("training", "generators"),
     ("host/families",),
     ("host/swap",),
-    ("host/layers",),
+    ("host/layers", "host/references"),
     ("host/model", "host/finders"),
+    ("host/texts",),
     ("host/memory",),
     ("host",),
     ("host/page",),
+    ("host/headless",),
 )
 RANKS = {name: rank for rank, names in enumerate(FLOORS) for name in names}
 NODES_RANK = len(FLOORS)

@@ -25,6 +25,7 @@ from benchmarks import (
 )
 from benchmarks.sides import NETWORKS, Stage
 from benchmarks.train_step import RATIOS, VARIANTS, measure, table
+from harness.damage import many
 from masklora.loss import masks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,7 +75,7 @@ def test_the_evidence_tells_the_steps_of_more_networks_as_they_were_timed():
         assert compiled_beside_core.line_of(stored[f"{network}, {latent}"], f"{network}, {latent}") in EVIDENCE
 
 
-@pytest.mark.parametrize("network", list(NETWORKS))
+@pytest.mark.parametrize("network", many(list(NETWORKS)[:1], list(NETWORKS)))
 def test_the_prior_costs_at_most_one_forward_pass(network, one_thread, tmp_path):
     # A forward is a third of a step with checkpointing, and a quarter of such steps is 8 %; here a wide margin.
     chosen = {name: prior_cost.VARIANTS[name] for name in ("without", "p = 1")}

@@ -127,7 +127,7 @@ def test_the_lora_is_the_one_that_the_graph_names(tmp_path):
     named = str(tmp_path / "named.safetensors")
     assert find_lora({"3": {"text": [f"{named}"]}}, tmp_path).name == "named.safetensors"
     assert find_lora({}, tmp_path).name == "newest.safetensors"
-    report = f"A note that is long: {'it goes on ' * 40}\nTrained 2 steps.\nWrote {named}"
+    report = f"A note that is long: {'it goes on ' * 40}\nTrained 2 steps.\nWritten: {named}"
     assert find_lora({"3": {"text": [report]}}, tmp_path).name == "named.safetensors"
     assert find_lora({"3": {"text": [f"{'long ' * 90}{named}"]}}, tmp_path).name == "named.safetensors"
 

@@ -253,3 +253,27 @@ def test_a_terminated_command_leaves_no_comfyui_behind(tmp_path, lookalike):
     process.communicate(timeout=60)
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+@pytest.mark.parametrize(("command", "file"), [("pictures", "take_threads.py"), ("test", "test_threads.py")])
+def test_each_process_gets_one_thread(command, file, comfy_host, tmp_path):
+    """Of several on a machine with few cores, threads wait for one another, and a training seems to hang."""
+    function = file.split("_")[0]
+    asked = "all(os.environ[name] == '1' for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'))"
+    (tmp_path / file).write_text(f"import os\n\ndef {function}_threads():\n    assert {asked}\n", encoding="utf-8")
+    done = dev(
+        command, "-q", "-n", "0", str(tmp_path / file), COMFYUI_PATH=str(comfy_host.comfyui), OMP_NUM_THREADS="7"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+def test_all_runs_the_page_tests_a_second_time_in_the_newest_frontend(comfy_host, host_with):
+    host_with("newest")
+    only = ("--collect-only", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/test_harness.py")
+    place = {"COMFYUI_PATH": str(comfy_host.comfyui), "MASKLORA_FRONTEND": ""}
+    usual, everything = (dev("test", *more, *only, **place) for more in ([], ["--all"]))
+    assert usual.returncode == everything.returncode == 0, everything.stdout + everything.stderr
+    with_page, without = "test_the_page_loads_a_workflow_and_runs_it", "test_a_graph_runs_in_a_real_comfyui"
+    counts = [[done.stdout.count(name) for name in (with_page, without)] for done in (usual, everything)]
+    assert counts == [[1, 1], [2, 1]]

@@ -6,6 +6,9 @@ import json
 import pytest
 from PIL import Image
 
+from devtools.frontend import VERSION
+from harness.frontends import NEWEST, SHOWN
+
 EMPTY_IMAGE = {"width": 32, "height": 16, "batch_size": 1, "color": 0xFF8000}
 
 
@@ -108,6 +111,10 @@ def test_the_page_loads_a_workflow_and_runs_it(page):
     assert picture.size == (40, 24)
     assert picture.getpixel((0, 0)) == (0, 255, 0)
     assert page.problems == []
+
+
+def test_the_page_is_of_the_frontend_that_this_session_shows(page):
+    assert (page.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__") == VERSION) == (SHOWN == NEWEST)
 
 
 def test_the_page_reports_a_node_that_it_does_not_know(page):

@@ -195,3 +195,15 @@ def test_what_a_translation_lacks_is_told():
     assert "left in English" in faults(english, english.replace("# A", "# B"), names)[0]
     assert "block 2 is a item" in faults(english, whole.replace("- un\n", ""), names)[0]
     assert "`x` is not on" in faults(english, whole.replace("c |", "`x` |"), names)[0]
+
+
+def test_french_has_one_gender_for_a_lora_and_one_name_for_what_a_training_saves():
+    """« Un LoRA » throughout; a checkpoint is a model's file, and of a training « point de sauvegarde »."""
+    texts = read_texts("fr", "main.json") | read_texts("fr", "nodeDefs.json")
+    texts |= {page.stem: translated(page, "fr").read_text(encoding="utf-8") for page in ENGLISH_PAGES}
+    feminine = re.compile(r"\b(?:une|la|cette|aucune|quelle|toute|sa)(?: \w+)? LoRA\b", re.IGNORECASE)
+    assert {name: found for name, text in texts.items() if (found := feminine.findall(text))} == {}
+    saved = re.compile(r"(?<![`\w/])checkpoints?(?![`\w/])", re.IGNORECASE)
+    spoken = {name: text for name, text in texts.items() if saved.search(CODE.sub("", text))}
+    about_models = {name for name in spoken if name.startswith(("MLT_TextMasks", "MLT_CacheDataset", "MLT_Florence2"))}
+    assert {name: spoken[name] for name in spoken.keys() - about_models} == {}

@@ -15,8 +15,8 @@ SECTION = "masked_lora."
 SAME = {
     "fr": {"alpha", "angle", "cache", "convolutions", "destination", "format", "gamma", "guidance", "images", "point"}
     | {"routes", "Pause", "prior", "latent", "Lasso", "GrabCut"}
-    | {"Prompt", "prompts", "Checkpoint"},
-    "zh": {"GrabCut", "{number} kB", "{number} MB", "{number} GB"},
+    | {"Prompt", "prompts", "Checkpoint", "SAM 3", "{seconds} s"},
+    "zh": {"GrabCut", "SAM 3", "{number} kB", "{number} MB", "{number} GB"},
 }
 
 LITERAL = re.compile(r"""(?<!\\)(["'`])((?:\\.|(?!\1).)*)\1""")

@@ -89,6 +89,13 @@ def test_the_readme_shows_a_picture_before_anything_is_said():
     assert re.match(r"!\[[^]]+\]\([^)]+\)|<img ", first), first
 
 
+def test_the_readme_s_first_screen_shows_photographs_three_steps_and_the_demo_called_what_it_is():
+    first = read(README).split("\n## ")[0]
+    order = [first.find(sign) for sign in ("photographs", "\n1. ", "\n2. ", "\n3. ", "demo.webp", "This is the demo")]
+    assert -1 not in order and order == sorted(order), order
+    assert "\n4. " not in first and "not a full-size model" in first
+
+
 def test_the_readme_names_its_two_commands_before_it_tells_how_to_install():
     text = read(README)
     for command in ("python dev.py demo", "python dev.py test"):

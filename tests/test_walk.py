@@ -63,7 +63,7 @@ def take_one_picture_through(folder):
         loss=LossSettings(prior_weight=0.0),
         adapter=AdapterSettings(rank=4, alpha=2.0),
         optimizer=OptimizerSettings(learning_rate=1e-3),
-        train=TrainSettings(steps=1, name="walk"),
+        train=TrainSettings(steps=1, name="walk", leak_every=-1),
     )
     return train_lora(request, runs=folder / "runs", hooks=Hooks(), report=lambda finding: None)
 

@@ -6,12 +6,16 @@ import { LOADER } from "./dataset/maskless.mjs?v=0.1.0";
 import { addNodeBrowser, INSPECT_NODE } from "./dataset/node_browser.mjs?v=0.1.0";
 import { addFolderButton } from "./folders/loader.mjs?v=0.1.0";
 import { followGoal } from "./goals.mjs?v=0.1.0";
+import { followGuides } from "./guides/dialog.mjs?v=0.1.0";
 import { openEditor } from "./mask_editor/editor.mjs?v=0.1.0";
+import { translateCore } from "./page/core_messages.mjs?v=0.1.0";
 import { addStyles } from "./page/elements.mjs?v=0.1.0";
+import { Names } from "./page/names.mjs?v=0.1.0";
 import { chain } from "./page/nodes.mjs?v=0.1.0";
 import { addReport, linesOf, restoreReport } from "./page/report.mjs?v=0.1.0";
 import { useTexts } from "./page/strings.mjs?v=0.1.0";
 import { followTheme } from "./page/theme.mjs?v=0.1.0";
+import { bracketed, readMessages, useMessages } from "./page/told.mjs?v=0.1.0";
 import { keepClear } from "./room.mjs?v=0.1.0";
 import { Announcer } from "./runs/announce.mjs?v=0.1.0";
 import { addNodePanel, makeRoom, NODE } from "./runs/node_panel.mjs?v=0.1.0";
@@ -25,8 +29,8 @@ import { followUses } from "./uses.mjs?v=0.1.0";
 const SETTLED_MS = 150;
 const STYLES = [
   "vendor/uplot/uPlot.min.css", "page/page.css", "page/report.css", "runs/panel.css", "runs/samples/gallery.css",
-  "runs/samples/grid.css", "runs/table/table.css", "dataset/dataset.css", "dataset/captions/captions.css",
-  "mask_editor/editor.css", "folders/folders.css",
+  "runs/samples/grid.css", "runs/table/table.css", "clips/clips.css", "dataset/dataset.css", "dataset/captions/captions.css",
+  "mask_editor/editor.css", "folders/folders.css", "guides/guides.css",
 ];
 
 // Of the nodes in a graph that compares pictures. As it opens it is wide enough for titles, which a small scale hides.
@@ -61,6 +65,7 @@ const graphs = {
   open: ({ workflow, prompt }, name) =>
     workflow ? app.loadGraphData(workflow, true, true, name) : app.loadApiJson(prompt, name),
   queue: () => app.queuePrompt(0, 1),
+  prompt: async () => (await app.graphToPrompt()).output,
   refresh: () => app.reloadNodeDefs(),
   pictures: (run) => new PictureTable({ api, store: runs(), run, edit: editMask }).open(),
   samples: (run) => new SampleGrid({ store: runs(), run, page: graphs }).open(),
@@ -88,11 +93,16 @@ app.registerExtension({
   name: "masked_lora",
   async init() {
     // Before any node is made, whose widgets show the texts, and would move while styles came.
-    const [answer] = await Promise.all([api.fetchApi("/i18n"), addStyles(import.meta.url, STYLES)]);
-    useTexts(await answer.json(), app.extensionManager.setting.get("Comfy.Locale") ?? navigator.language.split("-")[0]);
+    const language = app.extensionManager.setting.get("Comfy.Locale") ?? navigator.language.split("-")[0];
+    const texts = api.fetchApi("/i18n").then((answer) => answer.json());
+    const [all, messages] = await Promise.all([texts, readMessages(api, language), addStyles(import.meta.url, STYLES)]);
+    useTexts(all, language);
+    useMessages(messages, new Names(all.en?.nodeDefs, all[language]?.nodeDefs, bracketed(messages)));
+    translateCore(api, app);
   },
   setup() {
     followTheme();
+    followGuides();
     // From the start: a page that is opened during a training is told of it at once.
     app.ui.settings.addSetting(new Announcer(runs(), NODE).setting());
     // ComfyUI hears Ctrl+Z before any dialog does, unless it believes that its own mask editor is open.

@@ -11,7 +11,9 @@ import { chain } from "./page/nodes.mjs?v=0.1.0"
 export function followUses(node, inputs, settle) {
   const told = Object.entries(inputs).filter(([, [, extra]]) => extra?.used_when || extra?.first_when)
   if (!told.length) return
-  const deciding = new Set(told.flatMap(([, [, extra]]) => [...(extra.used_when ?? []), ...(extra.first_when ?? [])].flatMap(Object.keys)))
+  // What decides about itself does so when a graph is opened: no widget goes away while a person empties it.
+  const others = ([name, [, extra]]) => [...(extra.used_when ?? []), ...(extra.first_when ?? [])].flatMap(Object.keys).filter((one) => one !== name)
+  const deciding = new Set(told.flatMap(others))
   const apply = () => {
     const changed = told.map(([name, [, extra]]) => show(node, name, extra)).includes(true)
     if (changed) settle()

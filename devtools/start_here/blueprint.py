@@ -20,7 +20,7 @@ def blueprint(info):
     loaded = graph.add("MLT_LoadDataset", (_COLUMNS[0], HEAD), _WIDE[0], folder="my-pictures")
     cache = graph.add("MLT_CacheDataset", (_COLUMNS[1], HEAD), _WIDE[1], resolution=RESOLUTION)
     look = graph.add(
-        "MLT_InspectDataset", (_COLUMNS[1], cache.bottom + GAP + MARGIN), _WIDE[1], height=562, resolution=RESOLUTION
+        "MLT_InspectDataset", (_COLUMNS[1], cache.bottom + GAP + MARGIN), _WIDE[1], tall=562, resolution=RESOLUTION
     )
     train = graph.add("MLT_TrainLoRA", (_COLUMNS[2], HEAD), _WIDE[1], name="my-lora")
     graph.link(loaded, "dataset", cache, "dataset")

@@ -12,12 +12,13 @@ DESCRIBER = File(
     "https://huggingface.co/Comfy-Org/Qwen3-VL/resolve/main/text_encoders/qwen3vl_4b_fp8_scaled.safetensors",
 )
 KIND = "ideogram4"
+# Of two lines: there are frontends that show no more of it, whatever the height of the node.
 PROMPT = (
-    "Describe this picture in one or two plain sentences, for training an image model: the subject, what it does, "
-    "what it wears, where it is, the light and the view. No guesses, no opinions, no names. Only the description."
+    "Describe this picture in one or two plain sentences: subject, action, clothes, place, light, view. "
+    "No guesses or names. Only the description."
 )
 LONGEST = 256
-_LEFT, _MIDDLE, _RIGHT = (20, 400), (490, 440), (1000, 650)
+_LEFT, _MIDDLE, _RIGHT = (20, 400), (490, 560), (1120, 650)
 _NOTE_HEIGHT = 330
 _NOTE = """# Captions for your pictures
 
@@ -37,7 +38,7 @@ def captioning(info, *, scale):
     """The template as the page saves graphs; `info` is ComfyUI's `/object_info`."""
     graph = Graph(info, CAPTIONING)
     left, middle, right = Column(graph, _LEFT, 0), Column(graph, _MIDDLE, HEAD), Column(graph, _RIGHT, HEAD)
-    left.add("MarkdownNote", height=_NOTE_HEIGHT, title="How it works", text=_NOTE, colours=NOTE)
+    left.add("MarkdownNote", tall=_NOTE_HEIGHT, title="How it works", text=_NOTE, colours=NOTE)
     top = left.bottom + MARGIN
     left.top = top + HEAD
     load = left.add("MLT_LoadDataset", folder="my-pictures", colours=YOURS)
@@ -46,12 +47,12 @@ def captioning(info, *, scale):
     model = left.add("CLIPLoader", clip_name=DESCRIBER.name, type=KIND, models=[DESCRIBER])
     pictures = middle.add("MLT_PicturesToCaption")
     words = {"prompt": PROMPT, "max_length": LONGEST, "sampling_mode": "off"}
-    text = middle.add("TextGenerate", height=420, colours=YOURS, **words)
+    text = middle.add("TextGenerate", tall=420, colours=YOURS, **words)
     save = right.add("MLT_SaveCaptions")
-    look = right.add("MLT_InspectDataset", height=BROWSER)
+    look = right.add("MLT_InspectDataset", tall=BROWSER)
     bottom = max(left.bottom, middle.bottom, right.bottom) + MARGIN + 110
     right.add(
-        "MarkdownNote", title="What to look for", height=bottom - right.top - TITLE - MARGIN, text=_LOOK, colours=NOTE
+        "MarkdownNote", title="What to look for", tall=bottom - right.top - TITLE - MARGIN, text=_LOOK, colours=NOTE
     )
     graph.link(load, "dataset", pictures, "dataset")
     back(graph, pictures, "images", text, "image")

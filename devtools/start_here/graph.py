@@ -1,5 +1,6 @@
 """A graph as ComfyUI's page saves it, drawn node by node from what ComfyUI tells of its nodes."""
 
+import math
 import uuid
 
 from ..convert import SEEDS, widgets_of
@@ -11,6 +12,8 @@ SLOT = 20
 # for either.
 _WIDGET, _AROUND = 28, 14
 _OUR_WIDGET, _BELOW_OURS = 31, 48
+# What a text of several lines takes beside its name.
+_LINES = 60
 # Nodes that the page gives a button beside their widgets.
 _WITH_BUTTON = {"MLT_LoadDataset"}
 # What Nodes 2.0 puts below a loader whose file is missing, and above a node that may still change.
@@ -77,7 +80,7 @@ class Graph:
         self.nodes, self.links, self.groups, self.reroutes = [], [], [], []
         self._parents = {}
 
-    def add(self, kind, at, width, *, height=None, title=None, models=(), colours=None, **values):
+    def add(self, kind, at, width, /, *, tall=None, title=None, models=(), colours=None, **values):
         """A node whose title bar begins at `at`, its widgets at their defaults but for `values`."""
         info = self.info.get(kind, {"input": {}, "output": [], "output_name": []})
         widgets = _Widgets(info, ours=kind.startswith(OURS))
@@ -86,13 +89,13 @@ class Graph:
             raise KeyError(f"{kind} has no widget {', '.join(sorted(unknown))}")
         inputs = [*_sockets(info, widgets), *widgets.slots()]
         outputs = _outputs(info)
-        least = _AROUND + SLOT * max(len(inputs) - len(widgets.names), len(outputs)) + widgets.height()
+        least = _AROUND + SLOT * max(len(inputs) - len(widgets.names), len(outputs)) + widgets.height(values)
         least += _NOTICE if models or info.get("experimental") else 0
         saved = {
             "id": len(self.nodes) + 1,
             "type": kind,
             "pos": [at[0], at[1] + TITLE],
-            "size": [width, max(least, height or 0)],
+            "size": [width, max(least, tall or 0)],
             "flags": {},
             "order": len(self.nodes),
             "mode": 0,
@@ -132,6 +135,21 @@ class Graph:
         self.reroutes.append({"id": len(self.reroutes) + 1, **above, "pos": pos, "linkIds": [link]})
         return self.reroutes[-1]["id"]
 
+    def make_room(self, x, width, *, rows=(-math.inf, math.inf), since=(0, 0)):
+        """Moves what begins right of `x` and between the two `rows` to the right, for a further column of `width`.
+
+        `since` is a `mark`: what was drawn before it stays.
+        """
+        nodes, reroutes = since
+        places = [node.saved["pos"] for node in self.nodes[nodes:]] + [one["pos"] for one in self.reroutes[reroutes:]]
+        for place in [*places, *(group["bounding"] for group in self.groups if since == (0, 0))]:
+            if place[0] >= x and rows[0] <= place[1] < rows[1]:
+                place[0] += width
+
+    def mark(self):
+        """How much is drawn by now, for `make_room`."""
+        return len(self.nodes), len(self.reroutes)
+
     def group(self, title, box, colour):
         """A coloured frame with a title; `box` is left, top, width and height."""
         number = len(self.groups) + 1
@@ -169,11 +187,12 @@ class _Widgets:
         """Their inputs; the page gives every widget one."""
         return [{**_slot(self._info, name), "widget": {"name": name}} for name in self.names]
 
-    def height(self):
+    def height(self, chosen):
         """Of those that are shown at first; the classic canvas hides the advanced ones of our nodes only."""
         if self._ours:
-            shown = sum(not options.get("advanced") for _, options in self._all)
-            return _OUR_WIDGET * (shown + (self._info["name"] in _WITH_BUTTON)) + _BELOW_OURS
+            shown = [options for name, options in self._all if self._is_shown(name, options, chosen)]
+            lines = _LINES * sum(bool(options.get("multiline")) for options in shown)
+            return _OUR_WIDGET * (len(shown) + (self._info["name"] in _WITH_BUTTON)) + _BELOW_OURS + lines
         return _WIDGET * sum(1 + self._companion(name, options) for name, options in self._all)
 
     def values(self, chosen):
@@ -184,6 +203,12 @@ class _Widgets:
             if self._companion(name, options):
                 values.append("fixed")
         return values
+
+    @staticmethod
+    def _is_shown(name, options, chosen):
+        # An advanced one that its own value brings forward stands at its default unless it is chosen.
+        forward = name in chosen and any(name in way for way in options.get("first_when", []))
+        return forward or not options.get("advanced")
 
     @staticmethod
     def _companion(name, options):

@@ -11,6 +11,7 @@ _ENCODERS = f"{_HUB}comfyanonymous/flux_text_encoders/resolve/main/"
 _KLEIN = f"{_COMFY}flux2-klein/resolve/main/split_files/"
 _ANIMA = f"{_HUB}circlestone-labs/Anima/resolve/main/split_files/"
 _QWEN = f"{_COMFY}Qwen-Image_ComfyUI/resolve/main/split_files/"
+_WAN = f"{_COMFY}Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files/"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,38 @@ class Guided:
 
 
 @dataclass(frozen=True)
+class Clip:
+    """The clips that a video model makes.
+
+    Attributes:
+        size: (width, height) in pixels.
+        frames: How many, of the model's own kind of numbers.
+        rate: Frames per second.
+        sound: Whether the network makes the sound with the pictures.
+    """
+
+    size: tuple[int, int]
+    frames: int
+    rate: int
+    sound: bool = False
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How a model that edits pictures is given the picture to edit.
+
+    Attributes:
+        scale: Name of the node that brings the picture to the model's size, and its widgets.
+        seen: Whether the text encoder is shown the picture with the instruction.
+        method: How the picture's tokens are placed; "" where no node says so.
+    """
+
+    scale: tuple[str, dict]
+    seen: bool = False
+    method: str = ""
+
+
+@dataclass(frozen=True)
 class Model:
     """One template.
 
@@ -67,16 +100,20 @@ class Model:
         official: ComfyUI's template whose facts these are.
         network: The file of a checkpoint, or of the network alone.
         sampling: How the official graph samples.
-        resolution: Side of its pictures in pixels.
+        resolution: Side of its pictures in pixels; of clips that of a square with the area of their frames.
         encoders: Files of the text encoders; none for a checkpoint.
         kind: What the loader of the text encoders is told they are for.
         vae: File of the VAE; none for a checkpoint.
-        latent: Node that makes the empty picture.
+        latent: Node that makes the empty picture, or the latent of the picture to edit, with which some begin.
         shift: Of the node that shifts the noise levels; none where there is no such node.
+        shifter: That node.
         padding: Whether a node sets how T5's texts are filled up.
         negative: Whether there is a negative prompt; else the positive one is zeroed.
         hint: What a person should know about this model, for the note.
         subgraph: The part of the official template, where it holds several.
+        clip: Its clips, where it makes such.
+        normed: Whether a node keeps guided predictions as small as those of the prompt alone.
+        pair: How it is given a picture to edit, where it learns from pairs.
     """
 
     title: str
@@ -89,10 +126,14 @@ class Model:
     vae: File | None = None
     latent: str = "EmptySD3LatentImage"
     shift: float | None = None
+    shifter: str = "ModelSamplingAuraFlow"
     padding: bool = False
     negative: bool = True
     hint: str = ""
     subgraph: str = ""
+    clip: Clip | None = None
+    normed: bool = False
+    pair: Pair | None = None
 
     @property
     def files(self):
@@ -247,5 +288,81 @@ MODELS = (
         latent="EmptyFlux2LatentImage",
         negative=False,
         hint="Its makers trained it on captions in JSON; plain words work, less exactly.",
+    ),
+    Model(
+        "Wan 2.2 5B",
+        "video_wan2_2_5B_ti2v",
+        _network(f"{_WAN}diffusion_models/wan2.2_ti2v_5B_fp16.safetensors"),
+        KSampler(20, 5, sampler="uni_pc"),
+        resolution=952,
+        encoders=(
+            _encoder(
+                f"{_COMFY}Wan_2.1_ComfyUI_repackaged/resolve/main/split_files/text_encoders/"
+                "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
+            ),
+        ),
+        kind="wan",
+        vae=_vae(f"{_WAN}vae/wan2.2_vae.safetensors"),
+        latent="Wan22ImageToVideoLatent",
+        shift=8.0,
+        shifter="ModelSamplingSD3",
+        hint="A resolution of 640 trains more than twice as fast.",
+        clip=Clip((1280, 704), 121, 24),
+    ),
+    Model(
+        "LTX-2",
+        "video_ltx2_t2v",
+        File("checkpoints", f"{_HUB}Lightricks/LTX-2/resolve/main/ltx-2-19b-dev-fp8.safetensors"),
+        Guided(
+            4,
+            (
+                "LTXVScheduler",
+                {"steps": 20, "max_shift": 2.05, "base_shift": 0.95, "stretch": True, "terminal": 0.1},
+            ),
+            sampler="euler_ancestral",
+        ),
+        resolution=480,
+        encoders=(
+            _encoder(f"{_COMFY}ltx-2/resolve/main/split_files/text_encoders/gemma_3_12B_it_fp4_mixed.safetensors"),
+        ),
+        latent="EmptyLTXVLatentVideo",
+        hint="Clips are compared at half size, where ComfyUI's own template begins; sound is made, not trained.",
+        clip=Clip((640, 360), 121, 24, sound=True),
+    ),
+    Model(
+        "Qwen-Image-Edit",
+        "image_qwen_image_edit_2511",
+        _network(
+            f"{_COMFY}Qwen-Image-Edit_ComfyUI/resolve/main/split_files/diffusion_models/"
+            "qwen_image_edit_2511_fp8mixed.safetensors"
+        ),
+        KSampler(40, 4),
+        encoders=(
+            _encoder(
+                f"{_COMFY}HunyuanVideo_1.5_repackaged/resolve/main/split_files/text_encoders/"
+                "qwen_2.5_vl_7b_fp8_scaled.safetensors"
+            ),
+        ),
+        kind="qwen_image",
+        vae=_vae(f"{_QWEN}vae/qwen_image_vae.safetensors"),
+        latent="VAEEncode",
+        shift=3.1,
+        hint="This is 2511. A file of 2509 goes into the loader just as well.",
+        subgraph="Image Edit (Qwen-Image 2511)",
+        normed=True,
+        pair=Pair(("FluxKontextImageScale", {}), seen=True, method="index_timestep_zero"),
+    ),
+    Model(
+        "FLUX.2 klein Edit",
+        "image_flux2_klein_image_edit_4b_base",
+        _network(f"{_HUB}black-forest-labs/FLUX.2-klein-base-4b-fp8/resolve/main/flux-2-klein-base-4b-fp8.safetensors"),
+        Guided(5, ("Flux2Scheduler", {"steps": 20})),
+        encoders=(_encoder(f"{_COMFY}z_image_turbo/resolve/main/split_files/text_encoders/qwen_3_4b.safetensors"),),
+        kind="flux2",
+        vae=_vae(f"{_HUB}black-forest-labs/FLUX.2-small-decoder/resolve/main/full_encoder_small_decoder.safetensors"),
+        latent="EmptyFlux2LatentImage",
+        hint="This is the base. The distilled klein takes its LoRAs too.",
+        subgraph="Image Edit (Flux.2 Klein 4B)",
+        pair=Pair(("ImageScaleToTotalPixels", {"upscale_method": "nearest-exact"})),
     ),
 )

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from .containers import Form, UnseenError, take_apart
 from .forwards import Forward, positional_names, replaced_forwards
-from .recompute import Keeping, as_it_is
+from .recompute import Keeping, Recalling, as_it_is, nothing_to_recall
 from .traced import UntraceableError, is_tracing, traced_backward, traced_forward
 
 # A block that is called in more ways may be called in a new one each time.
@@ -57,6 +57,7 @@ class Compiler:
         at_hand: AtHand,
         hindrance: Callable[[nn.Module, dict[str, Any]], str],
         keeping: Keeping = as_it_is,
+        recalling: Recalling = nothing_to_recall,
     ) -> Iterator[None]:
         """Each of `blocks`, which must be checkpointed, runs as compiled graphs while the context lasts.
 
@@ -65,6 +66,7 @@ class Compiler:
             at_hand: See `AtHand`.
             hindrance: Why a call of a block with these arguments, by name, has to run as it was; "" where nothing is.
             keeping: See `Keeping`.
+            recalling: See `Recalling`.
         """
 
         def make(block: nn.Module, inner: Forward) -> Forward:
@@ -76,7 +78,7 @@ class Compiler:
                 reason = hindrance(block, {**dict(zip(names, args, strict=False)), **kwargs})
                 try:
                     if not reason:
-                        return _Call(self, block, inner, at_hand, args, kwargs).run(keeping)
+                        return _Call(self, block, inner, at_hand, args, kwargs).run(keeping, recalling())
                 except _NewWayError as error:
                     reason = str(error)
                 except UntraceableError as error:
@@ -176,18 +178,20 @@ class _Call:
     ) -> None:
         self._compiler, self._block, self._inner, self._at_hand = compiler, block, inner, at_hand
         self._positional = len(args)
+        self._recall: Callable[[], None] | None = None
         try:
             self.inputs, self._form = take_apart({**dict(enumerate(args)), **kwargs})
             self._key = self._form.key()
         except UnseenError as error:
             raise UntraceableError(f"they are given a {error.what}") from error
 
-    def run(self, keeping: Keeping) -> Any:
-        """What the block gives back.
+    def run(self, keeping: Keeping, recall: Callable[[], None]) -> Any:
+        """What the block gives back; `recall` comes before its gradients.
 
         Raises:
             UntraceableError: It cannot be run as a graph; nothing has been computed.
         """
+        self._recall = recall
         with self._at_hand(self._block, False):
             slots = _slots(self._block)
             reads = [slot.tensor for slot in slots]
@@ -220,6 +224,8 @@ class _Call:
 
     def gradients(self, inputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Of the inputs that require one, then of what is trained."""
+        assert self._recall is not None
+        self._recall()
         with self._at_hand(self._block, True):
             reads = [slot.tensor for slot in _slots(self._block)]
             # As the graph was traced: what follows a block may give them in any layout.

@@ -132,7 +132,7 @@ def checkpointed(
     """
     trained = {id(p) for p in parameters}
     given = {**dict(enumerate(args)), **kwargs}
-    with _refusing(body, "is given"):
+    with _refusing(body, given=True):
         tensors, form = take_apart(given, matters=lambda t: t.requires_grad and id(t) not in trained)
     shape: list[Form] = []
 
@@ -152,7 +152,7 @@ def _run(body: Callable[..., Any], form: Form, positional: int, inputs: Sequence
     given = form.filled(inputs)
     args = [given.pop(i) for i in range(positional)]
     result = body(*args, **given)
-    with _refusing(body, "gives back"):
+    with _refusing(body, given=False):
         # Nothing tells, without a graph, which tensors would have a gradient; none may be out of sight.
         return take_apart(result, known=form.kept, shared=False)
 
@@ -162,12 +162,13 @@ def _again(body: Callable[..., Any], form: Form, positional: int, inputs: Sequen
 
 
 @contextlib.contextmanager
-def _refusing(body: Callable[..., Any], does: str) -> Iterator[None]:
+def _refusing(body: Callable[..., Any], *, given: bool) -> Iterator[None]:
     try:
         yield
     except UnseenError as error:
         owner = getattr(body, "__self__", body)
         name = getattr(owner, "__name__", type(owner).__name__)
+        does = "is given" if given else "gives back"
         place = f" (at {error.where})" if error.where else ""
         raise ConfigError(
             f"checkpointing: {name} {does} a {error.what}{place}. It may hold tensors that cannot be followed when a "
@@ -178,6 +179,29 @@ def _refusing(body: Callable[..., Any], does: str) -> Iterator[None]:
 
 # The context in which a block that was called with these arguments, by name, is repeated for backward.
 Repeating = Callable[[nn.Module, dict[str, Any]], contextlib.AbstractContextManager]
+
+
+# Asked when a block is called: what brings back, before its repetition, how its layers computed then.
+Recalling = Callable[[], Callable[[], None]]
+
+
+def nothing_to_recall() -> Callable[[], None]:
+    """A `Recalling` where layers compute alike all the time."""
+    return _nothing
+
+
+def _nothing() -> None:
+    pass
+
+
+def recalled(recall: Callable[[], None], body: Callable[..., Any]) -> Callable[..., Any]:
+    """`body` as it is repeated: after what a `Recalling` gave."""
+
+    def again(*args: Any, **kwargs: Any) -> Any:
+        recall()
+        return body(*args, **kwargs)
+
+    return again
 
 
 def _plainly(block: nn.Module, arguments: dict[str, Any]) -> contextlib.AbstractContextManager:
@@ -196,6 +220,7 @@ def checkpoint_blocks(
     repeating: Repeating = _plainly,
     holding: Callable[[nn.Module, bool], contextlib.AbstractContextManager] = _all_at_hand,
     keeping: Keeping = as_it_is,
+    recalling: Recalling = nothing_to_recall,
 ) -> Iterator[None]:
     """Each of `blocks` keeps only its inputs for backward while the context lasts.
 
@@ -210,7 +235,14 @@ def checkpoint_blocks(
         read = blocks if any(has_foreign_forward(m) for m in block.modules()) else [block]
         held = functools.partial(holding, block)
         return _checkpointing(
-            block, inner, read=read, mutates=mutates, repeating=repeating, holding=held, keeping=keeping
+            block,
+            inner,
+            read=read,
+            mutates=mutates,
+            repeating=repeating,
+            holding=held,
+            keeping=keeping,
+            recalling=recalling,
         )
 
     with replaced_forwards(blocks, make):
@@ -226,6 +258,7 @@ def _checkpointing(
     repeating: Repeating,
     holding: Holding,
     keeping: Keeping,
+    recalling: Recalling,
 ) -> Forward:
     names = positional_names(type(block))
 
@@ -246,7 +279,7 @@ def _checkpointing(
             kwargs,
             parameters=parameters,
             mutates=mutates,
-            again=again,
+            again=recalled(recalling(), again),
             holding=holding,
             keeping=keeping,
         )

@@ -17,7 +17,7 @@ import torch
 
 from ..dataset.sample import Dataset, Sample
 from ..errors import CacheError, ConfigError
-from ..findings import Finding, counted, warnings_of
+from ..findings import Finding, counted, of_kinds, warnings_of
 from ..folder.subjects import parse_subjects
 from ..goals import common_goal
 from ..pictures.packed_mask import decode_mask
@@ -27,7 +27,7 @@ from .builder import Builder, Cancel, Encoder, TextEncoder
 from .crops import MASKED, saving_note
 from .keys import Memo, digest, text_key
 from .mask_sense import mask_findings, require_weight
-from .plan import ORIGINAL, Entry, Progress, check_settings, plan_entries
+from .plan import ORIGINAL, Encoders, Entry, Progress, check_settings, plan_entries
 from .store import DiskStore, MemoryStore, Store, Tensors, Values
 
 
@@ -39,8 +39,7 @@ class Cache:
         entries: One per sample in the data set's order, then those of further resolutions.
         settings: What it was built with.
         channels: Channels of the latents.
-        stride: Pixels per latent cell.
-        clips: Whether the VAE is one for clips.
+        encoders: What it was made with.
         fingerprint: Changes with any key, weight or caption; what a run's identity is made of.
         empty_key: Key of the empty caption, None without a text encoder.
         notes: What a person should know of the store: entries rebuilt, size over the limit.
@@ -48,7 +47,6 @@ class Cache:
         weights: Mean weight at the training size by the mask's key, of pictures with a mask.
         built: How many entries of each kind were made by this build.
         sources: One JSON-able dict per data set: pictures, settings and mask transforms, for metadata.
-        identities: Of the VAE and the text encoder, the latter None without one.
         mend: Makes anew what was deleted or damaged since, and tells what it did; None where that cannot be done.
         mended: What was made anew, for people.
         leaves: Whether a read leaves what is damaged as it is.
@@ -57,8 +55,7 @@ class Cache:
     entries: tuple[Entry, ...]
     settings: CacheSettings
     channels: int
-    stride: int
-    clips: bool
+    encoders: Encoders
     store: Store = field(repr=False)
     fingerprint: str = ""
     empty_key: str | None = None
@@ -67,10 +64,19 @@ class Cache:
     weights: dict[str, float] = field(default_factory=dict, repr=False)
     built: dict[str, int] = field(default_factory=dict)
     sources: tuple[dict[str, Any], ...] = ()
-    identities: tuple[str, str | None] = ("", None)
     mend: Callable[[], str] | None = field(default=None, repr=False)
     mended: list[str] = field(default_factory=list)
     leaves: bool = False
+
+    @property
+    def stride(self) -> int:
+        """Pixels per latent cell."""
+        return self.encoders.stride
+
+    @property
+    def clips(self) -> bool:
+        """Whether the VAE is one for clips."""
+        return self.encoders.rule.clips
 
     @property
     def goal(self) -> str:
@@ -88,7 +94,7 @@ class Cache:
 
     @property
     def pictures(self) -> int:
-        """How many samples it was made from; the first so many entries are theirs, one each."""
+        """How many samples it was made from."""
         return len({entry.index for entry in self.entries})
 
     def plan(self, dataset: Dataset, check_cancel: Cancel = lambda: None, *, memo: Memo | None = None) -> list[Entry]:
@@ -106,8 +112,7 @@ class Cache:
             dataset,
             self.settings,
             memo=self.store.load_memo() if memo is None else memo,
-            identities=self.identities,
-            multiple=self.stride,
+            encoders=self.encoders,
             progress=lambda done, total, what: None,
             check_cancel=check_cancel,
             is_cached=self._is_latent,
@@ -117,7 +122,7 @@ class Cache:
         return self.store.has("latent", key)
 
     def latent(self, entry: Entry, variant: int = 0, infill: int = ORIGINAL) -> torch.Tensor:
-        """The latent of a variant: float32 (C, h, w) in the VAE's own space.
+        """The latent of a variant: float32 (C, [f,] h, w) in the VAE's own space.
 
         Args:
             entry: Of this cache.
@@ -131,10 +136,36 @@ class Cache:
         key = shown.latent if infill == ORIGINAL else shown.infills[infill]
         return self._read("latent", key)[0]["latent"]
 
-    def mask(self, entry: Entry, variant: int = 0) -> torch.Tensor:
-        """The mask of a variant at the pixels of the training picture: float32 (1, H, W) in 0..1.
+    def references(self, entry: Entry, variant: int = 0, infill: int = ORIGINAL) -> list[torch.Tensor]:
+        """The latents of the references that go with a variant: each float32 (C, h, w), in order.
 
-        Stored in steps of 1/65535; 0 and 1 are exact.
+        Args:
+            entry: Of this cache.
+            variant: Which crop, turn or flip.
+            infill: With which replaced background, where references have it too.
+
+        Raises:
+            CacheError: An entry is gone or damaged.
+        """
+        keys = entry.variants[variant].references_behind(infill)
+        return [self._read("reference", key)[0]["latent"] for key in keys]
+
+    def start(self, entry: Entry, variant: int = 0, infill: int = ORIGINAL) -> torch.Tensor:
+        """What a network is given of a clip to continue it, as `latent`: its first frame, followed by grey frames.
+
+        Raises:
+            CacheError: The entry is gone or damaged.
+            KeyError: None is kept.
+        """
+        shown = entry.variants[variant]
+        return self._read("latent", shown.starts[shown.latent if infill == ORIGINAL else shown.infills[infill]])[0][
+            "latent"
+        ]
+
+    def mask(self, entry: Entry, variant: int = 0) -> torch.Tensor:
+        """The mask of a variant at the pixels of the training picture: float32 (1, [F,] H, W) in 0..1.
+
+        A clip's has frames where it moves. Stored in steps of 1/65535; 0 and 1 are exact.
 
         Raises:
             CacheError: The entry is gone or damaged.
@@ -170,8 +201,9 @@ class Cache:
         self.mended.append(self.mend())
 
     def first_variant(self, entry: Entry) -> tuple[np.ndarray, np.ndarray]:
-        """Latent (C, h, w) and mask (H, W) of an entry's first variant, float32."""
-        return self.latent(entry).numpy(), self.mask(entry)[0].numpy()
+        """Latent (C, h, w) and mask (H, W) of an entry's first variant, float32; of a clip those of its first frame."""
+        latent, mask = self.latent(entry).numpy(), self.mask(entry)[0].numpy()
+        return latent[:, 0] if latent.ndim == 4 else latent, mask[0] if mask.ndim == 3 else mask
 
     def text(self, key: str) -> dict[str, Any]:
         """The conditioning of one caption: tensors and plain values by name.
@@ -182,25 +214,27 @@ class Cache:
         tensors, values = self._read("text", key)
         return {**tensors, **values}
 
-    def empty_text(self) -> dict[str, Any]:
-        """The conditioning of the empty caption, for caption dropout.
+    def empty_text(self, entry: Entry | None = None) -> dict[str, Any]:
+        """The conditioning of the empty caption, for caption dropout; with `entry` as it is seen with its references.
 
         Raises:
             CacheError: The cache was built without a text encoder.
         """
         if self.empty_key is None:
             raise CacheError("The cache holds no captions. Connect a CLIP to the cache node and run it again.")
-        return self.text(self.empty_key)
+        return self.text(entry.empty_key if entry is not None and entry.empty_key else self.empty_key)
 
     def summary(self) -> str:
         """A few lines on what is in the cache and what was made."""
-        sizes: dict[tuple[int, int], int] = {}
-        for entry in self.entries:
-            sizes[entry.bucket] = sizes.get(entry.bucket, 0) + 1
+        sizes = Counter((*entry.bucket, len(entry.frames)) for entry in self.entries)
         sides = ", ".join(map(str, resolutions(self.settings)))
         at = f" at {sides}" if self.settings.more_resolutions.strip() else ""
-        lines = [f"{counted(self.pictures, '[picture|pictures]')}{at} in {counted(len(sizes), '[bucket|buckets]')}:"]
-        lines += [f"  {w}×{h}: {count}" for (w, h), count in sorted(sizes.items())]
+        clips = len({entry.index for entry in self.entries if entry.frames})
+        lines = [f"{of_kinds(self.pictures, clips)}{at} in {counted(len(sizes), '[bucket|buckets]')}:"]
+        lines += [
+            f"  {w}×{h}{f' × {frames} frames' if frames > 1 else ''}: {count}"
+            for (w, h, frames), count in sorted(sizes.items())
+        ]
         if self.settings.crop == MASKED:
             lines.append(saving_note(self.entries, self.settings))
         kinds = Counter(infill.kind for entry in self.entries for infill in entry.infills)
@@ -210,7 +244,10 @@ class Cache:
                 f"{counted(kinds.total(), 'replaced [background|backgrounds]')} ({told}); infill_probability in Masked "
                 "Loss draws them"
             )
-        lines.append("made now: " + ", ".join(f"{count} {kind}" for kind, count in self.built.items()))
+        made = Counter(self.built)
+        lines.append(f"made now: {made['latent']} latent, {made['mask']} mask, {made['text']} text")
+        if made["reference"]:
+            lines.append(f"references made now: {made['reference']}")
         return "\n".join([*lines, *self.notes])
 
 
@@ -248,14 +285,13 @@ def build_cache(
     check_settings(settings)
     store = _open_store(settings, folder)
     memo = store.load_memo()
-    identities = encoder.identity, None if text is None else text.identity
+    encoders = encoders_of(encoder, text)
     try:
         entries = plan_entries(
             dataset,
             settings,
             memo=memo,
-            identities=identities,
-            multiple=encoder.stride,
+            encoders=encoders,
             progress=progress,
             check_cancel=check_cancel,
             is_cached=lambda key: store.has("latent", key),
@@ -279,8 +315,7 @@ def build_cache(
         entries=tuple(entries),
         settings=settings,
         channels=encoder.channels,
-        stride=encoder.stride,
-        clips=encoder.clips,
+        encoders=encoders,
         store=store,
         fingerprint=_fingerprint(entries, empty),
         empty_key=empty,
@@ -288,12 +323,17 @@ def build_cache(
         weights=weights,
         built=builder.built,
         sources=_sources(dataset),
-        identities=identities,
         mend=Mender(dataset, tuple(entries), builder=builder, text=text),
     )
     told = warnings_of(dataset.report.findings())
     cache.findings = (*told, *mask_findings(entries, weights, cache.first_variant))
     return cache
+
+
+def encoders_of(encoder: Encoder, text: TextEncoder | None) -> Encoders:
+    """What planning must know of these."""
+    identity, pictures = (None, "") if text is None else (text.identity, text.pictures)
+    return Encoders(encoder.identity, identity, encoder.stride, encoder.rule, pictures)
 
 
 def _mask_weights(
@@ -334,13 +374,12 @@ class Mender:
         Raises:
             CacheError: A picture, mask or caption has changed since, so that what is missing is not to be had.
         """
-        builder, before = self.builder, dict(self.builder.built)
+        builder, before = self.builder, Counter(self.builder.built)
         entries = plan_entries(
             self.dataset,
             builder.settings,
             memo=builder.store.load_memo(),
-            identities=(builder.encoder.identity, None if self.text is None else self.text.identity),
-            multiple=builder.encoder.stride,
+            encoders=encoders_of(builder.encoder, self.text),
             progress=lambda done, total, what: None,
             check_cancel=builder.check_cancel,
             is_cached={key for kind, key in keys_of(self.entries, None) if kind == "latent"}.__contains__,
@@ -358,8 +397,12 @@ class Mender:
         builder.pictures(entries)
         if self.text is not None:
             builder.texts(entries, self.text)
-        made = ", ".join(f"{builder.built[kind] - count} {kind}" for kind, count in before.items())
-        return f"The cache was damaged or deleted; made anew: {made}."
+        made = Counter(builder.built) - before
+        told = (
+            f"The cache was damaged or deleted; made anew: {made['latent']} latent, {made['mask']} mask, "
+            f"{made['text']} text."
+        )
+        return f"{told} References made anew: {made['reference']}." if made["reference"] else told
 
 
 def _sources(dataset: Dataset) -> tuple[dict[str, Any], ...]:
@@ -370,6 +413,7 @@ def _sources(dataset: Dataset) -> tuple[dict[str, Any], ...]:
         # A folder is told by its last name: metadata travels with the LoRA, and paths hold people's names, as
         # those of subjects are.
         settings["folder"], settings["mask_folder"] = (Path(settings[k]).name for k in ("folder", "mask_folder"))
+        settings["reference_folders"] = ", ".join(Path(one).name for one in settings["reference_folders"].splitlines())
         settings["subjects"] = ", ".join(f"{rule.weight:g}" for rule in parse_subjects(settings["subjects"]).values())
         key = digest("source", settings, transform, sample.made_by)
         info = found.setdefault(
@@ -411,6 +455,9 @@ def _fingerprint(entries: list[Entry], empty: str | None) -> str:
             e.multiplier,
             e.regularisation,
             e.caption_dropout,
+            # Only where there are any: runs of before go on.
+            *([[list(v.starts.values()) for v in e.variants]] if any(v.start for v in e.variants) else []),
+            *([[[v.references, v.infill_references] for v in e.variants], e.empty_key] if e.references else []),
         ]
         for e in entries
     ]

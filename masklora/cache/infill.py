@@ -21,9 +21,12 @@ from ..errors import MaskError
 from ..loss.masks import grow_mask
 from ..settings import INFILLS
 from .donors import Donors, chance
+from .fill import still_plate
 
 MIXED, FLAT, BLUR, OTHER, INPAINT = INFILLS
 KINDS = (FLAT, OTHER, BLUR, INPAINT)
+# Those that are made of the clip itself.
+STILL_INFILLS = (BLUR, INPAINT)
 SOFT_EDGE_SHARE = 1 / 128
 BLUR_SHARE = 1 / 6
 # Telea fills a large hole in seconds at full size; a background needs no more detail than this.
@@ -130,15 +133,69 @@ def apply_infill(rgb: np.ndarray, mask: np.ndarray, infill: Infill, *, donor: Lo
     Raises:
         MaskError: The sizes differ, or an infill from another picture lacks its donor.
     """
+    _check_sizes(rgb, mask, infill, donor)
+    return _behind(rgb, mask, _background(rgb, mask, infill, donor))
+
+
+def _check_sizes(rgb: np.ndarray, mask: np.ndarray, infill: Infill, donor: LoadedSample | None) -> None:
     if mask.shape != rgb.shape[:2] or (infill.kind == OTHER and donor is None):
         raise MaskError(
             f"infill: expected a mask of the picture's size {rgb.shape[1]}×{rgb.shape[0]}"
             f"{' and the other picture' if infill.kind == OTHER else ''}, got {mask.shape[1]}×{mask.shape[0]}."
         )
+
+
+def infill_clip(
+    frames: np.ndarray, masks: np.ndarray, infill: Infill, *, donor: LoadedSample | None = None
+) -> np.ndarray:
+    """A clip with its background replaced as `apply_infill` does, by one still that lies behind all its frames.
+
+    Args:
+        frames: uint8 (F, H, W, 3) at the training size; not changed.
+        masks: float32 (F, H, W) in 0..1, 1 = learn, of the same size.
+        infill: What to put there.
+        donor: The decoded sample that `infill.donor` names.
+
+    Returns:
+        uint8 (F, H, W, 3), deterministic. A blur is of what is background over time, an inpainting of the frame of
+        which most is foreground.
+
+    Raises:
+        MaskError: The sizes differ, or an infill from another picture lacks its donor.
+        ValueError: The numbers of frames differ.
+    """
+    _check_sizes(frames[0], masks[0], infill, donor)
+    background = _still_background(frames, masks, infill, donor)
+    return np.stack([_behind(frame, mask, background) for frame, mask in zip(frames, masks, strict=True)])
+
+
+def _behind(rgb: np.ndarray, mask: np.ndarray, background: np.ndarray) -> np.ndarray:
     weight = soft_edge(mask)[..., None]
-    background = _background(rgb, mask, infill, donor)
     mixed = rgb.astype(np.float32) * weight + background.astype(np.float32) * (1 - weight)
     return np.rint(mixed).clip(0, 255).astype(np.uint8)
+
+
+def _still_background(frames: np.ndarray, masks: np.ndarray, infill: Infill, donor: LoadedSample | None) -> np.ndarray:
+    if infill.kind == BLUR and 1 - float(masks.mean()) > EMPTY:
+        return _blurred(*_background_over_time(frames, masks))
+    if infill.kind == INPAINT:
+        plate = still_plate(frames, masks > 0.5, _inpaint)
+        if plate is not None:
+            return plate
+    # What is left hangs on no frame; white stands for a mask that neither blur nor inpainting begins with.
+    return _background(frames[0], np.ones_like(masks[0]), infill, donor)
+
+
+def _background_over_time(frames: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of what is background, float32 (H, W, 3), and how much each pixel is so in some frame, (H, W)."""
+    colours = np.zeros(frames.shape[1:], np.float32)
+    times, most = np.zeros(masks.shape[1:], np.float32), np.zeros(masks.shape[1:], np.float32)
+    for frame, mask in zip(frames, masks, strict=True):
+        outside = 1 - mask
+        colours += frame * outside[..., None]
+        times += outside
+        most = np.maximum(most, outside)
+    return colours / np.maximum(times, EMPTY)[..., None], most
 
 
 def soft_edge(mask: np.ndarray) -> np.ndarray:

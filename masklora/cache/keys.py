@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..clips.sequences import sequence_pictures
 from ..dataset.geometry import Geometry
 from ..errors import DataError
 from ..settings import MaskTransform
@@ -60,10 +61,19 @@ def array_digest(array: np.ndarray) -> str:
 
 def mask_identity(source: str, *, channel: str, transform: MaskTransform) -> str:
     """What a mask is before geometry: where its values come from, the channel read, the pixel transforms."""
-    return digest("mask identity", VERSION, source, channel, asdict(transform))
+    return digest("mask identity", VERSION, source, channel, transform.lasting())
 
 
-def latent_key(image: str, geometry: Geometry, *, resize: str, fill: str, fill_mask: str | None, encoder: str) -> str:
+def latent_key(
+    image: str,
+    geometry: Geometry,
+    *,
+    resize: str,
+    fill: str,
+    fill_mask: str | None,
+    encoder: str,
+    still: bool = False,
+) -> str:
     """Key of a latent: image bytes, geometry and its kernel, fill with the mask it follows, VAE.
 
     Args:
@@ -73,9 +83,20 @@ def latent_key(image: str, geometry: Geometry, *, resize: str, fill: str, fill_m
         fill: What replaces the outside; "keep" leaves the mask out of the key.
         fill_mask: `mask_identity` of the mask, or None without one.
         encoder: Identity of the VAE.
+        still: Whether the fill is made once for all frames of a clip.
     """
-    outside = None if fill == "keep" or fill_mask is None else [fill, fill_mask]
+    outside = None if fill == "keep" or fill_mask is None else [fill, fill_mask, *(["still"] if still else [])]
     return digest("latent", VERSION, image, geometry.to_dict(), resize, outside, encoder)
+
+
+def start_key(latent: str) -> str:
+    """Key of what a network is given to continue: a clip's first frame followed by grey ones, of its latent's key."""
+    return digest("start", VERSION, latent)
+
+
+def cut_out_key(latent: str, mask: str) -> str:
+    """Key of a picture without what its mask covers, of the keys of its latent and of that mask."""
+    return digest("cutout", VERSION, latent, mask)
 
 
 def mask_key(identity: str | None, geometry: Geometry, *, hard: bool) -> str:
@@ -91,7 +112,9 @@ def shrunk_key(key: str, shrink: Any | None) -> str:
     return key if shrink is None else digest("shrunk", VERSION, key, asdict(shrink))
 
 
-def infill_key(bare: str, infill: Any, *, mask: str | None, donor: tuple[str, str | None] | None) -> str:
+def infill_key(
+    bare: str, infill: Any, *, mask: str | None, donor: tuple[str, str | None] | None, still: bool = False
+) -> str:
     """Key of the latent of a picture whose background was replaced.
 
     Args:
@@ -99,14 +122,34 @@ def infill_key(bare: str, infill: Any, *, mask: str | None, donor: tuple[str, st
         infill: The dataclass that says what was put there.
         mask: `mask_identity` of the mask.
         donor: Digest of the other picture's bytes and identity of its mask, where it lends its background.
+        still: Whether it is made once for all frames of a clip, of the clip itself.
     """
-    what = {name: value for name, value in asdict(infill).items() if name != "donor"}
+    what = {name: value for name, value in asdict(infill).items() if name != "donor"} | ({"still": 1} if still else {})
     return digest("infill", VERSION, bare, what, mask, donor)
 
 
-def text_key(text: str, *, encoder: str) -> str:
-    """Key of a caption's embedding: the text and everything on the text encoder's side."""
-    return digest("text", VERSION, text, encoder)
+def reference_key(image: str, geometry: Geometry, *, resize: str, fill: str | None, encoder: str) -> str:
+    """Key of a reference's latent.
+
+    Args:
+        image: Digest of the reference's bytes.
+        geometry: Where every pixel of it goes.
+        resize: Kernel of its resize.
+        fill: What replaces what its own alpha leaves out; None where nothing does.
+        encoder: Identity of the VAE.
+    """
+    return digest("reference", VERSION, image, geometry.to_dict(), resize, fill, encoder)
+
+
+def text_key(text: str, *, encoder: str, pictures: tuple[str, ...] = ()) -> str:
+    """Key of a caption's embedding: the text and everything on the text encoder's side.
+
+    Args:
+        text: The caption.
+        encoder: Identity of the text encoder.
+        pictures: Where it sees the references too: in which way, and their digests.
+    """
+    return digest("text", VERSION, text, encoder, *([list(pictures)] if pictures else []))
 
 
 class Memo:
@@ -127,11 +170,13 @@ class Memo:
         self._fresh: dict[str, dict[str, Any]] = {"files": {}, "masks": {}}
 
     def file(self, path: Path) -> str:
-        """Digest of the file's bytes, read only if its size or one of its times changed.
+        """Digest of the file's bytes, read only if its size or one of its times changed; of a folder's its pictures'.
 
         Raises:
             DataError: The file cannot be read.
         """
+        if path.is_dir():
+            return digest("folder", [[one.name, self.file(one)] for one in sequence_pictures(path)])
         try:
             stat = path.stat()
         except OSError as error:

@@ -31,6 +31,17 @@ MOSTLY = 0.7
 # How much less alike the kept parts must be than the others to be taken for surroundings.
 UNLIKE = 1.5
 LOOKED_AT = 48
+# Whole sentences, for those who translate them.
+LOST = (
+    "{which} [teaches nothing: its mask is|teach nothing: their masks are] black everywhere: {names}. Look at the "
+    "files, or take [it|them] out.",
+    "{which} [teaches nothing: the crop cuts its|teach nothing: the crop cuts their] whole mask away: {names}. Set "
+    "crop in Cache Dataset to around mask, or turn on bucketing.",
+    "{which} [teaches|teach] nothing in some of [its|their] crops, which leave nothing of the mask: {names}. Set crop "
+    "in Cache Dataset to around mask, or turn on bucketing.",
+    "{which} [loses most of its|lose most of their] mask to the crop: {names}. Set crop in Cache Dataset to around "
+    "mask, or turn on bucketing.",
+)
 
 Read = Callable[[Entry], tuple[np.ndarray, np.ndarray]]
 
@@ -44,10 +55,17 @@ def mask_findings(entries: Sequence[Entry], weights: Mapping[str, float], read: 
         read: Gives an entry's latent (C, h, w) and mask (H, W), both float32, at the training geometry.
     """
     masked = [entry for entry in entries if entry.facts is not None]
-    # Further resolutions show the same masks.
-    once = list({entry.index: entry for entry in reversed(masked)}.values())[::-1]
+    once = shown(masked)
     found = [*lost_weight(masked, weights), *doubtful(once), *inverted(once, read)]
     return sorted(found, key=lambda finding: finding.level != "warning")
+
+
+def shown(entries: Iterable[Entry]) -> list[Entry]:
+    """The first entry of each picture and of each part of a clip: further resolutions show the same masks."""
+    found: dict[tuple[int, tuple[int, ...]], Entry] = {}
+    for entry in entries:
+        found.setdefault((entry.index, entry.frames), entry)
+    return list(found.values())
 
 
 def require_weight(entries: Sequence[Entry], weights: Mapping[str, float]) -> None:
@@ -64,11 +82,13 @@ def require_weight(entries: Sequence[Entry], weights: Mapping[str, float]) -> No
     judged = [(entry.facts, variant.mask) for entry in taught for variant in entry.variants]
     if not taught or any(facts is None or weights.get(key, facts.mean) > 0 for facts, key in judged):
         return
-    first = taught[0]
-    facts = first.facts
-    assert facts is not None
-    which = f"All {len(taught)} masks are" if len(taught) > 1 else "The only mask is"
-    head = f"{which} black at the training size, beginning with {first.name}: nothing would be learned."
+    # Where weight is lost on the way, that is what helps.
+    facts = max((entry.facts for entry in taught if entry.facts is not None), key=lambda one: (one.mean, one.raw_peak))
+    once = shown(taught)
+    which = f"All {len(once)} masks are" if len(once) > 1 else "The only mask is"
+    if len(once) > len({entry.index for entry in once}):
+        which = f"In all {len(once)} parts that are learned the masks are"
+    head = f"{which} black at the training size, beginning with {once[0].name}: nothing would be learned."
     if facts.mean > 0:
         raise MaskError(
             f"{head} The masks have weight before the crop, which cuts it away: set crop in Cache Dataset to around "
@@ -86,35 +106,24 @@ def require_weight(entries: Sequence[Entry], weights: Mapping[str, float]) -> No
 
 
 def lost_weight(entries: Sequence[Entry], weights: Mapping[str, float]) -> list[Finding]:
-    """Pictures that teach nothing, at all or in some of their crops, and those that lose most of their mask."""
-    # One name a picture, at whatever resolution it is first met.
+    """What teaches nothing, at all or in some of its crops, and what loses most of its mask."""
+    # One name for each, at whatever resolution it is first met.
     black, cut, sometimes, sliver = {}, {}, {}, {}
     for entry in entries:
+        key = entry.index, entry.frames
         shares = [kept_share(entry, variant, weights) for variant in entry.variants]
         if entry.facts.mean <= 0:
-            black.setdefault(entry.index, entry.name)
+            black.setdefault(key, entry.name)
         elif max(shares) <= 0:
-            cut.setdefault(entry.index, entry.name)
+            cut.setdefault(key, entry.name)
         elif min(shares) <= 0:
-            sometimes.setdefault(entry.index, entry.name)
+            sometimes.setdefault(key, entry.name)
         elif (least := min(s for s, shrink in zip(shares, _shrinks(entry), strict=True) if not shrink)) < MOST:
-            sliver.setdefault(entry.index, f"{entry.name} (keeps {least:.0%})")
-    mend = "Set crop in Cache Dataset to around mask, or turn on bucketing."
-    told = [
-        (
-            black,
-            "[teaches nothing: its mask is|teach nothing: their masks are] black everywhere",
-            "Look at the files, or take the pictures out.",
-        ),
-        (cut, "[teaches nothing: the crop cuts its|teach nothing: the crop cuts their] whole mask away", mend),
-        (sometimes, "[teaches|teach] nothing in some of [its|their] crops, which leave nothing of the mask", mend),
-        (sliver, "[loses most of its|lose most of their] mask to the crop", mend),
-    ]
-    total = len({entry.index for entry in entries})
+            sliver.setdefault(key, f"{entry.name} (keeps {least:.0%})")
     return [
-        warning(f"{count(names, total)} {worded(len(names), what)}: {listed(names)}. {advice}")
-        for names, what, advice in ((list(found.values()), what, advice) for found, what, advice in told)
-        if names
+        warning(told(list(found.values()), entries, what))
+        for found, what in zip((black, cut, sometimes, sliver), LOST, strict=True)
+        if found
     ]
 
 
@@ -165,14 +174,14 @@ def doubtful(entries: Sequence[Entry]) -> list[Finding]:
             # What the transforms have made white is no longer in doubt.
             if entry.facts.peak < DIM or kind in ("several colours", "grey and alpha"):
                 doubts.setdefault(kind, []).append(entry)
-    found = [note(f"{count(names, len(entries))}: {READ[kind]}: {listed(names)}.") for kind, names in read.items()]
+    found = [note(f"{count(names, entries)}: {READ[kind]}. Found in: {listed(names)}.") for kind, names in read.items()]
     pale = [entry for entry in entries if entry.facts.lowest > PALE and not is_white(entry.facts.lowest)]
     if pale:
         names = [entry.name for entry in pale]
         least = min(entry.facts.lowest for entry in pale)
         found.append(
             note(
-                f"{count(names, len(entries))}: no part of the {worded(len(names), '[mask|masks]')} is black, and the "
+                f"{count(names, entries)}: no part of the {worded(len(names), '[mask|masks]')} is black, and the "
                 f"darkest weighs {least:.2f}: {listed(names)}. Black means leave out; if that was meant, turn on "
                 "binarize in Transform Masks with a threshold above it."
             )
@@ -181,8 +190,7 @@ def doubtful(entries: Sequence[Entry]) -> list[Finding]:
         peak = max(entry.facts.raw_peak for entry in those)
         what = DOUBTS[kind].format(peak=peak, threshold=f"{peak / 2:.2g}")
         names = [entry.name for entry in those]
-        whose = worded(len(names), "[The mask|Masks] of ") + count(names, len(entries)).replace("The", "the")
-        found.append(warning(f"{whose} ({listed(names)}): {what}."))
+        found.append(warning(_doubt(names, entries, what)))
     return found
 
 
@@ -249,9 +257,32 @@ def _apart(points: np.ndarray) -> float:
     return float(np.linalg.norm(points[:, None] - points[None], axis=2).sum() / (n * (n - 1)))
 
 
-def count(names: Sequence[str], total: int) -> str:
-    """«3 of 20 pictures», «The only picture»."""
-    return f"{len(names)} of {total} pictures" if total > 1 else "The only picture"
+def count(names: Sequence[str], entries: Iterable[Entry]) -> str:
+    """«3 of 20 pictures», «The only clip», «1 of 4 parts of clips»: how many of what these entries show."""
+    once = shown(entries)
+    number, total, clips = len(names), len(once), sum(bool(entry.frames) for entry in once)
+    if total == 1:
+        return "The only clip" if clips else "The only picture"
+    if not clips:
+        return f"{number} of {total} pictures"
+    if len({entry.index for entry in once}) < total:
+        return f"{number} of {total} parts of clips" if clips == total else f"{number} of {total} pictures and parts"
+    return f"{number} of {total} clips" if clips == total else f"{number} of {total} pictures and clips"
+
+
+def told(names: Sequence[str], entries: Iterable[Entry], what: str, **values: str) -> str:
+    """The sentence `what` with `values`, of the `names` among what these entries show.
+
+    `{which}` is how many they are, and `{names}` the first of them.
+    """
+    return worded(len(names), what).format(which=count(names, entries), names=listed(names), **values)
+
+
+def _doubt(names: Sequence[str], entries: Sequence[Entry], what: str) -> str:
+    which = count(names, entries)
+    return worded(len(names), "{which} [has a doubtful mask|have doubtful masks] ({names}): {what}.").format(
+        which=which, names=listed(names), what=what
+    )
 
 
 def listed(names: Sequence[str]) -> str:

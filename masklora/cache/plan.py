@@ -7,36 +7,54 @@ where an alpha channel may turn out to be opaque, and what is learnt of a mask i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-import torch
 
-from ..dataset.geometry import Geometry, mask_box
-from ..dataset.sample import Dataset, ExaminedMask, Sample, examine_mask, source_path
+from ..dataset.geometry import Geometry
+from ..dataset.sample import Dataset, Sample
 from ..errors import ConfigError, DataError
-from ..folder.captions import caption_variants, split_captions, without_trigger
-from ..pictures.packed_mask import PackedMask
-from ..settings import CacheSettings, about, check, check_range
+from ..settings import OWN_SIZE, CacheSettings, about, check, check_range
 from .buckets import assign, resolutions
+from .captions import Caption, captions_of
 from .crops import BOXED, plan_crop
 from .donors import Donors
-from .infill import OTHER, Infill, plan_set
-from .keys import Memo, array_digest, digest, infill_key, latent_key, mask_identity, mask_key, shrunk_key, text_key
+from .facts import MaskFacts, SampleFacts, facts_of
+from .fill import STILL_FILLS
+from .infill import OTHER, STILL_INFILLS, Infill, plan_set
+from .keys import Memo, cut_out_key, digest, infill_key, latent_key, mask_key, shrunk_key, start_key, text_key
+from .references import check_shared, infills_references, reference_geometries, reference_keys
+from .shots import ClipRule, Shot, shots_of
 
 Progress = Callable[[int, int, str], None]
-# Raise it when what is noted of a mask changes its meaning.
-FACTS = 1
-_NOTED = ("has", "box", "mark", "mean", "peak", "lowest", "raw_peak", "border", "middle", "read", "doubts")
 
 # The number of a variant's own picture among its backgrounds.
 ORIGINAL = -1
 # What is cached of an entry.
-KINDS = ("latent", "mask", "text")
+KINDS = ("latent", "mask", "text", "reference")
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """What planning must know of the encoders.
+
+    Attributes:
+        vae: Identity of the VAE.
+        text: Identity of the text encoder, None without one.
+        stride: Pixels per latent cell, by which bucket sides must divide.
+        rule: What the VAE makes of clips.
+        pictures: In which way the text encoder sees the references; "" where it does not.
+    """
+
+    vae: str
+    text: str | None
+    stride: int
+    rule: ClipRule
+    pictures: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +75,13 @@ class Variant:
         latent: Key of its latent.
         mask: Key of its mask.
         infills: Key of the latent before each of the entry's replaced backgrounds.
+        start: Key of the latent of a clip's first frame followed by grey frames, or of a picture whose masked part is
+            grey; "" where none is kept.
+        infill_starts: The same of each replaced background.
+        reference_geometries: Where the pixels of each reference go.
+        references: Key of the latent of each reference.
+        infill_references: These keys for each replaced background, where it is put behind the references too; else
+            none.
     """
 
     geometry: Geometry
@@ -64,52 +89,27 @@ class Variant:
     latent: str
     mask: str
     infills: tuple[str, ...] = ()
+    start: str = ""
+    infill_starts: tuple[str, ...] = ()
+    reference_geometries: tuple[Geometry, ...] = ()
+    references: tuple[str, ...] = ()
+    infill_references: tuple[tuple[str, ...], ...] = ()
 
+    def references_behind(self, infill: int = ORIGINAL) -> tuple[str, ...]:
+        """Keys of the latents of the references that go with this background."""
+        replaced = infill != ORIGINAL and self.infill_references
+        return self.infill_references[infill] if replaced else self.references
 
-@dataclass(frozen=True)
-class Caption:
-    """One text to choose from.
-
-    Attributes:
-        text: As it is trained.
-        key: Of its conditioning; empty if the cache was built without a text encoder.
-        plain: The text without its trigger word and those of the other data sets, None where it has none of its own.
-        plain_key: Key of that, empty where there is none.
-    """
-
-    text: str
-    key: str = ""
-    plain: str | None = None
-    plain_key: str = ""
-
-
-@dataclass(frozen=True)
-class MaskFacts:
-    """What a mask weighs before the geometry, transforms applied, and what was made of its files.
-
-    Attributes:
-        mean: Of its weights, in 0..1.
-        peak, lowest: The largest and the smallest of them.
-        raw_peak: The largest before the transforms.
-        border: Median over the four sides of the mean weight along the side, an eighth of the picture wide; a
-            subject that one side cuts does not count, as it does not for a person's eye.
-        middle: Mean weight inside of these.
-        read, doubts: As in `ExaminedMask`.
-    """
-
-    mean: float
-    peak: float
-    lowest: float
-    raw_peak: float
-    border: float
-    middle: float
-    read: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
+    @property
+    def starts(self) -> dict[str, str]:
+        """Keys of the latents of first frames by those of the clips."""
+        latents, starts = (self.latent, *self.infills), (self.start, *self.infill_starts)
+        return dict(zip(latents, starts, strict=True)) if self.start else {}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One sample in the cache.
+    """One sample in the cache, or a part of one that is a clip.
 
     Attributes:
         index: Position of the sample in the data set.
@@ -123,9 +123,13 @@ class Entry:
         caption_dropout: Probability that a step uses the empty caption instead.
         has_mask: Whether the picture has a mask at all; without one its mask is all ones.
         infills: What replaces the background, the same for all variants; none without a mask.
-        picture: Digest of the picture, which several entries may show.
+        picture: Digest of the picture or clip, which several entries may show.
         facts: Of its mask before the geometry; None without one.
         resolution: Side of the square whose area it has at most.
+        frames: Numbers of the clip's frames that are shown; () for a picture.
+        moving: Whether each of them has a mask of its own.
+        latent_frames: How many frames its latent has; 0 where it has no frame axis, as a picture's.
+        empty_key: Key of the empty caption seen with its references; "" where the text encoder sees none.
     """
 
     index: int
@@ -142,6 +146,20 @@ class Entry:
     picture: str = ""
     facts: MaskFacts | None = None
     resolution: int = 0
+    frames: tuple[int, ...] = ()
+    moving: bool = False
+    latent_frames: int = 0
+    empty_key: str = ""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Keys of the latents of the first variant's references."""
+        return self.variants[0].references
+
+    @property
+    def reference_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Width and height of each reference, in pixels; alike for all variants."""
+        return tuple(geometry.size for geometry in self.variants[0].reference_geometries)
 
     @property
     def geometry(self) -> Geometry:
@@ -152,18 +170,12 @@ class Entry:
     def cached(self) -> set[tuple[str, str]]:
         """Kind (`KINDS`) and key of everything that is cached of it."""
         found = {("latent", key) for variant in self.variants for key in (variant.latent, *variant.infills)}
+        found |= {("latent", key) for variant in self.variants for key in variant.starts.values()}
         found |= {("mask", variant.mask) for variant in self.variants}
-        return found | {("text", key) for caption in self.captions for key in (caption.key, caption.plain_key) if key}
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What a sample is before geometry: digest of its picture, identity, bounding box and weights of its mask."""
-
-    image: str
-    identity: str | None
-    box: tuple[float, float, float, float] | None
-    mask: MaskFacts | None = None
+        for variant in self.variants:
+            found |= {("reference", key) for keys in (variant.references, *variant.infill_references) for key in keys}
+        texts = [self.empty_key, *(key for caption in self.captions for key in (caption.key, caption.plain_key))]
+        return found | {("text", key) for key in texts if key}
 
 
 def check_settings(settings: CacheSettings) -> None:
@@ -186,13 +198,12 @@ def plan_entries(
     settings: CacheSettings,
     *,
     memo: Memo,
-    identities: tuple[str, str | None],
-    multiple: int,
+    encoders: Encoders,
     progress: Progress,
     check_cancel: Callable[[], None],
     is_cached: Callable[[str], bool] = lambda key: False,
 ) -> list[Entry]:
-    """One entry per sample in the data set's order, then those of further resolutions.
+    """One entry per picture and per part of a clip in the data set's order, then those of further resolutions.
 
     What a further resolution would show just as before, because the picture is small, counts there once more instead.
 
@@ -200,37 +211,67 @@ def plan_entries(
         dataset: The samples.
         settings: Geometry and variants.
         memo: Digests and mask facts of earlier builds; what is new is noted in it.
-        identities: Of the VAE and of the text encoder, None without one.
-        multiple: What bucket sides must divide by.
+        encoders: The VAE and the text encoder.
         progress: Called with (done, total, text).
         check_cancel: Called per sample; raises to cancel.
         is_cached: Whether the latent of a key is there already.
 
     Raises:
         DataError: There are no samples, or a picture cannot be read or is too small.
-        ConfigError: The bucket step does not fit `multiple`.
+        ConfigError: The bucket step does not fit the VAE's stride.
     """
     samples = dataset.samples
     if not samples:
         raise DataError("The data set has no pictures. Check its folder and its filters.")
-    sizes, names = [s.size for s in samples], [s.name for s in samples]
+    if settings.reference_size != OWN_SIZE:
+        check_shared(samples)
+    shots = shots_of(samples, settings, rule=encoders.rule, check_cancel=check_cancel)
+    sizes, names = [shot.sample.size for shot in shots], [shot.name for shot in shots]
     levels = [dataclasses.replace(settings, resolution=side, more_resolutions="") for side in resolutions(settings)]
-    buckets = [assign(sizes, level, multiple=multiple, names=names) for level in levels]
+    buckets = [assign(sizes, level, multiple=encoders.stride, names=names) for level in levels]
     boxed = settings.crop in BOXED
     facts = []
-    for index, sample in enumerate(samples):
+    for done, shot in enumerate(shots):
         check_cancel()
-        progress(index, len(samples), f"looking at {sample.name}")
-        facts.append(_facts_of(sample, memo=memo, boxed=boxed))
+        progress(done, len(shots), f"looking at {shot.name}")
+        facts.append(facts_of(shot.sample, shot.frames, memo=memo, boxed=boxed, check_cancel=check_cancel))
     triggers = {s.settings.caption.trigger.strip() for s in samples if not s.settings.regularisation}
     planned = []
     for level, wanted in zip(levels, buckets, strict=True):
         plain = [
-            _plan(i, sample, bucket, settings=level, facts=facts, identities=identities, triggers=triggers)
-            for i, (sample, bucket) in enumerate(zip(samples, wanted, strict=True))
+            _plan(shot, bucket, own=own, settings=level, encoders=encoders, triggers=triggers)
+            for shot, own, bucket in zip(shots, facts, wanted, strict=True)
         ]
-        planned.append(_with_infills(plain, samples, level, facts, encoder=identities[0], is_cached=is_cached))
-    return _uniquely_named(_together(planned))
+        planned.append(_with_infills(plain, shots, level, facts, encoder=encoders.vae, is_cached=is_cached))
+    entries = _uniquely_named(_together(planned))
+    return [_with_starts(entry, encoders.rule) for entry in entries]
+
+
+def _with_starts(entry: Entry, rule: ClipRule) -> Entry:
+    """The entry with the keys of its first frames' latents, if it is a clip, or of its cut-outs, if it is a picture."""
+    if not entry.latent_frames and rule.cut_outs:
+        variants = []
+        for v in entry.variants:
+            infills = tuple(cut_out_key(latent, v.mask) for latent in v.infills)
+            variants.append(dataclasses.replace(v, start=cut_out_key(v.latent, v.mask), infill_starts=infills))
+        return dataclasses.replace(entry, variants=tuple(variants))
+    if not entry.latent_frames or not rule.starts:
+        return entry
+    return dataclasses.replace(
+        entry,
+        variants=tuple(
+            dataclasses.replace(v, start=start_key(v.latent), infill_starts=tuple(map(start_key, v.infills)))
+            for v in entry.variants
+        ),
+    )
+
+
+def first_entries(entries: Sequence[Entry]) -> list[Entry]:
+    """The first entry of each sample, in the data set's order."""
+    found: dict[int, Entry] = {}
+    for entry in entries:
+        found.setdefault(entry.index, entry)
+    return [found[index] for index in sorted(found)]
 
 
 def _together(levels: Sequence[Sequence[Entry]]) -> list[Entry]:
@@ -258,22 +299,22 @@ def _uniquely_named(entries: list[Entry]) -> list[Entry]:
 
 def _with_infills(
     entries: list[Entry],
-    samples: Sequence[Sample],
+    shots: Sequence[Shot],
     settings: CacheSettings,
-    facts: list[_Facts],
+    facts: list[SampleFacts],
     *,
     encoder: str,
     is_cached: Callable[[str], bool],
 ) -> list[Entry]:
     """The entries with their replaced backgrounds."""
-    donors, keys = Donors.of(samples), [sample.key for sample in samples]
+    donors, keys = Donors.of([shot.sample for shot in shots]), [shot.key for shot in shots]
     counts = [settings.infill_variants if entry.has_mask else 0 for entry in entries]
 
     def planned(*, as_before: bool) -> list[Entry]:
         found = plan_set(keys, counts, kind=settings.infill, seed=settings.seed, donors=donors, as_before=as_before)
         return [
-            _with_keys(entry, infills, settings, facts, encoder=encoder) if infills else entry
-            for entry, infills in zip(entries, found, strict=True)
+            _with_keys(entry, own, infills, settings, shots, facts, encoder=encoder) if infills else entry
+            for entry, own, infills in zip(entries, facts, found, strict=True)
         ]
 
     # What an earlier version has cached is used on, so that its runs go on, although it lent unevenly.
@@ -289,11 +330,17 @@ def _with_infills(
 
 
 def _with_keys(
-    entry: Entry, infills: tuple[Infill, ...], settings: CacheSettings, facts: list[_Facts], *, encoder: str
+    entry: Entry,
+    own: SampleFacts,
+    infills: tuple[Infill, ...],
+    settings: CacheSettings,
+    shots: Sequence[Shot],
+    facts: list[SampleFacts],
+    *,
+    encoder: str,
 ) -> Entry:
-    own = facts[entry.index]
     donors = [None if i.donor is None else (facts[i.donor].image, facts[i.donor].identity) for i in infills]
-    pairs = list(zip(infills, donors, strict=True))
+    pairs, clip = list(zip(infills, donors, strict=True)), bool(entry.latent_frames)
 
     def keyed(variant: Variant) -> Variant:
         bare = latent_key(
@@ -304,39 +351,54 @@ def _with_keys(
             fill_mask=own.identity,
             encoder=encoder,
         )
-        keys = tuple(infill_key(bare, infill, mask=own.identity, donor=donor) for infill, donor in pairs)
-        return dataclasses.replace(variant, infills=keys)
+        keys = tuple(
+            infill_key(bare, i, mask=own.identity, donor=donor, still=clip and i.kind in STILL_INFILLS)
+            for i, donor in pairs
+        )
+        beside = tuple(
+            tuple(infill_key(key, i, mask=own.identity, donor=donor) for key in variant.references)
+            for i, donor in (pairs if variant.references and infills_references(settings) else ())
+        )
+        return dataclasses.replace(variant, infills=keys, infill_references=beside)
 
-    return dataclasses.replace(entry, infills=infills, variants=tuple(map(keyed, entry.variants)))
+    # Shots lend their backgrounds; what is made of one is read from its sample.
+    lent = tuple(i if i.donor is None else dataclasses.replace(i, donor=shots[i.donor].index) for i in infills)
+    return dataclasses.replace(entry, infills=lent, variants=tuple(map(keyed, entry.variants)))
 
 
 def _plan(
-    index: int,
-    sample: Sample,
+    shot: Shot,
     bucket: tuple[int, int],
     *,
+    own: SampleFacts,
     settings: CacheSettings,
-    facts: list[_Facts],
-    identities: tuple[str, str | None],
+    encoders: Encoders,
     triggers: Collection[str],
 ) -> Entry:
     """One entry, without replaced backgrounds."""
-    own, options = facts[index], sample.settings
-    variants = _variants(sample, bucket, settings, own=own, encoder=identities[0])
+    sample, options = shot.sample, shot.sample.settings
+    latent_frames = encoders.rule.latent_frames(shot.frames)
+    still = bool(latent_frames) and options.fill in STILL_FILLS
+    variants = _variants(sample, bucket, settings, own=own, encoders=encoders, still=still)
+    seen = (encoders.pictures, *own.references) if encoders.pictures and own.references else ()
     return Entry(
-        index=index,
-        name=sample.name,
+        index=shot.index,
+        name=shot.name,
         bucket=variants[0].geometry.size,
         variants=variants,
-        captions=_captions(sample, settings, triggers=triggers, encoder=identities[1]),
+        captions=captions_of(sample, settings, triggers=triggers, encoder=encoders.text, pictures=seen),
         weight=sample.repeats,
         multiplier=options.loss_multiplier,
         regularisation=options.regularisation,
         caption_dropout=options.caption.dropout,
         has_mask=own.identity is not None,
-        picture=own.image,
+        picture=own.source,
         facts=own.mask,
         resolution=settings.resolution,
+        frames=shot.frames,
+        moving=own.moving and len(shot.frames) > 1,
+        latent_frames=latent_frames,
+        empty_key=text_key("", encoder=encoders.text, pictures=seen) if encoders.text and seen else "",
     )
 
 
@@ -345,87 +407,42 @@ def is_hard(sample: Sample) -> bool:
     return sample.transform.binarize and sample.transform.feather <= 0
 
 
-def _facts_of(sample: Sample, *, memo: Memo, boxed: bool) -> _Facts:
-    image = _image_digest(sample, memo)
-    source, channel = _mask_source(sample, image, memo)
-    if source is None:
-        return _Facts(image, None, None)
-    # Transforms count in pixels of the picture, so what they leave hangs on its size as well.
-    about = digest("mask facts", FACTS, source, channel, dataclasses.asdict(sample.transform), sample.size)
-    known = memo.facts(about)
-    if known is None or not set(_NOTED) <= set(known):
-        known = memo.note(about, **_examined(sample, examine_mask(sample)))
-    if not known["has"]:
-        return _Facts(image, None, None)
-    mark = known["mark"]
-    identity = mask_identity(f"{source} as {mark}" if mark else source, channel=channel, transform=sample.transform)
-    box = known["box"] if boxed else None
-    weights = (known[name] for name in ("mean", "peak", "lowest", "raw_peak", "border", "middle"))
-    facts = MaskFacts(*weights, tuple(known["read"]), tuple(known["doubts"]))
-    return _Facts(image, identity, (box[0], box[1], box[2], box[3]) if box else None, facts)
-
-
-def _examined(sample: Sample, found: ExaminedMask) -> dict[str, object]:
-    """What the memo keeps of a mask: `_NOTED`."""
-    mask = found.mask
-    if mask is None:
-        return dict.fromkeys(_NOTED) | {"has": False}
-    fields = cv2.resize(mask, (8, 8), interpolation=cv2.INTER_AREA)
-    sides = [fields[0], fields[-1], fields[:, 0], fields[:, -1]]
-    return {
-        "has": True,
-        "box": mask_box(mask, least=_least(sample)),
-        "mark": found.mark,
-        "mean": float(mask.mean(dtype=np.float64)),
-        "peak": float(mask.max(initial=0)),
-        "lowest": float(mask.min(initial=1)),
-        "raw_peak": found.peak,
-        "border": float(np.median([side.mean() for side in sides])),
-        "middle": float(fields[1:-1, 1:-1].mean()),
-        "read": list(found.read),
-        "doubts": list(found.doubts),
-    }
-
-
-def _least(sample: Sample) -> float:
-    """The smallest relative weight of the subjects in a sample's mask, which its box must not miss."""
-    return min((part.weight for part in sample.parts), default=1.0)
-
-
-def _image_digest(sample: Sample, memo: Memo) -> str:
-    if sample.image is not None:
-        return array_digest(sample.image)
-    stored = memo.file(source_path(sample))
-    return digest("read", sample.reading, stored) if sample.reading else stored
-
-
-def _mask_source(sample: Sample, image: str, memo: Memo) -> tuple[str | None, str]:
-    """Where the mask's values come from, and the channel that is read; None if there is surely no mask."""
-    if sample.mask is not None:
-        packed = isinstance(sample.mask, PackedMask)
-        return f"array {sample.mask.digest if packed else array_digest(sample.mask)}", ""
-    if sample.parts:
-        files = sorted([memo.file(part.path), part.weight] for part in sample.parts)
-        return f"union {digest(files)}", sample.settings.mask_channel
-    if sample.mask_path is not None:
-        return f"file {memo.file(sample.mask_path)}", sample.settings.mask_channel
-    return (f"alpha {image}", "") if sample.alpha and sample.image is None else (None, "")
-
-
 def _variants(
-    sample: Sample, bucket: tuple[int, int], settings: CacheSettings, *, own: _Facts, encoder: str
+    sample: Sample,
+    bucket: tuple[int, int],
+    settings: CacheSettings,
+    *,
+    own: SampleFacts,
+    encoders: Encoders,
+    still: bool,
 ) -> tuple[Variant, ...]:
-    """Without replaced backgrounds."""
-    fill, hard = sample.settings.fill, is_hard(sample)
-    return tuple(
-        Variant(
-            geometry,
-            shrink,
-            latent_key(own.image, geometry, resize=settings.resize, fill=fill, fill_mask=own.identity, encoder=encoder),
-            shrunk_key(mask_key(own.identity, geometry, hard=hard), shrink),
-        )
-        for geometry, shrink in _ways(sample, bucket, settings, box=own.box, masked=own.identity is not None)
+    """Without replaced backgrounds; `still` says whether the fill is made once for a clip."""
+    hard = is_hard(sample)
+    keyed = functools.partial(
+        latent_key,
+        own.image,
+        resize=settings.resize,
+        fill=sample.settings.fill,
+        fill_mask=own.identity,
+        encoder=encoders.vae,
+        still=still,
     )
+    variants = []
+    for geometry, shrink in _ways(
+        sample, bucket, settings, box=own.box, shrinks=own.identity is not None and not own.moving
+    ):
+        beside = reference_geometries(sample, geometry, settings, stride=encoders.stride)
+        variants.append(
+            Variant(
+                geometry,
+                shrink,
+                keyed(geometry),
+                shrunk_key(mask_key(own.identity, geometry, hard=hard), shrink),
+                reference_geometries=beside,
+                references=reference_keys(sample, own.references, beside, resize=settings.resize, encoder=encoders.vae),
+            )
+        )
+    return tuple(variants)
 
 
 def _ways(
@@ -434,10 +451,13 @@ def _ways(
     settings: CacheSettings,
     *,
     box: tuple[float, float, float, float] | None,
-    masked: bool,
+    shrinks: bool,
 ) -> tuple[tuple[Geometry, Shrink | None], ...]:
-    """Geometries and shrinks as chance gives them, each pair once."""
-    shrinks = masked and settings.mask_shrink < 1
+    """Geometries and shrinks as chance gives them, each pair once.
+
+    Of a mask that moves each frame would be shrunk around another point, so that it stays as it is.
+    """
+    shrinks = shrinks and settings.mask_shrink < 1
     zooms = settings.crop == "around mask" and settings.crop_margin_max > settings.crop_margin
     chance = settings.crop == "random" or settings.rotate > 0 or shrinks or (zooms and box is not None)
     found: dict[tuple[Geometry, Shrink | None], None] = {}
@@ -454,23 +474,3 @@ def _ways(
         if settings.flip:
             found[dataclasses.replace(geometry, flip=True), shrink] = None
     return tuple(found)
-
-
-def _captions(
-    sample: Sample, settings: CacheSettings, *, triggers: Collection[str], encoder: str | None
-) -> tuple[Caption, ...]:
-    def keyed(text: str | None) -> str:
-        return "" if text is None or encoder is None else text_key(text, encoder=encoder)
-
-    texts, options = _texts(sample, settings), sample.settings.caption
-    pairs = [(text, without_trigger(text, options, others=triggers)) for text in texts]
-    return tuple(Caption(text, keyed(text), plain, keyed(plain)) for text, plain in pairs)
-
-
-def _texts(sample: Sample, settings: CacheSettings) -> tuple[str, ...]:
-    generator = torch.Generator().manual_seed(int(digest("caption", settings.seed, sample.name)[:15], 16))
-    options = sample.settings.caption
-    # Another node's text is one caption, whatever its lines are.
-    texts = [sample.caption] if sample.image is not None else split_captions(sample.caption)
-    drawn = (caption_variants(text, options, count=settings.variants, generator=generator) for text in texts)
-    return tuple(dict.fromkeys(caption for captions in drawn for caption in captions))

@@ -28,7 +28,7 @@ from ..errors import CacheError
 from ..files import clear_leftovers, temporary_beside
 from .keys import Memo
 
-KINDS = ("latent", "mask", "text")
+KINDS = ("latent", "mask", "text", "reference")
 FORMAT = "masked-lora cache 1"
 GRACE_SECONDS = 3600.0
 # For so long entries that another data set may need are safe from any size limit: a workflow of a stranger, or a

@@ -7,16 +7,18 @@ import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import PurePosixPath
 
 import numpy as np
 
+from ..clips.reading import frame_times
 from ..errors import ConfigError, DataError, MaskError
 from ..folder.captions import as_loaded, caption_of_text
-from ..pictures.packed_mask import pack_mask
+from ..pictures.packed_mask import PackedFrames, PackedMask, pack_mask
 from ..settings import MaskTransform
 from .loading import given_mask
-from .sample import Dataset, Sample
+from .sample import Dataset, Sample, source_path
 
 SUGGESTIONS = 5
 
@@ -57,7 +59,8 @@ def replace_masks(
     Args:
         dataset: is not changed.
         masks: float32 (H, W) in 0..1, 1 = learn, at any scale of the picture's aspect: one for each picture in
-            their order, or with `picture` a single one.
+            their order, or with `picture` a single one. A clip gets one for all of its frames, or one for each:
+            `picture` then takes as many as it has frames, and otherwise every clip of the set has all of its own.
         picture: position of the only picture that gets a mask.
         invert: for masks in core's polarity, where 1 is transparent.
 
@@ -70,22 +73,52 @@ def replace_masks(
         DataError: a mask that is no (H, W) array, or holds values that are not finite.
     """
     chosen = range(len(dataset)) if picture is None else (picture,)
-    if len(masks) != len(chosen):
-        expected = f"{len(chosen)} (one per picture)" if picture is None else "one (picture names one picture)"
-        hint = " To replace the mask of one picture, write its name into picture." if len(masks) == 1 else ""
-        raise MaskError(f"masks: expected {expected}, got {len(masks)}.{hint}")
     samples = list(dataset.samples)
-    for index, mask in zip(chosen, masks, strict=True):
+    for index, (mask, *others) in zip(chosen, _shared_out(dataset, picture, masks), strict=True):
         sample = samples[index]
+        if others:
+            samples[index] = _with_mask(sample, _packed_frames(sample, [mask, *others], invert))
+            continue
         weights = given_mask(f"{sample.name} (input masks)", mask, sample.size, invert)
         if weights is None and picture is not None:
             raise MaskError(
                 f"{sample.name} (input masks): got the empty mask that Load Image gives for an opaque picture. "
                 "Paint a mask in the mask editor and save it there."
             )
-        packed = None if weights is None else pack_mask(weights)
-        samples[index] = replace(sample, mask=packed, mask_path=None, parts=(), alpha=False, transform=MaskTransform())
+        samples[index] = _with_mask(sample, None if weights is None else pack_mask(weights))
     return Dataset(tuple(samples), dataset.report)
+
+
+def _shared_out(dataset: Dataset, picture: int | None, masks: Sequence[np.ndarray]) -> list[Sequence[np.ndarray]]:
+    """The masks of each of the chosen samples: one, or of a clip as many as it has frames."""
+    samples = dataset.samples if picture is None else (dataset.samples[picture],)
+    if len(masks) == len(samples):
+        return [[mask] for mask in masks]
+    clips = [sample for sample in samples if sample.moving is not None]
+    counts = [1 if sample.moving is None else len(frame_times(source_path(sample))) for sample in samples]
+    if clips and len(masks) == sum(counts):
+        rest = iter(masks)
+        return [list(islice(rest, count)) for count in counts]
+    expected = f"{len(samples)} (one per picture)" if picture is None else "one (picture names one picture)"
+    frames = f", or {sum(counts)} (one per frame of a clip)" if clips else ""
+    hint = " To replace the mask of one picture, write its name into picture." if len(masks) == 1 else ""
+    raise MaskError(f"masks: expected {expected}{frames}, got {len(masks)}.{hint}")
+
+
+def _packed_frames(sample: Sample, masks: Sequence[np.ndarray], invert: bool) -> PackedFrames:
+    frames = []
+    for number, mask in enumerate(masks):
+        name = f"{sample.name}, frame {number} (input masks)"
+        weights = given_mask(name, mask, sample.size, invert)
+        if weights is None:
+            raise MaskError(f"{name}: got the empty mask that Load Image gives for an opaque picture. Give it a mask.")
+        frames.append(pack_mask(weights))
+    return PackedFrames(tuple(frames))
+
+
+def _with_mask(sample: Sample, mask: PackedMask | PackedFrames | None) -> Sample:
+    plain = replace(sample, mask_path=None, mask_moving=False, parts=(), alpha=False, transform=MaskTransform())
+    return replace(plain, mask=mask)
 
 
 def replace_captions(dataset: Dataset, captions: Sequence[str], *, picture: int | None = None) -> Dataset:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..clips.header import ClipHeader
+from ..clips.reading import frame_times, read_clip_header, read_frames
 from ..errors import ConfigError, DataError, MaskError
-from ..findings import counted, printable, worded
+from ..findings import counted, of_kinds, printable, worded
 from ..folder.captions import text_fault, with_caption_policy
 from ..folder.folder_names import tidied
 from ..folder.folder_repeats import FolderRule
@@ -20,9 +22,13 @@ from ..folder.report import MatchReport
 from ..folder.tree import Allowed
 from ..pictures.reading import MAX_PIXELS, read_bands, read_header
 from ..settings import DatasetSettings
-from .sample import Dataset, Sample, aspect_fault, check_aspect, naming
+from .moving import left_out_hint
+from .references import Pairing
+from .sample import Dataset, Reference, Sample, aspect_fault, check_aspect, naming
 
 Progress = Callable[[int, int, str], None]
+# Frames of a clip that are decoded to see whether its alpha is opaque everywhere.
+MOST_FRAMES = 256
 # Core's LoadImage gives this shape, all zero, for a picture without alpha.
 CORE_EMPTY_MASK = (64, 64)
 
@@ -36,8 +42,9 @@ def load_dataset(
 ) -> Dataset:
     """The data set of a folder; only headers are read, so ten thousand pictures take seconds.
 
-    Pictures with an alpha band are decoded where that may be their mask, because an opaque alpha is none; what is
-    found is remembered for as long as the file stays the same.
+    Clips count as pictures that move. Pictures with an alpha band are decoded where that may be their mask, because an
+    opaque alpha is none; what is found is remembered for as long as the file stays the same. Of clips with an alpha
+    band frames are decoded up to the first that is not opaque.
 
     Args:
         settings: the folder and how its samples count.
@@ -48,7 +55,8 @@ def load_dataset(
     Raises:
         DataError: folder or picture unusable, no picture at all, or a caption that is missing or not UTF-8.
         MaskError: masks ambiguous, of another aspect than their picture, missing where that is an error, or none at
-            all from the source that was asked for.
+            all from the source that was asked for; a mask that moves for a picture that does not, or with another
+            number of frames than its clip.
         ConfigError: a setting is unknown or out of range.
     """
     check_settings(settings)
@@ -58,7 +66,7 @@ def load_dataset(
     samples: list[Sample] = []
     skipped: list[str] = []
     with_mask: list[str] = []
-    faults: dict[Path, str] = {}
+    faults, pairing = _Faults(), Pairing(settings)
     for done, item in enumerate(items):
         if check_cancel is not None:
             check_cancel()
@@ -66,6 +74,10 @@ def load_dataset(
             times = 1 if item.rule is None else item.rule.repeats
             by_rule[item.rule] = replace(settings, repeats=settings.repeats * times)
         sample = _sample(item, by_rule[item.rule], faults)
+        references = pairing.references_of(item, sample.size)
+        if references is None:
+            continue
+        sample = replace(sample, references=references)
         if sample.mask_path is not None or sample.parts or sample.alpha:
             with_mask.append(sample.name)
         elif _is_left_out(sample, settings):
@@ -74,8 +86,8 @@ def load_dataset(
         samples.append(sample)
         if progress is not None:
             progress(done + 1, len(items), sample.name)
-    if faults:
-        raise MaskError(_other_aspects(list(faults.values())))
+    faults.check()
+    pairing.check()
     if settings.mask_source == "alpha" and not with_mask:
         raise MaskError(
             f"mask_source is alpha, but no picture has transparent parts; the first is {printable(items[0].relative)}. "
@@ -83,7 +95,7 @@ def load_dataset(
         )
     if not with_mask:
         report = replace(report, warnings=(*report.warnings, *masks_beside_the_folder(settings, allowed)))
-    return Dataset(tuple(samples), _final_report(report, samples, with_mask, skipped))
+    return Dataset(tuple(samples), _final_report(pairing.reported(report), samples, with_mask, skipped))
 
 
 def from_images(
@@ -94,6 +106,7 @@ def from_images(
     *,
     name: str = "picture",
     invert_masks: bool = False,
+    references: Sequence[np.ndarray] = (),
 ) -> Dataset:
     """A data set of pictures in memory, as other nodes hand them over; the arrays are not copied.
 
@@ -105,6 +118,8 @@ def from_images(
         settings: how the samples count; folder and mask source have no meaning here.
         name: begins the samples' names.
         invert_masks: for masks in core's polarity, where 1 is transparent.
+        references: what the model is given beside the captions: none, one for all, or one per picture, shaped as
+            `images`.
 
     Raises:
         DataError: no picture, wrong counts or shapes, or values that are not finite.
@@ -117,11 +132,14 @@ def from_images(
     _check_texts(name, captions)
     all_masks = _spread(masks, len(images), "masks")
     all_captions = _spread(captions, len(images), "captions")
+    beside = _spread(references, len(images), "references")
     samples: list[Sample] = []
     skipped: list[str] = []
     for i, (image, mask, caption) in enumerate(zip(images, all_masks, all_captions, strict=True)):
         label = f"{name}-{i + 1:04d}"
         sample = _memory_sample(label, image, mask, caption, settings, invert_masks)
+        if beside[i] is not None:
+            sample = replace(sample, references=(_memory_reference(label, beside[i]),))
         if sample.mask is None and _is_left_out(sample, settings):
             skipped.append(label)
         else:
@@ -130,7 +148,8 @@ def from_images(
     if bare and settings.caption.missing == "error":
         raise DataError(f"captions: {bare[0]} has none. Connect captions, or change what missing captions do.")
     with_mask = [s.name for s in samples if s.mask is not None]
-    return Dataset(tuple(samples), _final_report(MatchReport(no_caption=bare), samples, with_mask, skipped))
+    report = MatchReport(no_caption=bare, paired=tuple(s.name for s in samples if s.references))
+    return Dataset(tuple(samples), _final_report(report, samples, with_mask, skipped))
 
 
 def _check_texts(name: str, captions: Sequence[str]) -> None:
@@ -141,32 +160,61 @@ def _check_texts(name: str, captions: Sequence[str]) -> None:
             raise ConfigError(f"{widget}: {fault}")
 
 
+class _Faults:
+    """What is wrong with masks, by their files: all are told at once."""
+
+    def __init__(self) -> None:
+        self.aspects: dict[Path, str] = {}
+        self.frames: dict[Path, str] = {}
+        self.files: list[Path] = []
+
+    def check(self) -> None:
+        """Nothing without faults; else one `MaskError` of a kind."""
+        if self.aspects:
+            raise MaskError(_other_aspects(list(self.aspects.values())))
+        if self.frames:
+            fault = (
+                f"{_listed(list(self.frames.values()))}. The frames of clip and mask are matched by number: save each "
+                "mask with one frame for each of its clip's, or give it one still picture for all of them."
+            )
+            raise MaskError(" ".join([fault, *left_out_hint(self.files)]))
+
+
+def _listed(faults: list[str]) -> str:
+    more = f"; and {len(faults) - NAMES_SHOWN} more" if len(faults) > NAMES_SHOWN else ""
+    return f"{'; '.join(faults[:NAMES_SHOWN])}{more}"
+
+
 def _other_aspects(faults: list[str]) -> str:
     if len(faults) == 1:
         return f"{faults[0]}. Save the mask at the image's size."
-    more = f"; and {len(faults) - NAMES_SHOWN} more" if len(faults) > NAMES_SHOWN else ""
     return (
-        f"{len(faults)} masks have another aspect than their images. {'; '.join(faults[:NAMES_SHOWN])}{more}. Save "
-        "each mask at its image's size."
+        f"{len(faults)} masks have another aspect than their images. {_listed(faults)}. Save each mask at its image's "
+        "size."
     )
 
 
-def _sample(item: Item, settings: DatasetSettings, faults: dict[Path, str]) -> Sample:
-    """The sample of an item; masks of another aspect go into `faults`, by their files."""
+def _sample(item: Item, settings: DatasetSettings, faults: _Faults) -> Sample:
+    """The sample of an item; masks of another aspect, or with other frames, go into `faults`."""
     name = printable(item.relative)
     with naming(item.image, name):
-        header = read_header(item.image)
+        moving = read_clip_header(item.image) if item.moving else None
+        header = moving or read_header(item.image)
         bare = item.mask is None and not item.parts and settings.mask_source in ("auto", "alpha")
-        alpha = bare and header.alpha and _is_transparent(item.image)
+        alpha = bare and header.alpha and _is_transparent(item.image, moving=item.moving)
+    _refuse_moving(item, name)
     for path in [item.mask, *(part.path for part in item.parts)]:
         if path is None:
             continue
-        label = f"{name} (mask {path.name})"
+        label = f"{name} (mask file {path.name})"
         with naming(path, label, MaskError):
-            mask_size = read_header(path).size
-        fault = aspect_fault(label, mask_size, header.size)
+            mask = read_clip_header(path) if item.mask_moving else read_header(path)
+        fault = aspect_fault(label, mask.size, header.size)
         if fault:
-            faults.setdefault(path, fault)
+            faults.aspects.setdefault(path, fault)
+        elif moving is not None and isinstance(mask, ClipHeader) and (fault := _frames_fault(item, moving, mask)):
+            faults.frames.setdefault(path, fault)
+            faults.files += [item.image, path]
     return Sample(
         key=item.relative,
         name=name,
@@ -181,17 +229,61 @@ def _sample(item: Item, settings: DatasetSettings, faults: dict[Path, str]) -> S
         share=item.share,
         reading=header.reading,
         caption_path=item.caption_file,
+        moving=moving,
+        mask_moving=item.mask_moving,
     )
 
 
-def _is_transparent(path: Path) -> bool:
-    """Whether a picture's alpha is below 1 anywhere."""
-    state = path.stat()
-    return _has_transparency(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+def _refuse_moving(item: Item, name: str) -> None:
+    """Raises for a mask that moves where none may."""
+    first = next((part for part in item.parts if part.moving), None)
+    if item.mask is not None and item.mask_moving and not item.moving:
+        raise MaskError(
+            f"{name}: its mask {item.mask.name} is a clip, but {name} is one still picture. Save the mask as a still "
+            "picture, or give the one of them that belongs to something else another name."
+        )
+    if first is not None and item.subject:
+        raise MaskError(
+            f"{name}: {first.path.name} is a clip, and masks of several subjects that move are not joined into one. "
+            "Set together to 0, or save each subject's mask as a still picture."
+        )
+    if first is not None:
+        raise MaskError(
+            f"{name}: {first.path.name} is one of several numbered masks and is a clip; those are not joined into one. "
+            "Save one mask clip of all of them, or still pictures."
+        )
+
+
+def _frames_fault(item: Item, clip: ClipHeader, mask: ClipHeader) -> str:
+    """What is wrong with a mask's number of frames, in words; empty if nothing is known to be."""
+    if item.mask is None or 0 in (clip.frames, mask.frames) or clip.frames == mask.frames:
+        return ""
+    # Headers may only estimate; the times of frames are counted without decoding any.
+    frames, masks = len(frame_times(item.image)), len(frame_times(item.mask))
+    if frames == masks:
+        return ""
+    name = printable(item.relative)
+    return (
+        f"{name} has {counted(frames, '[frame|frames]')}, but its mask {item.mask.name} has "
+        f"{counted(masks, '[frame|frames]')}"
+    )
+
+
+def _is_transparent(path: Path, *, moving: bool) -> bool:
+    """Whether a picture's alpha, or that of a frame of a clip, is below 1 anywhere."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    states = [file.stat() for file in files]
+    state = [(one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_ino) for one in states]
+    return _has_transparency(path, moving, *state)
 
 
 @functools.lru_cache(maxsize=200_000)
-def _has_transparency(path: Path, *state: int) -> bool:
+def _has_transparency(path: Path, moving: bool, *state: tuple[int, ...]) -> bool:
+    if moving:
+        count = len(frame_times(path))
+        frames = read_frames(path, range(min(count, MOST_FRAMES)))
+        # What was not looked at may be transparent: then the alpha is the mask, and later stages see.
+        return any(frame.alpha is not None for frame in frames) or count > MOST_FRAMES
     bands = read_bands(path)
     return bands.alpha is not None and bool((bands.alpha < bands.scale).any())
 
@@ -217,8 +309,10 @@ def _is_left_out(sample: Sample, settings: DatasetSettings) -> bool:
 
 def _final_report(report: MatchReport, samples: list[Sample], with_mask: list[str], skipped: list[str]) -> MatchReport:
     if not samples:
+        clips = len(set(skipped) & set(report.clips))
+        noun = "clip" if clips and clips == len(skipped) else "sample" if clips else "picture"
         raise MaskError(
-            f"{worded(len(skipped), f'[The only picture was|All {len(skipped)} pictures were]')} left out for want "
+            f"{worded(len(skipped), f'[The only {noun} was|All {len(skipped)} {noun}s were]')} left out for want "
             f"of a mask, beginning with {skipped[0]}. Check the mask source, or train whole images."
         )
     matched = frozenset(with_mask)
@@ -232,8 +326,8 @@ def _final_report(report: MatchReport, samples: list[Sample], with_mask: list[st
         unused = (caption.trigger.strip(),) if bare and caption.trigger.strip() and not of_class else ()
         return replace(report, no_caption=bare, unused_triggers=unused, of_class=of_class)
     word = caption.trigger.strip()
-    without = counted(len(bare), "[picture|pictures] without a caption [gets|get] the trigger word")
-    told = f"{without} {word}: {shown(bare)}."
+    which = of_kinds(len(bare), len(set(bare) & set(report.clips)))
+    told = f"{which} without a caption {worded(len(bare), '[gets|get] the trigger word')} {word}: {shown(bare)}."
     return replace(report, no_caption=(), notes=(*report.notes, told))
 
 
@@ -253,6 +347,23 @@ def _memory_sample(
     settings: DatasetSettings,
     invert: bool,
 ) -> Sample:
+    image, (width, height) = _memory_image(name, image)
+    weights = given_mask(name, mask, (width, height), invert)
+    if weights is None and image.shape[2] == 4 and bool((image[..., 3] < 1).any()):
+        weights = np.clip(image[..., 3], 0, 1).astype(np.float32)
+    return Sample(
+        f"memory:{name}", name, (width, height), image=image, mask=weights, caption=caption, settings=settings
+    )
+
+
+def _memory_reference(name: str, image: np.ndarray) -> Reference:
+    label = f"{name}, reference"
+    image, size = _memory_image(label, image)
+    return Reference(label, size, image=image, alpha=image.shape[2] == 4)
+
+
+def _memory_image(name: str, image: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """A picture of another node, checked, and its (width, height)."""
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] not in (3, 4) or 0 in image.shape:
         raise DataError(f"{name}: expected a picture of shape (height, width, 3), got {image.shape}.")
@@ -260,12 +371,7 @@ def _memory_sample(
     if height * width >= MAX_PIXELS:
         raise DataError(f"{name}: expected less than 100 Mpx, got {width}×{height}. Scale the picture down.")
     _check_finite(name, image)
-    weights = given_mask(name, mask, (width, height), invert)
-    if weights is None and image.shape[2] == 4 and bool((image[..., 3] < 1).any()):
-        weights = np.clip(image[..., 3], 0, 1).astype(np.float32)
-    return Sample(
-        f"memory:{name}", name, (width, height), image=image, mask=weights, caption=caption, settings=settings
-    )
+    return image, (width, height)
 
 
 def given_mask(name: str, mask: np.ndarray | None, size: tuple[int, int], invert: bool) -> np.ndarray | None:

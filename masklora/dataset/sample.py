@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
+from ..clips.header import ClipHeader
+from ..clips.reading import read_frames, read_mask_frames
 from ..errors import ConfigError, DataError, MaskError
-from ..findings import warning
+from ..findings import of_kinds, printable, warning
 from ..folder.report import MatchReport, merge_reports
 from ..folder.subjects import MaskPart
 from ..goals import common_goal
 from ..loss.masks import transform_mask
 from ..pictures.mask_values import MaskValues, understand
-from ..pictures.packed_mask import PackedMask
+from ..pictures.packed_mask import PackedFrames, PackedMask
 from ..pictures.reading import ImageData, read_image, read_mask_values
 from ..settings import DatasetSettings, MaskTransform
 from .geometry import ASPECT_TOLERANCE, Geometry, apply_mask
@@ -27,6 +29,32 @@ _GOALS_DIFFER = (
     "set loss, rank, crop and steps yourself."
 )
 
+_REFERENCES_DIFFER = (
+    "Some pictures have {} references. They are learned in turn, never in one batch; if all should have as many, check "
+    "reference_folders of each dataset."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A picture that a model is given beside the caption, by file or in memory.
+
+    Attributes:
+        name: Of the file, with that of its folder.
+        size: (width, height) after EXIF orientation.
+        path: The file.
+        image: float32 (H, W, 3|4) in 0..1 of one in memory.
+        alpha: Whether it may have transparent parts.
+        reading: That of the picture's `Header`.
+    """
+
+    name: str
+    size: tuple[int, int]
+    path: Path | None = None
+    image: np.ndarray | None = None
+    alpha: bool = False
+    reading: str = ""
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -34,12 +62,19 @@ class Sample:
 
     `size` is (width, height) after EXIF orientation. `alpha` says that the picture's own alpha is its mask
     unless it is opaque. `image` (float32 (H, W, 3|4)) is set for samples in memory, `mask` (float32 (H, W) in
-    0..1, or packed) for masks in memory, which come before every other. `weight` multiplies the repeats;
-    `repeats` is the product. `made_by` tells which generators made the mask, for the metadata.
+    0..1, or packed; of a clip one for each frame, or one for all) for masks in memory, which come before every
+    other. `weight` multiplies the repeats; `repeats` is the product. `made_by` tells which generators made the
+    mask, for the metadata.
 
     Where a picture has masks of several subjects, each sample of it shows one `subject`, or `TOGETHER` all of
     them, as the union of the files in `parts`; `share` is its part of the picture's repeats. `reading` is that of
     the picture's `Header`. `caption_path` is the file of this very sample's caption, None where it has none.
+
+    `moving` is the header of a clip, None of a picture. `mask_moving` says that `mask_path` is a clip whose frames
+    are, by number, the masks of the clip's; another mask of a clip is that of each of its frames. Where either is a
+    folder of frames, its path is that folder.
+
+    `references` are what the model is given beside the caption to make the picture from, in the order of their folders.
     """
 
     key: str
@@ -48,7 +83,7 @@ class Sample:
     image_path: Path | None = None
     mask_path: Path | None = None
     image: np.ndarray | None = None
-    mask: np.ndarray | PackedMask | None = None
+    mask: np.ndarray | PackedMask | PackedFrames | None = None
     caption: str | None = None
     settings: DatasetSettings = field(default_factory=DatasetSettings)
     transform: MaskTransform = field(default_factory=MaskTransform)
@@ -60,6 +95,16 @@ class Sample:
     share: float = 1.0
     reading: str = ""
     caption_path: Path | None = None
+    moving: ClipHeader | None = None
+    mask_moving: bool = False
+    references: tuple[Reference, ...] = ()
+
+    @property
+    def moves(self) -> bool:
+        """Whether each frame of it has a mask of its own."""
+        if self.mask is not None:
+            return isinstance(self.mask, PackedFrames)
+        return self.moving is not None and (self.mask_moving or self.alpha)
 
     @property
     def repeats(self) -> float:
@@ -124,6 +169,11 @@ class Dataset:
         return len(self.samples)
 
     @property
+    def told(self) -> str:
+        """How many pictures and clips it has, in words."""
+        return told_kinds(self.samples)
+
+    @property
     def goal(self) -> str:
         """What the LoRA is to learn, one of `settings.GOALS`; class pictures have no say."""
         return common_goal(one.settings.goal for one in self.samples if not one.settings.regularisation)
@@ -173,11 +223,14 @@ def merge(datasets: Sequence[Dataset], weights: Sequence[float] | None = None) -
     goals = dict.fromkeys(one.settings.goal for one in samples if not one.settings.regularisation)
     if len(goals) > 1:
         report = report.with_findings([warning(_GOALS_DIFFER.format(", ".join(goals)))])
+    numbers = sorted({len(one.references) for one in samples if not one.settings.regularisation})
+    if len(numbers) > 1:
+        report = report.with_findings([warning(_REFERENCES_DIFFER.format(" and ".join(map(str, numbers))))])
     return Dataset(tuple(samples), report)
 
 
 def load_sample(sample: Sample) -> LoadedSample:
-    """The decoded picture and its mask after the pixel transforms, before fill and geometry.
+    """The decoded picture and its mask after the pixel transforms, before fill and geometry; of a clip the first frame.
 
     Raises:
         DataError: the picture cannot be read.
@@ -188,12 +241,31 @@ def load_sample(sample: Sample) -> LoadedSample:
     else:
         data = _read(sample)
         rgb, alpha = data.rgb, data.alpha
-    mask = _mask_of(sample, alpha, [])
-    if mask is None:
+    masks = still_mask(sample, alpha)
+    if masks is None:
         white = np.ones(rgb.shape[:2], np.float32)
         return LoadedSample(rgb, white, False, white)
+    return LoadedSample(rgb, masks[0], True, masks[1])
+
+
+def still_mask(sample: Sample, alpha: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray] | None:
+    """The mask of a picture, or a clip's that does not move, and what is shown of it: see `LoadedSample`.
+
+    Args:
+        sample: With the files.
+        alpha: Of the decoded picture, float32 (H, W).
+
+    Returns:
+        None where there is no mask.
+
+    Raises:
+        MaskError: The mask cannot be read or is of another aspect.
+    """
+    mask = _mask_of(sample, alpha, [])
+    if mask is None:
+        return None
     lighter = sample.mask is None and any(part.weight < 1 for part in sample.parts)
-    return LoadedSample(rgb, mask, True, _union(sample, [], weighed=False) if lighter else mask)
+    return mask, _union(sample, [], weighed=False) if lighter else mask
 
 
 def load_mask(sample: Sample) -> np.ndarray | None:
@@ -216,7 +288,11 @@ def examine_mask(sample: Sample) -> ExaminedMask:
     """
     alpha = _read(sample).alpha if sample.alpha and sample.image is None else None
     seen: list[MaskValues] = []
-    mask = _mask_of(sample, alpha, seen)
+    return examined(_mask_of(sample, alpha, seen), seen)
+
+
+def examined(mask: np.ndarray | None, seen: Sequence[MaskValues]) -> ExaminedMask:
+    """A mask after the transforms, (H, W) float32 or None, with what was made of its files."""
     return ExaminedMask(
         mask,
         peak=max((float(values.weights.max(initial=0)) for values in seen), default=0.0),
@@ -224,6 +300,11 @@ def examine_mask(sample: Sample) -> ExaminedMask:
         read=tuple(values.read for values in seen if values.read),
         doubts=tuple(values.doubt for values in seen if values.doubt),
     )
+
+
+def told_kinds(samples: Sequence[Sample]) -> str:
+    """How many pictures and clips these are, in words."""
+    return of_kinds(len(samples), sum(sample.moving is not None for sample in samples))
 
 
 def fit_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -260,7 +341,9 @@ def naming(path: Path, label: str, kind: type[DataError] = DataError) -> Iterato
     try:
         yield
     except DataError as error:
-        raise kind(str(error).removeprefix("mask ").replace(path.name, label, 1)) from error
+        text, name = str(error).removeprefix("mask "), printable(path.name)
+        # What is wrong with a file in a folder may not tell the folder.
+        raise kind(text.replace(name, label, 1) if name in text else f"{label}: {text}") from error
 
 
 def source_path(sample: Sample) -> Path:
@@ -273,7 +356,7 @@ def source_path(sample: Sample) -> Path:
 def _read(sample: Sample) -> ImageData:
     path = source_path(sample)
     with naming(path, sample.name):
-        return read_image(path)
+        return read_image(path) if sample.moving is None else next(iter(read_frames(path, [0])))
 
 
 def _mask_of(sample: Sample, alpha: np.ndarray | None, seen: list[MaskValues]) -> np.ndarray | None:
@@ -301,9 +384,13 @@ def _union(sample: Sample, seen: list[MaskValues], *, weighed: bool) -> np.ndarr
 
 
 def _read_mask(sample: Sample, path: Path, seen: list[MaskValues]) -> np.ndarray:
-    label = f"{sample.name} (mask {path.name})"
+    label = f"{sample.name} (mask file {path.name})"
     with naming(path, label, MaskError):
-        values = read_mask_values(path, sample.settings.mask_channel)
+        channel = sample.settings.mask_channel
+        if sample.mask_moving:
+            values = MaskValues(next(iter(read_mask_frames(path, [0], channel))))
+        else:
+            values = read_mask_values(path, channel)
     mask = values.weights
     check_aspect(label, (mask.shape[1], mask.shape[0]), sample.size)
     seen.append(values)
@@ -312,17 +399,23 @@ def _read_mask(sample: Sample, path: Path, seen: list[MaskValues]) -> np.ndarray
 
 def _raw_mask(sample: Sample, alpha: np.ndarray | None, seen: list[MaskValues]) -> np.ndarray | None:
     if sample.mask is not None:
-        seen.append(MaskValues(sample.mask.unpack() if isinstance(sample.mask, PackedMask) else sample.mask))
+        seen.append(MaskValues(_in_memory(sample.mask)))
     elif sample.mask_path is not None:
         return _read_mask(sample, sample.mask_path, seen)
     elif alpha is None or not sample.alpha:
         return None
     else:
-        seen.append(_alpha_values(alpha))
+        seen.append(alpha_values(alpha))
     return seen[-1].weights
 
 
-def _alpha_values(alpha: np.ndarray) -> MaskValues:
+def _in_memory(mask: np.ndarray | PackedMask | PackedFrames) -> np.ndarray:
+    if isinstance(mask, PackedFrames):
+        return mask.unpack(0)
+    return mask.unpack() if isinstance(mask, PackedMask) else mask
+
+
+def alpha_values(alpha: np.ndarray) -> MaskValues:
     """A picture's alpha as a mask: one of 0 and 1 is in the wrong scale, and others may be, as a file's values."""
     steps = np.rint(alpha * 255).astype(np.uint8)
     values = understand(steps[..., None], None, 255, "luminance")

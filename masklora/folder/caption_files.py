@@ -1,4 +1,7 @@
-"""Where the captions of pictures come from: text files beside them, lists of metadata, the names of folders."""
+"""Where the captions of pictures come from: text files beside them, lists of metadata, the names of folders.
+
+And which files of a folder are none of these.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +24,23 @@ from .captions import (
     read_text,
     text_fault,
 )
-from .leftovers import CAPTION, OTHER_CAPTION, ROW, Leftover, shown
+from .leftovers import CAPTION, OTHER_CAPTION, ROW, Leftover, kind_of, shown
+from .mask_names import MASK_EXTENSION
 from .matching import Match, PictureIndex
 from .subjects import split_stem
-from .tree import File, join, nfc
+from .tree import File, Tree, join, nfc
 
 METADATA = "metadata.jsonl"
 MOST_METADATA = 64_000_000
+# Files without an extension whose first bytes are looked at.
+MOST_STARTS = 1000
 DEFAULT_EXTENSION = CaptionSettings().extension
 _FILE_KEYS = ("file_name", "filename", "file", "image", "image_path", "path", "file_path")
 _TEXT_KEYS = ("text", "caption", "captions", "prompt", "prompts", "description", "tags")
 
 Cancel = Callable[[], None]
+# Whether a file fits several pictures, the place of its extension, and how it fits: the least is taken.
+_Rank = tuple[bool, int, int]
 
 
 class Listed(NamedTuple):
@@ -106,7 +114,7 @@ class Captions:
         """Where captions were taken from, where that is not the usual place, and how their lines were read."""
         found = []
         if set(self.read) - {caption_extension(self.settings).lower()}:
-            told = ", ".join(f"{count} from {source}" for source, count in self.read.most_common())
+            told = ", ".join(f"{count} read from {source}" for source, count in self.read.most_common())
             found.append(note(f"captions: {told}."))
         for chosen, names in self.lines.items():
             meaning = {
@@ -172,7 +180,8 @@ def find_captions(
     """The caption files of the pictures, each picture's first by this order, and what is left over.
 
     `cat.txt` comes before `cat.jpg.txt`, and that before a name in another case; where the extension is the usual one,
-    others follow for pictures that have none, and `metadata.jsonl` for those that lack every file.
+    others follow for pictures that have none, and `metadata.jsonl` for those that lack every file. A `cat.txt` that
+    fits several, such as `cat.png` and `cat.mp4`, comes behind all that fit one of them alone.
 
     Args:
         others: files in the folder of the pictures that are no pictures.
@@ -185,7 +194,8 @@ def find_captions(
     extension = caption_extension(settings).lower()
     order = [extension, *(TEXT_EXTENSIONS if extension == DEFAULT_EXTENSION else ())]
     captions = Captions(settings)
-    ranks: dict[str, tuple[int, int]] = {}
+    ranks: dict[str, _Rank] = {}
+    offered: list[File] = []
     used = {file.path for file in near if file.extension == extension and _subject_caption(file, index, captions)}
     for file in others:
         if file.path in used:
@@ -196,9 +206,12 @@ def find_captions(
         if file.extension not in order:
             captions.left.append(Leftover(OTHER_CAPTION if match.pictures else CAPTION, file.label))
         elif match.pictures:
-            _offer(file, match, (order.index(file.extension), match.how), captions, ranks)
+            _offer(file, match, (len(match.pictures) > 1, order.index(file.extension), match.how), captions, ranks)
+            offered.append(file)
         elif file.extension != extension or not _subject_caption(file, index, captions):
             captions.left.append(Leftover(CAPTION, file.label))
+    taken = {file.path for file in captions.own.values()}
+    captions.left += [Leftover(OTHER_CAPTION, file.label) for file in offered if file.path not in taken]
     for entry in lists:
         if entry.text is None:
             captions.left.append(Leftover(ROW, entry.label))
@@ -228,20 +241,11 @@ def check_found(captions: Captions, first: str) -> None:
     )
 
 
-def _offer(
-    file: File, match: Match, rank: tuple[int, int], captions: Captions, ranks: dict[str, tuple[int, int]]
-) -> None:
+def _offer(file: File, match: Match, rank: _Rank, captions: Captions, ranks: dict[str, _Rank]) -> None:
     """A file as the caption of the pictures that it fits, unless they have a better one."""
-    used = False
     for picture in match.pictures:
-        before = captions.own.get(picture.relative)
-        if before is None or rank < ranks[picture.relative]:
-            if before is not None:
-                captions.left.append(Leftover(OTHER_CAPTION, before.label))
+        if picture.relative not in ranks or rank < ranks[picture.relative]:
             captions.own[picture.relative], ranks[picture.relative] = file, rank
-            used = True
-    if not used:
-        captions.left.append(Leftover(OTHER_CAPTION, file.label))
 
 
 def _subject_caption(file: File, index: PictureIndex, captions: Captions) -> bool:
@@ -289,3 +293,21 @@ def _row_text(row: dict[str, Any], settings: CaptionSettings) -> str | None:
             texts = [" ".join(one.split()) for one in value]
             return caption_of_text("\n".join(texts), lines=lines, separator=settings.separator)
     return None
+
+
+def passed_over(tree: Tree) -> list[Leftover]:
+    """The files that are neither pictures, masks nor captions, by what they look like."""
+    left, looked = [], 0
+    for file in tree.others:
+        if file.extension == MASK_EXTENSION or file.extension in TEXT_EXTENSIONS or file.name.casefold() == METADATA:
+            continue
+        starts = b""
+        if not file.extension and looked < MOST_STARTS:
+            looked += 1
+            try:
+                with file.path.open("rb") as opened:
+                    starts = opened.read(16)
+            except OSError:
+                starts = b""
+        left.append(Leftover(kind_of(file.stem, file.extension, starts=starts), file.label))
+    return left

@@ -273,9 +273,21 @@ def without_trigger(caption: str, settings: CaptionSettings, *, others: Iterable
     return f"{separator} ".join(kept).strip()
 
 
-def _trigger_word(trigger: str) -> re.Pattern[str] | None:
+def _trigger_word(trigger: str, *, before: str = "") -> re.Pattern[str] | None:
     trigger = trigger.strip()
-    return re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE) if trigger else None
+    return re.compile(rf"(?<!\w){before}{re.escape(trigger)}(?!\w)", re.IGNORECASE) if trigger else None
+
+
+def with_word(caption: str, trigger: str, word: str) -> str:
+    """The caption with `word` wherever the trigger word stands, set off by blanks; as it is without a trigger word.
+
+    It may stand there as the name of an embedding, as prompts call one.
+    """
+    found = _trigger_word(trigger, before="(?:embedding:)?")
+    if found is None:
+        return caption
+    # ComfyUI takes a name as one only where it stands between blanks.
+    return " ".join(found.sub(lambda _: f" {word} ", caption).split()) if found.search(caption) else caption
 
 
 def _stays_empty(text: str | None, settings: CaptionSettings) -> bool:

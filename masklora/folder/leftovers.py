@@ -34,7 +34,7 @@ PICTURE_LIKE = {
 PICTURE_LIKE |= {".vda", ".vst", ".apng", ".avifs", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi", ".mpo", ".dng"}
 PICTURE_LIKE |= {".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".psd", ".psb", ".xcf"}
 PICTURE_LIKE |= {".kra", ".svg", ".exr", ".hdr", ".ico", ".pcx"}
-VIDEOS = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
+VIDEOS = frozenset({".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".mts", ".m2ts", ".vob"})
 # In what else masks are stored by programs, and packed for download.
 _ARRAYS = frozenset({".npy", ".npz", ".pt", ".pth", ".mat", ".h5", ".zip", ".7z", ".rar", ".tar", ".gz", ""})
 CAPTION_LIKE = frozenset({".json", ".jsonl", ".csv", ".tsv", ".md", ".rtf", ".xml", ".yaml", ".yml", ".parquet"})
@@ -49,7 +49,11 @@ _TOLD: dict[str, tuple[bool, str, str]] = {
         "[looks like a picture|look like pictures] but cannot be read here, and [is|are] left out",
         "Convert them to PNG or JPEG; for HEIC install pillow-heif, for JPEG XL pillow-jxl-plugin.",
     ),
-    VIDEO: (True, "[is a video|are videos], and left out", "Save the pictures that you want as PNG or JPEG."),
+    VIDEO: (
+        True,
+        "[is a video of a kind that is|are videos of kinds that are] not read, and [is|are] left out",
+        "Save them as MP4, or the pictures that you want as PNG or JPEG.",
+    ),
     BROKEN: (
         True,
         "[is a link that leads|are links that lead] nowhere or in a circle, or no regular [file|files], and left out",

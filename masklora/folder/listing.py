@@ -1,4 +1,4 @@
-"""What lies in a folder: pictures in natural order, each with mask file and caption; nothing is decoded.
+"""What lies in a folder: pictures and clips in natural order, each with mask file and caption; nothing is decoded.
 
 Masks are matched by name only; alpha, which needs the picture itself, is decided in `loading`.
 """
@@ -9,18 +9,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..clips.header import CLIP_EXTENSIONS
 from ..errors import ConfigError, DataError, PathError
-from ..findings import Finding, counted, printable, worded
+from ..findings import Finding, of_kinds, printable, worded
 from ..settings import DatasetSettings, check
-from .caption_files import Captions, caption_names, check_found, find_captions, read_lists
+from .caption_files import Captions, caption_names, check_found, find_captions, passed_over, read_lists
 from .captions import caption_extension, check_captions
-from .folder_names import is_folder, tidied, turned
+from .folder_names import is_folder, split_folders, tidied, turned
 from .folder_repeats import FolderRule, repeat_findings, rule_of
 from .leftovers import shown
 from .mask_names import has_mask_word, is_mask_folder
 from .mask_search import Masks, find_masks
 from .matching import PictureIndex
-from .passed_over import passed_over
+from .references import FoundReference, References, find_references
 from .report import MatchReport
 from .roles import BESIDE, roles_of, zone_of
 from .subjects import TOGETHER, Found, MaskPart, check_known, make_views, parse_subjects, subject_notes
@@ -33,7 +34,9 @@ Cancel = Callable[[], None]
 class Item:
     """One sample found: its mask file, the caption's text, and what the name of its folder says.
 
-    A picture with masks of several subjects gives several: see `Sample` for `subject`, `parts` and `share`.
+    A picture with masks of several subjects gives several: see `Sample` for `subject`, `parts` and `share`. `moving`
+    and `mask_moving` say that the picture, and its mask, are clips: videos, animations, or folders of frames.
+    `references` has one for each reference folder, None where that has none.
     """
 
     image: Path
@@ -45,6 +48,9 @@ class Item:
     share: float = 1.0
     rule: FolderRule | None = None
     caption_file: Path | None = None
+    moving: bool = False
+    mask_moving: bool = False
+    references: tuple[FoundReference | None, ...] = ()
 
 
 def scan(settings: DatasetSettings, *, allowed: Allowed) -> list[Item]:
@@ -78,7 +84,10 @@ def match(
     mask_folder = find_mask_folder(settings, folder, allowed)
     # Masks stay masks when the source is switched to alpha or none and the widget is left filled.
     unused = folder / settings.mask_folder if settings.mask_folder else None
-    tree = walk(folder, settings.subfolders, allowed, skip=mask_folder or unused)
+    reference_folders = find_reference_folders(settings, folder, allowed)
+    aside = mask_folder or unused
+    skip = [*reference_folders, *([] if aside is None else [aside])]
+    tree = walk(folder, settings.subfolders, allowed, skip=skip)
     lists = read_lists(tree.others, settings.caption, check_cancel=check_cancel)
     rules = parse_subjects(settings.subjects)
     roles = roles_of(
@@ -88,25 +97,35 @@ def match(
         captioned=lambda: caption_names(tree.others, lists),
         by_colour=settings.mask_channel in ("luminance", "rgb average"),
         named=rules,
+        folders=tree.folders,
     )
     if not roles.pictures:
         raise DataError(f"{folder}: {_no_pictures(tree, settings)}")
     index = PictureIndex(roles.pictures)
-    masks = find_masks(roles, index, settings, (folder, mask_folder), allowed)
+    masks = find_masks(roles, index, settings, mask_folder, others=[folder, *reference_folders], allowed=allowed)
+    references = find_references(
+        reference_folders,
+        roles.pictures,
+        index,
+        subfolders=settings.subfolders,
+        others=[folder, *skip],
+        allowed=allowed,
+    )
     names = list(dict.fromkeys(name for subjects in masks.subjects.values() for name in subjects))
     if settings.mask_source in ("auto", "folder") or names:
         check_known(rules, names)
     near = [*masks.others, *(_captions_near(tree.others) if names else ())]
     captions = find_captions(tree.others, near, lists, index, settings.caption)
-    items = _items(roles.pictures, masks, captions, settings, check_cancel)
+    items = _items(roles.pictures, masks, captions, references, settings, check_cancel)
     captions.leave_unasked()
     check_found(captions, roles.pictures[0].relative)
-    left = [*tree.left, *roles.left, *masks.left, *captions.left, *passed_over(tree)]
+    left = [*tree.left, *roles.left, *masks.left, *captions.left, *references.left, *passed_over(tree)]
     told = [*_repeat_findings(items, roles.pictures, settings), *captions.findings()]
     report = _report(items, masks, settings)
     return items, replace(
         report,
         left=tuple(left),
+        reference_extra=tuple(references.extra),
         notes=(*report.notes, *(one.text for one in told if one.level == "note")),
         warnings=(
             *roles.warnings,
@@ -167,6 +186,29 @@ def find_mask_folder(settings: DatasetSettings, folder: Path, allowed: Allowed) 
     return mask_folder
 
 
+def find_reference_folders(settings: DatasetSettings, folder: Path, allowed: Allowed) -> list[Path]:
+    """The reference folders in order, each looked for inside the picture folder first when its name is relative.
+
+    Raises:
+        ConfigError, DataError, PathError: One is missing, not allowed, named twice, or the picture folder itself.
+    """
+    found: list[Path] = []
+    for text in split_folders(settings.reference_folders):
+        inside = folder / turned(text, lambda text: is_folder(folder / text))
+        one = _existing_folder(str(inside if is_folder(inside) else text), "reference_folders", allowed)
+        if one.resolve() == folder.resolve():
+            raise ConfigError(
+                f"reference_folders: {one} is the picture folder itself. Put the references into a folder of their "
+                "own, each under its picture's name."
+            )
+        if one.resolve() in [other.resolve() for other in found]:
+            raise ConfigError(
+                f"reference_folders: {one} is named twice. Name each folder once; the order is that of the references."
+            )
+        found.append(one)
+    return found
+
+
 def _captions_near(others: Iterable[File]) -> Iterator[File]:
     """Files in folders named for masks, as if they lay in the folder that holds these."""
     for file in others:
@@ -177,7 +219,12 @@ def _captions_near(others: Iterable[File]) -> Iterator[File]:
 
 
 def _items(
-    pictures: list[File], masks: Masks, captions: Captions, settings: DatasetSettings, check_cancel: Cancel | None
+    pictures: list[File],
+    masks: Masks,
+    captions: Captions,
+    references: References,
+    settings: DatasetSettings,
+    check_cancel: Cancel | None,
 ) -> list[Item]:
     rules = parse_subjects(settings.subjects)
     root = Path(settings.folder).name
@@ -186,7 +233,7 @@ def _items(
     for picture in pictures:
         if check_cancel is not None:
             check_cancel()
-        relative = picture.relative
+        relative, moving = picture.relative, picture.moving
         if picture.place not in by_place:
             by_place[picture.place] = rule_of(picture.place, root) if settings.folder_repeats else None
         rule = by_place[picture.place]
@@ -194,21 +241,24 @@ def _items(
         if text is None and rule is not None and rule.words:
             text = rule.words
         subjects = [
-            Found(name, mask, captions.of_subject(relative, name))
-            for name, mask in masks.subjects.get(relative, {}).items()
+            Found(name, part.path, captions.of_subject(relative, name), part.moving)
+            for name, part in masks.subjects.get(relative, {}).items()
         ]
         if not subjects:
             parts = masks.own.get(relative, ())
-            mask = parts[0].path if len(parts) == 1 else None
+            mask = parts[0] if len(parts) == 1 else None
             items.append(
                 Item(
                     picture.path,
-                    mask,
+                    None if mask is None else mask.path,
                     relative,
                     text,
                     parts=parts if len(parts) > 1 else (),
                     rule=rule,
                     caption_file=captions.file(relative),
+                    moving=moving,
+                    mask_moving=mask is not None and mask.moving,
+                    references=references.of(relative),
                 )
             )
             continue
@@ -225,6 +275,9 @@ def _items(
                     share=view.share,
                     rule=rule,
                     caption_file=captions.file(relative, "" if union else view.subject),
+                    moving=moving,
+                    mask_moving=not union and view.parts[0].moving,
+                    references=references.of(relative),
                 )
             )
     return items
@@ -235,14 +288,15 @@ def _report(items: list[Item], masks: Masks, settings: DatasetSettings) -> Match
     if bare and settings.caption.missing == "error":
         raise DataError(
             f"{bare[0]}: expected a caption {caption_extension(settings.caption)} beside it, found none "
-            f"({len(bare)} of {counted(len(items), '[picture|pictures]')} {worded(len(bare), '[lacks|lack]')} one). "
-            "Write it, or change what missing captions do."
+            f"({len(bare)} of {of_kinds(len(items), sum(item.moving for item in items))} "
+            f"{worded(len(bare), '[lacks|lack]')} one). Write it, or change what missing captions do."
         )
     report = MatchReport(
         matched=tuple(printable(item.relative) for item in items if item.mask is not None or item.parts),
         missing=tuple(printable(item.relative) for item in items if item.mask is None and not item.parts),
         orphaned=tuple(masks.orphaned),
         no_caption=bare,
+        clips=tuple(printable(item.relative) for item in items if item.moving),
     )
     seen = {printable(relative): list(subjects) for relative, subjects in masks.subjects.items()}
     return replace(report, notes=(*subject_notes(seen), *_unused_widgets(settings)))
@@ -284,7 +338,7 @@ def masks_beside_the_folder(settings: DatasetSettings, allowed: Allowed) -> list
 
 
 def _no_pictures(tree: Tree, settings: DatasetSettings) -> str:
-    kinds = ", ".join(sorted(extension[1:] for extension in readable_extensions()))
+    kinds = ", ".join(sorted(extension[1:] for extension in readable_extensions() | CLIP_EXTENSIONS))
     if tree.images:
         return "only mask files lie here, no picture. Put the pictures beside them."
     where = "" if settings.subfolders else " itself (subfolders are off)"

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..clips.reading import read_frames
+from ..errors import DataError
 from ..pictures.colours import has_colours, has_flat_colours
 from ..pictures.mask_values import is_one_colour
 from .mask_names import stem_ends
@@ -54,10 +56,10 @@ def look_alikes(pictures: Iterable[File], has_caption: Callable[[File], bool]) -
     beside = {file.relative: file for file in _beside(files, looks, has_caption)}
     rest = [file for file in files if file.relative not in beside]
     found = (*beside.values(), *_elsewhere(rest, looks, has_caption))
-    grey = tuple(file for file in found if not looks.at(file.path).mask)
+    grey = tuple(file for file in found if not looks.of(file).mask)
     if 2 * len(grey) < len(found):
         return LookAlikes(found, ())
-    return LookAlikes(tuple(file for file in found if looks.at(file.path).mask), grey)
+    return LookAlikes(tuple(file for file in found if looks.of(file).mask), grey)
 
 
 def _beside(files: list[File], looks: _Looks, has_caption: Callable[[File], bool]) -> Iterator[File]:
@@ -66,17 +68,19 @@ def _beside(files: list[File], looks: _Looks, has_caption: Callable[[File], bool
     for file in files:
         by_stem.setdefault((file.place, file.stem.casefold()), []).append(file)
     for here in by_stem.values():
-        doubles = [file for file in here if looks.at(file.path).bare] if len(here) > 1 else []
+        doubles = [file for file in here if looks.of(file).bare] if len(here) > 1 else []
         yield from doubles if len(doubles) < len(here) else ()
     for file in files:
         pictures = [one for end in stem_ends(file.stem) for one in by_stem.get((file.place, end.casefold()), ())]
         # Names that only begin or end alike say less, so the file itself must say more.
-        if pictures and looks.at(file.path).plain and not has_caption(file):
-            yield from [file] if any(_may_be_of(looks.at(file.path), looks.at(p.path)) for p in pictures) else ()
+        if pictures and looks.of(file).plain and not has_caption(file):
+            yield from [file] if any(_may_be_of(looks.of(file), looks.of(p)) for p in pictures) else ()
 
 
 def _may_be_of(mask: _Look, picture: _Look) -> bool:
     """Whether a picture is in colours, and of the mask's aspect; either may be stored lying on its side."""
+    if picture.moving and 0 in picture.size:
+        return True
     if picture.bare or 0 in picture.size or 0 in mask.size:
         return False
     one, other = (max(look.size) / min(look.size) for look in (mask, picture))
@@ -96,8 +100,8 @@ def _elsewhere(files: list[File], looks: _Looks, has_caption: Callable[[File], b
         doubles = [double for file in here for double in _doubles(file, by_stem)[:1]]
         if 2 * len(doubles) < len(here) or any(map(has_caption, here)):
             continue
-        if all(looks.at(file.path).bare for file in here):
-            yield from () if any(looks.at(double.path).bare for double in doubles) else here
+        if all(looks.of(file).bare for file in here):
+            yield from () if any(looks.of(double).bare for double in doubles) else here
 
 
 def _doubles(file: File, by_stem: dict[str, list[File]]) -> list[File]:
@@ -113,12 +117,14 @@ class _Look(NamedTuple):
         plain: Without clear colours, or in black and one colour.
         grey: Without clear colours.
         size: As it is stored, (0, 0) of a file that cannot be read.
+        moving: A clip, of which the first frame is looked at; one of unknown looks counts as one in many colours.
     """
 
     mask: bool = False
     plain: bool = False
     grey: bool = False
     size: tuple[int, int] = (0, 0)
+    moving: bool = False
 
     @property
     def bare(self) -> bool:
@@ -133,10 +139,23 @@ class _Looks:
         self._known: dict[Path, _Look] = {}
         self._pictures = 0
 
-    def at(self, path: Path) -> _Look:
-        if path not in self._known:
-            self._known[path] = self._look(path)
-        return self._known[path]
+    def of(self, file: File) -> _Look:
+        if file.path not in self._known:
+            self._known[file.path] = self._look_at_clip(file.path) if file.closed else self._look(file.path)
+        return self._known[file.path]
+
+    def _look_at_clip(self, path: Path) -> _Look:
+        if self._pictures >= MOST_PICTURES:
+            return _Look(moving=True)
+        try:
+            first = Image.fromarray(next(iter(read_frames(path, [0]))).rgb)
+        # Loading tells what is the matter with it.
+        except DataError:
+            return _Look(moving=True)
+        sample = first.resize((SIDE, SIDE), Image.Resampling.NEAREST)
+        look = _judged(sample, lossy=True)._replace(size=first.size, moving=True)
+        self._pictures += not look.bare
+        return look
 
     def _look(self, path: Path) -> _Look:
         try:

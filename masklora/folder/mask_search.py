@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import MaskError
+from ..file_names import natural_key
 from ..findings import counted, printable, worded
 from ..settings import DatasetSettings
+from .caption_files import passed_over
 from .leftovers import MASK, Leftover, shown
-from .mask_names import MASK_EXTENSION
-from .matching import MaskFile, PictureIndex, assign, fit, split_replaced
-from .passed_over import passed_over
+from .mask_names import MASK_EXTENSION, is_mask_folder
+from .matching import MaskFile, PictureIndex, assign, fit, split_replaced, with_sequences
 from .roles import Roles
 from .subjects import TOGETHER, MaskPart, is_doubtful, parse_subjects
-from .tree import Allowed, File, natural_key, walk
+from .tree import Allowed, File, walk
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Masks:
     """
 
     own: dict[str, tuple[MaskPart, ...]] = field(default_factory=dict)
-    subjects: dict[str, dict[str, Path]] = field(default_factory=dict)
+    subjects: dict[str, dict[str, MaskPart]] = field(default_factory=dict)
     others: tuple[File, ...] = ()
     orphaned: list[str] = field(default_factory=list)
     left: list[Leftover] = field(default_factory=list)
@@ -36,7 +37,13 @@ class Masks:
 
 
 def find_masks(
-    roles: Roles, index: PictureIndex, settings: DatasetSettings, folders: tuple[Path, Path | None], allowed: Allowed
+    roles: Roles,
+    index: PictureIndex,
+    settings: DatasetSettings,
+    mask_folder: Path | None,
+    *,
+    others: Collection[Path],
+    allowed: Allowed,
 ) -> Masks:
     """Every picture's masks, from the first place that has any for it; masks in a later place are told as left.
 
@@ -44,7 +51,8 @@ def find_masks(
         roles: what the files in the folder of the pictures are.
         index: the pictures.
         settings: the mask source, and the subjects that are named.
-        folders: that of the pictures, and the mask folder if one is used.
+        mask_folder: if one is used.
+        others: the folders of pictures and references, whose files are no masks.
         allowed: as `walk` asks it.
 
     Raises:
@@ -53,12 +61,16 @@ def find_masks(
     masks = Masks()
     named = set(parse_subjects(settings.subjects))
     places: list[tuple[str, list[MaskFile]]] = [("mask-folder", roles.below), ("sidecar", roles.beside)]
-    folder, mask_folder = folders
     if mask_folder is not None:
-        tree = walk(mask_folder, settings.subfolders, allowed, skip=folder)
+        # A mask may be a folder of frames.
+        always = lambda name: is_mask_folder(name) or _names_a_clip(name, index)  # noqa: E731
+        tree = walk(
+            mask_folder, settings.subfolders, allowed, skip=[one for one in others if one != mask_folder], always=always
+        )
         masks.others = tree.others
         masks.left += [*tree.left, *passed_over(tree)]
         files = [*tree.images, *(file for file in tree.others if file.extension == MASK_EXTENSION)]
+        files = with_sequences(files, tree.folders, index, lambda place: [(place,)])
         places.insert(0, ("mask-folder", _in_folder(files, index, named, masks)))
         if not places[0][1] and (settings.mask_source == "folder" or files):
             raise MaskError(_none_fits(mask_folder, roles, files))
@@ -73,6 +85,11 @@ def find_masks(
     if settings.mask_source == "sidecar" and not masks.own and not masks.subjects:
         raise MaskError(_none_beside(roles, settings.mask_folder))
     return masks
+
+
+def _names_a_clip(name: str, index: PictureIndex) -> bool:
+    found = fit(File(Path(), "", name, name, "", ""), [("",)], index, ())
+    return found is not None and any(picture.moving for picture in found.pictures)
 
 
 def _in_folder(files: list[File], index: PictureIndex, named: Collection[str], masks: Masks) -> list[MaskFile]:
@@ -141,9 +158,8 @@ def _several(own: dict[str, tuple[MaskPart, ...]]) -> list[str]:
     if not joined:
         return []
     return [
-        f"{counted(len(joined), '[picture has|pictures have] several numbered masks, which count together as one')}: "
-        f"{shown(joined)}. To learn each for itself, put them into a mask folder as "
-        "<picture>.<subject>.png."
+        f"several numbered masks count together as one: {shown(joined)}. To learn each for itself, put them into a "
+        "mask folder as <picture>.<subject>.png."
     ]
 
 
@@ -167,12 +183,12 @@ def _none_beside(roles: Roles, mask_folder: str) -> str:
     )
 
 
-def _assign_subjects(found: list[MaskFile], own: dict[str, tuple[MaskPart, ...]]) -> dict[str, dict[str, Path]]:
-    """Mask paths by the picture's relative name and the subject's, subjects in natural order."""
+def _assign_subjects(found: list[MaskFile], own: dict[str, tuple[MaskPart, ...]]) -> dict[str, dict[str, MaskPart]]:
+    """Masks by the picture's relative name and the subject's, subjects in natural order."""
     named: dict[str, list[MaskFile]] = {}
     for mask in found:
         named.setdefault(mask.subject, []).append(mask)
-    subjects: dict[str, dict[str, Path]] = {}
+    subjects: dict[str, dict[str, MaskPart]] = {}
     for name in sorted(named, key=natural_key):
         for relative, (part, *_) in assign(named[name], name).items():
             if relative in own:
@@ -186,5 +202,5 @@ def _assign_subjects(found: list[MaskFile], own: dict[str, tuple[MaskPart, ...]]
                     f"{relative}: a subject cannot be called {name} ({part.path.name}): so the sample is called that "
                     "shows all subjects, whose mask is made from theirs. Rename the subject, or take the file away."
                 )
-            subjects.setdefault(relative, {})[name] = part.path
+            subjects.setdefault(relative, {})[name] = part
     return subjects

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import MaskError
 from ..findings import printable
 from ..pictures.png_chunks import replaced_by
-from .mask_names import mask_bases
+from .mask_names import MASK_EXTENSION, mask_bases
 from .subjects import MaskPart, split_stem
-from .tree import File, nfc
+from .tree import FRAMES, File, nfc
 
 
 class Match(NamedTuple):
@@ -118,6 +119,48 @@ def fit(file: File, levels: Sequence[Collection[str]], index: PictureIndex, name
     return split
 
 
+def with_sequences(
+    files: Iterable[File],
+    folders: Mapping[str, Path],
+    index: PictureIndex,
+    levels: Callable[[str], Sequence[Collection[str]] | None],
+) -> list[File]:
+    """`files` of a folder of masks, those of a folder in it that is the mask of a clip as that folder.
+
+    Such a folder bears the name of a clip, as any mask does; its pictures are numbered, and none is the mask of a
+    picture of its own: `masks/walk/0001.png` belongs to `walk/0001.jpg` where there is such a picture.
+
+    Args:
+        files: pictures and masks.
+        folders: where each place lies.
+        index: the pictures and clips.
+        levels: gives what `fit` asks for by the place of a mask; None for a place outside of the folder of masks.
+    """
+    by_place: dict[str, list[File]] = {}
+    for file in files:
+        by_place.setdefault(file.place, []).append(file)
+    found = []
+    for place, here in by_place.items():
+        above, _, name = place.rpartition("/")
+        outer = levels(above) if place else None
+        if outer is None or not all(_is_frame(file) for file in here):
+            found += here
+            continue
+        folder, _, own = here[0].folder.rpartition("/")
+        sequence = File(folders.get(place, Path()), folder, own, nfc(name), FRAMES, above)
+        mask = fit(sequence, outer, index, ())
+        inner = levels(place) or ()
+        if mask is None or not any(p.moving for p in mask.pictures) or any(fit(f, inner, index, ()) for f in here):
+            found += here
+        else:
+            found.append(sequence)
+    return found
+
+
+def _is_frame(file: File) -> bool:
+    return file.stem[-1:].isdigit() and file.extension != MASK_EXTENSION and not file.closed
+
+
 def _subject(file: File, levels: Sequence[Collection[str]], index: PictureIndex) -> MaskFile | None:
     split = split_stem(file.stem, lambda stem: bool(_at(file, stem, levels, index)))
     return None if split is None else MaskFile(file, _at(file, split[0], levels, index), subject=printable(split[1]))
@@ -155,6 +198,24 @@ def _replaces(new: File, old: File) -> bool:
     return name != "" and nfc(name) == nfc(old.name.encode("utf-8", "replace").decode("utf-8"))
 
 
+def _settled(masks: Iterable[MaskFile]) -> list[MaskFile]:
+    """The masks; those that fit several pictures by their name with those alone that they can be meant for.
+
+    A mask that moves is that of a clip, and a picture with a mask that fits nothing else needs no other.
+    """
+    found = []
+    for mask in masks:
+        several = len(mask.pictures) > 1 and mask.file.moving
+        clips = tuple(picture for picture in mask.pictures if picture.moving) if several else ()
+        found.append(mask._replace(pictures=clips or mask.pictures))
+    own = {mask.pictures[0].relative for mask in found if len(mask.pictures) == 1}
+    rest = [tuple(picture for picture in mask.pictures if picture.relative not in own) for mask in found]
+    return [
+        mask._replace(pictures=open_) if len(mask.pictures) > 1 and open_ else mask
+        for mask, open_ in zip(found, rest, strict=True)
+    ]
+
+
 def assign(masks: Iterable[MaskFile], kind: str) -> dict[str, tuple[MaskPart, ...]]:
     """The mask of each picture by its relative name; several that are numbered are the parts of one.
 
@@ -162,7 +223,7 @@ def assign(masks: Iterable[MaskFile], kind: str) -> dict[str, tuple[MaskPart, ..
         MaskError: two masks that are not numbered fit one picture, or one fits two pictures.
     """
     groups: dict[str, list[MaskFile]] = {}
-    for mask in masks:
+    for mask in _settled(masks):
         first, *more = mask.pictures
         if more:
             raise MaskError(
@@ -177,5 +238,5 @@ def assign(masks: Iterable[MaskFile], kind: str) -> dict[str, tuple[MaskPart, ..
             names = ", ".join(mask.file.label for mask in found)
             raise MaskError(f"{relative}: expected one {kind} mask, got {len(found)}: {names}. Keep one.")
         ordered = sorted(found, key=lambda mask: int(mask.number or 0))
-        chosen[relative] = tuple(MaskPart(mask.number, mask.file.path) for mask in ordered)
+        chosen[relative] = tuple(MaskPart(m.number, m.file.path, moving=m.file.moving) for m in ordered)
     return chosen

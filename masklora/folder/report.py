@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..findings import Finding, counted, note, warning
+from ..findings import Finding, counted, note, of_kinds, warning, worded
 from .leftovers import Leftover, leftover_findings, shown
 
 LOW_COVERAGE = 0.02
@@ -40,7 +40,10 @@ class MatchReport:
 
     `warnings` are choices that were made for the person, and what else may spoil the LoRA; `left` are the files that
     were not used. `unused_triggers` are trigger words that pictures without a caption do not get; regularisation
-    pictures, `of_class`, shall not.
+    pictures, `of_class`, shall not. `clips` are those of the pictures that move.
+
+    `paired` are the pictures with a reference of each folder, `unpaired` those that lack one, of which `left_unpaired`
+    are left out; the fields of references name references.
     """
 
     matched: tuple[str, ...] = ()
@@ -61,6 +64,15 @@ class MatchReport:
     left: tuple[Leftover, ...] = ()
     unused_triggers: tuple[str, ...] = ()
     of_class: tuple[str, ...] = ()
+    clips: tuple[str, ...] = ()
+    paired: tuple[str, ...] = ()
+    unpaired: tuple[str, ...] = ()
+    left_unpaired: tuple[str, ...] = ()
+    reference_extra: tuple[str, ...] = ()
+    reference_same: tuple[str, ...] = ()
+    reference_small: tuple[str, ...] = ()
+    reference_other: tuple[str, ...] = ()
+    reference_turned: tuple[str, ...] = ()
 
     def with_findings(self, findings: Iterable[Finding]) -> MatchReport:
         """This report with other findings about the same pictures."""
@@ -78,16 +90,19 @@ class MatchReport:
         lines += [one.text if one.level == "warning" else f"Note: {one.text}" for one in findings]
         lines += [_picture_line(stats) for stats in self.pictures[:limit]]
         if len(self.pictures) > limit:
-            lines.append(f"… and {counted(len(self.pictures) - limit, 'more [picture|pictures]')}.")
+            more = [stats.name for stats in self.pictures[limit:]]
+            lines.append(self._more(more))
         return "\n".join(lines)
 
     def findings(self) -> tuple[Finding, ...]:
         """What a person should know, each with its remedy: how many pictures have a mask, then warnings, then notes."""
         total = len(self.matched) + len(self.missing)
-        pictures = counted(total, "[picture|pictures]")
-        found = [note(f"{pictures}: {len(self.matched)} with a mask, {len(self.missing)} without.")]
+        found = [note(f"{self._total()}: {len(self.matched)} with a mask, {len(self.missing)} without.")]
+        if self.paired or self.unpaired or self.left_unpaired:
+            found.append(note(f"{self._told(self.paired)} with every reference, {len(self.unpaired)} without."))
         if self.matched and self.missing:
-            found.append(warning(_line("[picture has|pictures have] no mask, while others have one", self.missing)))
+            has = worded(len(self.missing), "[has|have] no mask, while others have one")
+            found.append(warning(f"{self._told(self.missing)} {has}: {shown(self.missing)}."))
         for name, text, grave in _FINDINGS:
             if getattr(self, name):
                 line = _line(text, getattr(self, name))
@@ -100,11 +115,37 @@ class MatchReport:
         rest = dict.fromkeys(found[1:])
         return (found[0], *sorted(rest, key=lambda one: one.level != "warning"))
 
+    def _total(self) -> str:
+        """How many clips and how many pictures there are."""
+        names = (*self.matched, *self.missing)
+        clips = set(self.clips)
+        moving = sum(name in clips for name in names)
+        told = [counted(moving, "[clip|clips]")] if moving else []
+        if len(names) > moving or not moving:
+            told.append(counted(len(names) - moving, "[picture|pictures]"))
+        return ", ".join(told)
+
+    def _more(self, names: Sequence[str]) -> str:
+        """The line that there are these too."""
+        clips = set(self.clips)
+        if not clips & set(names):
+            return f"… and {counted(len(names), 'more [picture|pictures]')}."
+        if clips >= set(names):
+            return f"… and {counted(len(names), 'more [clip|clips]')}."
+        return f"… and {counted(len(names), 'more [picture|pictures and clips]')}."
+
+    def _told(self, names: Sequence[str]) -> str:
+        """How many of these there are, in words."""
+        clips = set(self.clips)
+        return of_kinds(len(names), sum(name in clips for name in names))
+
     def _captions(self, total: int) -> str:
         if len(self.no_caption) == total:
             head = "No picture has a caption: training sees empty texts"
+            if set(self.no_caption) <= set(self.clips):
+                head = "No clip has a caption: training sees empty texts"
         else:
-            bare = _line("[picture|pictures] without a caption", self.no_caption)
+            bare = f"{self._told(self.no_caption)} without a caption: {shown(self.no_caption)}."
             head = f"{bare} Training sees empty texts there"
         triggers = ", ".join(dict.fromkeys(self.unused_triggers))
         without = f", without the trigger word {triggers} too" if triggers else ""
@@ -117,12 +158,12 @@ class MatchReport:
 _FINDINGS = (
     ("skipped", "left out, because [it has|they have] no mask", False),
     ("orphaned", "mask [file that fits|files that fit] no picture (same name in the same subfolder expected)", True),
-    ("all_black", "[mask is all black: this picture teaches|masks are all black: these pictures teach] nothing", True),
-    ("all_white", "[mask is|masks are] all white: the whole picture is learned", False),
+    ("all_black", "[mask is|masks are] all black: nothing is learned there", True),
+    ("all_white", "[mask is|masks are] all white: nothing is left out there", False),
     (
         "cut_away",
-        "[mask loses|masks lose] most or all of [its|their] weight to the crop, so [this picture teaches|these "
-        "pictures teach] little or nothing; set crop in Cache Dataset to around mask, or turn on bucketing",
+        "[mask loses|masks lose] most or all of [its|their] weight to the crop, so little or nothing is learned "
+        "there; set crop in Cache Dataset to around mask, or turn on bucketing",
         True,
     ),
     ("low_coverage", f"[mask covers|masks cover] less than {LOW_COVERAGE:.0%} of the picture", False),
@@ -136,6 +177,38 @@ _FINDINGS = (
         "odd_polarity",
         "[mask looks|masks look] inverted beside the rest of the set (white border, black centre or the reverse)",
         True,
+    ),
+    (
+        "unpaired",
+        "[picture lacks a reference and is learned with what is there, where a second one counts as the first|pictures "
+        "lack a reference and are learned with what is there, where a second one counts as the first]",
+        True,
+    ),
+    ("left_unpaired", "left out, because [it lacks|they lack] a reference", False),
+    ("reference_extra", "[reference fits|references fit] no picture (same name in the same subfolder expected)", True),
+    (
+        "reference_same",
+        "[reference is the very file of its picture|references are the very files of their pictures]: no change is "
+        "learned there",
+        True,
+    ),
+    (
+        "reference_turned",
+        "[reference lies where its picture stands, or the reverse|references lie where their pictures stand, or the "
+        "reverse]; only reference_size own size in Cache Dataset takes [it|them]",
+        True,
+    ),
+    (
+        "reference_other",
+        "[reference has|references have] another aspect than [its picture|their pictures]; only reference_size own "
+        "size in Cache Dataset takes [it|them]",
+        False,
+    ),
+    (
+        "reference_small",
+        "[reference is smaller than its picture and is|references are smaller than their pictures and are] enlarged "
+        "unless reference_size in Cache Dataset is own size",
+        False,
     ),
 )
 

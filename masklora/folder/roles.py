@@ -7,8 +7,9 @@ about.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import MaskError
@@ -25,7 +26,7 @@ from .mask_names import (
     is_mask_folder,
     mask_bases,
 )
-from .matching import MaskFile, PictureIndex, fit
+from .matching import MaskFile, PictureIndex, fit, with_sequences
 from .tree import File, join
 
 _MASK_LIKE = (
@@ -77,11 +78,12 @@ def roles_of(
     by_colour: bool,
     named: Collection[str],
     looks: bool = True,
+    folders: Mapping[str, Path] | None = None,
 ) -> Roles:
     """What each file of a folder is.
 
     Args:
-        images: the picture files, in natural order.
+        images: the pictures and clips, in natural order.
         others: the other files, among which those with the extension `.mask` are masks.
         source: the mask source that was chosen.
         captioned: gives folder and stem (case folded) of every file that has a caption of its own; asked if needed.
@@ -89,6 +91,7 @@ def roles_of(
         named: the subjects that a person has named.
         looks: whether pictures of like names are opened to see if one is a mask. Without it, and without `by_colour`,
             names alone decide.
+        folders: where each folder lies, as `Tree.folders` gives them.
 
     Raises:
         MaskError: a file may be a mask as well as a picture, and the source does not say which; or a mask fits
@@ -106,7 +109,7 @@ def roles_of(
         zone = zones[file.place]
         inside.setdefault(zone, []).append(file) if zone is not None else outside.append(file)
     sorting.sort_beside(outside)
-    sorting.sort_zones(inside, PictureIndex(sorting.pictures.values()), named)
+    sorting.sort_zones(inside, PictureIndex(sorting.pictures.values()), named, folders or {})
     return sorting.result(images)
 
 
@@ -183,10 +186,17 @@ class _Sorting:
         self._take_odd(odd)
         self._take_lone(lone)
 
-    def sort_zones(self, zones: dict[Zone, list[File]], index: PictureIndex, named: Collection[str]) -> None:
+    def sort_zones(
+        self,
+        zones: dict[Zone, list[File]],
+        index: PictureIndex,
+        named: Collection[str],
+        folders: Mapping[str, Path],
+    ) -> None:
         """The masks in folders that are named for them; a folder none of whose files fits may hold pictures."""
         places = _places_beside({file.place for file in self.pictures.values()})
         for zone, files in zones.items():
+            files = with_sequences(files, folders, index, functools.partial(_levels_inside, zone, places=places))
             fitting: list[tuple[MaskFile, bool]] = []
             lone = []
             for file in files:
@@ -268,7 +278,8 @@ class _Sorting:
         for file, counts in zip(files, captions, strict=True):
             ask = asked and file.extension != MASK_EXTENSION
             judged.append(ask and counts and self._has_caption(file))
-            if ask and self.by_colour and not judged[-1]:
+            # What clips show is not looked at: a thousand of them would have to be decoded.
+            if ask and self.by_colour and not judged[-1] and not file.closed:
                 silent.append(len(judged) - 1)
         for at, coloured in zip(silent, in_colours((files[at].path for at in silent), cutouts=cutouts), strict=True):
             judged[at] = coloured
@@ -307,6 +318,11 @@ def _places_beside(places: Iterable[str]) -> dict[tuple[str, str], set[str]]:
             key = "/".join(parts[:at]).casefold(), "/".join(parts[at + 1 :]).casefold()
             found.setdefault(key, set()).add(place)
     return found
+
+
+def _levels_inside(zone: Zone, place: str, *, places: dict[tuple[str, str], set[str]]) -> list[list[str]] | None:
+    root = join(zone.parent, zone.name)
+    return _levels(zone, place, places) if f"{place}/".startswith(f"{root}/") else None
 
 
 def _levels(zone: Zone, place: str, places: dict[tuple[str, str], set[str]]) -> list[list[str]]:

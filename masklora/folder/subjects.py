@@ -35,20 +35,25 @@ class Rule:
 
 @dataclass(frozen=True)
 class MaskPart:
-    """One subject's mask in a union: the values of the file count times `weight`, above 0 and at most 1."""
+    """One subject's mask in a union: the values of the file count times `weight`, above 0 and at most 1.
+
+    `moving` says that the mask is a clip.
+    """
 
     subject: str
     path: Path
     weight: float = 1.0
+    moving: bool = False
 
 
 @dataclass(frozen=True)
 class Found:
-    """One subject of a picture: name, mask file, and the text of its own caption file if there is one."""
+    """One subject of a picture: name, mask file, the text of its caption file if any, whether the mask is a clip."""
 
     name: str
     mask: Path
     text: str | None = None
+    moving: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def parse_subjects(text: str) -> dict[str, Rule]:
         fault = _fault(name, rest, rules)
         if fault:
             raise ConfigError(
-                f"subjects: line {number} {fault}, got {line.strip()!r}. Write for example anna: 2 or "
+                f"subjects: {fault.format(line=number)}, got {line.strip()!r}. Write for example anna: 2 or "
                 "anna: 2: a photo of anna."
             )
         rules[name] = Rule(float(rest[0]), rest[1] if len(rest) > 1 and rest[1] else None)
@@ -154,11 +159,12 @@ def make_views(
     total, most = sum(rule.weight for rule in told), max(rule.weight for rule in told)
     alone = 1.0 if len(subjects) == 1 else 1.0 - together
     views = [
-        View(one.name, (MaskPart(one.name, one.mask),), alone * rule.weight / total, text)
+        View(one.name, (MaskPart(one.name, one.mask, moving=one.moving),), alone * rule.weight / total, text)
         for one, rule, text in zip(subjects, told, texts, strict=True)
     ]
     if len(subjects) > 1:
-        parts = tuple(MaskPart(s.name, s.mask, rule.weight / most) for s, rule in zip(subjects, told, strict=True))
+        pairs = zip(subjects, told, strict=True)
+        parts = tuple(MaskPart(s.name, s.mask, rule.weight / most, s.moving) for s, rule in pairs)
         known = list(dict.fromkeys(text for text in texts if text))
         joined = caption if caption is not None else _joined(known) if known else None
         views.append(View(TOGETHER, parts, together, joined))
@@ -174,7 +180,7 @@ def subject_notes(found: dict[str, list[str]]) -> list[str]:
     if not found:
         return []
     names = list(dict.fromkeys(name for subjects in found.values() for name in subjects))
-    places = ", ".join(f"{name} in {sum(name in s for s in found.values())}" for name in names[:NAMES_SHOWN])
+    places = ", ".join(f"{name} ({sum(name in s for s in found.values())})" for name in names[:NAMES_SHOWN])
     several = sum(len(subjects) > 1 for subjects in found.values())
     pictures = counted(len(found), "[picture|pictures]")
     notes = [f"subjects in {pictures}, {several} of them with several: {places}{_more(names)}."]
@@ -193,16 +199,16 @@ def _joined(texts: list[str]) -> str:
 
 
 def _fault(name: str, rest: list[str], rules: dict[str, Rule]) -> str:
-    """What is wrong with a line, in words that follow its number; empty if nothing is."""
+    """What is wrong with a line, with its number as {line}; empty if nothing is."""
     try:
         weight = float(rest[0]) if rest else math.nan
     except ValueError:
         weight = math.nan
     if not name or not rest:
-        return "should read name: weight or name: weight: caption"
+        return "line {line} should read name: weight or name: weight: caption"
     if not (math.isfinite(weight) and weight > 0):
-        return "should give a weight above 0"
-    return "names a subject a second time" if name in rules else ""
+        return "line {line} should give a weight above 0"
+    return "line {line} names a subject a second time" if name in rules else ""
 
 
 def _caption(subject: Found, rule: Rule, picture: str | None) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from ..clips.header import CLIP_EXTENSIONS
+from ..clips.reading import read_clip_header
 from ..dataset.sample import naming
 from ..errors import DataError, MaskLoraError
 from ..file_names import name_fault, safe_name
@@ -21,6 +23,8 @@ MOST_FILES = 20_000
 # What other programs, and ComfyUI's own outputs, need on the disk.
 ROOM_LEFT = 1 << 30
 DEEPEST = 8
+# How many times the bytes of a picture a clip may have: 2 GB where ComfyUI takes 100 MB.
+CLIP_TIMES = 20
 _TEXT_BYTES = 4 * LONGEST_CAPTION + 4
 
 
@@ -38,16 +42,21 @@ class NameTakenError(MaskLoraError):
 
 def accepted_extensions() -> list[str]:
     """The endings of the files that are taken, each with its dot, sorted; `metadata.jsonl` is taken besides."""
-    return sorted({*readable_extensions(), *TEXT_EXTENSIONS, MASK_EXTENSION})
+    return sorted({*readable_extensions(), *CLIP_EXTENSIONS, *TEXT_EXTENSIONS, MASK_EXTENSION})
 
 
 def most_bytes(name: str, most: int) -> int:
-    """How large a file of that name may be, where any may have `most` bytes; 0 for one that is not taken at all."""
+    """How large a file of that name may be, where a picture may have `most` bytes; 0 for one that is not taken at all.
+
+    A clip may be larger, as many pictures as it holds.
+    """
     extension = Path(name).suffix.lower()
     if name.lower() == METADATA:
         return min(most, MOST_METADATA)
     if extension in TEXT_EXTENSIONS:
         return min(most, _TEXT_BYTES)
+    if extension in CLIP_EXTENSIONS:
+        return CLIP_TIMES * most
     return most if extension == MASK_EXTENSION or is_picture(extension, readable_extensions()) else 0
 
 
@@ -150,13 +159,13 @@ class Arrival:
         """Give a file that has come whole its name; what it is called below the folder now.
 
         Raises:
-            DataError: It is named like a picture and is none; `temporary` is gone.
+            DataError: It is named like a picture or a clip and is none; `temporary` is gone.
             NameTakenError: There is a file of its name by now; `temporary` is gone.
             RunError: The folder cannot be written.
         """
         if target.suffix.lower() not in TEXT_EXTENSIONS and target.name.lower() != METADATA:
             with naming(temporary, relative):
-                read_header(temporary)
+                (read_clip_header if target.suffix.lower() in CLIP_EXTENSIONS else read_header)(temporary)
         try:
             name_new_file(temporary, target)
         except FileExistsError as error:
@@ -202,7 +211,7 @@ def _safe_parts(relative: str, folder: Path) -> list[str]:
         raise DataError(f"{relative[:60]}… lies too deep: expected at most {DEEPEST} folders. Move it up.")
     if not most_bytes(given[-1], 1):
         kinds = ", ".join(extension[1:] for extension in accepted_extensions())
-        raise DataError(f"{relative}: expected a picture, a mask or a caption: {kinds} or {METADATA}.")
+        raise DataError(f"{relative}: expected a picture, a clip, a mask or a caption: {kinds} or {METADATA}.")
     stem, dot, extension = given[-1].rpartition(".")
     parts = [safe_name(part) for part in (*given[:-1], stem)]
     if not all(parts) or any(is_system(part) for part in parts):

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ..clips.header import CLIP_EXTENSIONS
 from ..errors import MaskError, PathError
 from ..folder.leftovers import is_system
 from ..folder.mask_names import MASK_EXTENSION, folder_base, is_mask_folder
 from ..folder.roles import roles_of, zone_of
-from ..folder.tree import Allowed, File, is_picture, join, nfc, readable_extensions
+from ..folder.tree import FRAMES, Allowed, File, is_folder_of_frames, is_picture, join, nfc, readable_extensions
 
 # No file is opened.
 _UNREAD = Path()
@@ -31,14 +32,17 @@ class Bounds(NamedTuple):
 class PictureFolder(NamedTuple):
     """A folder to choose, by its name below the root (posix; empty for the root).
 
-    `pictures` and `masks` count what loading it with its subfolders would find: pictures, and those of them that have
-    a mask by its name, which is None where time was too short or masks do not tell. `changed` is in seconds since 1970.
+    `pictures` and `masks` count what loading it with its subfolders would find: pictures, clips among them, and those
+    of them that have a mask by its name, which is None where time was too short or masks do not tell. `changed` is in
+    seconds since 1970. `clips` counts those of the pictures that are clips by their names: whether a GIF moves does not
+    show there.
     """
 
     relative: str
     pictures: int
     masks: int | None
     changed: float
+    clips: int = 0
 
 
 class Overview:
@@ -60,6 +64,7 @@ class Overview:
         self._end = time.monotonic() + bounds.seconds
         self._folders = self._files = 0
         self._readable = readable_extensions()
+        self._taken = {MASK_EXTENSION, *CLIP_EXTENSIONS}
         self.complete = True
 
     def below(self, root: Path, *, itself: bool = True) -> list[PictureFolder]:
@@ -127,7 +132,11 @@ class Overview:
         """Whether an entry is a folder; a file that may be a picture or a mask is taken over."""
         try:
             if entry.is_dir():
-                return True
+                frames = is_folder_of_frames(entry.name)
+                if frames:
+                    stem = nfc(entry.name)[: -len(FRAMES)]
+                    folder.files.append(File(_UNREAD, folder.relative, entry.name, stem, FRAMES, folder.place))
+                return not frames
             if not entry.is_file():
                 return False
         except OSError:
@@ -135,7 +144,7 @@ class Overview:
             return False
         stem, extension = os.path.splitext(nfc(entry.name))  # noqa: PTH122 (a hundred thousand of them)
         extension = extension.lower()
-        if extension == MASK_EXTENSION or is_picture(extension, self._readable):
+        if extension in self._taken or is_picture(extension, self._readable):
             folder.files.append(File(_UNREAD, folder.relative, entry.name, stem, extension, folder.place))
         return False
 
@@ -145,14 +154,15 @@ class Overview:
         changed = max(one.changed for one in _within(folder))
         if time.monotonic() > self._end:
             self.complete = False
-            return PictureFolder(folder.relative, _outside_of_masks(images), None, changed)
+            return _uncounted(folder, images, changed)
         others = [file for file in files if file.extension == MASK_EXTENSION]
         try:
             roles = roles_of(images, others, source="auto", captioned=tuple, by_colour=False, named=(), looks=False)
         except MaskError:
-            return PictureFolder(folder.relative, _outside_of_masks(images), None, changed)
+            return _uncounted(folder, images, changed)
         masked = {picture.relative for mask in (*roles.below, *roles.beside) for picture in mask.pictures}
-        return PictureFolder(folder.relative, len(roles.pictures), len(masked), changed)
+        clips = sum(picture.closed for picture in roles.pictures)
+        return PictureFolder(folder.relative, len(roles.pictures), len(masked), changed, clips)
 
 
 @dataclass(eq=False)
@@ -208,6 +218,7 @@ def _sum(folder: _Folder) -> PictureFolder | None:
         sum(one.pictures for one in inner),
         sum(masks) if len(masks) == len(inner) else None,
         max([changed, *(one.changed for one in inner)]),
+        sum(one.clips for one in inner),
     )
 
 
@@ -231,6 +242,12 @@ def _relative_to(top: _Folder) -> Iterator[File]:
         )
         for file in folder.files:
             yield file._replace(folder=inner[0], place=inner[1]) if cut else file
+
+
+def _uncounted(folder: _Folder, images: list[File], changed: float) -> PictureFolder:
+    """A folder whose masks do not tell: the files in it that lie in no folder that is named for masks."""
+    clips = _outside_of_masks([file for file in images if file.closed])
+    return PictureFolder(folder.relative, _outside_of_masks(images), None, changed, clips)
 
 
 def _outside_of_masks(images: list[File]) -> int:

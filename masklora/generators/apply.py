@@ -9,14 +9,15 @@ import cv2
 import numpy as np
 
 from ..cache.keys import digest
-from ..dataset.sample import Dataset, Sample, fit_mask, load_sample
+from ..dataset.sample import Dataset, Sample, fit_mask, load_sample, told_kinds
 from ..errors import MaskError
 from ..findings import Finding as Said
-from ..findings import counted, note, warning
-from ..pictures.packed_mask import pack_mask
+from ..findings import note, warning
+from ..pictures.packed_mask import PackedMask, pack_mask
 from ..settings import MaskTransform, check, chosen, seeded
 from ..viewing.views import overlay
-from .finding import COMBINES, NOTHING_FOUND, Finding, Maker, Picture, combine_masks
+from .clips import ClipWay, Masks, coverage, find_in_clip, join, packed_masks
+from .finding import COMBINES, NOTHING_FOUND, Maker, Picture, checked, combine_masks
 
 NAMES_SHOWN = 8
 PREVIEW_SIDE = 512
@@ -50,24 +51,34 @@ class Watch:
 
 @dataclass(frozen=True, eq=False)
 class _Outcome:
-    """What became of a picture: the sample, None if it is left out; a kind for the count; a line to read."""
+    """What became of a picture: the sample, None if it is left out; a kind for the count; a line to read.
+
+    `warned` says that the line must not be overlooked although a mask was made.
+    """
 
     sample: Sample | None
     kind: str
     line: str
+    warned: bool = False
 
     def said(self) -> Said:
-        return note(self.line) if self.kind in ("made", "kept") else warning(self.line)
+        return note(self.line) if self.kind in ("made", "kept") and not self.warned else warning(self.line)
 
 
 def generate(
-    dataset: Dataset, make: Maker, settings: GenerateSettings, *, label: str, watch: Watch | None = None
+    dataset: Dataset,
+    make: Maker,
+    settings: GenerateSettings,
+    *,
+    label: str,
+    watch: Watch | None = None,
+    way: ClipWay | None = None,
 ) -> tuple[Dataset, list[Said]]:
     """The data set with generated masks, kept packed in memory, and a line on each picture.
 
-    The line is a warning where nothing was found. Pictures are decoded one at a time. The masks that are there, files
-    and alpha included, are read with their transforms, which the new masks then have behind them: another Transform
-    Masks may follow.
+    The line is a warning where nothing was found, or where a mask that was carried over a clip may be wrong. Pictures
+    are decoded one at a time. The masks that are there, files and alpha included, are read with their transforms, which
+    the new masks then have behind them: another Transform Masks may follow.
 
     Args:
         dataset: What gets masks; not changed.
@@ -75,20 +86,26 @@ def generate(
         settings: How its masks join the others.
         label: The generator's name, for the report.
         watch: Progress, cancel and previews.
+        way: What the generator does with clips; without it, it makes a mask of each frame.
 
     Raises:
         MaskError: Something was not found and that is an error, every picture was left out, or a mask cannot
             be read or made.
         DataError: A picture cannot be read.
-        ConfigError: A setting is unknown.
+        ConfigError: A setting is unknown, or a clip has none of the key frames.
     """
     check(settings)
+    way = way or ClipWay()
     watch = watch or Watch()
     outcomes: list[_Outcome] = []
     for index, sample in enumerate(dataset.samples):
         watch.check_cancel()
         watch.progress(index, len(dataset), f"{label}: {sample.name}")
-        outcome = _one(sample, make, settings, watch, place=(index, len(dataset)))
+        place = (index, len(dataset))
+        if sample.moving is None:
+            outcome = _one(sample, make, settings, watch, place=place)
+        else:
+            outcome = _Clip(sample, settings, _Frames(watch, place, f"{label}: {sample.name}")).outcome(make, way)
         outcomes.append(_signed(outcome, f"{label} ({settings.combine})"))
     _raise_if_missed(outcomes, dataset, settings, label)
     watch.progress(len(dataset), len(dataset), f"{label}: done")
@@ -102,9 +119,8 @@ def _one(sample: Sample, make: Maker, settings: GenerateSettings, watch: Watch, 
         # Its transforms are taken in too: a set of which only a part is transformed cannot be transformed again.
         kept = sample if sample.transform == MaskTransform() else _with_mask(sample, existing)
         return _Outcome(kept, "kept", f"{sample.name}: kept the mask that was there")
-    seed = int(digest("generated mask", settings.seed, sample.key)[:15], 16)
-    finding = make(Picture(sample.name, loaded.rgb, existing, seed, *place))
-    new = _checked(sample, finding)
+    finding = make(Picture(sample.name, loaded.rgb, existing, _seed(sample, settings), *place))
+    new = checked(finding, sample.name, sample.size)
     if new is None:
         return _nothing(sample, settings, finding.note, existing=existing)
     mask = combine_masks(existing, new, settings.combine)
@@ -117,6 +133,75 @@ def _one(sample: Sample, make: Maker, settings: GenerateSettings, watch: Watch, 
     return _Outcome(made, "made", f"{sample.name}: {note}covers {mask.mean(dtype=np.float64):.1%}")
 
 
+@dataclass(frozen=True, eq=False)
+class _Frames:
+    """The watch over one clip of a set."""
+
+    watch: Watch
+    place: tuple[int, int]
+    text: str
+
+    def __call__(self, done: int, total: int) -> None:
+        self.watch.progress(*self.place, f"{self.text}, frame {done} of {total}")
+
+    def check_cancel(self) -> None:
+        self.watch.check_cancel()
+
+
+@dataclass(frozen=True, eq=False)
+class _Clip:
+    """A clip that gets masks."""
+
+    sample: Sample
+    settings: GenerateSettings
+    frames: _Frames
+
+    def outcome(self, make: Maker, way: ClipWay) -> _Outcome:
+        sample, settings = self.sample, self.settings
+        loaded = load_sample(sample)
+        still = fit_mask(loaded.mask, sample.size) if loaded.has_mask and not sample.moves else None
+        there = sample.moves or still is not None
+        if settings.combine == "fill missing only" and there:
+            kept = sample if sample.transform == MaskTransform() else _with_masks(sample, self._existing(still))
+            return _Outcome(kept, "kept", f"{sample.name}: kept the mask that was there")
+        first = fit_mask(loaded.mask, sample.size) if loaded.has_mask else None
+        seed = _seed(sample, settings)
+        seen = Picture(sample.name, loaded.rgb, first, seed, *self.frames.place, loaded.rgb)
+        found = find_in_clip(sample, make, way, seen, self.frames)
+        left = f"{found.note}; " if found.note else ""
+        if found.masks is None:
+            return self._nothing(found.note, still)
+        masks = join(sample, still, found.masks, settings.combine, self.frames)
+        covers = coverage(masks)
+        if not covers:
+            return self._nothing(f"{left}nothing is left of it after {settings.combine}", still)
+        shown = masks.unpack() if isinstance(masks, PackedMask) else masks.unpack(0)
+        self.frames.watch.show(_preview(loaded.rgb, shown))
+        line = f"{sample.name}: {left}covers {covers:.1%}"
+        if found.warned:
+            line = f"{sample.name}: {found.warned}. The masks cover {covers:.1%} of it"
+            line += f" ({found.note})" if found.note else ""
+        return _Outcome(_with_masks(sample, masks), "made", line, warned=bool(found.warned))
+
+    def _existing(self, still: np.ndarray | None) -> Masks:
+        return packed_masks(self.sample, self.frames) if still is None else pack_mask(still)
+
+    def _nothing(self, told: str, still: np.ndarray | None) -> _Outcome:
+        sample, settings = self.sample, self.settings
+        if not sample.moves or settings.nothing_found in ("skip", "error"):
+            return _nothing(sample, settings, told, existing=still)
+        how = settings.nothing_found
+        plain = pack_mask(np.full(sample.size[::-1], 1.0 if how == "white" else 0.0, np.float32))
+        joined = join(sample, still, plain, settings.combine, self.frames)
+        detail = f" ({told})" if told else ""
+        line = f"{sample.name}: nothing found{detail}; {how} mask ({settings.combine}), covers {coverage(joined):.1%}"
+        return _Outcome(_with_masks(sample, joined), how, line)
+
+
+def _seed(sample: Sample, settings: GenerateSettings) -> int:
+    return int(digest("generated mask", settings.seed, sample.key)[:15], 16)
+
+
 def _preview(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The picture with what is ignored tinted, small: at full size that would take longer than many generators."""
     height, width = mask.shape
@@ -126,20 +211,6 @@ def _preview(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small, weights = (cv2.resize(array, size, interpolation=cv2.INTER_AREA) for array in (rgb, mask))
     return overlay(small, weights)
-
-
-def _checked(sample: Sample, finding: Finding) -> np.ndarray | None:
-    """The finding's mask, None where it is empty; a generator's fault is told with the picture's name."""
-    if finding.mask is None:
-        return None
-    mask = np.asarray(finding.mask, np.float32)
-    width, height = sample.size
-    if mask.shape != (height, width) or not bool(np.isfinite(mask).all()):
-        raise MaskError(
-            f"{sample.name}: the generator gave a mask of shape {mask.shape} or with values that are not finite, "
-            f"expected {(height, width)} in 0..1. This is a fault of the generator or of its model."
-        )
-    return np.clip(mask, 0, 1) if mask.any() else None
 
 
 def _nothing(sample: Sample, settings: GenerateSettings, note: str, *, existing: np.ndarray | None = None) -> _Outcome:
@@ -161,7 +232,12 @@ def _nothing(sample: Sample, settings: GenerateSettings, note: str, *, existing:
 
 
 def _with_mask(sample: Sample, mask: np.ndarray) -> Sample:
-    return replace(sample, mask=pack_mask(mask), mask_path=None, parts=(), alpha=False, transform=MaskTransform())
+    return _with_masks(sample, pack_mask(mask))
+
+
+def _with_masks(sample: Sample, masks: Masks) -> Sample:
+    plain = {"mask_path": None, "mask_moving": False, "parts": (), "alpha": False, "transform": MaskTransform()}
+    return replace(sample, mask=masks, **plain)
 
 
 def _signed(outcome: _Outcome, signature: str) -> _Outcome:
@@ -176,25 +252,27 @@ def _raise_if_missed(outcomes: list[_Outcome], dataset: Dataset, settings: Gener
     if missed:
         more = f" … and {len(missed) - NAMES_SHOWN} more" if len(missed) > NAMES_SHOWN else ""
         raise MaskError(
-            f"{label}: nothing was found in {len(missed)} of {counted(len(dataset), '[picture|pictures]')}: "
+            f"{label}: nothing was found in {len(missed)} of {dataset.told}: "
             f"{'; '.join(missed[:NAMES_SHOWN])}{more}. Change the settings, or set nothing_found to white (learn the "
             "whole picture), black (learn nothing of it) or skip (leave it out)."
         )
     if all(outcome.sample is None for outcome in outcomes):
         raise MaskError(
-            f"{label}: nothing was found in any of {counted(len(dataset), '[picture|pictures]')}, so all would "
-            f"be left out (nothing_found is {settings.nothing_found}). Change the settings of the search."
+            f"{label}: nothing was found in any of {dataset.told}, so all would be left out "
+            f"(nothing_found is {settings.nothing_found}). Change the settings of the search."
         )
 
 
 def _result(dataset: Dataset, outcomes: list[_Outcome], settings: GenerateSettings, label: str) -> Dataset:
     samples = tuple(outcome.sample for outcome in outcomes if outcome.sample is not None)
     pairs = list(zip(dataset.samples, outcomes, strict=True))
-    skipped = tuple(sample.name for sample, outcome in pairs if outcome.sample is None)
+    without = [sample for sample, outcome in pairs if outcome.sample is None]
+    skipped = tuple(sample.name for sample in without)
     counts = {kind: sum(outcome.kind == kind for outcome in outcomes) for kind in ("made", "kept", "white", "black")}
     told = [f"{counts['made']} made ({settings.combine})", f"{counts['kept']} kept"]
-    told += [f"{counts[kind]} {kind} because nothing was found" for kind in ("white", "black") if counts[kind]]
-    told += [counted(len(skipped), "[picture|pictures] left out because nothing was found")] if skipped else []
+    told += [f"{counts['white']} white because nothing was found"] if counts["white"] else []
+    told += [f"{counts['black']} black because nothing was found"] if counts["black"] else []
+    told += [f"left out because nothing was found: {told_kinds(without)}"] if skipped else []
     report = replace(
         dataset.report,
         matched=tuple(sample.name for sample in samples),

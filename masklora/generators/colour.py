@@ -33,8 +33,8 @@ class ColourSettings:
         luminance_min: Lowest lightness L*, 0 black to 100 white.
         luminance_max: Highest lightness.
         point: "x, y" in pixels or shares: only what hangs together with this point is found; empty finds all.
-        colour_from_point: The key colour is the one at the point, the most typical of 3×3 pixels, and `colours` is
-            not used.
+        colour_from_point: The key colour is the one at the point, the most typical of 3×3 pixels, of a clip in its
+            first frame, and `colours` is not used.
         invert: Everything but what was found is learned, as before a green screen.
     """
 
@@ -136,8 +136,10 @@ def colour_maker(settings: ColourSettings) -> Maker:
         point = point_in(settings.point, picture.rgb.shape[:2], name=picture.name) if settings.point.strip() else None
         colours = parse_colours(settings.colours)
         if settings.colour_from_point and point is not None:
-            point = _typical(picture.rgb, point)
-            colours = picture.rgb[point][None]
+            # What has the point's colour in a clip's first frame need not be there in the others.
+            shown = picture.rgb if picture.first is None else picture.first
+            point = _typical(shown, point)
+            colours = shown[point][None]
         weights = colour_weights(
             picture.rgb,
             colours,

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import ConfigError, MaskError
 from ..loss.masks import grow_mask
 from ..settings import check, chosen, ranged
+from .clips import CARRIED, ClipWay, parse_key_frames
 from .finding import Finding, Maker, Picture
 from .places import Box, box_in, check_box
 
@@ -51,6 +52,7 @@ class GrabCutSettings:
         iterations: Rounds of cutting and learning colours, 1 to 20.
         working_side: Side of the square with as many pixels as the small copy that is cut has at most, 64 to 2048;
             time grows with more than its square.
+        key_frames: Numbers of the frames of a clip that are cut, "0, 40"; the cuts are carried over the others.
     """
 
     start: str = chosen("margin", STARTS)
@@ -59,6 +61,7 @@ class GrabCutSettings:
     rough_band: float = ranged(0.15, 0.01, 1.0)
     iterations: int = ranged(3, 1, 20)
     working_side: int = ranged(320, 64, 2048)
+    key_frames: str = "0"
 
 
 def check_grabcut(settings: GrabCutSettings) -> GrabCutSettings:
@@ -66,7 +69,17 @@ def check_grabcut(settings: GrabCutSettings) -> GrabCutSettings:
     check(settings)
     if settings.start == "box" or settings.box.strip():
         check_box(settings.box)
+    parse_key_frames(settings.key_frames)
     return settings
+
+
+def grabcut_way(settings: GrabCutSettings) -> ClipWay:
+    """What GrabCut does with clips: it cuts key frames, or where a rough mask moves, each frame.
+
+    Raises:
+        ConfigError: `key_frames` are no numbers.
+    """
+    return ClipWay(CARRIED, parse_key_frames(settings.key_frames), of_mask=settings.start == ROUGH_MASK)
 
 
 def check_grabcut_combine(settings: GrabCutSettings, combine: str) -> None:

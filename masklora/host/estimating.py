@@ -14,18 +14,23 @@ import torch
 from ..adapters import AdapterSet
 from ..cache.cache import Cache
 from ..cache.crops import MASKED
+from ..cache.plan import Entry
 from ..dataset.geometry import Geometry
 from ..errors import ConfigError
 from ..findings import Finding, note, warning
 from ..settings import OVER_MEMORY, OWN_GOAL, AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
+from .experts import second_of
 from .families import Resolved
 from .memory.cards import in_bytes
 from .memory.plan import NEARLY, MemoryPlan, Training, plan_memory
 from .memory.remedies import Remedy, passing, remedies_for
 from .memory.step import StepShape
-from .model.fitting import check_cache_fits
+from .model.first_frame import settle_first_frame
+from .model.fitting import check_cache_fits, size_fault
 from .model.trainable import KEPT_CONDITIONINGS, TrainableModel
 from .resolving import settle
+from .texts.memory import text_memory
+from .texts.parts import TextRequest
 
 # How many captions are read to find the longest.
 _CAPTIONS_READ = 16
@@ -46,6 +51,8 @@ class Question:
         size: Width and height in pixels.
         tokens: Of a caption.
         card: All memory of the card in bytes; None for that of the model's device.
+        model_low: A second MODEL that is trained by turns with it; None for none.
+        texts: Text encoders that are trained beside it; None for none.
     """
 
     model: Any
@@ -57,6 +64,8 @@ class Question:
     size: tuple[int, int] = (1024, 1024)
     tokens: int = 512
     card: int | None = None
+    model_low: Any = None
+    texts: TextRequest | None = None
 
 
 def estimated(asked: Question) -> tuple[MemoryPlan, list[Finding]]:
@@ -75,18 +84,21 @@ def estimated(asked: Question) -> tuple[MemoryPlan, list[Finding]]:
         train=asked.train,
         goal_name=OWN_GOAL if asked.cache is None else asked.cache.goal,
     )
+    low, settings = second_of(asked.model_low, trainable, settings)
+    models = 1 if low is None else 2
     if asked.cache is not None:
         check_cache_fits(asked.cache, trainable)
-    elif fault := trainable.size_fault(*asked.size):
+    elif fault := size_fault(trainable, *asked.size):
         raise ConfigError(f"width, height: {fault}. Choose another size.")
     adapters = _sketched(trainable, settings.adapter)
     if asked.cache is not None:
-        training = training_of(trainable, adapters, settings, asked.cache)
+        begins = bool(settle_first_frame(trainable, asked.cache, settings.loss))
+        training = training_of(trainable, adapters, settings, asked.cache, models=models, begins=begins)
     else:
         text = made_up_text(trainable, tokens=asked.tokens)
         step = step_of(trainable, settings, text, size=asked.size, masks=_USUAL_MASK)
-        training = Training(trainable, adapters, settings, step, masks=_USUAL_MASK)
-    training = dataclasses.replace(training, card=asked.card)
+        training = Training(trainable, adapters, settings, step, masks=_USUAL_MASK, models=models)
+    training = with_texts_counted(dataclasses.replace(training, card=asked.card), asked.texts)
     plan = plan_memory(training)
     remedies = remedies_for(training, plan)
     found = judged(plan, remedies, refuse=False)
@@ -103,20 +115,45 @@ def _sketched(trainable: TrainableModel, settings: AdapterSettings) -> AdapterSe
         return shadow.make_adapters(settings, seed=0)
 
 
-def training_of(trainable: TrainableModel, adapters: AdapterSet, settings: Resolved, cache: Cache) -> Training:
+def training_of(
+    trainable: TrainableModel,
+    adapters: AdapterSet,
+    settings: Resolved,
+    cache: Cache,
+    *,
+    models: int = 1,
+    begins: bool = False,
+) -> Training:
     """What is to be planned of a training: its largest micro-batch, of the largest bucket and the longest caption.
+
+    `models` is how many models like this one are trained by turns, `begins` whether they are given the first frames
+    of clips.
 
     Raises:
         CacheError: An entry is gone.
     """
-    entry = max(cache.entries, key=lambda e: e.bucket[0] * e.bucket[1])
+    entry = max(cache.entries, key=_shown)
     keys = dict.fromkeys(caption.key for each in cache.entries for caption in each.captions if caption.key)
     texts = [cache.empty_text(), *map(cache.text, itertools.islice(keys, _CAPTIONS_READ))]
     longest = max(texts, key=lambda text: text["cond"].numel())
     masks = _largest_mask(cache)
-    step = step_of(trainable, settings, longest, size=entry.bucket, masks=masks)
-    step = dataclasses.replace(step, captions=min(len(keys), KEPT_CONDITIONINGS))
-    return Training(trainable, adapters, settings, step, masks, cropped=cache.settings.crop == MASKED)
+    step = step_of(trainable, settings, longest, size=entry.bucket, frames=entry.latent_frames, masks=masks)
+    begins = begins and bool(entry.latent_frames)
+    beside = tuple((height // trainable.stride, width // trainable.stride) for width, height in entry.reference_sizes)
+    step = dataclasses.replace(step, captions=min(len(keys), KEPT_CONDITIONINGS), begins=begins, references=beside)
+    return Training(trainable, adapters, settings, step, masks, cropped=cache.settings.crop == MASKED, models=models)
+
+
+def with_texts_counted(training: Training, texts: TextRequest | None) -> Training:
+    """The training with what text encoders take that are trained beside the model."""
+    taken = text_memory(texts, training.settings.adapter, captions=len(training.step.texts))
+    return dataclasses.replace(training, texts=taken)
+
+
+def _shown(entry: Entry) -> int:
+    """Pixels that the network is shown of an entry, with its references."""
+    sizes = [entry.bucket] * max(1, entry.latent_frames) + list(entry.reference_sizes)
+    return sum(width * height for width, height in sizes)
 
 
 def _largest_mask(cache: Cache) -> float | None:
@@ -133,10 +170,15 @@ def step_of(
     *,
     size: tuple[int, int],
     masks: float | None,
+    frames: int = 0,
 ) -> StepShape:
-    """The micro-batch of pictures of a size (width, height) in pixels, with equal captions and masks of that share."""
+    """The micro-batch of pictures of a size (width, height) in pixels, with equal captions and masks of that share.
+
+    Of clips where `frames`, the latent's, is not 0.
+    """
     loss, train = settings.loss, settings.train
-    grid = size[1] // trainable.stride, size[0] // trainable.stride
+    rows, columns = size[1] // trainable.stride, size[0] // trainable.stride
+    grid = (frames, rows, columns) if frames else (rows, columns)
     return StepShape(
         texts=(text,) * train.batch_size,
         geometry=Geometry(source=size, resized=size, crop=(0, 0, *size)),
@@ -186,14 +228,23 @@ def judged(
     goal = plan.card if plan.too_large else int(NEARLY * plan.card)
     advice = _advice(plan.total - goal, remedies)
     if plan.close:
-        return [warning(f"{text} Other programs on the card may leave too little. {advice}".rstrip())]
+        return [warning(_together(text, "Other programs on the card may leave too little.", advice))]
     if refuse and over_memory == OVER_MEMORY[0]:
+        widgets = ", ".join(dict.fromkeys(r.widget for r in remedies)) or "model"
         raise ConfigError(
-            f"{', '.join(dict.fromkeys(r.widget for r in remedies)) or 'model'}: this training needs more than the "
-            f"card has. {text} {advice} To train all the same, set over_memory to {OVER_MEMORY[1]}: ComfyUI then "
-            "keeps a part of the weights in main memory, which is slow, or the card runs out."
+            _together(
+                f"{widgets}: this training needs more than the card has.",
+                text,
+                advice,
+                f"To train all the same, set over_memory to {OVER_MEMORY[1]}: ComfyUI then keeps a part of the weights "
+                "in main memory, which is slow, or the card runs out.",
+            )
         )
-    return [warning(f"{text} {advice}".rstrip())]
+    return [warning(_together(text, advice))]
+
+
+def _together(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def _advice(lacking: int, remedies: Sequence[Remedy]) -> str:

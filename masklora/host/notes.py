@@ -7,12 +7,18 @@ from collections import Counter
 import comfy.patcher_extension
 from torch import nn
 
+from ..adapters.opening import open_ranks
 from ..cache.cache import Cache
+from ..experts import LOW, steps_of
 from ..findings import counted, worded
 from ..loss.tokens import parse_routes
-from ..settings import LossSettings
+from ..settings import LossSettings, TrainSettings
+from ..training.job import TrainJob
+from ..training.trainer import planned_steps
+from .experts import Models
 from .layers.low_precision import quantised_formats
 from .model.blocks import quantisation_notes
+from .model.sampling_schedule import is_scaled
 from .model.trainable import TrainableModel
 
 
@@ -29,6 +35,11 @@ def model_notes(trainable: TrainableModel) -> list[str]:
     if trainable.drawing.patches:
         weights = counted(len(trainable.drawing.patches), "[weight|weights]")
         notes.append(f"The MODEL carries patches (LoRAs) on {weights}: trained on top.")
+    if is_scaled(trainable.drawing):
+        notes.append(
+            f"KSampler gives {trainable.family.title} more noise than it was trained with, and draws noise. Put "
+            "ModelSamplingDiscrete with v_prediction and zsnr between the MODEL and KSampler, as for sample pictures."
+        )
     ignored = [k for k in trainable.patcher.model_options if k.endswith(("_function", "_wrapper"))]
     kinds = comfy.patcher_extension.WrappersMP
     wrapped = [
@@ -38,6 +49,47 @@ def model_notes(trainable: TrainableModel) -> list[str]:
         notes.append("The MODEL carries sampling patches that act outside the network: trained without them.")
     if "optimized_attention_override" in trainable.patcher.model_options["transformer_options"]:
         notes.append("The MODEL carries an attention function of its own: trained with PyTorch's instead.")
+    return notes
+
+
+def models_notes(models: Models, job: TrainJob, asked: TrainSettings) -> list[str]:
+    """Lines on two models that take turns, or on what would be done with two where there is one."""
+    usual = TrainSettings()
+    if job.pair is None:
+        without = [n for n in ("expert_switch", "switch_experts_every") if getattr(asked, n) != getattr(usual, n)]
+        return [f"{' and '.join(without)}: without a model in model_low this does nothing."] if without else []
+    total, every = planned_steps(job), job.pair.every
+    high, low = (steps_of(number, total, every) for number in (0, 1))
+    own = set(model_notes(models.trainables[0]))
+    return [
+        f"Two models take turns after every {counted(every, '[step|steps]')}: {high} steps for high noise, levels from "
+        f"{job.pair.switch:g} up, and {low} for low noise. Two LoRA files will be written.",
+        *(f"model_low: {line}" for line in model_notes(models.trainables[1]) if line not in own),
+    ]
+
+
+def opening_notes(models: Models, job: TrainJob) -> list[str]:
+    """Lines on ranks that noise levels open: what file and pictures have of them, and which never learn."""
+    least, rank = models.adapters[0].least, models.rank
+    if not least:
+        return []
+    notes = [
+        f"algorithm: tlora learns with {least} of {rank} ranks at the highest noise, and with more the less there is. "
+        "The file is a plain LoRA, in which all of them act at all noise levels, as they do in the sample pictures."
+    ]
+    for course in job.courses():
+        most = open_ranks(course.loss.timestep_min, rank=rank, least=least)
+        if most < rank:
+            which = "model_low: " if course.expert == LOW else ""
+            notes.append(
+                f"{which}least_rank: noise levels begin at {course.loss.timestep_min:g}, where {most} of {rank} ranks "
+                "are open; the others never learn. Raise least_rank, or lower rank."
+            )
+    if job.train.batch_size > 1:
+        notes.append(
+            "batch_size: with tlora, samples whose noise levels open unlike numbers of ranks run one after another, "
+            "which takes as long as steps of one sample."
+        )
     return notes
 
 

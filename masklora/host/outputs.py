@@ -35,6 +35,16 @@ def lora_path(name: str) -> Path:
     return target
 
 
+def embeddings_folder() -> Path:
+    """Folder of new words that were learned, where prompts find them as `embedding:name`."""
+    return (Path(folder_paths.get_output_directory()) / "embeddings").resolve()
+
+
+def offer_embeddings() -> None:
+    """Let ComfyUI look for embeddings there too, as it looks for LoRA files in its output folder."""
+    folder_paths.add_model_folder_path("embeddings", str(embeddings_folder()))
+
+
 def _resolved(path: Path, name: str) -> Path:
     try:
         return path.resolve()

@@ -14,6 +14,7 @@ import folder_paths
 from ..errors import PathError
 from ..folder.folder_names import tidy, turned
 from ..folder.mask_names import is_mask_folder
+from ..folder.tree import is_folder_of_frames
 
 OWN_FOLDER = "masked_lora"
 CONFIG_NAME = "allowed_folders.json"
@@ -106,7 +107,7 @@ def fingerprint(folder: Path, *, subfolders: bool, allowed: Callable[[Path], Pat
         for entry in entries:
             if not _is_folder(entry):
                 lines.append(_file_state(entry))
-            elif subfolders or (current == folder and is_mask_folder(entry.name)):
+            elif subfolders or is_folder_of_frames(entry.name) or (current == folder and is_mask_folder(entry.name)):
                 pending.append(Path(entry.path))
     text = "\n".join(sorted(lines))
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()

@@ -7,32 +7,39 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.cache import Cache
-from ..errors import ConfigError
+from ..errors import ConfigError, FamilyError
 from ..goals import goal, loss_by_goal, told
 from ..loss.check import check_loss, check_loss_for
 from ..loss.noise import Schedule
 from ..settings import (
     BY_GOAL,
+    OTHER_ALGORITHMS,
     OWN_GOAL,
     PER_BLOCK,
     AdapterSettings,
     LossSettings,
     OptimizerSettings,
+    TextEncoderSettings,
     TrainSettings,
     check,
 )
 from ..training.optim import check_optimizer
 from .families import Family, Resolved, with_defaults
 from .layers.low_precision import quantised_formats
-from .model.encoders import NO_TEXT_MASK, TEXT_MASK
+from .model.encoders import NO_TEXT_MASK, TEXT_MASK, ClipTextEncoder
 from .model.fitting import check_cache_fits, check_samples_fit
 from .model.trainable import TrainableModel
 from .sampling import SampleRequest
+from .texts.parts import FAMILIES, NONE, TextRequest
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asked for: ComfyUI's MODEL, a cache, and settings with the family's defaults still open."""
+    """What a person asked for: ComfyUI's MODEL, a cache, and settings with the family's defaults still open.
+
+    `model_low` is a second MODEL that is trained in the same run, see `experts`; `texts` is the CLIP whose text
+    encoders are, see `texts.trained`.
+    """
 
     model: Any
     cache: Cache
@@ -44,6 +51,8 @@ class Request:
     assistant: Path | None = None
     samples: SampleRequest | None = None
     destination: Path | None = None
+    model_low: Any = None
+    texts: TextRequest | None = None
 
 
 def resolve(request: Request) -> tuple[TrainableModel, Resolved]:
@@ -59,6 +68,8 @@ def resolve(request: Request) -> tuple[TrainableModel, Resolved]:
     """
     if request.samples is not None:
         check(request.samples.settings)
+    if request.model_low is not None and request.assistant is not None:
+        raise ConfigError("assistant_lora: with two models there is none. Set it to none, or disconnect model_low.")
     trainable, settings = settle(
         request.model,
         loss=request.loss,
@@ -73,7 +84,52 @@ def resolve(request: Request) -> tuple[TrainableModel, Resolved]:
         raise ConfigError(NO_TEXT_MASK)
     if request.samples is not None:
         check_samples_fit(request.samples, trainable)
+    if request.texts is not None:
+        _check_texts(request.texts, request, trainable, settings)
     return trainable, settings
+
+
+def _check_texts(texts: TextRequest, request: Request, trainable: TrainableModel, settings: Resolved) -> None:
+    """Nothing if the text encoders are those of the model and of the cache, and can be trained with these settings."""
+    if request.model_low is not None:
+        raise ConfigError(
+            "text_encoder: models that are two read texts of language models, which are not trained. Disconnect Train "
+            "Text Encoder."
+        )
+    family = trainable.family
+    if FAMILIES.get(family.name) != type(texts.clip.tokenizer).__qualname__:
+        raise FamilyError(
+            f"text_encoder: {family.title} does not read what this CLIP makes of texts, or reads a language model, "
+            "which is not trained. Disconnect Train Text Encoder."
+        )
+    if ClipTextEncoder(texts.clip).identity != request.cache.encoders.text:
+        raise ConfigError(
+            "text_encoder: its CLIP is not that of Cache Dataset: another file, other LoRAs on it or another CLIP "
+            "skip. Connect the same CLIP to both."
+        )
+    triggers = dict.fromkeys(triggers_of(request.cache))
+    if texts.settings.new_word and len(triggers) > 1:
+        raise ConfigError(
+            f"new_word: it stands for one trigger word, and the data sets have {', '.join(triggers)}. Give all the "
+            "same, or switch it off."
+        )
+    if settings.optimizer.optimizer == "prodigy" and _has_own_rate(texts.settings, settings.optimizer.learning_rate):
+        raise ConfigError(
+            "learning_rate: prodigy finds one rate for all that is trained. Set learning_rate and word_learning_rate "
+            "in Train Text Encoder to 0."
+        )
+
+
+def _has_own_rate(texts: TextEncoderSettings, learning_rate: float) -> bool:
+    rates = [texts.learning_rate] if texts.encoders != NONE else []
+    rates += [texts.word_learning_rate] if texts.new_word else []
+    return any(rate not in (0.0, learning_rate) for rate in rates)
+
+
+def triggers_of(cache: Cache) -> list[str]:
+    """The trigger words of the data sets that are learned, those that have one."""
+    found = (one["settings"]["caption"]["trigger"] for one in cache.sources if not one["regularisation"])
+    return [trigger for trigger in found if trigger]
 
 
 def goal_notes(request: Request, settings: Resolved) -> list[str]:
@@ -125,6 +181,7 @@ def settle(
     settings = with_defaults(
         trainable.family, loss=loss, adapter=adapter, optimizer=optimizer, train=train, goal=goal(goal_name)
     )
+    _check_factors(settings.adapter, settings.optimizer)
     _check_tokens(trainable.family, settings.loss)
     check_loss_for(settings.loss, schedule=trainable.schedule, tokens=trainable.token_model())
     _check_noise(settings.loss, trainable.schedule)
@@ -134,6 +191,15 @@ def settle(
         _check_quantised(trainable)
         trainable.quantised = True
     return trainable, settings
+
+
+def _check_factors(adapter: AdapterSettings, optimizer: OptimizerSettings) -> None:
+    """Nothing if the optimizer asks for a B matrix of adapters that have one, or for none."""
+    if adapter.algorithm in OTHER_ALGORITHMS and optimizer.lora_plus_ratio != 1:
+        raise ConfigError(
+            f"lora_plus_ratio: {adapter.algorithm} has no second factor as a LoRA has, expected 1, got "
+            f"{optimizer.lora_plus_ratio:g}."
+        )
 
 
 def _check_quantised(trainable: TrainableModel) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import comfy.model_management
 import comfy.nested_tensor
@@ -19,18 +20,26 @@ from comfy.patcher_extension import PatcherInjection
 from PIL import Image
 
 from ..adapters import AdapterSet
+from ..cache.keys import content_digest, digest
 from ..errors import FamilyError
 from ..runs.sample_pictures import SampleFolder, SampleSettings
 from ..settings import check, check_choice
 from ..training.job import Hooks
 from ..training.seeds import own_global_random
+from .continuing import Continuing
 from .finders.borrowed import silent_progress, unload
 from .memory.plan import MemoryPlan
+from .model.fitting import clip_rate
 from .model.patches import adapted_layers_asked
 from .model.trainable import TrainableModel
+from .references.conditions import LATENTS, with_method
+from .references.shown import prompt_with, reference_latents
 from .swap.copies import is_main_memory
+from .texts.trained import TrainedTexts
 
 _KEY = "masked_lora"
+# Frames per second of clips where nobody tells the model's own.
+USUAL_RATE = 16.0
 
 
 class _GivenUpError(Exception):
@@ -46,16 +55,51 @@ class SampleRequest:
         positive: ComfyUI's CONDITIONING of each prompt.
         negative: of the negative prompt.
         vae: ComfyUI's VAE.
+        negatives: of each prompt the negative one with its reference pictures; none where there are none.
+        clip: ComfyUI's CLIP that encoded them; None where it is not known.
     """
 
     settings: SampleSettings
     positive: list[Any]
     negative: Any
     vae: Any
+    negatives: tuple[Any, ...] = ()
+    clip: Any = None
+
+    @property
+    def references(self) -> int:
+        """How many reference pictures go with a prompt, of all prompts the most."""
+        return max((len(extra.get(LATENTS, ())) for one in self.positive for _, extra in one), default=0)
+
+    def read_by(self, read: Callable[[str, dict[str, Any]], dict[str, Any]]) -> SampleRequest:
+        """The same with the prompts as other text encoders read them, given what these are now."""
+
+        def read_again(prompt: str, conditioning: Any) -> Any:
+            ((cond, options),) = conditioning
+            found = read(prompt, {**options, "cond": cond})
+            return [[found.pop("cond"), found]]
+
+        prompts = zip(self.settings.prompts, self.positive, strict=True)
+        negative = self.settings.negative
+        return dataclasses.replace(
+            self,
+            positive=[read_again(prompt, given) for prompt, given in prompts],
+            negative=read_again(negative, self.negative),
+            negatives=tuple(read_again(negative, given) for given in self.negatives),
+        )
 
 
-def encode_prompts(clip: Any, vae: Any, settings: SampleSettings) -> SampleRequest:
+def encode_prompts(
+    clip: Any, vae: Any, settings: SampleSettings, *, references: Sequence[Sequence[torch.Tensor]] = ()
+) -> SampleRequest:
     """A request whose prompts are encoded now, so that no text encoder is needed during the training.
+
+    Args:
+        clip: ComfyUI's CLIP.
+        vae: ComfyUI's VAE.
+        settings: What is drawn.
+        references: Of each prompt the reference pictures, float32 (1, H, W, 3) in 0..1; none at all for pictures from
+            text alone.
 
     Raises:
         FamilyError: a socket is empty.
@@ -69,20 +113,48 @@ def encode_prompts(clip: Any, vae: Any, settings: SampleSettings) -> SampleReque
     check_choice("sampler", settings.sampler, comfy.samplers.KSampler.SAMPLERS)
     check_choice("scheduler", settings.scheduler, comfy.samplers.KSampler.SCHEDULERS)
 
-    def encode(text: str) -> Any:
-        found = clip.encode_from_tokens_scheduled(clip.tokenize(text), show_pbar=False)
-        told = {} if settings.guidance < 0 else {"guidance": settings.guidance}
-        return [[cond, {**extra, **told}] for cond, extra in found]
+    guidance = {} if settings.guidance < 0 else {"guidance": settings.guidance}
+    beside = list(references) or [()] * len(settings.prompts)
 
-    return SampleRequest(settings, [encode(one) for one in settings.prompts], encode(settings.negative), vae)
+    def encode(text: str, pictures: Sequence[torch.Tensor], *, negative: bool = False) -> Any:
+        found = prompt_with(clip, text, pictures, negative=negative)
+        shown = reference_latents(clip, vae, pictures, width=settings.width, height=settings.height)
+        return [[cond, {**extra, **guidance, **shown}] for cond, extra in found]
+
+    if references:
+        told = [[content_digest(one.cpu().numpy().tobytes()) for one in pictures] for pictures in references]
+        settings = dataclasses.replace(settings, references=digest("references", told))
+    positive = [encode(*one) for one in zip(settings.prompts, beside, strict=True)]
+    negatives = tuple(encode(settings.negative, pictures, negative=True) for pictures in references)
+    return SampleRequest(settings, positive, encode(settings.negative, ()), vae, negatives, clip)
+
+
+class _Given(NamedTuple):
+    """What a sampler is given beside its noise; `mask` says where the latent is drawn, None for everywhere."""
+
+    positive: Any
+    negative: Any
+    latent: Any
+    mask: Any = None
 
 
 class Painter:
-    """Draws single pictures of a request, with any model that takes latents as `trainable` does."""
+    """Draws single pictures, or clips, of a request, with any model that takes latents as `trainable` does."""
 
-    def __init__(self, trainable: TrainableModel, request: SampleRequest) -> None:
-        """Pictures of `request`."""
+    def __init__(
+        self,
+        trainable: TrainableModel,
+        request: SampleRequest,
+        *,
+        switch: float = 0.0,
+        continuing: Continuing | None = None,
+    ) -> None:
+        """Pictures of `request`; `switch` is the noise level at which a second model goes on.
+
+        Clips begin with what `continuing` gives.
+        """
         self.trainable, self.request = trainable, request
+        self.switch, self.continuing = switch, continuing
 
     @property
     def size(self) -> tuple[int, int]:
@@ -90,38 +162,90 @@ class Painter:
         stride, settings = self.trainable.stride, self.request.settings
         return settings.height // stride * stride, settings.width // stride * stride
 
-    def pixels(self, patcher: Any, number: int, *, go_on: Callable[[], None]) -> np.ndarray:
+    @property
+    def rate(self) -> float:
+        """Frames per second at which clips are shown."""
+        return clip_rate(self.trainable) or USUAL_RATE
+
+    def pixels(self, patcher: Any, number: int, *, go_on: Callable[[], None], low: Any = None) -> np.ndarray:
         """The picture of a prompt as ComfyUI draws it with the MODEL `patcher`.
 
         Args:
             patcher: wears whatever is to be shown.
             number: of the prompt, from 0.
             go_on: called before each step of the sampler; what it raises ends the drawing.
+            low: the MODEL that goes on below the noise level `switch`, None for the same.
 
         Returns:
-            uint8 (H, W, 3), see `size`.
+            uint8 (H, W, 3), see `size`; of a clip (F, H, W, 3).
         """
-        settings, family = self.request.settings, self.trainable.family
-        latent = self._empty()
-        drawn = comfy.sample.sample(
+        given = self._given(number)
+        noise = comfy.sample.prepare_noise(given.latent, self.request.settings.seed)
+        if low is None:
+            drawn = self._sampled(patcher, given, noise, go_on)
+        else:
+            drawn = self._by_both(patcher, low, given, noise, go_on)
+        family, clip = self.trainable.family, self._latent_frames > 1
+        latents = drawn.unbind()[0] if drawn.is_nested else drawn
+        # A picture that has a frame axis may need to be several frames to be decoded.
+        frames = torch.cat([latents] * family.decoded, dim=2) if family.decoded > 1 and not clip else latents
+        images = self.request.vae.decode(frames).reshape(-1, *self.size, 3)
+        levels = np.rint(images.float().clamp(0, 1).cpu().numpy() * 255).astype(np.uint8)
+        return levels if clip else levels[0]
+
+    def _given(self, number: int) -> _Given:
+        negative = self.request.negatives[number] if self.request.negatives else self.request.negative
+        told = (with_method(self.trainable, one) for one in (self.request.positive[number], negative))
+        given = _Given(*told, self._empty())
+        if self.continuing is None or self._latent_frames == 1:
+            return given
+        frames = 1 + (self._latent_frames - 1) * self._frames_at_once
+        begun = self.continuing.given(
+            number, given.positive, given.negative, given.latent, size=self.size, frames=frames
+        )
+        return _Given(*begun)
+
+    def _sampled(self, patcher: Any, given: _Given, noise: Any, go_on: Callable[[], None], **part: Any) -> Any:
+        """ComfyUI's sampler on what is given; `part` says which of its steps, all where nothing is said."""
+        settings = self.request.settings
+        return comfy.sample.sample(
             patcher,
-            comfy.sample.prepare_noise(latent, settings.seed),
+            noise,
             settings.steps,
             settings.cfg,
             settings.sampler,
             settings.scheduler,
-            self.request.positive[number],
-            self.request.negative,
-            latent,
+            given.positive,
+            given.negative,
+            given.latent,
+            noise_mask=given.mask,
             callback=lambda *_: go_on(),
             disable_pbar=True,
             seed=settings.seed,
+            **part,
         )
-        # A picture that has a frame axis may need to be several frames to be decoded.
-        pictures = drawn.unbind()[0] if drawn.is_nested else drawn
-        frames = torch.cat([pictures] * family.decoded, dim=2) if family.decoded > 1 else pictures
-        image = self.request.vae.decode(frames).reshape(-1, *self.size, 3)[0]
-        return np.rint(image.float().clamp(0, 1).cpu().numpy() * 255).astype(np.uint8)
+
+    def _by_both(self, high: Any, low: Any, given: _Given, noise: Any, go_on: Callable[[], None]) -> Any:
+        """As by two KSampler (Advanced): one takes the steps from the switch up and leaves its noise to the other."""
+        settings = self.request.settings
+        sampler = comfy.samplers.KSampler(
+            high, settings.steps, high.load_device, settings.sampler, settings.scheduler, model_options={}
+        )
+        at = int((sampler.sigmas[:-1] >= self.switch).sum())
+        if at > 0:
+            latent = self._sampled(high, given, noise, go_on, last_step=at, force_full_denoise=False)
+            given, noise = given._replace(latent=latent), torch.zeros_like(latent)
+        if at < settings.steps:
+            return self._sampled(low, given, noise, go_on, start_step=at, force_full_denoise=True)
+        return given.latent
+
+    @property
+    def _latent_frames(self) -> int:
+        return 1 + (self.request.settings.frames - 1) // self._frames_at_once if self.trainable.has_frames else 1
+
+    @property
+    def _frames_at_once(self) -> int:
+        return self.request.vae.temporal_compression_decode() or 1
 
     def _empty(self) -> Any:
         """What ComfyUI's sampler begins with; nested where the network takes sound beside the picture."""
@@ -129,21 +253,60 @@ class Painter:
         sound = self.trainable.family.sound
         shape = (1, self.trainable.channels, height, width)
         empty = torch.zeros(shape, device=comfy.model_management.intermediate_device())
+        clip = empty[:, :, None].repeat(1, 1, self._latent_frames, 1, 1)
         if sound:
-            return comfy.nested_tensor.NestedTensor([empty[:, :, None], empty.new_zeros(1, *sound)])
-        return comfy.sample.fix_empty_latent_channels(self.trainable.drawing, empty)
+            return comfy.nested_tensor.NestedTensor([clip, empty.new_zeros(1, *sound)])
+        latent = clip if self._latent_frames > 1 else empty
+        return comfy.sample.fix_empty_latent_channels(self.trainable.drawing, latent)
+
+
+class Trained(Protocol):
+    """The models of a run in its session: one, or two of which the first is for high noise."""
+
+    @property
+    def trainables(self) -> Sequence[TrainableModel]:
+        """The models."""
+        ...
+
+    @property
+    def adapters(self) -> Sequence[AdapterSet]:
+        """Of each."""
+        ...
+
+    @property
+    def switch(self) -> float:
+        """The noise level at which the second goes on."""
+        ...
+
+    @property
+    def texts(self) -> TrainedTexts | None:
+        """Text encoders that are trained with it."""
+        ...
+
+    def suspended(self, *, activation_bytes: int) -> contextlib.AbstractContextManager:
+        """The context in which ComfyUI can draw with them; room for the training beside the weights afterwards."""
+        ...
 
 
 class PictureSampler:
     """Draws a request's pictures with a model in the middle of its training session."""
 
     def __init__(
-        self, trainable: TrainableModel, adapters: AdapterSet, request: SampleRequest, *, hooks: Hooks, plan: MemoryPlan
+        self,
+        models: Trained,
+        request: SampleRequest,
+        *,
+        hooks: Hooks,
+        plan: MemoryPlan,
+        continuing: Continuing | None = None,
     ) -> None:
-        """Draw with `trainable` and `adapters`; `plan` tells what room the training needs beside the weights."""
-        self.trainable, self.adapters, self.request = trainable, adapters, request
+        """Draw with `models`; `plan` tells what room the training needs beside the weights.
+
+        Clips begin with what `continuing` gives.
+        """
+        self.models, self.trainable, self.request = models, models.trainables[0], request
         self.hooks, self.plan = hooks, plan
-        self._painter = Painter(trainable, request)
+        self._continuing = continuing
         self.folder: SampleFolder | None = None
 
     @property
@@ -157,11 +320,14 @@ class PictureSampler:
         self.folder.begin(self.request.settings, step=step)
         # Before the first step gradients and the optimizer's state are still to come.
         room = self.plan.activations + (0 if step else self.plan.trained)
-        self._draw(0, self._missing(0), contextlib.nullcontext, room=room)
+        self._draw(0, self._missing(0), contextlib.nullcontext, self.request, room=room)
 
     def draw(self, step: int) -> None:
         """Draw every prompt that has no picture of this step yet, with the adapter as it is."""
-        self._draw(step, self._missing(step), self._injected, room=self.plan.activations)
+        missing, texts, request = self._missing(step), self.models.texts, self.request
+        if missing and texts is not None:
+            request = request.read_by(texts.prompt)
+        self._draw(step, missing, self._injected, request, room=self.plan.activations)
 
     def has(self, step: int) -> bool:
         """Whether every prompt has a picture of this step."""
@@ -172,16 +338,23 @@ class PictureSampler:
         return [i for i in range(len(self.request.positive)) if i not in there]
 
     def _draw(
-        self, step: int, numbers: list[int], wearing: Callable[[], contextlib.AbstractContextManager], *, room: int
+        self,
+        step: int,
+        numbers: list[int],
+        wearing: Callable[[], contextlib.AbstractContextManager],
+        request: SampleRequest,
+        *,
+        room: int,
     ) -> None:
         if not numbers or self.folder is None:
             return
+        painter = Painter(self.trainable, request, switch=self.models.switch, continuing=self._continuing)
         # Those at the end of a stopped training are drawn after that wish.
         go_on = self.hooks.check_cancel if self.hooks.should_stop() else self._refuse_to_wait
         try:
             with contextlib.ExitStack() as stack:
                 stack.enter_context(own_global_random(self.trainable.device))
-                stack.enter_context(self.trainable.suspended(activation_bytes=room))
+                stack.enter_context(self.models.suspended(activation_bytes=room))
                 stack.enter_context(silent_progress())
                 stack.callback(self._make_room)
                 stack.enter_context(wearing())
@@ -189,8 +362,9 @@ class PictureSampler:
                 stack.callback(self.hooks.on_drawing, step, done=len(numbers), count=len(numbers))
                 for done, number in enumerate(numbers):
                     self.hooks.on_drawing(step, done=done, count=len(numbers))
-                    pixels = self._painter.pixels(self.trainable.drawing, number, go_on=go_on)
-                    self.folder.write(step, number, png_of(pixels))
+                    drawing, low = ([one.drawing for one in self.models.trainables] + [None])[:2]
+                    pixels = painter.pixels(drawing, number, go_on=go_on, low=low)
+                    self.folder.write(step, number, png_of(pixels, rate=painter.rate))
                     self.folder.thin()
         except _GivenUpError:
             self.hooks.on_message(f"Stopping: not all sample pictures of step {step} were drawn.")
@@ -208,20 +382,29 @@ class PictureSampler:
     @contextlib.contextmanager
     def _injected(self) -> Iterator[None]:
         """ComfyUI puts the adapters in and out where it loads and samples; afterwards it knows nothing of them."""
-        patcher = self.trainable.drawing
-        injection = PatcherInjection(inject=lambda _: self.adapters.inject(), eject=lambda _: self.adapters.eject())
-        patcher.set_injections(_KEY, [injection])
-        try:
-            with adapted_layers_asked():
-                yield
-        finally:
-            patcher.eject_model()
-            patcher.remove_injections(_KEY)
-            self.adapters.eject()
+        with contextlib.ExitStack() as stack:
+            for trainable, adapters in zip(self.models.trainables, self.models.adapters, strict=True):
+                stack.enter_context(_injected(trainable.drawing, adapters))
+            stack.enter_context(adapted_layers_asked())
+            yield
 
 
-def png_of(pixels: np.ndarray) -> bytes:
-    """A PNG file of a picture, uint8 (H, W, 3)."""
+@contextlib.contextmanager
+def _injected(patcher: Any, adapters: AdapterSet) -> Iterator[None]:
+    injection = PatcherInjection(inject=lambda _: adapters.inject(), eject=lambda _: adapters.eject())
+    patcher.set_injections(_KEY, [injection])
+    try:
+        yield
+    finally:
+        patcher.eject_model()
+        patcher.remove_injections(_KEY)
+        adapters.eject()
+
+
+def png_of(pixels: np.ndarray, *, rate: float = USUAL_RATE) -> bytes:
+    """A PNG file of a picture, uint8 (H, W, 3), or an animated one of a clip, (F, H, W, 3), at frames per second."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    first, *others = map(Image.fromarray, pixels if pixels.ndim == 4 else pixels[None])
+    moving = {"save_all": True, "append_images": others, "duration": 1000 / rate, "loop": 0} if others else {}
+    first.save(file, "PNG", **moving)
     return file.getvalue()

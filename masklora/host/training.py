@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,12 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..adapters import Factors, from_file, to_comfyui
-from ..autograd.compiled import Compiler
+from ..adapters import Change, Learned, from_file, to_comfyui
+from ..adapters.text_encoders import ENCODER_PREFIX, NewWord, kept_texts, kept_word
 from ..cache.cache import Cache
 from ..cache.keys import digest
 from ..errors import AdapterError
+from ..experts import EXPERTS, file_of, parted, steps_of
 from ..files import clear_leftovers
 from ..findings import Finding, counted, note, warning
 from ..loss.noise import Schedule
@@ -30,27 +34,33 @@ from ..runs.record import keep_record
 from ..runs.run import Run, fingerprint
 from ..runs.sample_pictures import SampleFolder
 from ..runs.told import failure_told, keep_told, read_told
-from ..settings import EXISTING_RUNS, OFFLOADED, MaskTransform
+from ..settings import EXISTING_RUNS, OFFLOADED, OTHER_ALGORITHMS, MaskTransform
 from ..showings.sources import Source, keep_sources
 from ..training.earlier import difference_note, find_source, go_on_from, length_bound, source_notes
 from ..training.job import Hooks, TrainJob, TrainResult
 from ..training.mask_check import weightless
 from ..training.trainer import planned_steps, train
-from .estimating import judged, training_of
+from .continuing import continuing
+from .estimating import judged, training_of, with_texts_counted
+from .experts import Models, models_of, starts_of
 from .families import Resolved, families
-from .memory.plan import MemoryPlan, Training, plan_memory
+from .memory.plan import MemoryPlan, Training, optimizer_bytes, plan_memory
 from .memory.remedies import remedies_for
-from .model.adapted import AdaptedModel
+from .model.blocks import paths_of
 from .model.encoders import patcher_identity
+from .model.first_frame import first_frame_notes, read_from, settle_first_frame
 from .model.fitting import batch_notes
 from .model.layer_names import LayerNames, layer_names
 from .model.trainable import TrainableModel
-from .notes import cache_notes, model_notes
-from .resolving import Request, goal_notes, resolve
+from .notes import cache_notes, model_notes, models_notes, opening_notes
+from .references.checks import reference_notes
+from .references.inpainting import inpainting_notes
+from .resolving import Request, goal_notes, resolve, triggers_of
 from .sampling import PictureSampler
 from .swap.block_swap import BlockSwap
 from .swap.choosing import choose_swap
 from .swap.copies import copies_aside
+from .texts.trained import with_texts
 
 # Part of every run's identity: raise it when equal settings would no longer give equal results.
 FORMAT = 2
@@ -79,14 +89,20 @@ class TrainedLora:
         record: For the metadata of files.
         result: Of the run.
         plan: The memory plan.
+        blocks: Paths of the model's blocks in their order.
+        low: The LoRA of the second model where two were trained, the one for low noise; this is the other's then.
+        word: The new word that was learned beside it.
     """
 
-    factors: dict[str, Factors]
+    factors: dict[str, Learned]
     tensors: dict[str, Tensor]
     names: LayerNames
     record: LoraRecord
     result: TrainResult
     plan: MemoryPlan
+    blocks: Sequence[str] = ()
+    low: TrainedLora | None = None
+    word: NewWord | None = None
 
 
 def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[Finding], None]) -> TrainedLora:
@@ -106,33 +122,45 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     """
     started = time.time()
     trainable, settings = resolve(request)
-    adapters = trainable.make_adapters(settings.adapter, seed=settings.train.seed)
+    models, settings = models_of(request, trainable, settings)
+    adapters = models.adapters[0]
     names = layer_names(trainable.model, trainable.family)
-    if request.start_from is not None:
-        adapters.load(read_lora(request.start_from, names=names))
-    training = training_of(trainable, adapters, settings, request.cache)
-    plan = plan_memory(training)
-    plan, swapped = _swapped(trainable, settings, plan)
-    sampler = request.samples and PictureSampler(trainable, adapters, request.samples, hooks=hooks, plan=plan)
+    blocks = paths_of(trainable.network, [block for block, _ in trainable.token_blocks or trainable.blocks])
+    for number, file in enumerate(starts_of(request.start_from, models)):
+        _begin_with(file, models, number, names)
+    first_frame = settle_first_frame(trainable, request.cache, settings.loss)
+    training = training_of(trainable, adapters, settings, request.cache, models=len(models), begins=bool(first_frame))
+    training = with_texts_counted(training, request.texts)
+    plan, swapped = _swapped(models, settings, plan_memory(training))
+    begun, notes = continuing(first_frame, request.cache, request.samples)
+    drawn = functools.partial(PictureSampler, models, hooks=hooks, plan=plan, continuing=begun)
+    texts = models.texts
     job = TrainJob(
-        AdaptedModel(trainable, adapters),
+        models.adapted[0],
         request.cache,
         loss=settings.loss,
         optim=settings.optimizer,
         train=settings.train,
-        sampler=sampler,
+        sampler=request.samples and drawn(request.samples),
+        first_frames=read_from(first_frame),
+        pair=models.pair(),
+        parts=texts.parts(settings.plain_rate) if texts else (),
     )
-    notes = _notes(trainable, settings, request, job)
-    batch = settings.train.batch_size
-    notes += map(note, batch_notes(trainable, request.cache, batch_size=batch, targets=adapters.targets))
-    notes += weightless(request.cache, settings.loss, grid_of=job.model.grid_of, check_cancel=hooks.check_cancel)
+    notes += [note(texts.told())] if texts else []
+    notes += [*_notes(trainable, settings, request, job), *map(note, models_notes(models, job, request.train))]
+    notes += map(note, opening_notes(models, job))
+    notes += map(note, batch_notes(trainable, request.cache, batch_size=job.train.batch_size, targets=adapters.targets))
+    notes += _learned_notes(trainable, request, job, first_frame, hooks)
     record = _record(trainable, settings, request, started=started)
+    record = record if texts is None else with_texts(record, texts, job.parts)
     if request.destination is not None:
         # Also of a run that is finished: it may have ended between its file and the temporary one beside it.
         clear_leftovers(request.destination.parent)
-    with _opened(request, settings, trainable, runs) as run, failure_told(run.folder):
+    with _opened(request, settings, models, runs, first_frame) as run, failure_told(run.folder):
         keep_sources(run.folder, _sources(request.cache))
-        keep_record(run.folder, record, scalings={n: adapters.scaling(n) for n in adapters.targets}, kohya=names.kohya)
+        scalings = {n: adapters.scaling(n) for n in adapters.targets}
+        kept = {"kohya": names.kohya, "blocks": blocks, "two": len(models) > 1}
+        keep_record(run.folder, record, scalings=scalings, texts={} if texts is None else texts.kept(), **kept)
         steps = run.checkpoints()
         if not steps or not run.finished_at(steps[-1]):
             notes += _before_training(request, settings, run, job)
@@ -140,13 +168,13 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
             for finding in (*map(note, [*swapped, *_offloading(trainable, settings)]), *_fit(training, plan)):
                 report(finding)
             request.cache.ensure(hooks.check_cancel)
-            trainable.load(activation_bytes=plan.activations + plan.trained)
+            at_hand = models.loaded(plan, request.cache)
         else:
-            trainable.swap = BlockSwap()
+            for one in models.trainables:
+                one.swap = BlockSwap()
             _tell(run.folder, settings.train.name, notes, report)
-        compiler = Compiler(tell=hooks.on_message) if settings.train.compile else None
-        trainable.inputs.tell = hooks.on_message
-        with trainable.session(adapters, checkpointing=settings.train.checkpointing, compiler=compiler):
+            at_hand = contextlib.nullcontext()
+        with at_hand, models.session(tell=hooks.on_message):
             if trainable.swap.refused:
                 hooks.on_message(_NOT_PINNED)
             result = train(job, run=run, hooks=hooks)
@@ -154,19 +182,53 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
         hooks.on_message(request.cache.mended.pop())
     if result.loaded and request.samples and not SampleFolder(result.folder).shows(request.samples.settings):
         hooks.on_message(_OTHER_PICTURES)
-    factors = adapters.factors(result.adapter)
-    return TrainedLora(
-        factors=factors,
-        tensors=to_comfyui(factors, names=names.kohya),
-        names=names,
-        record=dataclasses.replace(record, steps=result.steps, summary=result.summary, finished=time.time()),
-        result=result,
-        plan=plan,
-    )
+    ended = dataclasses.replace(record, steps=result.steps, summary=result.summary, finished=time.time())
+    return _outcome(models, ended, result, names, plan, blocks)
 
 
-def _opened(request: Request, settings: Resolved, trainable: TrainableModel, runs: Path) -> Run:
-    identity = _identity(request, settings, trainable)
+def _outcome(
+    models: Models,
+    record: LoraRecord,
+    result: TrainResult,
+    names: LayerNames,
+    plan: MemoryPlan,
+    blocks: Sequence[str],
+) -> TrainedLora:
+    """What came out, of two models both."""
+    made, both = [], len(models) > 1
+    for number, one in enumerate(models.adapters):
+        factors = one.factors(parted(result.adapter, EXPERTS[number]) if both else result.adapter)
+        told = record.of_expert(EXPERTS[number]) if both else record
+        made.append(TrainedLora(factors, to_comfyui(factors, names=names.kohya), names, told, result, plan, blocks))
+    if models.texts is not None:
+        kept = models.texts.kept()
+        tensors = made[0].tensors | kept_texts(result.adapter, kept)
+        return dataclasses.replace(made[0], tensors=tensors, word=kept_word(result.adapter, kept))
+    return dataclasses.replace(made[0], low=made[1]) if both else made[0]
+
+
+def _begin_with(file: Path, models: Models, number: int, names: LayerNames) -> None:
+    """Let the adapters of a model, and of the text encoders beside it, begin with a file's."""
+    texts = models.texts
+    found = read_lora(file, names=names, texts=texts.aliases if texts else {})
+    own = {path: one for path, one in found.items() if path.startswith(ENCODER_PREFIX)}
+    other = next((path for path, one in own.items() if isinstance(one, Change)), None)
+    if other is not None:
+        raise AdapterError(
+            f"start_from: {file.name} has {own[other].kind} weights of the text encoder, such as those of {other}, "  # type: ignore[union-attr]
+            "and only a LoRA of it can be continued. Choose another file, or put this one on MODEL and CLIP with Load "
+            "LoRA and start anew."
+        )
+    models.adapters[number].load({path: one for path, one in found.items() if path not in own})
+    if texts and texts.adapters and own:
+        texts.adapters.load({path.removeprefix(ENCODER_PREFIX): one for path, one in own.items()})
+
+
+def _opened(request: Request, settings: Resolved, models: Models, runs: Path, first_frame: str) -> Run:
+    identity = _identity(request, settings, models)
+    if first_frame:
+        # Only then: runs of before go on.
+        identity["first_frame"] = first_frame
     anew = settings.train.if_a_run_exists == EXISTING_RUNS[1]
     return Run.open(runs, settings.train.name, fingerprint(identity), settings=identity, anew=anew)
 
@@ -185,13 +247,33 @@ def _notes(trainable: TrainableModel, settings: Resolved, request: Request, job:
         *request.cache.findings,
         *map(note, goal_notes(request, settings)),
         *map(note, model_notes(trainable)),
-        *map(note, trainable.family.notes_for(trainable.network)),
+        *map(note, [] if job.pair else trainable.family.notes_for(trainable.network)),
         *_unknown_notes(trainable, job),
         *map(note, _guidance_notes(trainable, request.cache)),
         *map(note, cache_notes(settings.loss, request.cache)),
         *trigger_notes(request.cache.entries, triggers),
-        *warmup_notes(settings.optimizer, planned_steps(job)),
+        *warmup_notes(settings.optimizer, _fewest_steps(job)),
         *([note(_COMPILES)] if settings.train.compile else []),
+    ]
+
+
+def _fewest_steps(job: TrainJob) -> int:
+    """Steps of the run; of two models those of the one that takes fewer, by which its learning rate goes."""
+    total = planned_steps(job)
+    return steps_of(1, total, job.pair.every) if job.pair else total
+
+
+def _learned_notes(
+    trainable: TrainableModel, request: Request, job: TrainJob, first_frame: str, hooks: Hooks
+) -> list[Finding]:
+    """What a person should know of what is learned of the pictures and clips, and what is not."""
+    grid_of, given = job.model.grid_of, int(bool(first_frame))
+    cache, shown = request.cache, request.samples and request.samples.references > 0
+    return [
+        *first_frame_notes(trainable, cache, first_frame),
+        *inpainting_notes(trainable, cache.entries),
+        *reference_notes(trainable, cache.entries, samples=shown),
+        *weightless(cache, job.loss, grid_of=grid_of, check_cancel=hooks.check_cancel, given=given),
     ]
 
 
@@ -199,7 +281,7 @@ def _unknown_notes(trainable: TrainableModel, job: TrainJob) -> list[Finding]:
     family = trainable.family
     if family in families():
         return []
-    layers = counted(sum(name.endswith("lora_A") for name in job.model.params), "[layer|layers]")
+    layers = counted(len({name.rpartition(".")[0] for name in job.model.params}), "[layer|layers]")
     return [
         warning(
             f"model: this pack does not know {family.title}. It trains {layers} of its repeated blocks, with defaults "
@@ -210,7 +292,7 @@ def _unknown_notes(trainable: TrainableModel, job: TrainJob) -> list[Finding]:
 
 def _guidance_notes(trainable: TrainableModel, cache: Cache) -> list[str]:
     given, usual = trainable.guidance, trainable.family.defaults.guidance
-    if given == usual or not trainable.reads_guidance(cache.empty_text()):
+    if given == usual or not trainable.reads("guidance", cache.empty_text()):
         return []
     title = trainable.family.title
     return [f"guidance: trained with {given:g}; usual for {title} is {usual:g}, which -1 stands for."]
@@ -219,12 +301,13 @@ def _guidance_notes(trainable: TrainableModel, cache: Cache) -> list[str]:
 def _before_training(request: Request, settings: Resolved, run: Run, job: TrainJob) -> list[Finding]:
     """What must be known of the places that are written to, and of runs that are there, before the first step."""
     found = []
-    lora = request.destination or run.folder / "lora.safetensors"
-    if request.destination is not None:
-        check_takes_files(request.destination)
-        if os.path.lexists(request.destination):
-            name, free = request.destination.name, free_name(request.destination).name
-            found.append(warning(f"name: {name} is there already and stays. This LoRA will be written as {free}."))
+    wanted, lora = request.destination, request.destination or run.folder / "lora.safetensors"
+    files = [] if wanted is None else [file_of(wanted, one) for one in EXPERTS] if job.pair else [wanted]
+    for file in files:
+        check_takes_files(file)
+        if os.path.lexists(file):
+            free = free_name(file).name
+            found.append(warning(f"name: {file.name} is there already and stays. This LoRA will be written as {free}."))
     found += room_notes(_room(job, settings), lora=lora, run=run.folder / "x")
     if settings.train.if_a_run_exists == EXISTING_RUNS[0] and not run.checkpoints():
         found += _go_on(settings, run, planned_steps(job))
@@ -244,12 +327,12 @@ def _go_on(settings: Resolved, run: Run, total: int) -> list[Finding]:
 
 
 def _room(job: TrainJob, settings: Resolved) -> Room:
-    numbers = sum(p.numel() for p in job.model.params.values())
-    # 16 bits in the file; 32 in a checkpoint, with the optimizer's two moments, and the average where there is one.
-    parts = 2 + (settings.optimizer.optimizer != "lion") + (settings.optimizer.ema_decay > 0)
-    every = settings.train.keep_every
+    shapes = [p.shape for course in job.courses() for p in course.model.params.values()]
+    numbers, every = sum(map(math.prod, shapes)), settings.train.keep_every
     lasting = planned_steps(job) // every if every else 0
-    return Room(2 * numbers, 4 * numbers * parts, kept=settings.train.keep_last, lasting=4 * numbers * lasting)
+    # 16 bits in the file; 32 in a checkpoint, with the optimizer's state, and the average where there is one.
+    checkpoint = 4 * numbers + optimizer_bytes(settings.optimizer, shapes)
+    return Room(2 * numbers, checkpoint, kept=settings.train.keep_last, lasting=4 * numbers * lasting)
 
 
 def _tell(folder: Path, name: str, notes: list[Finding], report: Callable[[Finding], None]) -> None:
@@ -260,8 +343,8 @@ def _tell(folder: Path, name: str, notes: list[Finding], report: Callable[[Findi
     keep_told(folder, notes=tuple(notes), failed="", names=(*names, name))
 
 
-def read_lora(path: Path, *, names: LayerNames) -> dict[str, Factors]:
-    """The factors in a LoRA file.
+def read_lora(path: Path, *, names: LayerNames, texts: Mapping[str, str] | None = None) -> dict[str, Learned]:
+    """What a LoRA file changes; of text encoders, whose names are given, behind `ENCODER_PREFIX`.
 
     Raises:
         AdapterError: The file is unreadable or made for another model.
@@ -272,17 +355,18 @@ def read_lora(path: Path, *, names: LayerNames) -> dict[str, Factors]:
         raise AdapterError(
             f"start_from: {path.name} cannot be read as safetensors ({error}). Choose another LoRA file."
         ) from error
-    return from_file(tensors, aliases=names.aliases, file=path.name)
+    aliases = {**names.aliases, **{stem: ENCODER_PREFIX + layer for stem, layer in (texts or {}).items()}}
+    return from_file(tensors, aliases=aliases, file=path.name)
 
 
-def _swapped(trainable: TrainableModel, settings: Resolved, plan: MemoryPlan) -> tuple[MemoryPlan, list[str]]:
-    """Let the model's blocks wait in main memory as the settings say: the plan with them, and a line about them."""
+def _swapped(models: Models, settings: Resolved, plan: MemoryPlan) -> tuple[MemoryPlan, list[str]]:
+    """Let blocks of each model wait in main memory as the settings say: the plan with them, and a line about them."""
     asked = settings.train.swap_blocks
     if not asked:
         return plan, []
-    trainable.swap, saved, line = choose_swap(
-        trainable.network, trainable.blocks, asked, device=trainable.device, needed=plan.total
-    )
+    saved, line = 0, ""
+    for one in models.trainables:
+        one.swap, saved, line = choose_swap(one.network, one.blocks, asked, device=one.device, needed=plan.total)
     return dataclasses.replace(plan, weights=plan.weights - saved), [line]
 
 
@@ -299,8 +383,10 @@ def _fit(training: Training, plan: MemoryPlan) -> list[Finding]:
     return judged(plan, remedies, over_memory=training.settings.train.over_memory)
 
 
-def _identity(request: Request, settings: Resolved, trainable: TrainableModel) -> dict[str, Any]:
-    start = request.start_from
+def _identity(request: Request, settings: Resolved, models: Models) -> dict[str, Any]:
+    trainable, starts = models.trainables[0], starts_of(request.start_from, models)
+    stamps = [[one.name, one.stat().st_size, one.stat().st_mtime_ns] for one in starts]
+    low = [[patcher_identity(one.patcher), _sampling_identity(one.schedule)] for one in models.trainables[1:]]
     return {
         "format": FORMAT,
         "family": trainable.family.name,
@@ -313,7 +399,10 @@ def _identity(request: Request, settings: Resolved, trainable: TrainableModel) -
         "optimizer": lasting(settings.optimizer),
         "train": lasting(settings.train),
         "names": _split_names(request.cache) if settings.train.validate_every > 0 else None,
-        "start_from": [start.name, start.stat().st_size, start.stat().st_mtime_ns] if start else None,
+        "start_from": stamps[0] if len(stamps) == 1 else stamps or None,
+        # Of a run of one model there is nothing, as before there were two.
+        **({"low": low[0]} if low else {}),
+        **({"texts": lasting(request.texts.settings)} if request.texts else {}),
     }
 
 
@@ -332,7 +421,6 @@ def _sampling_identity(schedule: Schedule) -> list[Any]:
 def _record(trainable: TrainableModel, settings: Resolved, request: Request, *, started: float) -> LoraRecord:
     cache, family = request.cache, trainable.family
     side = cache.settings.resolution
-    triggers = [s["settings"]["caption"]["trigger"] for s in cache.sources if not s["regularisation"]]
     captions = [(e.name.rpartition("/")[0] or "pictures", c.text) for e in cache.entries for c in e.captions[:1]]
     return LoraRecord(
         name=settings.train.name,
@@ -346,7 +434,8 @@ def _record(trainable: TrainableModel, settings: Resolved, request: Request, *, 
         steps=0,
         learning_rate=settings.optimizer.learning_rate,
         resolution=(side, side),
-        trigger=next((t for t in triggers if t), ""),
+        trigger=next(iter(triggers_of(cache)), ""),
+        network_module="lycoris.kohya" if settings.adapter.algorithm in OTHER_ALGORITHMS else "networks.lora",
         adapter=settings.adapter,
         loss=settings.loss,
         optimizer=settings.optimizer,

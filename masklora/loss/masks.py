@@ -29,20 +29,20 @@ def effective_weights(
     mask: Tensor,
     settings: MaskSettings,
     *,
-    grid: tuple[int, int],
+    grid: tuple[int, ...],
     generator: torch.Generator | None = None,
     thresholded: Tensor | None = None,
     u: Tensor | None = None,
     strict: Tensor | None = None,
 ) -> Tensor:
-    """The weight (B, 1, [F,] h, w) in [0, 1] that the loss gives every latent cell.
+    """The weight (B, 1, [f,] h, w) in [0, 1] that the loss gives every latent cell.
 
     The single path from pixels to weights: `mask_cells`, then `cell_weights`. Training keeps what lies between.
 
     Args:
-        mask: (B, 1, [F,] H, W) float in [0, 1] at the training geometry.
+        mask: (B, 1, [F,] H, W) float in [0, 1] at the training geometry; F counts the clip's frames.
         settings: what becomes of the mask.
-        grid: (h, w) of the latent.
+        grid: ([f,] h, w) of the latent.
         generator: the run's own, on the device of `mask`; used by edge jitter and mask probability.
         thresholded: as for `latent_weights`.
         u: noise level of each sample (B,), 0 clean to 1 noise, for the noise blur; None blurs nothing.
@@ -53,21 +53,33 @@ def effective_weights(
     return cell_weights(m, settings, generator=generator, thresholded=thresholded, u=u, strict=strict)
 
 
-def mask_cells(mask: Tensor, settings: MaskSettings, *, grid: tuple[int, int], kind: str) -> Tensor:
-    """The mask on the latent grid before the latent transforms, (B, 1, [F,] h, w).
+def mask_cells(mask: Tensor, settings: MaskSettings, *, grid: tuple[int, ...], kind: str) -> Tensor:
+    """The mask on the latent grid before the latent transforms, (B, 1, [f,] h, w).
 
     A hard mask is cut at 0.5 before the reduction; a cell on its edge then weighs by the share it covers, so that
-    what is cut must not be cut again.
+    what is cut must not be cut again. Frames are reduced before rows and columns. A still mask of a clip counts in
+    each of its latent frames.
 
     Args:
         mask: (B, 1, [F,] H, W) float in [0, 1] at the training geometry.
-        settings: fields `mask_type` and `reduction_binarize`.
-        grid: (h, w) of the latent.
+        settings: fields `mask_type`, `frame_reduction` and `reduction_binarize`.
+        grid: ([f,] h, w) of the latent.
         kind: as for `reduce_mask`.
+
+    Raises:
+        ValueError: as `reduce_frames`, or the mask has frames and the latent has none.
     """
+    *frames, h, w = grid
     if settings.mask_type == "hard":
         mask = (mask > HARD_THRESHOLD).to(mask.dtype)
-    return reduce_mask(mask, grid=grid, kind=kind, binarize=settings.reduction_binarize)
+    if mask.ndim == 5:
+        if not frames:
+            raise ValueError(f"a mask of {mask.shape[2]} frames for a latent that has no frame axis")
+        mask = reduce_frames(mask, frames=frames[0], kind=settings.frame_reduction)
+    cells = reduce_mask(mask, grid=(h, w), kind=kind, binarize=settings.reduction_binarize)
+    if frames and cells.ndim == 4:
+        return cells[:, :, None].expand(-1, -1, *frames, -1, -1).contiguous()
+    return cells
 
 
 def cell_weights(
@@ -187,11 +199,38 @@ def shrink_to_circle(mask: np.ndarray, *, factor: float, seed: int) -> np.ndarra
     return np.where(squared <= reach, mask, np.float32(0)).astype(np.float32)
 
 
+def reduce_frames(mask: Tensor, *, frames: int, kind: str = "mean") -> Tensor:
+    """The mask of a clip's latent frames, rows and columns as they are: (B, 1, f, H, W).
+
+    A VAE for clips encodes the first frame alone and then r frames as one, so that F = r·(f − 1) + 1: latent frame 0
+    takes the mask of frame 0, latent frame k those of frames r(k − 1) + 1 to rk.
+
+    Args:
+        mask: (B, 1, F, H, W) float in [0, 1].
+        frames: f, of the latent.
+        kind: what becomes of the r masks of a latent frame: `mean`, `max` or `min`.
+
+    Raises:
+        ConfigError: `kind` is unknown.
+        ValueError: F frames are none of f latent frames.
+    """
+    count = mask.shape[2]
+    if frames < 1 or count < frames or (count > 1 and (frames == 1 or (count - 1) % (frames - 1))):
+        raise ValueError(f"a mask of {count} frames cannot be that of {frames} latent frames")
+    if kind not in ("mean", "max", "min"):
+        raise ConfigError(f"frame_reduction: expected mean, max or min, got {kind!r}.")
+    if count == frames:
+        return mask
+    groups = mask[:, :, 1:].unflatten(2, (frames - 1, -1))
+    rest = groups.mean(dim=3) if kind == "mean" else (groups.amax(dim=3) if kind == "max" else groups.amin(dim=3))
+    return torch.cat([mask[:, :, :1], rest], dim=2)
+
+
 def reduce_mask(mask: Tensor, *, grid: tuple[int, int], kind: str = "area", binarize: bool = False) -> Tensor:
-    """The mask on the latent grid: (B, 1, [F,] h, w).
+    """The mask on the latent grid, its frames as they are: (B, 1, [F,] h, w).
 
     A cell covers the pixels from floor(i·H/h) to ceil((i+1)·H/h), which overlap by a pixel where H is no
-    multiple of h. Frames stay frames.
+    multiple of h.
 
     Args:
         mask: (B, 1, [F,] H, W) float in [0, 1].

@@ -182,6 +182,20 @@ def target(latent: Tensor, noise: Tensor, u: Tensor, *, schedule: Schedule) -> T
     raise ConfigError(f"prediction: expected epsilon, v or flow, got {schedule.prediction!r}.")
 
 
+def picture_change(change: Tensor, u: Tensor, *, schedule: Schedule) -> Tensor:
+    """How the clean picture that a model has in mind changes where its prediction does, same shape.
+
+    −σ·Δ for flow models, −√(1−ᾱ)·Δ for v, −√((1−ᾱ)/ᾱ)·Δ for ε, at the same noisy latent.
+
+    Args:
+        change: (B, C, [F,] H, W), one prediction less the other.
+        u: (B,) noise levels.
+        schedule: of the model.
+    """
+    signal, amount = _mix(u, schedule, change.ndim)
+    return -(amount / signal if schedule.prediction == "epsilon" else amount) * change
+
+
 def make_noise(
     like: Tensor, *, generator: torch.Generator | None = None, offset: float = 0.0, multires: float = 0.0
 ) -> Tensor:

@@ -314,7 +314,7 @@ def preset_help(name: str) -> str:
         return "Every option as you set it."
     preset = _PRESETS[_known(name)]
     values = ", ".join(f"{option} {value}" for option, value in _options(name).items())
-    return f"{preset.help} Sets: {values or 'the defaults'}."
+    return " ".join((preset.help, f"Sets: {values}." if values else "Sets the defaults."))
 
 
 def _known(name: str) -> str:

@@ -16,6 +16,16 @@ from ..files import patiently
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3)
 
 
+def in_eight_bits(mask: np.ndarray) -> np.ndarray | None:
+    """The levels, uint8 of the mask's shape, if each value is exactly what float32 makes of a level; None of any other.
+
+    Most masks are such, and this tells in a fraction of the time that exact rounding takes.
+    """
+    with np.errstate(invalid="ignore"):
+        levels = np.rint(np.asarray(mask, np.float32) * np.float32(255)).astype(np.uint8)
+    return levels if np.array_equal(levels.astype(np.float32) / np.float32(255), mask) else None
+
+
 def quantise_mask(mask: np.ndarray) -> np.ndarray:
     """The levels (H, W) that a mask is stored in: uint8 where every value is a multiple of 1/255, else uint16.
 
@@ -29,6 +39,9 @@ def quantise_mask(mask: np.ndarray) -> np.ndarray:
     Raises:
         MaskError: values are not finite.
     """
+    levels = in_eight_bits(mask)
+    if levels is not None:
+        return levels
     if not np.isfinite(mask).all():
         raise MaskError("the mask holds NaN or infinity. Check what made it.")
     steps = np.rint(np.clip(mask, 0.0, 1.0).astype(np.float64) * 65535).astype(np.uint16)

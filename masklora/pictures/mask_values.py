@@ -80,7 +80,7 @@ def understand(colours: np.ndarray, alpha: np.ndarray | None, scale: int, channe
         assert alpha is not None
         return _scaled(alpha, scale, parts=alpha)
     if channel != "luminance":
-        return _scaled(_band(colours, channel), scale * (3 if channel == "rgb average" else 1), parts=colours)
+        return _scaled(band_of(colours, channel), scale * (3 if channel == "rgb average" else 1), parts=colours)
     if alpha is None or not _has_shape(alpha):
         return _luminance(colours, scale)
     if not _is_grey(colours) or _is_flat(colours, scale):
@@ -100,9 +100,9 @@ def _has_shape(alpha: np.ndarray) -> bool:
 
 def _luminance(colours: np.ndarray, scale: int) -> MaskValues:
     if _is_grey(colours):
-        return _scaled(_grey(colours), 1000 * scale if colours.shape[2] == 3 else scale, parts=colours)
+        return _scaled(grey_of(colours), 1000 * scale if colours.shape[2] == 3 else scale, parts=colours)
     colour = _ColourUse.of(colours)
-    grey = unit(_grey(colours), 1000 * scale)
+    grey = unit(grey_of(colours), 1000 * scale)
     if colour.alone:
         brightest = colours.max(axis=2)
         return MaskValues(unit(brightest, int(brightest.max())), "one colour")
@@ -135,13 +135,14 @@ def _are_class_numbers(parts: np.ndarray, top: int) -> bool:
     return rest == 0 and numbers > max(counts[255], 0.02 * parts.size)
 
 
-def _band(colours: np.ndarray, channel: str) -> np.ndarray:
+def band_of(colours: np.ndarray, channel: str) -> np.ndarray:
+    """(H, W) of (H, W, 1 or 3): the band named by a channel; of "rgb average" the sum of three."""
     if channel == "rgb average":
         return colours.sum(axis=2, dtype=np.uint32) * (3 // colours.shape[2])
     return colours[..., 0 if colours.shape[2] == 1 else ("red", "green", "blue").index(channel)]
 
 
-def _grey(colours: np.ndarray) -> np.ndarray:
+def grey_of(colours: np.ndarray) -> np.ndarray:
     """(H, W); of three bands the Rec. 601 luminance times 1000: integer weights keep greys exact."""
     if colours.shape[2] == 1:
         return colours[..., 0]

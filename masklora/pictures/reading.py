@@ -126,7 +126,11 @@ def read_image(path: Path) -> ImageData:
     Raises:
         DataError: the file is missing, truncated, no picture, of 0 px or of 100 Mpx and more.
     """
-    bands = read_bands(path)
+    return image_of(read_bands(path))
+
+
+def image_of(bands: Bands) -> ImageData:
+    """Upright bands as a picture in sRGB; alpha is None without a band or where it is opaque everywhere."""
     alpha = None
     if bands.alpha is not None and bool((bands.alpha < bands.scale).any()):
         alpha = unit(bands.alpha, bands.scale)
@@ -167,7 +171,7 @@ def read_mask_values(path: Path, channel: str = "luminance") -> MaskValues:
         raise MaskError(f"mask {error}") from error
     if channel == "alpha" and bands.alpha is None:
         raise MaskError(
-            f"mask {path.name}: mask_channel is alpha, but the file has no alpha channel. "
+            f"{path.name}: mask_channel is alpha, but the file has no alpha channel. "
             "Choose luminance, or save the mask with alpha."
         )
     bands = _wide_dark_tiff(path, bands) or bands
@@ -214,16 +218,13 @@ _WHOLE_PICTURES = _WholePictures()
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The opened picture, limits checked; every failure inside becomes a `DataError` that names the file."""
+def faults_named(path: Path) -> Iterator[None]:
+    """While a picture is opened and decoded inside, every failure becomes a `DataError` that names its file."""
     try:
         with _WHOLE_PICTURES, warnings.catch_warnings():
-            # Pillow only warns between its limit and twice that; ours below is an error.
+            # Pillow only warns between its limit and twice that; ours is an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # By its path a file is mapped into memory, and Pillow then mixes up the sides of some turned TIFFs.
-            with path.open("rb") as file, Image.open(file) as image:
-                _check_pixels(path, image.size)
-                yield image
+            yield
     except FileNotFoundError:
         raise DataError(f"{path.name}: the file does not exist in {path.parent}. Reload the dataset.") from None
     except UnidentifiedImageError:
@@ -240,7 +241,17 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def _check_pixels(path: Path, size: tuple[int, int]) -> None:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The opened picture, limits checked; every failure inside becomes a `DataError` that names the file."""
+    # By its path a file is mapped into memory, and Pillow then mixes up the sides of some turned TIFFs.
+    with faults_named(path), path.open("rb") as file, Image.open(file) as image:
+        check_pixels(path, image.size)
+        yield image
+
+
+def check_pixels(path: Path, size: tuple[int, int]) -> None:
+    """Refuse pictures of (width, height) without a pixel, or of `MAX_PIXELS` and more, with a `DataError`."""
     width, height = size
     if width < 1 or height < 1:
         raise DataError(f"{path.name}: the picture is {width}×{height}, 0 px. Remove the file.")
@@ -304,11 +315,11 @@ def read_bands(path: Path) -> Bands:
             image.load()
         orientation = _orientation(path, image)
         wide, key = _is_wide_colour_png(image), image.info.get("transparency")
-        bands = _bands_of(path, image)
+        bands = bands_of(path, image)
     if wide:
         bands = _wide_colour_png(path, key, bands.profile) or bands
     return dataclasses.replace(
-        bands, values=_upright(bands.values, orientation), orientation=orientation, reading=reading
+        bands, values=upright(bands.values, orientation), orientation=orientation, reading=reading
     )
 
 
@@ -328,7 +339,12 @@ def _reading(image: Image.Image, orientation: int) -> str:
     return "key colour" if key is not None and (_is_wide_colour_png(image) or image.mode in WIDE_GREY_MODES) else ""
 
 
-def _bands_of(path: Path, image: Image.Image) -> Bands:
+def bands_of(path: Path, image: Image.Image) -> Bands:
+    """The bands of an opened picture as they are stored, not turned.
+
+    Raises:
+        DataError: numbers that no mask and no picture has.
+    """
     profile = image.info.get("icc_profile")
     profile = profile if profile_mark(profile, image.mode) else None
     if image.mode in WIDE_GREY_MODES:
@@ -393,7 +409,7 @@ def _wide_dark_tiff(path: Path, bands: Bands) -> Bands | None:
     return Bands(wide, 65535, reading="wide tiff") if wide[..., :3].any() else None
 
 
-def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
+def upright(values: np.ndarray, orientation: int) -> np.ndarray:
     """Bands (H, W, C) turned and mirrored as EXIF orientation 1..8 asks.
 
     Source: EXIF 2.3, tag 0x0112.

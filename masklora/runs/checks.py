@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ..cache.plan import Caption
+from ..cache.captions import Caption
 from ..errors import RunError
 from ..files import cannot_write, drop, existing_parent, free_bytes, temporary_beside
-from ..findings import Finding, counted, warning
+from ..findings import Finding, counted, of_kinds, warning
 from ..settings import OptimizerSettings
 
 _TOLD = 3
@@ -59,16 +59,17 @@ def trigger_notes(entries: Iterable[CaptionedEntry], triggers: Iterable[str]) ->
     if not words:
         return []
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)", re.IGNORECASE)
-    trained = [(entry.name, [c.text for c in entry.captions]) for entry in entries if not entry.regularisation]
+    learned = [entry for entry in entries if not entry.regularisation]
+    trained = [(entry.name, [c.text for c in entry.captions]) for entry in learned]
     bare = [name for name, texts in trained if any(texts) and not all(map(pattern.search, texts))]
     if not bare:
         return []
     named = ", ".join(bare[:_TOLD]) + (", …" if len(bare) > _TOLD else "")
     return [
         warning(
-            f"trigger_word: of {counted(len(trained), '[picture|pictures]')}, {counted(len(bare), '[has|have]')} a "
-            f"caption without it ({named}): the word will not call for what such pictures show. Write it into their "
-            "captions."
+            f"trigger_word: of {of_kinds(len(trained), sum(bool(entry.frames) for entry in learned))}, "
+            f"{counted(len(bare), '[has|have]')} a caption without it ({named}): the word will not call for what is "
+            "shown there. Write it into these captions."
         )
     ]
 

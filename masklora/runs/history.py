@@ -16,16 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from ..documents import metric_rows
+from ..experts import LOW
 from ..loss.terms import TERMS
 from .graph import has_graph
-from .marks import read_marks
+from .marks import read_favoured, read_marks
 from .record import has_record
 from .run import ANEW, FINGERPRINT_LETTERS, checkpoint_steps, read_result, safe_name
 from .sample_pictures import SampleFolder
 from .told import Told, read_told
 
 # In the order in which the page offers them.
-CURVES = ("loss", *TERMS, "validation", "learning_rate")
+_MEASURED = ("validation", "leak", "drift_plain")
+CURVES = ("loss", *TERMS, "loss_low", "inside_low", "outside_low", *_MEASURED, "learning_rate")
+# Where two models take turns, the numbers of the one for low noise that have curves of their own: the levels of the
+# two are so unlike that one curve of both would only jump.
+_LOW = {"loss": "loss_low", "inside": "inside_low", "outside": "outside_low"}
 MOST_POINTS = 2000
 _TAIL = 1 << 12
 
@@ -46,10 +51,12 @@ class PastRun:
         started: when the folder was made, in seconds since 1970.
         summary: of a run that has ended, else empty.
         checkpoints: steps with a checkpoint, oldest first.
+        favoured: the one of them that leak, held-out loss and drift together favour; None where none is.
         pictures_mark: changes with every sample picture; empty where there is none.
         graph: whether the graph that queued it is kept.
         exportable: whether LoRA files can be written from its checkpoints.
         written: the LoRA file of this run, as people are told of it; empty where none was written.
+        written_low: its second file where it trained two models, the one for low noise; else empty.
         taken: the wanted name of that file where it was another's, else None.
         failed: why the run ended with an error; empty where it did not.
         notes: what was told at the start of the training, `text` and `level` each.
@@ -65,10 +72,12 @@ class PastRun:
     started: float
     summary: dict[str, Any]
     checkpoints: list[int]
+    favoured: int | None
     pictures_mark: str
     graph: bool
     exportable: bool
     written: str
+    written_low: str
     taken: str | None
     failed: str
     notes: list[dict[str, str]]
@@ -134,7 +143,7 @@ def read_run(folder: Path) -> PastRun:
     rows = _tail(folder / "metrics.jsonl", since=math.inf)
     steps = [r for r in rows if "loss" in r]
     ended = read_result(folder)
-    told = read_told(folder)
+    told, checkpoints, favoured = read_told(folder), checkpoint_steps(folder), read_favoured(folder)
     return PastRun(
         id=run_id(folder),
         state="failed" if told.failed else _state(ended),
@@ -142,7 +151,8 @@ def read_run(folder: Path) -> PastRun:
         total=steps[-1].get("total") if steps else None,
         started=started,
         summary=(ended or {}).get("summary") or {},
-        checkpoints=checkpoint_steps(folder),
+        checkpoints=checkpoints,
+        favoured=favoured if favoured in checkpoints else None,
         pictures_mark=SampleFolder(folder).mark(),
         graph=has_graph(folder),
         exportable=has_record(folder),
@@ -160,6 +170,7 @@ def told_facts(folder: Path, told: Told) -> dict[str, Any]:
     return {
         "name": safe_name(told.names[-1]) if told.names else run_name(folder),
         "written": told.written,
+        "written_low": told.written_low,
         "taken": told.taken,
         "failed": told.failed,
         "notes": [dataclasses.asdict(one) for one in (*told.origin, *told.notes)],
@@ -201,7 +212,9 @@ def read_curve(folder: Path, *, since: int = 0, most: int = MOST_POINTS) -> list
 
 def curve_row(record: dict[str, Any]) -> dict[str, Any]:
     """What a chart needs of a line of metrics.jsonl."""
-    return {"step": record["step"]} | {k: record[k] for k in CURVES if record.get(k) is not None}
+    names = _LOW if record.get("expert") == LOW else {}
+    known = {names.get(key, key): value for key, value in record.items() if value is not None}
+    return {"step": record["step"]} | {key: known[key] for key in CURVES if key in known}
 
 
 def thin(rows: Sequence[dict[str, Any]], *, most: int) -> list[dict[str, Any]]:

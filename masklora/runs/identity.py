@@ -22,6 +22,10 @@ FIRST = {
         "optimizer learning_rate weight_decay betas eps schedule warmup_steps restarts power min_lr_ratio clip_norm "
         "lora_plus_ratio ema_decay"
     ),
+    "TextEncoderSettings": (
+        "encoders learning_rate stop_after new_word word_vectors word_start word_learning_rate word_stop_after rank "
+        "alpha"
+    ),
     "TrainSettings": (
         "steps epochs batch_size gradient_accumulation seed guidance validate_every validation_share "
         "regularisation_weight"
@@ -29,6 +33,7 @@ FIRST = {
 }
 # These change what is kept, not what is learned.
 KEPT_ONLY = {"name", "save_every", "keep_last", "keep_every", "if_a_run_exists", "keep_finished_runs", "over_memory"}
+KEPT_ONLY |= {"leak_every"}
 # These change how it is computed.
 KEPT_ONLY |= {"checkpointing", "swap_blocks", "compile"}
 # What is in the file counts, which is part of the model then.

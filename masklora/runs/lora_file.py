@@ -24,8 +24,10 @@ from torch import Tensor
 
 from ..errors import RunError
 from ..files import cannot_write, clear_leftovers, on_disk, write_new_bytes
+from ..loss.leak import MEASURES
 from ..settings import (
     DTYPES,
+    TLORA,
     AdapterSettings,
     LossSettings,
     MaskTransform,
@@ -111,6 +113,11 @@ class LoraRecord:
     started: float = 0.0
     finished: float = 0.0
 
+    def of_expert(self, expert: str) -> LoraRecord:
+        """That of one of two models that were trained by turns: its name is told, and the numbers of its own steps."""
+        own = self.summary.get("experts", {}).get(expert, {})
+        return dataclasses.replace(self, summary={**self.summary, **own}, extra={**self.extra, "expert": expert})
+
 
 def lora_metadata(record: LoraRecord, tensors: Mapping[str, Tensor] | None = None) -> dict[str, str]:
     """The metadata of a LoRA file, every value a string.
@@ -144,7 +151,7 @@ def _kohya(record: LoraRecord) -> dict[str, str]:
         "ss_network_module": record.network_module,
         "ss_network_dim": record.rank,
         "ss_network_alpha": f"{record.alpha:g}",
-        "ss_network_args": json.dumps({"algo": record.adapter.algorithm}),
+        "ss_network_args": json.dumps(_network_args(record.adapter)),
         "ss_resolution": str(tuple(record.resolution)),
         "ss_steps": record.steps,
         "ss_max_train_steps": record.steps,
@@ -170,6 +177,13 @@ def _kohya(record: LoraRecord) -> dict[str, str]:
         "ss_training_finished_at": record.finished or "",
     }
     return {key: str(value) for key, value in values.items()}
+
+
+def _network_args(adapter: AdapterSettings) -> dict[str, Any]:
+    """What LyCORIS, whose names these are, would be told."""
+    factor = {"factor": adapter.lokr_factor or -1} if adapter.algorithm == "lokr" else {}
+    # The file of a T-LoRA is a plain one; how it was learned is in our own namespace.
+    return {"algo": "lora" if adapter.algorithm == TLORA else adapter.algorithm, **factor}
 
 
 def _count(datasets: Sequence[Mapping[str, Any]], *, regularisation: bool) -> int:
@@ -201,6 +215,7 @@ def _own(record: LoraRecord) -> dict[str, str]:
         "optimizer": dataclasses.asdict(record.optimizer),
         "train": dataclasses.asdict(record.train),
         "summary": dict(record.summary),
+        "leak": {name: record.summary[name] for name in MEASURES if record.summary.get(name) is not None} or "",
         **record.extra,
     }
     return {

@@ -1,4 +1,4 @@
-"""What a person has noted on a run, kept in its folder: a name for the list, and a star for runs that shall stay."""
+"""What is noted on a run, kept in its folder: a name for the list, a star for runs that stay, a favoured checkpoint."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..findings import printable
 
 NAME = "marks.json"
 MOST_LETTERS = 80
+_FAVOURED = "favoured.json"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,21 @@ def keep_marks(folder: Path, **changes: Any) -> Marks:
     if marks != before:
         write_text_atomically(folder / NAME, json.dumps(asdict(marks)))
     return marks
+
+
+def keep_favoured(folder: Path, step: int | None) -> None:
+    """Note which checkpoint the measures of the run in `folder` favour, None for none.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    if step != read_favoured(folder):
+        write_text_atomically(folder / _FAVOURED, json.dumps({"step": step}))
+
+
+def read_favoured(folder: Path) -> int | None:
+    """The step that `keep_favoured` noted, whether its checkpoint is kept or not."""
+    return (read_document(folder / _FAVOURED, optional={"step": int}) or {}).get("step")
 
 
 def _plain(label: str) -> str:

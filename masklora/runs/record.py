@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..adapters import Factors, to_comfyui
+from ..adapters import Learned, from_weights, to_comfyui
+from ..adapters.text_encoders import NewWord, is_whole, kept_texts, kept_word
 from ..documents import fits, read_document
 from ..errors import RunError
+from ..experts import EXPERTS, files_of, parted
 from ..files import write_text_atomically
+from ..loss.leak import MEASURES
 from ..settings import (
     AdapterSettings,
     ExportSettings,
@@ -43,19 +46,34 @@ _PARTS = {
 }
 
 
-def keep_record(folder: Path, record: LoraRecord, *, scalings: Mapping[str, float], kohya: Mapping[str, str]) -> None:
-    """Keep what `export_checkpoint` needs.
+def keep_record(
+    folder: Path,
+    record: LoraRecord,
+    *,
+    scalings: Mapping[str, float],
+    kohya: Mapping[str, str],
+    blocks: Sequence[str] = (),
+    two: bool = False,
+    texts: Mapping[str, Any] | None = None,
+) -> None:
+    """Keep what `kept_lora` needs.
 
     Args:
         folder: of the run.
         record: as far as it is known before the training ends.
-        scalings: factor before B·A by module path.
+        scalings: factor before B·A, or before another change, by module path.
         kohya: stems of kohya's names by module path, where they are others than ComfyUI's.
+        blocks: paths of the model's blocks, in their order.
+        two: whether it trains two models by turns, alike in all of this.
+        texts: of text encoders that are trained too, see `about_texts`.
 
     Raises:
         RunError: the folder cannot be written.
     """
     document = {"record": dataclasses.asdict(record), "scalings": dict(scalings), "kohya": dict(kohya)}
+    document |= {"blocks": list(blocks)}
+    document |= {"two": True} if two else {}
+    document |= {"texts": dict(texts)} if texts else {}
     write_text_atomically(folder / NAME, json.dumps(document))
 
 
@@ -86,11 +104,21 @@ class KeptLora:
         folder: of the run.
         record: for the metadata of files.
         tensors: float32, by ComfyUI's keys.
+        factors: the same by module path.
+        kohya: stems of kohya's names by module path, where they are others than ComfyUI's.
+        blocks: paths of the model's blocks in their order; none of runs that did not keep them.
+        low: that of the second model where two were trained by turns, the one for low noise.
+        word: the new word that was learned beside it.
     """
 
     folder: Path
     record: LoraRecord
     tensors: dict[str, Tensor]
+    factors: Mapping[str, Learned] = field(default_factory=dict)
+    kohya: Mapping[str, str] = field(default_factory=dict)
+    blocks: Sequence[str] = ()
+    low: KeptLora | None = None
+    word: NewWord | None = None
 
     def named(self, path: Path, settings: ExportSettings) -> LoraRecord:
         """The record of a file at `path`, with what a person wants it to tell."""
@@ -99,33 +127,27 @@ class KeptLora:
         return dataclasses.replace(self.record, name=name, title=settings.title, trigger=trigger)
 
 
-def export_checkpoint(folder: Path, step: int | None, path: Path, settings: ExportSettings) -> Path:
-    """The path of a LoRA file in ComfyUI's names, written from a run's checkpoint.
+def write_kept(kept: KeptLora, path: Path, settings: ExportSettings) -> list[Path]:
+    """The paths of the written files of what `kept_lora` gave, in ComfyUI's names; of two models both.
 
     Args:
-        folder: of the run; it may be in training.
-        step: of the checkpoint; None for the newest.
-        path: wanted place, see `export.write_lora`.
+        kept: of a checkpoint.
+        path: wanted place, see `lora_file.write_lora`.
         settings: dtype, title, trigger.
-
-    Raises:
-        RunError: there is no such checkpoint, it is damaged, or it cannot be exported without its model.
     """
-    return write_kept(kept_lora(folder, step), path, settings)
-
-
-def write_kept(kept: KeptLora, path: Path, settings: ExportSettings) -> Path:
-    """The path of the written file; see `export_checkpoint`."""
-    ready = cast_tensors(kept.tensors, dtype=settings.dtype)
-    metadata = lora_metadata(kept.named(path, settings), ready)
-    return write_lora(path, ready, metadata=metadata, dtype=settings.dtype)
+    written = []
+    for one, wanted in files_of(kept, path):
+        ready = cast_tensors(one.tensors, dtype=settings.dtype)
+        metadata = lora_metadata(one.named(wanted, settings), ready)
+        written.append(write_lora(wanted, ready, metadata=metadata, dtype=settings.dtype))
+    return written
 
 
 def kept_lora(folder: Path, step: int | None) -> KeptLora:
-    """What a run's checkpoint holds, the newest for None.
+    """What a run's checkpoint holds, the newest for None; the run may be in training.
 
     Raises:
-        RunError: see `export_checkpoint`.
+        RunError: there is no such checkpoint, it is damaged, or it cannot be read without its model.
     """
     document = _read(folder)
     record = _record(document["record"])
@@ -133,15 +155,43 @@ def kept_lora(folder: Path, step: int | None) -> KeptLora:
     checkpoint = run.load_checkpoint(step)
     if checkpoint is None:
         raise RunError("This run has no checkpoint yet. Press Save now while it trains, then export.")
-    summary = (run.read_result() or {}).get("summary") or {}
+    summary = measured_at(run, checkpoint.step)
     record = dataclasses.replace(record, steps=checkpoint.step, summary=summary)
-    tensors = to_comfyui(_factors(checkpoint.adapter, document["scalings"]), names=document["kohya"])
-    return KeptLora(folder, record, tensors)
+    names = EXPERTS if document.get("two") else ("",)
+    made = []
+    for expert in names:
+        adapter = parted(checkpoint.adapter, expert) if expert else checkpoint.adapter
+        learned, kohya = _learned(adapter, document["scalings"]), document["kohya"]
+        told = record.of_expert(expert) if expert else record
+        blocks = document.get("blocks") or ()
+        made.append(KeptLora(folder, told, to_comfyui(learned, names=kohya), learned, kohya, blocks))
+    if len(made) > 1:
+        return dataclasses.replace(made[0], low=made[1])
+    return _with_texts(made[0], checkpoint.adapter, document.get("texts") or {})
+
+
+def _with_texts(kept: KeptLora, adapter: Mapping[str, Tensor], about: dict[str, Any]) -> KeptLora:
+    try:
+        tensors = kept.tensors | kept_texts(adapter, about)
+    except KeyError as error:
+        raise RunError(_NO_RECORD) from error
+    return dataclasses.replace(kept, tensors=tensors, word=kept_word(adapter, about))
+
+
+def measured_at(run: Run, step: int) -> dict[str, Any]:
+    """The summary of a run that has ended, else nothing; of what was measured what belongs to the step."""
+    summary = (run.read_result() or {}).get("summary") or {}
+    rows = [row for row in run.read_metrics() if row["step"] == step and "leak" in row]
+    kept = {name: value for name, value in summary.items() if name not in MEASURES}
+    return {**kept, **{name: row[name] for row in rows for name in MEASURES if name in row}}
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    document = read_document(folder / NAME, {"record": dict, "scalings": dict, "kohya": dict})
-    if document is None or not all(fits(value, float) for value in document["scalings"].values()):
+    kinds = {"record": dict, "scalings": dict, "kohya": dict}
+    document = read_document(folder / NAME, kinds, optional={"two": bool, "texts": dict, "blocks": list})
+    if document is None or not is_whole(document.get("texts") or {}):
+        raise RunError(_NO_RECORD)
+    if not all(fits(value, float) for value in document["scalings"].values()):
         raise RunError(_NO_RECORD)
     return document
 
@@ -161,16 +211,13 @@ def _tuples(kind: type, values: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if key in made else value for key, value in values.items()}
 
 
-def _factors(adapter: Mapping[str, Tensor], scalings: Mapping[str, float]) -> dict[str, Factors]:
+def _learned(adapter: Mapping[str, Tensor], scalings: Mapping[str, float]) -> dict[str, Learned]:
     if any(name.endswith(".magnitude") for name in adapter):
         raise RunError(
             "The magnitudes of a DoRA can only be written together with the model. Queue the run's graph again, which "
             "loads the run, and use Export Masked LoRA."
         )
-    out = {}
-    for name, scaling in scalings.items():
-        if f"{name}.lora_A" not in adapter or f"{name}.lora_B" not in adapter:
-            raise RunError(_NO_RECORD)
-        down = adapter[f"{name}.lora_A"]
-        out[name] = Factors(down, adapter[f"{name}.lora_B"], scaling * down.shape[0])
-    return out
+    try:
+        return from_weights(adapter, scalings)
+    except KeyError as error:
+        raise RunError(_NO_RECORD) from error

@@ -43,6 +43,7 @@ from ..files import (
     unpack,
     write_text_atomically,
 )
+from .marks import read_favoured
 
 FINGERPRINT_LETTERS = 10
 # Of the earlier version's temporary files in a run's folder.
@@ -189,7 +190,7 @@ class Run:
             step: number of finished optimizer steps.
             adapter: float32 weights to use.
             state: nested tensors and scalars, see `pack`.
-            keep_last: how many of the newest stay, at least 1; the best one stays besides.
+            keep_last: how many of the newest stay, at least 1; the best and the favoured one stay besides.
             keep_every: those of its multiples stay, too, later without the optimizer's state; 0 for none.
             best: this one has the lowest validation loss so far.
 
@@ -231,9 +232,9 @@ class Run:
         flush_folder(target.parent)
 
     def _drop_old(self, keep_last: int, keep_every: int) -> None:
-        best = self.best_step()
+        spared = self.best_step(), read_favoured(self.folder)
         for step in self.checkpoints()[: -max(1, keep_last)]:
-            if step == best:
+            if step in spared:
                 continue
             if keep_every <= 0 or step % keep_every:
                 shutil.rmtree(self._checkpoint_folder(step), ignore_errors=True)

@@ -5,6 +5,8 @@
         step_000100_0.png           after step 100, of the first prompt; step 0 is the base model
         step_000100_0_x0.60.png     the same with the LoRA at strength 0.60
 
+A clip is an animated PNG under the same name.
+
 Pictures of one prompt share seed and size, so they differ only by the weights. How one is drawn is the host's.
 """
 
@@ -60,6 +62,8 @@ class SampleSettings:
         sampler: ComfyUI's name.
         scheduler: ComfyUI's name.
         guidance: told to guidance-distilled models (FLUX.1 dev); -1 for what ComfyUI tells each where nothing is said.
+        frames: of a clip, rounded down to what the VAE takes; 1 for pictures.
+        references: digest of the reference pictures of all prompts; empty without any.
     """
 
     prompts: tuple[str, ...] = ()
@@ -73,6 +77,8 @@ class SampleSettings:
     sampler: str = "euler"
     scheduler: str = "normal"
     guidance: float = ranged(-1.0, -1.0, 100.0)
+    frames: int = ranged(1, 1, 257)
+    references: str = ""
 
 
 def split_prompts(text: str) -> tuple[str, ...]:
@@ -338,5 +344,6 @@ def look_of(settings: dict[str, Any]) -> str:
 
 
 def _look(document: dict[str, Any]) -> dict[str, Any]:
-    """What decides how the pictures look."""
-    return {key: value for key, value in document.items() if key != "every"}
+    """What decides how the pictures look; those of before there were clips, or references, tell nothing of them."""
+    usual = ("frames", 1), ("references", "")
+    return {key: value for key, value in document.items() if key != "every" and (key, value) not in usual}

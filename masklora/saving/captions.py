@@ -16,7 +16,7 @@ from ..errors import CaptionConflictError, DataError, RunError
 from ..files import write_bytes_atomically
 from ..folder.captions import as_loaded, caption_extension, read_text, text_fault
 from ..folder.subjects import TOGETHER
-from ..folder.tree import Allowed, readable_extensions
+from ..folder.tree import Allowed, listed_extensions
 from .versions import Versions
 
 NO_FILE = "none"
@@ -62,7 +62,8 @@ class Beside:
         """How many pictures share the stem of `picture`, itself among them."""
         folder = picture.parent
         if folder not in self._stems:
-            pictures = (other for other in folder.iterdir() if other.suffix.lower() in readable_extensions())
+            listed = listed_extensions()
+            pictures = (other for other in folder.iterdir() if other.suffix.lower() in listed)
             self._stems[folder] = Counter(other.stem.casefold() for other in pictures)
         return self._stems[folder][picture.stem.casefold()]
 

@@ -17,6 +17,7 @@ import numpy as np
 from ..cache.keys import file_digest
 from ..dataset.sample import Dataset, Sample, check_aspect, fit_mask, naming, source_path
 from ..errors import ConfigError, DataError, MaskConflictError, MaskError
+from ..files import patiently
 from ..folder.listing import find_mask_folder
 from ..folder.mask_names import MASK_EXTENSION
 from ..folder.roles import zone_of
@@ -31,7 +32,7 @@ from .versions import Versions
 NO_FILE = "none"
 _BANDS = ("red", "green", "blue")
 # Comparing and replacing are one step for everybody in this process.
-_SAVING = threading.Lock()
+SAVING = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,8 @@ class MaskTarget:
 def mask_target(sample: Sample, *, allowed: Allowed) -> MaskTarget:
     """Where the edited mask of a sample is written, in the layout that its data set was loaded with.
 
+    That of a clip is a still mask, which counts for each of its frames.
+
     A mask that has a file stays in it; one that is no PNG becomes a PNG of the same name. Otherwise it goes
     into the mask folder if one is named, into the picture's alpha where masks are looked for only there, or
     into a file beside the picture.
@@ -77,11 +80,12 @@ def mask_target(sample: Sample, *, allowed: Allowed) -> MaskTarget:
         allowed: returns the real path of one that may be written, raises `PathError` for any other.
 
     Raises:
-        DataError: The mask has no file of its own and can have none; says what to do.
+        DataError: The mask has no file of its own and can have none, or moves; says what to do.
         ConfigError: The data set was loaded without masks.
         PathError: The file lies outside the allowed folders.
     """
-    _refuse_without_file(sample)
+    refuse_without_file(sample)
+    _refuse_moving_mask(sample)
     source = sample.settings.mask_source
     if sample.mask_path is not None:
         return _own_file(sample, sample.mask_path, allowed)
@@ -92,7 +96,7 @@ def mask_target(sample: Sample, *, allowed: Allowed) -> MaskTarget:
         )
     if source == "alpha":
         return MaskTarget(_picture(sample, allowed), in_picture=True)
-    return MaskTarget(_new_file(sample, allowed))
+    return MaskTarget(new_file(sample, allowed))
 
 
 def raw_mask(sample: Sample, *, allowed: Allowed) -> RawMask:
@@ -107,9 +111,9 @@ def raw_mask(sample: Sample, *, allowed: Allowed) -> RawMask:
     # The token first: a mask that is newer than its token can only be told too often to be in conflict.
     token = NO_FILE if file is None else file_digest(file)
     if file is None or target.in_picture:
-        weights = _alpha(sample) if sample.alpha or target.in_picture else None
+        weights = _alpha(sample) if sample.moving is None and (sample.alpha or target.in_picture) else None
     else:
-        weights = _from_file(sample, file)
+        weights = mask_of_file(sample, file)
     if weights is None:
         weights = np.ones(sample.size[::-1], np.float32)
     return RawMask(fit_mask(weights, sample.size), token)
@@ -126,7 +130,7 @@ def previous_mask(sample: Sample, *, allowed: Allowed, versions: Versions) -> np
     if kept is None:
         return None
     if not target.in_picture:
-        return fit_mask(_from_file(sample, kept), sample.size)
+        return fit_mask(mask_of_file(sample, kept), sample.size)
     with naming(kept, sample.name):
         alpha = read_image(kept).alpha
     return np.ones(sample.size[::-1], np.float32) if alpha is None else fit_mask(alpha, sample.size)
@@ -157,7 +161,7 @@ def save_mask(sample: Sample, levels: np.ndarray, token: str, *, allowed: Allowe
     if levels.dtype != np.uint8 or levels.shape != sample.size[::-1]:
         width, height = sample.size
         raise MaskError(f"{sample.name}: expected a mask of {width}×{height} with 8 bits, got {levels.shape[::-1]}.")
-    with _SAVING:
+    with SAVING:
         target, old = mask_target(sample, allowed=allowed), raw_mask(sample, allowed=allowed)
         if old.token != token:
             raise MaskConflictError(
@@ -170,7 +174,7 @@ def save_mask(sample: Sample, levels: np.ndarray, token: str, *, allowed: Allowe
             steps = quantise_mask(weights)
             data = _picture_bytes(sample, target, steps) if target.in_picture else _mask_bytes(sample, target, steps)
             _replace_file(sample, target, data, versions)
-        _mark_edited(target.path, versions)
+        mark_edited(target.path, versions)
     if target.in_picture:
         return replace(sample, mask_path=None, alpha=True)
     return replace(sample, mask_path=target.path, alpha=False)
@@ -195,7 +199,8 @@ def affected(samples: Sequence[Sample], before: Sample, after: Sample) -> dict[i
             parts = tuple(replace(p, path=after.mask_path) if p.path in files else p for p in sample.parts)
             found[index] = replace(sample, parts=parts)
         elif sample.mask_path in files or _is_twin(sample, before):
-            found[index] = replace(sample, mask_path=after.mask_path, alpha=after.alpha)
+            moves = {"alpha": after.alpha, "mask_moving": after.mask_moving}
+            found[index] = replace(sample, mask_path=after.mask_path, **moves)
     return found
 
 
@@ -205,7 +210,8 @@ def _is_twin(sample: Sample, before: Sample) -> bool:
     return all(getattr(sample, name) == getattr(before, name) for name in known)
 
 
-def _refuse_without_file(sample: Sample) -> None:
+def refuse_without_file(sample: Sample) -> None:
+    """Nothing if the sample has a file, and its mask one or none; else raises `DataError`, which says what to do."""
     if sample.image is not None or sample.image_path is None:
         raise DataError(
             f"{sample.name} comes from another node and has no file. Save pictures and masks with Save Masks "
@@ -228,14 +234,48 @@ def _refuse_without_file(sample: Sample) -> None:
         )
 
 
-def _own_file(sample: Sample, path: Path, allowed: Allowed) -> MaskTarget:
+def _refuse_moving_mask(sample: Sample) -> None:
+    if sample.moving is None:
+        return
+    if sample.mask_moving and sample.mask_path is not None:
+        raise DataError(
+            f"{sample.name} is a clip, and its mask {sample.mask_path.name} is one too, with a mask for each frame. "
+            "Only a still mask can be painted here. Change that file with a program for clips; or move it away and "
+            "load the dataset again, to paint one mask for all frames."
+        )
+    only_alpha = sample.mask_path is None and sample.settings.mask_source == "alpha"
+    if only_alpha or sample.alpha:
+        raise DataError(
+            f"{sample.name} is a clip, and its mask is its own transparency, frame by frame. Only a still mask can be "
+            f"painted here. For one mask for all frames, put a picture {source_path(sample).stem}_mask.png beside the "
+            "clip, set mask_source to auto, and load the dataset again."
+        )
+
+
+def real_file(sample: Sample, path: Path, allowed: Allowed) -> Path:
+    """The real path of a mask's file or folder of frames, which is no link itself.
+
+    Raises:
+        DataError: It is a link.
+        PathError: It lies outside the allowed folders.
+    """
     real = Path(allowed(path.parent)) / path.name
     if real.is_symlink():
         raise DataError(f"{sample.name}: {real} is a link, which is not replaced. Put the mask itself there.")
+    return real
+
+
+def is_in_place(sample: Sample, real: Path, allowed: Allowed) -> bool:
+    """Whether the loader looks for a mask of this picture in the folder of the file `real`, under other extensions."""
+    return real.parent in _places(sample, allowed) or _is_below(sample, real.parent, allowed)
+
+
+def _own_file(sample: Sample, path: Path, allowed: Allowed) -> MaskTarget:
+    real = real_file(sample, path, allowed)
     # A file with the extension .mask may be of any format, and beside it the picture may be a PNG of that name.
     if path.suffix.lower() in (".png", MASK_EXTENSION):
         return MaskTarget(real)
-    if real.parent not in _places(sample, allowed) and not _is_below(sample, real.parent, allowed):
+    if not is_in_place(sample, real, allowed):
         raise DataError(
             f"{sample.name}: its mask {real} is found through a link and is no PNG. Save it as PNG, link to that, and "
             "load the dataset again."
@@ -264,7 +304,12 @@ def _mask_folder(sample: Sample, allowed: Allowed) -> Path | None:
     return find_mask_folder(sample.settings, Path(allowed(Path(folder))), allowed) if folder else None
 
 
-def _new_file(sample: Sample, allowed: Allowed) -> Path:
+def new_file(sample: Sample, allowed: Allowed) -> Path:
+    """Where a mask goes that has no file yet, in the layout that its data set was loaded with.
+
+    Raises:
+        ConfigError, DataError, PathError: As `plan_targets`.
+    """
     root = _mask_folder(sample, allowed)
     layout = LAYOUTS[0] if root is not None else LAYOUTS[2]
     settings = SaveSettings(layout, overwrite=True)
@@ -291,8 +336,13 @@ def _alpha(sample: Sample) -> np.ndarray | None:
         return read_image(path).alpha
 
 
-def _from_file(sample: Sample, file: Path) -> np.ndarray:
-    label = f"{sample.name} (mask {file.name})"
+def mask_of_file(sample: Sample, file: Path) -> np.ndarray:
+    """What a still mask file holds for a sample, float32 (h, w) in 0..1.
+
+    Raises:
+        MaskError: It cannot be read, or is of another aspect than the picture.
+    """
+    label = f"{sample.name} (mask file {file.name})"
     with naming(file, label, MaskError):
         mask = read_mask(file, sample.settings.mask_channel)
     check_aspect(label, (mask.shape[1], mask.shape[0]), sample.size)
@@ -362,7 +412,8 @@ def _replace_file(sample: Sample, target: MaskTarget, data: bytes, versions: Ver
         ) from error
 
 
-def _mark_edited(path: Path, versions: Versions) -> None:
+def mark_edited(path: Path, versions: Versions) -> None:
+    """Notes that a person has edited the mask in this file, where that can be noted."""
     # The mask itself is safe by now; without the mark only Save Masks may replace it later.
     with contextlib.suppress(OSError, DataError):
         versions.mark_edited(path)
@@ -371,7 +422,7 @@ def _mark_edited(path: Path, versions: Versions) -> None:
 def _make_way(old: Path, new: Path) -> None:
     """Removes the mask of the former format; where that fails the new one goes, as two would fit one picture."""
     try:
-        old.unlink()
+        patiently(old.unlink)
     except OSError:
         new.unlink(missing_ok=True)
         raise

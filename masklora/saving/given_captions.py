@@ -93,7 +93,7 @@ def _told(edits: list[Edit], kept: list[str], empty: list[str]) -> str:
     lines = [f"{counted(len(edits), '[caption|captions]')} written."]
     if kept:
         lines.append(
-            f"{counted(len(kept), '[picture has|pictures have]')} a caption already, which stays: {_list(kept)}"
+            f"{counted(len(kept), '[caption was|captions were] there already, and [stays|stay]')}: {_list(kept)}"
         )
     if empty:
         lines.append(f"{counted(len(empty), '[text was|texts were]')} empty and not written: {_list(empty)}")

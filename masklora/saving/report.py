@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..dataset.sample import told_kinds
 from ..findings import counted, worded
 from ..settings import MaskTransform
-from .targets import FOLDER_LAYOUTS, SaveSettings, Target
+from .targets import CLIP_MASKS, FOLDER_LAYOUTS, SaveSettings, Target
 
 NAMES_SHOWN = 8
 _LEFT_OUT = (
@@ -51,20 +52,27 @@ def report_text(
         only: whether a single picture of the data set was saved.
         left_out: names of samples that get no file, because they show all subjects of a picture.
     """
-    where = f"to {root}" if settings.layout in FOLDER_LAYOUTS else f"beside the pictures, as <name>{settings.layout}"
-    lines = [*_counts(outcomes, settings, where), *_notes(outcomes, settings, root)]
+    lines = [*_counts(outcomes, settings, root), *_notes(outcomes, settings, root)]
     if left_out:
         more = f" and {len(left_out) - NAMES_SHOWN} more" if len(left_out) > NAMES_SHOWN else ""
         lines.append(f"{counted(len(left_out), _LEFT_OUT)} subjects': {', '.join(left_out[:NAMES_SHOWN])}{more}.")
     return "\n".join([*lines, *_loading(outcomes, settings, root, only)])
 
 
-def _counts(outcomes: list[Outcome], settings: SaveSettings, where: str) -> list[str]:
+def _counts(outcomes: list[Outcome], settings: SaveSettings, root: Path | None) -> list[str]:
     alpha = settings.layout == "alpha png"
     thing = "[picture with its|pictures with their] mask as alpha" if alpha else "[mask|masks]"
     written = sum(outcome.mask == "written" for outcome in outcomes)
     same = sum(outcome.mask == "same" for outcome in outcomes)
-    lines = [f"{counted(written, thing)} written {where}."]
+    if settings.layout in FOLDER_LAYOUTS:
+        lines = [f"{counted(written, thing)} written to {root}."]
+    else:
+        beside = _beside(outcomes)
+        lines = [f"{counted(written, thing)} written {beside}, as {_names_of_files(outcomes, settings)}."]
+    moving = sum(outcome.mask == "written" and outcome.target.sample.moves for outcome in outcomes)
+    if moving:
+        clips = counted(moving, "[mask moves and is a clip of grey frames|masks move and are clips of grey frames]")
+        lines.append(f"{clips}, {CLIP_MASKS[settings.clip_masks]}.")
     if same:
         lines.append(counted(same, "[file|files] held the same already and [was|were] left alone."))
     edited = [outcome for outcome in outcomes if outcome.mask == "edited"]
@@ -75,13 +83,29 @@ def _counts(outcomes: list[Outcome], settings: SaveSettings, where: str) -> list
         )
     bare = [outcome for outcome in outcomes if not outcome.has_mask]
     if bare:
-        what = "copied without alpha" if alpha else "nothing was written for [it|them]"
-        lines.append(f"{counted(len(bare), f'[picture has|pictures have] no mask, {what}')}: {_names(bare)}.")
+        which = told_kinds([one.target.sample for one in bare])
+        without = "[has|have] no mask, nothing was written for [it|them]"
+        without = worded(len(bare), "[has|have] no mask, copied without alpha" if alpha else without)
+        lines.append(f"{which} {without}: {_names(bare)}.")
     texts = sum(outcome.caption == "written" for outcome in outcomes)
     kept = sum(outcome.caption == "same" for outcome in outcomes)
     if texts or kept:
         lines.append(f"{counted(texts, '[caption|captions]')} written, {counted(kept, '[was|were]')} there already.")
     return lines
+
+
+def _beside(outcomes: list[Outcome]) -> str:
+    clips = sum(outcome.target.sample.moving is not None for outcome in outcomes)
+    if not clips:
+        return "beside the pictures"
+    return "beside the clips" if clips == len(outcomes) else "beside the pictures and clips"
+
+
+def _names_of_files(outcomes: list[Outcome], settings: SaveSettings) -> str:
+    """How the files are called that were written, as `<name>_mask.png`."""
+    stem = settings.layout.removesuffix(".png")
+    written = [outcome for outcome in outcomes if outcome.mask == "written"] or outcomes
+    return ", ".join(dict.fromkeys(f"<name>{stem}{outcome.target.mask.suffix}" for outcome in written))
 
 
 def _notes(outcomes: list[Outcome], settings: SaveSettings, root: Path | None) -> list[str]:

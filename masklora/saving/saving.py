@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dataset.sample import Dataset, Sample, fit_mask, load_mask, load_sample
+from ..dataset.sample import Dataset, Sample, fit_mask, load_mask, load_sample, told_kinds
 from ..errors import DataError, MaskError, RunError
-from ..files import cannot_write
+from ..files import cannot_write, patiently
 from ..findings import counted, worded
 from ..folder.captions import as_loaded, read_text
 from ..folder.tree import Allowed
@@ -18,9 +18,19 @@ from ..pictures.mask_files import encode_png, quantise_mask, write_whole
 from ..pictures.png_chunks import replaced_by, signed
 from ..pictures.reading import read_image, read_mask
 from ..settings import DatasetSettings, MaskTransform
+from .mask_clips import holds_masks, moving_facts, write_masks
 from .replacing import refusal
 from .report import Outcome, report_text
-from .targets import PROBLEMS_SHOWN, SaveSettings, Target, is_left_out, plan_targets, raise_problems, stem_of
+from .targets import (
+    CLIP_MASKS,
+    PROBLEMS_SHOWN,
+    SaveSettings,
+    Target,
+    is_left_out,
+    plan_targets,
+    raise_problems,
+    stem_of,
+)
 from .versions import Versions
 
 Progress = Callable[[int, int, str], None]
@@ -56,6 +66,33 @@ class _Content:
             return _Facts(False, False)
         return _Facts(True, bool((self.levels == np.iinfo(self.levels.dtype).max).all()))
 
+    def is_in(self, path: Path) -> bool:
+        """Whether loading the file gives this."""
+        return _holds(path, self)
+
+    def write(self, path: Path, *, overwrite: bool) -> None:
+        """The whole file or none; raises `OSError`."""
+        png = signed(encode_png(self.levels, rgb=self.rgb), replaces=replaced_by(path))
+        write_whole(path, png, overwrite=overwrite)
+
+
+@dataclass(frozen=True, eq=False)
+class _MovingContent:
+    """The masks of a clip whose mask moves, which are made again wherever they are needed."""
+
+    sample: Sample
+    facts: _Facts
+    bits: int
+    watch: _Watch
+
+    def is_in(self, path: Path) -> bool:
+        """Whether loading the file gives these masks."""
+        return holds_masks(path, self.sample, self.watch.check_cancel)
+
+    def write(self, path: Path, *, overwrite: bool) -> None:
+        """The whole file or none; raises `OSError`."""
+        write_masks(path, self.sample, self.bits, overwrite=overwrite, check_cancel=self.watch.check_cancel)
+
 
 def save_masks(
     dataset: Dataset,
@@ -71,9 +108,10 @@ def save_masks(
     """Writes masks, transforms applied, at their pictures' size; nothing is written unless all of it can be.
 
     Only files of this data set and of this pack are ever replaced, see `replacing`, and kept as a version before.
-    Masks become grey PNGs of 8 bits where every value is a multiple of 1/255, else of 16 bits. In the layout
-    "alpha png" pictures are copied upright, colours under the mask included, captions beside them. A file
-    that holds the same mask or caption already is left alone, so a save that was stopped can be repeated.
+    Masks become grey PNGs of 8 bits where every value is a multiple of 1/255, else of 16 bits; one that moves becomes a
+    clip of such frames. In the layout "alpha png" pictures are copied upright, colours under the mask included,
+    captions beside them. A file that holds the same mask or caption already is left alone, so a save that was stopped
+    can be repeated.
 
     Args:
         dataset: what is saved; its pictures are never touched.
@@ -97,7 +135,9 @@ def save_masks(
         RunError: a file cannot be written; says how many were.
     """
     watch = _Watch(progress, check_cancel)
-    targets = plan_targets(dataset, settings, destination=destination, allowed=allowed, picture=picture)
+    targets = plan_targets(dataset, settings, destination=destination, allowed=allowed, picture=picture, makes_way=True)
+    if versions and settings.keep_edited and picture is None:
+        targets = [_with_edited(target, versions) for target in targets]
     root = Path(allowed(destination)) if destination is not None else None
     kept = _kept(targets, settings, versions) if versions and settings.keep_edited and picture is None else {}
     alike = _check_existing([t for t in targets if t.index not in kept], settings, watch) | kept
@@ -107,13 +147,14 @@ def save_masks(
             watch(done, len(targets), f"saving {target.sample.name}")
             outcomes.append(_save(target, settings, alike.get(target.index), watch, versions))
     except RunError as error:
-        saved = worded(len(outcomes), "[was|were] saved before.")
-        raise RunError(f"{error} {len(outcomes)} of {counted(len(targets), '[picture|pictures]')} {saved}") from error
+        all_ = told_kinds([target.sample for target in targets])
+        saved = worded(len(outcomes), "Of {all}, {done} [was|were] saved before.")
+        raise RunError(" ".join((str(error), saved.format(done=len(outcomes), all=all_)))) from error
     if all(outcome.mask == outcome.caption == "none" for outcome in outcomes):
         raise MaskError(
-            f"None of {counted(len(outcomes), '[picture|pictures]')} has a mask, beginning with "
-            f"{outcomes[0].target.sample.name}: there is "
-            "nothing to write. Make masks first, or set without_mask to white."
+            f"None of {told_kinds([target.sample for target in targets])} has a mask, beginning with "
+            f"{outcomes[0].target.sample.name}: there is nothing to write. Make masks first, or set without_mask to "
+            "white."
         )
     saved = {o.target.index: _saved_sample(o, settings, root, keep_key=picture is not None) for o in outcomes}
     watch(len(targets), len(targets), "saved")
@@ -144,11 +185,20 @@ class _Watch:
             self._check_cancel()
 
 
+def _with_edited(target: Target, versions: Versions) -> Target:
+    """The target with the mask that a person edited by hand for its own, where that has another extension."""
+    edited = next((path for path in target.former if versions.is_edited(path)), None)
+    return target if edited is None else replace(target, mask=edited, former=())
+
+
 def _kept(targets: list[Target], settings: SaveSettings, versions: Versions) -> dict[int, _Facts]:
     """The samples by index whose file a person has edited by hand."""
     kept = {}
     for target in targets:
         if not (target.mask.is_file() and versions.is_edited(target.mask)):
+            continue
+        if _moves(target.mask):
+            kept[target.index] = _Facts(True, False, edited=True)
             continue
         mask = read_image(target.mask).alpha if settings.layout == "alpha png" else read_mask(target.mask)
         kept[target.index] = _Facts(mask is not None, mask is None or bool((mask == 1).all()), edited=True)
@@ -165,13 +215,13 @@ def _check_existing(targets: list[Target], settings: SaveSettings, watch: _Watch
     for done, target in enumerate(targets):
         watch(done, len(targets), f"checking {target.sample.name}")
         if target.mask.exists() and (not settings.overwrite or _may_stay_missing(target, settings)):
-            content = _content(target.sample, settings)
+            content = _content_of(target, settings, watch)
             if content is None:
                 problems.append(
                     f"{target.sample.name} has no mask, but {target.mask} is there and would be taken for it. Move it "
                     "away, or set without_mask to white."
                 )
-            elif not settings.overwrite and _holds(target.mask, content):
+            elif not settings.overwrite and content.is_in(target.mask):
                 alike[target.index] = content.facts
             elif not settings.overwrite:
                 problems.append(f"{target.sample.name}: {target.mask} exists.")
@@ -190,6 +240,18 @@ def _may_stay_missing(target: Target, settings: SaveSettings) -> bool:
     sample = target.sample
     skips = settings.without_mask == "stay missing" and settings.layout != "alpha png"
     return skips and sample.mask is None and sample.mask_path is None
+
+
+def _content_of(target: Target, settings: SaveSettings, watch: _Watch) -> _Content | _MovingContent | None:
+    """What to write for a target, None where there is no mask and no file is wanted."""
+    sample = target.sample
+    if not sample.moves:
+        return _content(sample, settings)
+    found = moving_facts(sample, watch.check_cancel)
+    if not found.has_mask and settings.without_mask != "white":
+        return None
+    facts = _Facts(True, found.white or not found.has_mask)
+    return _MovingContent(sample, facts, found.bits, watch)
 
 
 def _content(sample: Sample, settings: SaveSettings) -> _Content | None:
@@ -247,8 +309,9 @@ def _save(
     replaced = 0
     if alike is None:
         there = target.mask.is_file()
-        mask, facts = _save_mask(target, settings, versions)
+        mask, facts = _save_mask(target, settings, watch, versions)
         replaced += there and mask == "written"
+        replaced += _clear_former(target, versions) if mask != "none" else 0
     else:
         mask, facts = "edited" if alike.edited else "same", alike
     caption = "none"
@@ -257,29 +320,45 @@ def _save(
         caption = "same" if target.caption.exists() and _has_text(target) else "written"
         if caption == "written":
             replaced += target.caption.is_file()
-            _write(target.caption, f"{target.sample.caption}\n".encode(), settings, versions)
+            data = f"{target.sample.caption}\n".encode()
+            _write(target.caption, lambda path: write_whole(path, data, overwrite=settings.overwrite), versions)
     return Outcome(target, mask, caption, facts.has_mask, facts.white, replaced)
 
 
-def _save_mask(target: Target, settings: SaveSettings, versions: Versions | None) -> tuple[str, _Facts]:
-    content = _content(target.sample, settings)
+def _save_mask(target: Target, settings: SaveSettings, watch: _Watch, versions: Versions | None) -> tuple[str, _Facts]:
+    content = _content_of(target, settings, watch)
     if content is None:
         return "none", _Facts(False, False)
-    if settings.overwrite and target.mask.exists() and _holds(target.mask, content):
+    if settings.overwrite and target.mask.exists() and content.is_in(target.mask):
         return "same", content.facts
-    png = signed(encode_png(content.levels, rgb=content.rgb), replaces=replaced_by(target.mask))
-    _write(target.mask, png, settings, versions)
+    _write(target.mask, lambda path: content.write(path, overwrite=settings.overwrite), versions)
     return "written", content.facts
 
 
-def _write(path: Path, data: bytes, settings: SaveSettings, versions: Versions | None) -> None:
-    """The whole file or none, in place of an older one only where that is allowed, and with that kept."""
+def _write(path: Path, write: Callable[[Path], None], versions: Versions | None) -> None:
+    """Writes a file, and keeps what was there before."""
     try:
         if versions is not None and path.is_file():
             versions.keep(path, of=path)
-        write_whole(path, data, overwrite=settings.overwrite)
+        write(path)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def _clear_former(target: Target, versions: Versions | None) -> int:
+    """Takes away what the new mask has the place of, now that it is written, and keeps it; how many files that were."""
+    for path in target.former:
+        try:
+            if versions is not None:
+                versions.keep(path, of=target.mask)
+            patiently(path.unlink)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+    return len(target.former)
+
+
+def _moves(mask: Path) -> bool:
+    return mask.suffix in CLIP_MASKS.values()
 
 
 def _saved_sample(outcome: Outcome, settings: SaveSettings, root: Path | None, *, keep_key: bool) -> Sample:
@@ -293,12 +372,15 @@ def _saved_sample(outcome: Outcome, settings: SaveSettings, root: Path | None, *
         alpha=False,
         transform=MaskTransform(),
         mask_path=None,
+        mask_moving=False,
         parts=(),
         caption=caption,
         settings=loading,
     )
     if settings.layout != "alpha png":
-        return replace(plain, mask_path=target.mask if outcome.has_mask else None)
+        if not outcome.has_mask:
+            return plain
+        return replace(plain, mask_path=target.mask, mask_moving=_moves(target.mask))
     name = f"{stem_of(sample)}.png"
     key = sample.key if keep_key else name
     return replace(plain, key=key, name=name, subject="", image=None, image_path=target.mask, alpha=outcome.has_mask)

@@ -6,7 +6,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from ..dataset.corrections import check_caption_text
@@ -17,7 +17,7 @@ from ..folder.captions import caption_extension
 from ..folder.leftovers import is_system
 from ..folder.mask_names import mask_bases
 from ..folder.subjects import TOGETHER
-from ..folder.tree import Allowed, readable_extensions
+from ..folder.tree import FRAMES, Allowed, is_folder_of_frames, listed_extensions
 from ..settings import check, chosen
 
 LAYOUTS = ("mask folder", "alpha png", "-masklabel.png", "_mask.png")
@@ -26,6 +26,8 @@ WITHOUT_MASK = ("stay missing", "white")
 # Whatever a workflow says, nothing that a program would run or read as its settings is written.
 CAPTION_EXTENSIONS = (".txt", ".caption", ".captions", ".cap", ".tags")
 PROBLEMS_SHOWN = 8
+# A mask that moves is one file, or a folder of pictures, with these extensions.
+CLIP_MASKS = {"clip": ".mkv", "folder of frames": FRAMES}
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class SaveSettings:
         without_mask: What a picture without a mask gets: no file (in the alpha layout a copy without alpha),
             or a white mask.
         keep_edited: Whether masks that a person has edited by hand where they lie stay as they are.
+        clip_masks: What a mask that moves becomes: one of `CLIP_MASKS`.
     """
 
     layout: str = chosen("mask folder", LAYOUTS)
@@ -46,16 +49,22 @@ class SaveSettings:
     save_captions: bool = False
     without_mask: str = chosen("stay missing", WITHOUT_MASK)
     keep_edited: bool = True
+    clip_masks: str = chosen("clip", tuple(CLIP_MASKS))
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """The files of one sample: `mask` the mask file or, in the alpha layout, the copy; `caption` where it has one."""
+    """The files of one sample: `mask` the mask file or, in the alpha layout, the copy; `caption` where it has one.
+
+    A mask that moves is written as a clip, or as a folder of frames. `former` are files of the mask's name with other
+    extensions, as a still mask where one that moves is written: they make way for it.
+    """
 
     index: int
     sample: Sample
     mask: Path
     caption: Path | None
+    former: tuple[Path, ...] = ()
 
 
 def plan_targets(
@@ -65,6 +74,7 @@ def plan_targets(
     destination: Path | None,
     allowed: Allowed,
     picture: int | None = None,
+    makes_way: bool = False,
 ) -> list[Target]:
     """The files that would be written, for every sample or for one; nothing is read or written.
 
@@ -76,15 +86,17 @@ def plan_targets(
         destination: folder of the layouts "mask folder" and "alpha png".
         allowed: returns the real path of one that may be written, raises `PathError` for any other.
         picture: position of the only sample to save.
+        makes_way: whether what is overwritten may have another extension: it is told as `Target.former`.
 
     Raises:
-        ConfigError: no destination, one that holds pictures of the data set, a layout that samples in memory
-            or masks of subjects cannot have, or an extension for captions that is not in `CAPTION_EXTENSIONS`.
+        ConfigError: no destination, one that holds pictures of the data set, a layout that samples in memory,
+            clips or masks of subjects cannot have, or an extension for captions that is not in `CAPTION_EXTENSIONS`.
         DataError: two pictures would write one file, or a file would be a picture, replace the mask of another
             picture, or not be the only one that the loader takes for this picture.
         PathError: a name or a link leads out of the destination or of the allowed folders.
     """
     check(settings)
+    _refuse_clips_with_alpha(dataset, settings, picture)
     folders = _Folders(allowed)
     root = None
     if settings.layout in FOLDER_LAYOUTS:
@@ -92,8 +104,21 @@ def plan_targets(
     chosen = _with_file(dataset, settings, range(len(dataset)) if picture is None else (picture,))
     targets = [_target(index, dataset.samples[index], settings, root, folders) for index in chosen]
     _refuse_shared(targets)
-    raise_problems(_Refusals(dataset, targets, settings, folders).problems())
+    refusals = _Refusals(dataset, targets, settings, folders)
+    if makes_way and settings.overwrite:
+        refusals.targets = targets = [replace(target, former=tuple(refusals.former(target))) for target in targets]
+    raise_problems(refusals.problems())
     return targets
+
+
+def _refuse_clips_with_alpha(dataset: Dataset, settings: SaveSettings, picture: int | None) -> None:
+    chosen = dataset.samples if picture is None else (dataset.samples[picture],)
+    clip = next((sample.name for sample in chosen if sample.moving is not None), None)
+    if clip is not None and settings.layout == "alpha png":
+        raise ConfigError(
+            f"layout: alpha png writes copies of still pictures, and {clip} is a clip. Choose mask folder, or one of "
+            "the layouts beside the pictures."
+        )
 
 
 def is_left_out(sample: Sample, settings: SaveSettings) -> bool:
@@ -190,12 +215,13 @@ class _Folders:
 def _list(folder: Path) -> _Listing:
     listing = _Listing()
     try:
-        names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
+        entries = list(os.scandir(folder))
+        names = [entry.name for entry in entries if entry.is_file() or is_folder_of_frames(entry.name)]
     except FileNotFoundError:
         return listing
     except OSError as error:
         raise DataError(f"{folder}: the folder cannot be read ({error.strerror}). Check its permissions.") from error
-    readable = readable_extensions()
+    readable = listed_extensions()
     for name in names:
         stem, extension = os.path.splitext(_nfc(name))  # noqa: PTH122 (as the loader splits names)
         if name.startswith("."):
@@ -248,6 +274,8 @@ def _target(index: int, sample: Sample, settings: SaveSettings, root: Path | Non
         mask = place / f"{stem}{settings.layout}"
     else:
         mask = _inside(root, sample, folders)
+    if sample.moves:
+        mask = mask.with_suffix(CLIP_MASKS[settings.clip_masks])
     caption = None
     if sample.caption is not None and (settings.save_captions or settings.layout == "alpha png"):
         check_caption_text(sample, sample.caption)
@@ -301,6 +329,8 @@ class _Refusals:
         self.targets, self.layout, self.folders = targets, settings.layout, folders
         files = list(enumerate(dataset.samples))
         self.pictures = {_identity(s.image_path.resolve()): s.name for _, s in files if s.image_path is not None}
+        beside = [(one.path, one.name) for _, s in files for one in s.references if one.path is not None]
+        self.pictures |= {_identity(path.resolve()): name for path, name in beside}
         self.sources = {_identity(s.mask_path.resolve()): i for i, s in files if s.mask_path is not None}
         self.names = {(t.mask.parent, _nfc(t.mask.stem)): t.sample.name for t in targets}
         self.samples = dataset.samples
@@ -311,10 +341,26 @@ class _Refusals:
                 yield from self._taken(target, path)
             yield from self._ambiguous(target)
 
+    def former(self, target: Target) -> list[Path]:
+        """Files that may be the mask so far, under the new one's name and with another extension."""
+        if self.layout == "alpha png" or target.sample.image_path is None:
+            return []
+        there = self.folders.listing(target.mask.parent).pictures.get(_nfc(target.mask.stem))
+        return [
+            path
+            for path in self._others(there, target.mask)
+            if path.is_file()
+            and not path.is_symlink()
+            and _identity(path) not in self.pictures
+            and self.sources.get(_identity(path), target.index) == target.index
+        ]
+
     def _taken(self, target: Target, path: Path) -> Iterable[str]:
         name, key = target.sample.name, _identity(path)
         owner = self.sources.get(key, target.index)
         too_long = name_too_long(path)
+        # Whether a folder of frames is in the way is seen when all masks are compared.
+        frames = not too_long and path.is_dir() and path.suffix == FRAMES
         if too_long:
             yield f"{name}: {path.name[:40]}… cannot be written: {too_long}. Give the picture a shorter name."
             return
@@ -322,10 +368,10 @@ class _Refusals:
             yield f"{name}: {path} is the picture {self.pictures[key]}, and pictures are never replaced."
         elif owner != target.index:
             yield f"{name}: {path} is the mask of {self.samples[owner].name}, which would be lost."
-        elif path.is_symlink() or path.is_dir():
+        elif path.is_symlink() or (path.is_dir() and not frames):
             kind = "link" if path.is_symlink() else "folder"
             yield f"{name}: {path} is a {kind}, which is not replaced. Move it away."
-        elif path.exists() and not path.is_file():
+        elif path.exists() and not path.is_file() and not frames:
             yield f"{name}: {path} is no regular file, and is not replaced. Move it away."
 
     def _ambiguous(self, target: Target) -> Iterable[str]:
@@ -339,6 +385,8 @@ class _Refusals:
             place, own = self.folders.beside(target.sample)
             rivals = self._others(self.folders.listing(place).sidecars.get(_nfc(own)), target.mask)
         for rival in rivals:
+            if rival in target.former:
+                continue
             yield f"{name}: {rival} would be taken for its mask or picture beside {target.mask.name}. Move it away."
         if self.layout == "alpha png":
             known = self.folders.listing(target.mask.parent).pictures

@@ -28,6 +28,8 @@ class Versions:
     def keep(self, file: Path, *, of: Path) -> Path:
         """Copies `file` as the newest former version of the path `of`, and drops the oldest beyond `MOST_KEPT`.
 
+        A folder of frames is copied as one.
+
         Raises:
             OSError: It cannot be copied; then nothing is kept of it.
         """
@@ -37,12 +39,15 @@ class Versions:
         name = file.name.encode("utf-8", "replace")[-_NAME_BYTES:].decode("utf-8", "ignore")
         kept, temporary = folder / f"{now}-{name}", folder / f".{uuid.uuid4().hex}.tmp"
         try:
-            shutil.copyfile(file, temporary)
+            if file.is_dir():
+                shutil.copytree(file, temporary, copy_function=shutil.copyfile)
+            else:
+                shutil.copyfile(file, temporary)
             temporary.replace(kept)
         finally:
-            temporary.unlink(missing_ok=True)
+            removed(temporary)
         for old in self.all(of)[MOST_KEPT:]:
-            old.unlink(missing_ok=True)
+            removed(old)
         return kept
 
     def all(self, of: Path) -> list[Path]:
@@ -71,3 +76,11 @@ class Versions:
     def _folder(self, of: Path) -> Path:
         text = unicodedata.normalize("NFC", str(of)).encode("utf-8", "surrogatepass")
         return self.root / hashlib.blake2b(text, digest_size=10).hexdigest()
+
+
+def removed(path: Path) -> None:
+    """Deletes a file or a folder of frames if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ class PictureRow:
         loss: Mean loss inside its mask over its recent showings; None where nothing was inside.
         relative: The same, as a factor of what other pictures have at the same noise; see `picture_table`.
         coverage: Mean weight over its latent cells, 0 to 1, over its recent showings; None without one.
+        leak: How far its own background comes back before another one, 0 not to 1 all; None where that was not
+            measured.
     """
 
     name: str
@@ -33,10 +35,15 @@ class PictureRow:
     loss: float | None = None
     relative: float | None = None
     coverage: float | None = None
+    leak: float | None = None
 
 
 def picture_table(
-    steps: Iterable[tuple[int, Sequence[Shown]]], *, names: Iterable[str] = (), recent: int = RECENT
+    steps: Iterable[tuple[int, Sequence[Shown]]],
+    *,
+    names: Iterable[str] = (),
+    leaks: Mapping[str, float] | None = None,
+    recent: int = RECENT,
 ) -> list[PictureRow]:
     """A row for each picture that was shown, worst first, then those that cannot be compared.
 
@@ -52,6 +59,7 @@ def picture_table(
     Args:
         steps: From `record.read_showings`.
         names: Of pictures that get a row even if they were not shown.
+        leaks: Of the pictures whose leak was measured, by name.
         recent: Showings of each picture that count.
     """
     count: Counter[str] = Counter(dict.fromkeys(names, 0))
@@ -69,6 +77,7 @@ def picture_table(
             loss=_mean([one.inside for one in last[name] if one.inside is not None]) if times else None,
             relative=relative.get(name),
             coverage=_mean([one.coverage for one in last[name]]) if times else None,
+            leak=(leaks or {}).get(name),
         )
         for name, times in count.items()
     ]

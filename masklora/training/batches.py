@@ -18,7 +18,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ..cache.plan import ORIGINAL, Caption, Variant
+from ..cache.captions import Caption
+from ..cache.plan import ORIGINAL, Variant
 from ..errors import ConfigError
 
 EMPTY_CAPTION = -1
@@ -44,6 +45,21 @@ class EntryLike(Protocol):
     @property
     def bucket(self) -> tuple[int, int]:
         """(width, height) of the training picture."""
+        ...
+
+    @property
+    def latent_frames(self) -> int:
+        """How many frames its latent has; 0 for a picture's."""
+        ...
+
+    @property
+    def reference_sizes(self) -> Sequence[tuple[int, int]]:
+        """(width, height) of each reference picture."""
+        ...
+
+    @property
+    def empty_key(self) -> str:
+        """Of the empty caption seen with its references; empty where that is the same for all."""
         ...
 
     @property
@@ -135,6 +151,16 @@ def split_entries(entries: Sequence[EntryLike], *, share: float, seed: int) -> t
     return [i for i in range(len(entries)) if i not in out], sorted(out)
 
 
+def shape_of(entry: EntryLike) -> tuple[int, ...]:
+    """What is equal for entries that can share a micro-batch.
+
+    Returns:
+        (width, height), of a clip with its latent frames, and then those of each reference picture.
+    """
+    frames = (entry.latent_frames,) if entry.latent_frames else ()
+    return (*entry.bucket, *frames, *itertools.chain.from_iterable(entry.reference_sizes))
+
+
 class BatchPlan:
     """The micro-batches of a run: every one full and from one bucket, true to the repeats in the long run.
 
@@ -172,7 +198,7 @@ class BatchPlan:
             raise ConfigError("dataset: there is nothing to train on. Every picture has 0 repeats.")
         self._weights = np.array([float(entries[i].weight) for i in self._use])
         self._phase = np.array([self._generator(_PHASE, int(i)).random() for i in self._use])
-        self._bucket_of = [tuple(entries[i].bucket) for i in self._use]
+        self._bucket_of = [shape_of(entries[i]) for i in self._use]
         self._buckets = sorted(set(self._bucket_of))
         self._members = [
             np.array([k for k, b in enumerate(self._bucket_of) if b == bucket]) for bucket in self._buckets

@@ -31,6 +31,8 @@ _PARTS = {
     "sampling": "what ModelSampling nodes do to the MODEL",
     "names": "the pictures' names, which decide what is held out",
     "start_from": "the file of start_from",
+    "low": "the model of model_low",
+    "texts": "what is trained of the text encoders",
     "format": "the version of this pack",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..experts import EXPERTS, levels_of
 from ..findings import Finding
 from ..loss.check import check_loss, check_loss_for
+from ..loss.leak import Leak
 from ..loss.noise import Schedule
 from ..loss.tokens import TokenModel, TokenPlan
 from ..runs.sample_pictures import Sampler
@@ -21,6 +23,7 @@ from ..settings import LossSettings, OptimizerSettings, TrainSettings, check
 from ..viewing.training_sample import Seen
 from .batches import EntryLike
 from .metrics import StepReport
+from .optim import Part
 
 
 class Trainable(Protocol):
@@ -72,6 +75,39 @@ class Trainable(Protocol):
             geometries: one a sample.
             shape: of one latent, (C, [F,] h, w).
             keys: of the texts; equal ones are equal texts, all through the run.
+        """
+        ...
+
+    def with_first_frames(self, conditioning: Any, starts: Tensor) -> Any:
+        """The conditioning with the first frames of clips; asked only where a job has `first_frames`.
+
+        Args:
+            conditioning: from `collate`.
+            starts: (B, C, F, h, w), in the VAE's space, from which they are taken.
+        """
+        ...
+
+    def with_references(self, conditioning: Any, references: Sequence[Tensor]) -> Any:
+        """The conditioning with the samples' reference pictures; asked only where a cache has them.
+
+        Args:
+            conditioning: from `collate`.
+            references: of each reference of a sample the latents (B, C, h, w), in the VAE's space.
+        """
+        ...
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether the model is shown each picture without what its mask covers, and fills that in."""
+        ...
+
+    def with_cut_outs(self, conditioning: Any, cut_outs: Tensor, masks: Tensor) -> Any:
+        """The conditioning with what each picture is filled in from; asked only of a model that `inpaints`.
+
+        Args:
+            conditioning: from `collate`.
+            cut_outs: latents (B, C, h, w) in the VAE's space of the pictures whose masked part is grey.
+            masks: (B, 1, H, W) in pixels, 1 where the picture is filled in.
         """
         ...
 
@@ -129,6 +165,14 @@ class CacheLike(Protocol):
         """(C, [F,] h, w) float32 in the VAE's own space; an infill of `ORIGINAL` is the picture as it is."""
         ...
 
+    def start(self, entry: Any, variant: int, infill: int) -> Tensor:
+        """As `latent`, what the model is given of a clip that it continues, or of a picture that it fills in."""
+        ...
+
+    def references(self, entry: Any, variant: int, infill: int) -> list[Tensor]:
+        """Latents (C, h, w) of its references, in order, as `latent`; asked only where an entry has them."""
+        ...
+
     def mask(self, entry: Any, variant: int) -> Tensor:
         """(1, [F,] H, W) float32 in [0, 1] at the training geometry."""
         ...
@@ -146,6 +190,32 @@ class CacheLike(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A second model that takes turns with the job's own, each at its own noise levels; see `experts`.
+
+    Attributes:
+        low: the one for low noise; the job's model is the one for high noise.
+        switch: the noise level from which on it is that one's.
+        every: steps until the other one's turn.
+        show: called with the number of the one that is used from here on, 0 or 1; the first is at hand as a run begins.
+    """
+
+    low: Trainable
+    switch: float
+    every: int
+    show: Callable[[int], None] = lambda number: None
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a model is trained on in a run: by itself, or as one of two, whose name is `expert`, else empty."""
+
+    model: Trainable
+    loss: LossSettings
+    expert: str = ""
+
+
 @dataclass
 class TrainJob:
     """What to train, on what, and how.
@@ -157,8 +227,12 @@ class TrainJob:
         optim: the optimizer; its learning rate is above 0.
         train: length, batch and bookkeeping; of steps and epochs one is above 0.
         sampler: draws sample pictures; None for none.
+        first_frames: where a clip's first frame, which the model is given then, is read: "clip" in its latent, "cache"
+            in a latent of its own; "" where none is given.
         immediate: whether the numbers of a step are read right after it, None for only on the CPU, where
             that costs nothing.
+        pair: what is trained beside the model, by turns; None where it is trained alone.
+        parts: of the model's parameters those with a learning rate of their own.
     """
 
     model: Trainable
@@ -168,6 +242,20 @@ class TrainJob:
     train: TrainSettings = field(default_factory=TrainSettings)
     sampler: Sampler | None = None
     immediate: bool | None = None
+    first_frames: str = ""
+    pair: Pair | None = None
+    parts: Sequence[Part] = ()
+
+    def courses(self) -> list[Course]:
+        """What is trained: one model, or two in the order of their turns.
+
+        Raises:
+            ConfigError: the noise levels leave one of them nothing.
+        """
+        if self.pair is None:
+            return [Course(self.model, self.loss)]
+        models = zip(EXPERTS, (self.model, self.pair.low), strict=True)
+        return [Course(model, levels_of(expert, self.loss, self.pair.switch), expert) for expert, model in models]
 
 
 class Hooks:
@@ -217,6 +305,12 @@ class Hooks:
     def on_validation(self, step: int, loss: float) -> None:
         """The held-out loss after `step`."""
 
+    def on_measuring(self, step: int) -> None:
+        """What was learned of backgrounds up to `step` is about to be measured, which takes as long as some steps."""
+
+    def on_leak(self, step: int, leak: Leak, favoured: int | None) -> None:
+        """What was measured of backgrounds after `step`, and the step of the checkpoint that speaks best for itself."""
+
     def on_checkpoint(self, step: int, folder: Path) -> None:
         """A checkpoint was written."""
 
@@ -257,7 +351,8 @@ def check_job(job: TrainJob) -> None:
     """
     check(job.train)
     check_loss(job.loss)
-    check_loss_for(job.loss, schedule=job.model.schedule, tokens=job.model.tokens)
-    for name, p in job.model.params.items():
-        if p.dtype not in (torch.float32, torch.float64):
-            raise ConfigError(f"adapter: {name} is {p.dtype}, expected float32.")
+    for course in job.courses():
+        check_loss_for(course.loss, schedule=course.model.schedule, tokens=course.model.tokens)
+        for name, p in course.model.params.items():
+            if p.dtype not in (torch.float32, torch.float64):
+                raise ConfigError(f"adapter: {name} is {p.dtype}, expected float32.")

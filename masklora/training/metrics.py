@@ -11,7 +11,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ NAMES_SHOWN = 8
 FLUSH_STEPS = 50
 FLUSH_SECONDS = 0.25
 SUMMARY_STEPS = 100
+# How much of a difference counts between checkpoints: of the leak as it is, of the others as a share of the largest.
+CLEAR = {"leak": 0.01, "validation": 0.02, "drift_plain": 0.1}
 SUMMARISED = ("loss", *TERMS, "coverage")
 # A term is NaN where there is nothing to take a mean of.
 COLUMNS = ("loss", *TERMS, "coverage", "zero_weight_samples", "grad_norm")
@@ -46,6 +48,7 @@ class StepReport(LossTerms):
         steps_per_second: over the last seconds, pauses left out.
         samples: names of the pictures, at most eight.
         shown: all pictures with the loss of each; kept apart from the other numbers.
+        expert: name of the model whose step it was, where two take turns.
     """
 
     step: int
@@ -59,11 +62,14 @@ class StepReport(LossTerms):
     steps_per_second: float
     samples: tuple[str, ...]
     shown: tuple[Shown, ...] = ()
+    expert: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The report without `shown` as JSON-able values; NaN and infinity become None."""
         out = dataclasses.asdict(dataclasses.replace(self, shown=()))
         del out["shown"]
+        if not self.expert:
+            del out["expert"]
         for key, value in out.items():
             if isinstance(value, float) and not math.isfinite(value):
                 out[key] = None
@@ -78,6 +84,7 @@ class StepFacts:
     epoch: int
     learning_rate: float
     samples: tuple[str, ...]
+    expert: str = ""
 
 
 def step_row(losses: Sequence[Tensor], parts: Sequence[dict[str, Tensor]], grad_norm: Tensor) -> Tensor:
@@ -176,6 +183,7 @@ class MetricBuffer:
             learning_rate=facts.learning_rate,
             steps_per_second=rate,
             samples=facts.samples[:NAMES_SHOWN],
+            expert=facts.expert,
             shown=tuple(map(_shown, facts.samples, shown)),
             **values,
         )
@@ -193,8 +201,48 @@ def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         records: lines of metrics.jsonl.
 
     Returns:
-        JSON-able; a mean is None where no step has that value.
+        JSON-able; a mean is None where no step has that value. Where two models take turns, `experts` has the same of
+        the steps of each.
     """
+    out = _summary(records)
+    experts = dict.fromkeys(r["expert"] for r in records if r.get("expert"))
+    if experts:
+        out["experts"] = {one: _summary([r for r in records if r.get("expert") == one]) for one in experts}
+    return out
+
+
+def favoured_step(records: Sequence[dict[str, Any]], among: Collection[int]) -> int | None:
+    """The step that leak, held-out loss and drift without trigger words favour together; None where there is no choice.
+
+    Each measure puts the steps between its best, 0, and its worst, 1; one that is much the same in all puts all at 0.
+    The least sum is favoured, of equals the latest. A leak below 0 is no better than none.
+
+    Args:
+        records: lines of metrics.jsonl.
+        among: steps to choose from; those without a leak do not count.
+    """
+    found: dict[int, dict[str, float]] = {}
+    for record in records:
+        known = {name: record[name] for name in CLEAR if record.get(name) is not None}
+        if record["step"] in among and known:
+            found.setdefault(record["step"], {}).update(known)
+    measured = {
+        step: {**values, "leak": max(0.0, values["leak"])} for step, values in found.items() if "leak" in values
+    }
+    if len(measured) < 2:
+        return None
+    sums = dict.fromkeys(measured, 0.0)
+    for name, clear in CLEAR.items():
+        values = {step: one[name] for step, one in measured.items() if name in one}
+        low, high = min(values.values(), default=0.0), max(values.values(), default=0.0)
+        if len(values) < len(measured) or high - low <= clear * (1.0 if name == "leak" else high):
+            continue
+        for step, value in values.items():
+            sums[step] += (value - low) / (high - low)
+    return max(sums, key=lambda step: (-sums[step], step))
+
+
+def _summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     steps = [r for r in records if "loss" in r]
     recent = steps[-SUMMARY_STEPS:]
     out: dict[str, Any] = {}

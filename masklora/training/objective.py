@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..loss.losses import masked_objective, preservation_term
@@ -33,9 +34,9 @@ class _Noised:
 
     Attributes:
         noisy: (B, C, [F,] h, w), what the network is shown.
-        target: of the same shape, what it should predict.
+        target: what it should predict, of the same shape but for the frames that it is given.
         u: noise levels (B,).
-        w: effective weight (B, 1, [F,] h, w).
+        w: effective weight (B, 1, [F,] h, w), likewise.
         omega: timestep weight (B,).
         tokens: which tokens skip blocks and which are seen; None for all pass and are seen.
     """
@@ -98,7 +99,7 @@ class Objective:
             progress: share of the run that is done, in [0, 1).
         """
         noised = self._noise(batch, loss, generator, progress=progress)
-        self.seen = Seen(batch.names[0], batch.latents[0], noised.w[0, 0])
+        self.seen = Seen(batch.names[0], _learned(batch.latents, batch)[0], noised.w[0, 0])
         parts: list[Term] = [
             functools.partial(self._masked, batch, noised, loss, number=number, progress=progress),
         ]
@@ -109,7 +110,7 @@ class Objective:
     def _noise(self, batch: MicroBatch, loss: LossSettings, generator: torch.Generator, *, progress: float) -> _Noised:
         schedule, x = self.schedule, batch.latents
         noise = make_noise(x, generator=generator, offset=loss.noise_offset, multires=loss.multires_noise)
-        masked = (batch.masks < 1).flatten(1).any(dim=1) if loss.masked_timestep_max < 1 else None
+        masked = (_learned(batch.masks, batch) < 1).flatten(1).any(dim=1) if loss.masked_timestep_max < 1 else None
         u = sample_timesteps(
             x.shape[0],
             loss,
@@ -129,9 +130,9 @@ class Objective:
         )
         return _Noised(
             noisy=add_noise(x, noise, u, schedule=schedule),
-            target=target(x, noise, u, schedule=schedule),
+            target=_learned(target(x, noise, u, schedule=schedule), batch),
             u=u,
-            w=w,
+            w=_learned(w, batch),
             omega=timestep_weights(u, loss, schedule=schedule),
             tokens=self.planner(batch, w, loss, progress=progress, generator=generator),
         )
@@ -144,10 +145,11 @@ class Objective:
         outside = not batch.whole or loss.ceiling < 1
         if outside and prior_runs(loss, seed=self.seed, number=number):
             factor = prior_factors(noised.u, loss, progress=progress)
-            v = prior_weights(batch.masks, noised.w, loss, bicubic=batch.bicubic)
-            v = self.planner.passing(v, noised.tokens)
-            prior = Prior(self._base(noised, batch.conditioning), v, factor)
-        prediction = self._predict(noised, batch.conditioning)
+            bicubic = None if batch.bicubic is None else _learned(batch.bicubic, batch)
+            v = prior_weights(_learned(batch.masks, batch), noised.w, loss, bicubic=bicubic)
+            v = _learned(self.planner.passing(_filled_up(v, batch), noised.tokens), batch)
+            prior = Prior(_learned(self._base(noised, batch.conditioning), batch), v, factor)
+        prediction = _learned(self._predict(noised, batch.conditioning), batch)
         # Held-out batches are counted anew from 0, when the adapter may have learned already.
         if number < SAMPLES and noised.tokens is None and torch.is_grad_enabled():
             self.first_look.observe(prediction, noised.target)
@@ -166,9 +168,9 @@ class Objective:
     def _preservation(self, batch: MicroBatch, noised: _Noised, loss: LossSettings) -> tuple[Tensor, dict[str, Tensor]]:
         # The whole picture is held, so all its tokens pass and are seen.
         noised = dataclasses.replace(noised, tokens=noised.tokens and noised.tokens.whole())
-        base = self._base(noised, batch.plain)
+        base = _learned(self._base(noised, batch.plain), batch)
         value = preservation_term(
-            self._predict(noised, batch.plain),
+            _learned(self._predict(noised, batch.plain), batch),
             base,
             batch.triggered * (loss.preservation_weight / loss.preservation_probability),
             loss,
@@ -186,3 +188,13 @@ class Objective:
         """The same model's prediction without the adapter, before the pass that needs memory for gradients."""
         with torch.no_grad(), self.model.without_adapter():
             return self._predict(noised, conditioning)
+
+
+def _learned(cells: Tensor, batch: MicroBatch) -> Tensor:
+    """Of cells (B, C, [F,] h, w) those that count: what the model is given is neither learned, held nor measured."""
+    return cells[:, :, batch.given :] if batch.given else cells
+
+
+def _filled_up(cells: Tensor, batch: MicroBatch) -> Tensor:
+    """Weights (B, 1, [F,] h, w) of what counts with 0 for the frames that the model is given before them."""
+    return F.pad(cells, (0, 0, 0, 0, batch.given, 0)) if batch.given else cells

@@ -5,25 +5,32 @@ It knows no ComfyUI: whatever is special about a model or a host comes in as a m
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError, NonFiniteLossError, RunError
+from ..experts import check_turns, joined, joined_states, parted, parted_state, steps_for_both, steps_of, turn_of
 from ..findings import counted, warning
+from ..loss.leak import Leak, mean_leak
 from ..loss.prior import preservation_runs
+from ..runs.marks import keep_favoured
 from ..runs.run import Checkpoint, Run
 from ..runs.sample_pictures import Sampling
+from ..showings.leaks import keep_leaks
 from ..showings.record import Showings
 from .batches import BatchPlan, split_entries
-from .job import Hooks, TrainJob, TrainResult, check_job
-from .metrics import MetricBuffer, StepFacts, StepReport, showing_rows, step_row, summarise
+from .job import Course, Hooks, TrainJob, TrainResult, check_job
+from .metrics import MetricBuffer, StepFacts, StepReport, favoured_step, showing_rows, step_row, summarise
 from .microbatch import Feed
 from .objective import Objective
 from .seeds import mix, own_global_random, seed_global_random
-from .validation import held_out_loss
+from .validation import background_leak, held_out_loss, leak_draws
 from .weights import Weights
 
 # About as many halvings as a gradient scaler can need.
@@ -63,14 +70,17 @@ def planned_steps(job: TrainJob) -> int:
     """How many optimizer steps `job` takes.
 
     Raises:
-        ConfigError: there is nothing to train on, or no length.
+        ConfigError: there is nothing to train on, or no length, or none for the second of two models.
     """
-    settings = job.train
+    settings, total = job.train, job.train.steps
     if settings.epochs > 0:
-        return _batch_plan(job)[0].steps_for(settings.epochs, accumulation=settings.gradient_accumulation)
-    if settings.steps == 0:
+        each = _batch_plan(job)[0].steps_for(settings.epochs, accumulation=settings.gradient_accumulation)
+        total = steps_for_both(each, job.pair.every) if job.pair else each
+    if total == 0:
         raise ConfigError("steps, epochs: expected one of them above 0. Set steps.")
-    return settings.steps
+    if job.pair:
+        check_turns(total, job.pair.every)
+    return total
 
 
 def _batch_plan(job: TrainJob) -> tuple[BatchPlan, list[int]]:
@@ -83,30 +93,81 @@ def _batch_plan(job: TrainJob) -> tuple[BatchPlan, list[int]]:
     return plan, held_out
 
 
+class _Track:
+    """One model's own way through a run: its weights and chance, its batches, its noise levels.
+
+    Of two models that take turns each has one, so that what it learns does not depend on the other.
+    """
+
+    def __init__(self, job: TrainJob, course: Course, total: int, tell: Callable[[str], None]) -> None:
+        settings = job.train
+        self.model, self.loss, self.expert, self.total = course.model, course.loss, course.expert, total
+        self.weights = Weights(course.model, job.optim, seed=settings.seed, parts=job.parts)
+        self.feed = Feed(
+            job.cache,
+            course.loss,
+            model=course.model,
+            regularisation_weight=settings.regularisation_weight,
+            first_frames=job.first_frames,
+        )
+        self.objective = Objective(course.model, seed=settings.seed, feed=self.feed, tell=tell)
+
+    def restore(self, checkpoint: Checkpoint) -> bool:
+        """Go on from a checkpoint of the run; False where the optimizer starts anew."""
+        if self.expert:
+            state = parted_state(checkpoint.state, self.expert)
+            adapter = parted(checkpoint.adapter, self.expert)
+            checkpoint = dataclasses.replace(checkpoint, step=state["step"], adapter=adapter, state=state)
+        return self.weights.restore(checkpoint)
+
+
 class _Session:
     def __init__(self, job: TrainJob, run: Run, hooks: Hooks) -> None:
-        self.job, self.model, self.run, self.hooks = job, job.model, run, hooks
+        self.job, self.run, self.hooks = job, run, hooks
         check_job(job)
         hooks.on_job(job)
         settings = job.train
         self.plan, self.held_out = _batch_plan(job)
         self.accumulation = settings.gradient_accumulation
         self.total = planned_steps(job)
-        self.weights = Weights(job.model, job.optim, seed=settings.seed)
-        self.feed = Feed(job.cache, job.loss, model=job.model, regularisation_weight=settings.regularisation_weight)
-        self.objective = Objective(job.model, seed=settings.seed, feed=self.feed, tell=hooks.on_message)
-        self.sampling = Sampling(job.sampler, hooks=hooks, set_training=job.model.set_training)
+        self.tracks = [
+            _Track(job, course, self._own(number, self.total), hooks.on_message)
+            for number, course in enumerate(job.courses())
+        ]
+        self.track = self.tracks[0]
+        self.sampling = Sampling(job.sampler, hooks=hooks, set_training=self._set_training)
         self.immediate = job.model.device.type == "cpu" if job.immediate is None else job.immediate
         self.buffer = MetricBuffer(self.total, immediate=self.immediate)
         self.showings = Showings(run.folder)
         self.saved_step, self.resumed_from = 0, 0
         self.skipped = 0
         self.validation: float | None = None
+        self.validated_step = 0
+        # The weights are those of the lowest held-out loss, and no checkpoint has them yet.
+        self.better = False
+        entries, held = job.cache.entries, set(self.held_out)
+        use = [] if settings.leak_every < 0 else [i for i in range(len(entries)) if i not in held]
+        self.leak_draws = leak_draws(entries, use, seed=settings.seed)
+        self.leak, self.measured_step = Leak(), 0
 
     @property
     def step(self) -> int:
         """Finished optimizer steps."""
-        return self.weights.step
+        return sum(track.weights.step for track in self.tracks)
+
+    def _own(self, number: int, steps: int) -> int:
+        """How many of the run's first steps are those of a track."""
+        return steps_of(number, steps, self.job.pair.every) if self.job.pair else steps
+
+    def _show(self, number: int) -> None:
+        """The track of this number is used from here on."""
+        if self.job.pair and self.track is not self.tracks[number]:
+            self.job.pair.show(number)
+            self.track = self.tracks[number]
+
+    def _set_training(self, on: bool) -> None:
+        for track in self.tracks:
+            track.model.set_training(on)
 
     def result(self) -> TrainResult:
         checkpoint = self.run.load_checkpoint()
@@ -125,7 +186,7 @@ class _Session:
         self.showings.start(self.step)
         self.hooks.on_run(self.run.folder, step=self.step, total=self.total)
         self.sampling.start(self.run.folder, step=self.step)
-        self.model.set_training(True)
+        self._set_training(True)
         try:
             completed = self._loop()
         except BaseException as error:
@@ -134,18 +195,19 @@ class _Session:
                 self._rescue()
             raise
         finally:
-            self.feed.close()
             self.showings.close()
-            self.weights.drop_gradients()
+            for track in self.tracks:
+                track.feed.close()
+                track.weights.drop_gradients()
         records = self.run.read_metrics()
         self._tell_lost_numbers(records, self.step)
         summary = summarise(records)
-        summary |= {"validation": self.validation, "validation_best": self.weights.best}
+        summary |= {"validation": self.validation, "validation_best": self.track.weights.best, **self.leak.row}
         summary["best_step"] = self.run.best_step()
-        if self.objective.planner.kept:
-            summary["kept_tokens"] = self.objective.planner.kept
+        if kept := {size: shares for track in self.tracks for size, shares in track.objective.planner.kept.items()}:
+            summary["kept_tokens"] = kept
         self.run.write_result({"steps": self.step, "completed": completed, "summary": summary})
-        adapter = {name: tensor.cpu() for name, tensor in self.weights.result().items()}
+        adapter = {name: tensor.cpu() for name, tensor in self._adapter().items()}
         return self._outcome(adapter, summary, self.step, completed=completed)
 
     def _tell_lost_numbers(self, records: list[dict[str, Any]], steps: int) -> None:
@@ -193,62 +255,74 @@ class _Session:
             self._take_step()
             if self.buffer.due:
                 self._flush()
-            better = False
             last = self.step == self.total
-            if settings.validate_every > 0 and (self.step % settings.validate_every == 0 or last):
-                better = self._validate()
+            measured = self.leak_draws and (last or _due(self.step, settings.leak_every))
+            if settings.validate_every > 0 and (measured or last or _due(self.step, settings.validate_every)):
+                self._validate()
+            if measured:
+                self._measure()
             asked = self.hooks.should_save()
-            due = any(every > 0 and self.step % every == 0 for every in (settings.save_every, settings.keep_every))
-            if asked or better or last or due:
-                self._save(best=better)
+            due = _due(self.step, settings.save_every) or _due(self.step, settings.keep_every)
+            if asked or self.better or measured or last or due:
+                self._save()
             self._sample()
             self.hooks.after_step(self.step)
-        if self.step > self.saved_step:
+        if self.leak_draws and self.step > self.measured_step:
+            if settings.validate_every > 0 and self.step > self.validated_step:
+                self._validate()
+            self._measure()
+        if self.step > self.saved_step or self.better:
             self._save()
         self._sample(ended=True)
         return self.step >= self.total
 
     def _take_step(self) -> None:
-        self.weights.begin()
+        if self.job.pair:
+            self._show(turn_of(self.step, self.job.pair.every))
+        track = self.track
+        weights, objective = track.weights, track.objective
+        for part in weights.begin():
+            steps = counted(part.stop, "[step|steps]")
+            self.hooks.on_message(f"{part.title}: trained for {steps}; from here on it stays as it is.")
         losses, parts, names = [], [], []
-        settings, loss = self.job.train, self.job.loss
+        settings = self.job.train
         for micro in range(self.accumulation):
             if micro:
                 self.hooks.check_cancel()
-            number = self.step * self.accumulation + micro
-            seed_global_random(self.model.device, mix(settings.seed, number))
-            plain = preservation_runs(loss, seed=settings.seed, number=number)
-            batch = self.feed.make(self.plan.batch(number), plain=plain)
-            self._read_ahead(number + 1)
+            number = weights.step * self.accumulation + micro
+            seed_global_random(track.model.device, mix(settings.seed, number))
+            plain = preservation_runs(track.loss, seed=settings.seed, number=number)
+            batch = track.feed.make(self.plan.batch(number), plain=plain)
+            self._read_ahead(track, number + 1)
             values, part = [], {}
-            for term in self.objective.terms(
-                batch, loss, self.weights.generator, number=number, progress=self.step / self.total
+            for term in objective.terms(
+                batch, track.loss, weights.generator, number=number, progress=weights.step / track.total
             ):
-                with self.model.autograd_scope():
+                with track.model.autograd_scope():
                     value, seen = term()
-                    self.weights.backward(value / self.accumulation)
+                    weights.backward(value / self.accumulation)
                 values.append(value.detach())
                 part |= seen
             losses.append(torch.stack(values).sum())
             parts.append(part)
             names += batch.names
-            if micro == 0 and self.objective.seen is not None:
-                self.hooks.on_seen(self.objective.seen)
-        norm = self.weights.clip()
+            if micro == 0 and objective.seen is not None:
+                self.hooks.on_seen(objective.seen)
+        norm = weights.clip()
         row = step_row(losses, parts, norm)
-        self.weights.observe(row[0], norm)
-        epoch = self.plan.epoch_of(self.step * self.accumulation)
+        weights.observe(row[0], norm)
+        epoch = self.plan.epoch_of(weights.step * self.accumulation)
         if self.immediate:
             self._refuse_non_finite(row[0].item(), norm.item(), self.step + 1, tuple(names))
-        rate = self.weights.update(self.total)
-        self.buffer.add(row, StepFacts(self.step, epoch, rate, tuple(names)), showing_rows(parts))
-        self.weights.settle()
+        rate = weights.update(track.total)
+        self.buffer.add(row, StepFacts(self.step, epoch, rate, tuple(names), track.expert), showing_rows(parts))
+        weights.settle()
 
-    def _read_ahead(self, number: int) -> None:
-        """Have the micro-batch of this number read, if the run gets there."""
-        if number < self.total * self.accumulation:
-            plain = preservation_runs(self.job.loss, seed=self.job.train.seed, number=number)
-            self.feed.read_ahead(self.plan.batch(number), plain=plain)
+    def _read_ahead(self, track: _Track, number: int) -> None:
+        """Have the micro-batch of this number read, if the track gets there."""
+        if number < track.total * self.accumulation:
+            plain = preservation_runs(track.loss, seed=self.job.train.seed, number=number)
+            track.feed.read_ahead(self.plan.batch(number), plain=plain)
 
     def _wait_while_paused(self) -> None:
         if not self.hooks.should_pause():
@@ -282,7 +356,7 @@ class _Session:
             self.hooks.on_step(report)
 
     def _refuse_non_finite(self, loss: float, norm: float, step: int, names: tuple[str, ...]) -> None:
-        bad_norm = self.weights.scaler is None and not _finite(norm)
+        bad_norm = self.track.weights.scaler is None and not _finite(norm)
         if _finite(loss) and not bad_norm:
             return
         what = "loss" if not _finite(loss) else "gradient"
@@ -294,26 +368,61 @@ class _Session:
             "these pictures; then queue again."
         )
 
-    def _validate(self) -> bool:
+    def _validate(self) -> None:
         if not self.held_out:
-            return False
+            return
         self._flush()
-        with self.weights.wearing_result():
-            value = held_out_loss(
-                self.objective,
-                self.feed,
-                self.held_out,
-                batch_size=self.job.train.batch_size,
-                check_cancel=self.hooks.check_cancel,
-            )
-        self.validation = value
+        values = []
+        for number, track in enumerate(self.tracks):
+            self._show(number)
+            with track.weights.wearing_result():
+                values.append(
+                    held_out_loss(
+                        track.objective,
+                        track.feed,
+                        self.held_out,
+                        batch_size=self.job.train.batch_size,
+                        check_cancel=self.hooks.check_cancel,
+                    )
+                )
+        value = self.validation = sum(values) / len(values)
+        self.validated_step = self.step
         self.run.append_metrics([{"step": self.step, "validation": value}])
         self.hooks.on_validation(self.step, value)
         self.buffer.restart_clock()
-        better = _finite(value) and (self.weights.best is None or value < self.weights.best)
-        if better:
-            self.weights.best = value
-        return better
+        best = self.track.weights.best
+        self.better = _finite(value) and (best is None or value < best)
+        for track in self.tracks if self.better else ():
+            track.weights.best = value
+
+    def _measure(self) -> None:
+        """How much of the pictures' backgrounds was learned, and which checkpoint its measures favour now."""
+        self._flush()
+        self.hooks.on_measuring(self.step)
+        found = []
+        for number, track in enumerate(self.tracks):
+            # One whose turn never came has learned nothing, which would halve what the other one has.
+            if not track.weights.step:
+                continue
+            self._show(number)
+            with track.weights.wearing_result():
+                found.append(
+                    background_leak(
+                        track.model,
+                        track.feed,
+                        self.leak_draws,
+                        batch_size=self.job.train.batch_size,
+                        seed=self.job.train.seed,
+                        check_cancel=self.hooks.check_cancel,
+                    )
+                )
+        self.leak, self.measured_step = mean_leak(found), self.step
+        self.run.append_metrics([{"step": self.step, **self.leak.row}])
+        keep_leaks(self.run.folder, self.step, self.leak.pictures or {})
+        favoured = favoured_step(self.run.read_metrics(), {*self.run.checkpoints(), self.step})
+        keep_favoured(self.run.folder, favoured)
+        self.hooks.on_leak(self.step, self.leak, favoured)
+        self.buffer.restart_clock()
 
     def _sample(self, *, ended: bool = False) -> None:
         if self.sampling.due(self.step, ended=ended):
@@ -321,34 +430,46 @@ class _Session:
 
     def _draw_samples(self) -> None:
         self._flush()
-        with self.weights.wearing_result():
+        with contextlib.ExitStack() as stack:
+            for track in self.tracks:
+                stack.enter_context(track.weights.wearing_result())
             self.sampling.draw(self.step)
         self.buffer.restart_clock()
 
-    def _save(self, *, best: bool = False, quiet: bool = False) -> None:
+    def _adapter(self) -> dict[str, Tensor]:
+        """What a person would use now, of two models both."""
+        results = [track.weights.result() for track in self.tracks]
+        return joined(results) if self.job.pair else results[0]
+
+    def _save(self, *, quiet: bool = False) -> None:
         self._flush(quiet=quiet)
-        adapter = self.weights.result()
-        state, settings = self.weights.state(adapter), self.job.train
+        results, settings = [track.weights.result() for track in self.tracks], self.job.train
+        states = [track.weights.state(result) for track, result in zip(self.tracks, results, strict=True)]
+        adapter, state = (joined(results), joined_states(states)) if self.job.pair else (results[0], states[0])
         kept = {"keep_last": settings.keep_last, "keep_every": settings.keep_every}
-        folder = self.run.save_checkpoint(self.step, adapter=adapter, state=state, best=best, **kept)
-        self.saved_step = self.step
+        folder = self.run.save_checkpoint(self.step, adapter=adapter, state=state, best=self.better, **kept)
+        self.saved_step, self.better = self.step, False
         if not quiet:
             self.hooks.on_checkpoint(self.step, folder)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        kept = self.weights.restore(checkpoint)
+        kept = all([track.restore(checkpoint) for track in self.tracks])
         if not kept and self.step < self.total:
             self.hooks.on_message(warning(FRESH_STATE))
         self.saved_step = self.resumed_from = self.step
         self.hooks.on_message(f"Going on from the checkpoint of step {self.step}.")
 
     def _rescue(self) -> None:
-        if self.weights.updating or self.step == self.saved_step:
+        if self.track.weights.updating or self.step == self.saved_step:
             return
         try:
             self._save(quiet=True)
         except (RunError, OSError, RuntimeError) as error:
             self.run.messages.append(f"No checkpoint could be written after the interruption: {error}")
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
 
 
 def _finite(value: float | None) -> bool:

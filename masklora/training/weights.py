@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,14 +27,16 @@ class Weights:
         updating: whether a step is changing the weights right now, so that they are not to be saved.
     """
 
-    def __init__(self, model: Trainable, settings: OptimizerSettings, *, seed: int) -> None:
-        """As a run begins.
+    def __init__(
+        self, model: Trainable, settings: OptimizerSettings, *, seed: int, parts: Sequence[optim.Part] = ()
+    ) -> None:
+        """As a run begins; `parts` have learning rates of their own.
 
         Raises:
             ConfigError: a setting is out of range, or there is nothing to train.
         """
-        self.settings, self.params = settings, model.params
-        groups = optim.parameter_groups(model.params, settings, learning_rate=settings.learning_rate)
+        self.settings, self.params, self.parts = settings, model.params, tuple(parts)
+        groups = optim.parameter_groups(model.params, settings, learning_rate=settings.learning_rate, parts=parts)
         self.optimizer = optim.make_optimizer(groups, settings)
         self.ema = optim.Ema(model.params, settings.ema_decay) if settings.ema_decay > 0 else None
         self.scaler = torch.amp.GradScaler(model.device.type) if model.grad_scaling else None
@@ -46,9 +48,14 @@ class Weights:
         # Of the start of the step in progress: an interrupt in its middle is saved as if it had not begun.
         self._random = random_state(self.generator)
 
-    def begin(self) -> None:
-        """A step begins: until it is settled, a checkpoint holds what was before it."""
+    def begin(self) -> list[optim.Part]:
+        """A step begins: until it is settled, a checkpoint holds what was before it. The parts that end before it."""
         self._random = random_state(self.generator)
+        for part in self.parts:
+            for name, parameter in self.params.items():
+                if name.startswith(part.prefix):
+                    parameter.requires_grad_(part.learns(self.step))
+        return [part for part in self.parts if part.stop and self.step == part.stop]
 
     def backward(self, value: Tensor) -> None:
         """Add the gradient of a part of the loss, 0-d."""
@@ -79,7 +86,8 @@ class Weights:
             self.optimizer.step()
         # Fused, 8-bit and Prodigy steps do not, and copies in the model's dtype are made anew by it.
         for parameter in self.params.values():
-            increment_version(parameter)
+            if parameter.requires_grad:
+                increment_version(parameter)
         self.drop_gradients()
         if self.ema:
             self.ema.update(self.step)

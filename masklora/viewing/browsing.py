@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,15 +17,19 @@ from ..cache.builder import shrink_mask
 from ..cache.crops import plan_crop
 from ..cache.infill import Infill, apply_infill
 from ..cache.plan import KINDS, Entry, Shrink, is_hard
+from ..cache.shots import ClipRule
 from ..dataset.geometry import Geometry, apply_image, apply_mask
 from ..dataset.sample import Dataset, Sample, fit_mask, load_mask, load_sample
 from ..loss.masks import effective_weights
 from ..pictures.packed_mask import decode_mask, encode_mask
 from ..settings import CacheSettings, LossSettings, check_choice
+from .pairs import draw_pair
 from .sheet import draw_view, small
-from .views import OPACITY, TINT, latent_grid
+from .tint import standing_out
+from .views import OPACITY, latent_grid
 
-VIEWS = ("overlay", "mask", "cut-out", "latent grid", "picture")
+VIEWS = ("overlay", "mask", "cut-out", "latent grid", "picture", "pair")
+THUMBNAIL = 192
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,12 @@ class Lens:
     Attributes:
         loss: Its settings; what chance decides in each step is left out.
         stride: Pixels of the training picture per latent cell.
+        rule: What the VAE makes of clips; that of one for pictures where none is known.
     """
 
     loss: LossSettings
     stride: int
+    rule: ClipRule = field(default_factory=ClipRule)
 
 
 def plan_looks(dataset: Dataset, settings: CacheSettings, *, stride: int) -> list[Geometry]:
@@ -103,18 +109,21 @@ def draw_thumbnail(
     *,
     view: str,
     side: int,
-    colour: tuple[int, int, int] = TINT,
+    colour: tuple[int, int, int] | None = None,
     opacity: float = OPACITY,
 ) -> np.ndarray:
     """A small picture of one sample in one of `VIEWS`: uint8 (H, W, 3), its longer side `side` px.
 
-    The latent grid shows the training picture, everything else the whole picture.
+    The latent grid shows the training picture, a pair the references too, everything else the whole picture. A `colour`
+    of None is the tint that stands out from the picture.
 
     Raises:
         ConfigError: An unknown view.
         DataError, MaskError: The picture or mask cannot be read.
     """
     check_choice("view", view, VIEWS)
+    if view == "pair":
+        return draw_pair(sample, side=side)
     loaded = load_sample(sample)
     if view == "latent grid":
         weights = picture_weights(sample, geometry, lens)
@@ -123,6 +132,19 @@ def draw_thumbnail(
     if view == "picture":
         return rgb
     return draw_view(rgb, fit_mask(loaded.mask, (rgb.shape[1], rgb.shape[0])), view, colour=colour, opacity=opacity)
+
+
+def standing_tints(sample: Sample) -> dict[str, str]:
+    """The tint that stands out from a picture, as "#rrggbb", by what it lies on: "ignored" and "learned".
+
+    Raises:
+        DataError, MaskError: The picture or mask cannot be read.
+    """
+    loaded = load_sample(sample)
+    # As large as a thumbnail, whose tint is then the same.
+    rgb = small(loaded.rgb, THUMBNAIL)
+    mask = fit_mask(loaded.mask, (rgb.shape[1], rgb.shape[0]))
+    return {on: "#" + bytes(standing_out(rgb, mask, on=on)).hex() for on in ("ignored", "learned")}
 
 
 def learned_levels(sample: Sample) -> np.ndarray:
@@ -149,6 +171,6 @@ def draw_infill(
 
 
 def stale_kinds(before: Entry, now: Entry) -> list[str]:
-    """Which of an entry's kinds (latent, mask, text) a cache that holds `before` lacks for `now`."""
+    """Which of an entry's kinds (latent, mask, text, reference) a cache that holds `before` lacks for `now`."""
     lacking = {kind for kind, _ in now.cached - before.cached}
     return [kind for kind in KINDS if kind in lacking]

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 from ..cache.cache import Cache
 from ..cache.keys import Memo
-from ..cache.plan import Entry
+from ..cache.plan import Entry, first_entries
 from ..dataset.geometry import Geometry
 from ..dataset.sample import Dataset, Sample, load_mask
 from ..errors import ConfigError, DataError
-from ..findings import counted
 from ..folder.report import MatchReport
 from ..settings import CacheSettings
 from .browsing import Lens, plan_looks, stale_kinds
@@ -43,8 +42,8 @@ def check_same(cache: Cache, dataset: Dataset) -> None:
     """Nothing if the cache was made from these pictures; else raises `ConfigError`."""
     if cache.pictures != len(dataset):
         raise ConfigError(
-            f"cache: it was made from {counted(cache.pictures, '[picture|pictures]')}, but dataset has "
-            f"{len(dataset)}. Connect the same dataset to Cache Dataset and to Inspect Dataset."
+            f"cache: it holds {cache.pictures}, but dataset has {dataset.told}. "
+            "Connect the same dataset to Cache Dataset and to Inspect Dataset."
         )
 
 
@@ -53,8 +52,9 @@ def plan_with_cache(cache: Cache, dataset: Dataset, check_cancel: Callable[[], N
 
     Of several resolutions it is the first one's, which the node's `resolution` tells.
     """
-    entries = cache.plan(dataset, check_cancel, memo=memo)[: len(dataset)]
-    pairs = enumerate(zip(cache.entries[: len(dataset)], entries, strict=True))
+    # Of a clip its first part stands for all.
+    entries = first_entries(cache.plan(dataset, check_cancel, memo=memo))
+    pairs = enumerate(zip(first_entries(cache.entries), entries, strict=True))
     stale = {i: kinds for i, (before, now) in pairs if (kinds := stale_kinds(before, now))}
     return Plan([entry.geometry for entry in entries], entries, stale)
 

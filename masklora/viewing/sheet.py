@@ -15,7 +15,8 @@ from ..dataset.geometry import Geometry, apply_image, apply_mask
 from ..dataset.sample import Dataset, Sample, fit_mask, load_sample
 from ..folder.report import PictureStats
 from ..settings import CacheSettings, check_choice
-from .views import OPACITY, TINT, contact_sheet, cutout, latent_grid, overlay
+from .tint import standing_out
+from .views import OPACITY, contact_sheet, cutout, latent_grid, overlay
 
 VIEWS = ("overlay", "cut-out", "mask", "latent grid")
 INFILL_VIEW = "infill"
@@ -120,7 +121,7 @@ def draw_view(
     mask: np.ndarray,
     view: str,
     *,
-    colour: tuple[int, int, int] = TINT,
+    colour: tuple[int, int, int] | None = None,
     opacity: float = OPACITY,
 ) -> np.ndarray:
     """One picture in a view that has no cells, uint8 (H, W, 3): overlay, cut-out or mask.
@@ -129,12 +130,14 @@ def draw_view(
         rgb: uint8 (H, W, 3).
         mask: float32 (H, W) in 0..1.
         view: "overlay", "cut-out" or "mask".
-        colour: RGB of the overlay's tint.
+        colour: RGB of the overlay's tint; None: the one that stands out from the picture.
         opacity: Of the tint where the mask is 0, in 0..1.
     """
     if view == "mask":
         return np.repeat(np.rint(mask * 255).astype(np.uint8)[..., None], 3, axis=2)
-    return cutout(rgb, mask) if view == "cut-out" else overlay(rgb, mask, colour, opacity)
+    if view == "cut-out":
+        return cutout(rgb, mask)
+    return overlay(rgb, mask, standing_out(rgb, mask) if colour is None else colour, opacity)
 
 
 def shrunk(size: tuple[int, int], side: int) -> tuple[int, int]:

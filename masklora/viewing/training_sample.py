@@ -30,6 +30,11 @@ class Seen:
     latent: Tensor
     weights: Tensor
 
+    @property
+    def frames(self) -> int:
+        """Latent frames of a clip; 0 of a picture."""
+        return self.latent.shape[1] if self.latent.ndim == 4 else 0
+
 
 def false_colours(latent: Tensor) -> Tensor:
     """The first three channels of a latent (C, [F,] h, w), each stretched over its range: (h, w, 3) in 0..1."""
@@ -57,18 +62,21 @@ def about_colours(latent: Tensor, latent_format: Any) -> Tensor:
     return ((rgb if bias is None else rgb + torch.tensor(bias)) * 0.5 + 0.5).clamp(0, 1)
 
 
-def draw_seen(seen: Seen, preview: Callable[[Tensor], Tensor], *, side: int = 256) -> np.ndarray:
+def draw_seen(seen: Seen, preview: Callable[[Tensor], Tensor], *, side: int = 256, frame: int = 0) -> np.ndarray:
     """The sample as the loss saw it: uint8 (h', w', 3), its colours on the left, darkened by their weight on the right.
 
     Args:
         seen: its tensors may be on any device.
         preview: of the job.
+        frame: which of a clip's latent frames; the last one beyond it.
         side: of the longer side of each of the two, px; a cell has at least `SMALLEST_CELL` whole pixels.
     """
     with torch.no_grad():
-        colours = preview(seen.latent.detach().to("cpu", torch.float32)).numpy()
-        weights = seen.weights.detach().to("cpu", torch.float32).numpy()
-    weights = weights if weights.ndim == 2 else weights[0]
+        frame = min(frame, max(1, seen.frames) - 1)
+        latent = seen.latent[:, frame : frame + 1] if seen.latent.ndim == 4 else seen.latent
+        weights = seen.weights if seen.weights.ndim == 2 else seen.weights[frame]
+        colours = preview(latent.detach().to("cpu", torch.float32)).numpy()
+        weights = weights.detach().to("cpu", torch.float32).numpy()
     cell = max(SMALLEST_CELL, side // max(weights.shape))
     pixels = np.rint(colours * 255).clip(0, 255).astype(np.uint8)
     large = pixels.repeat(cell, axis=0).repeat(cell, axis=1)

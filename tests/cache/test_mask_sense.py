@@ -110,7 +110,7 @@ def test_what_is_told_is_the_same_from_a_cache_that_is_there_already(tmp_path):
     first, second = (
         build_cache(upright(), settings, encoder=Pooling(), text=Letters(), folder=tmp_path) for _ in range(2)
     )
-    assert second.built == {"latent": 0, "mask": 0, "text": 0}
+    assert second.built == {"latent": 0, "mask": 0, "text": 0, "reference": 0}
     assert first.findings == second.findings != ()
     (tmp_path / "memo.json").unlink()
     third = build_cache(upright(), settings, encoder=Pooling(), text=Letters(), folder=tmp_path)

@@ -121,11 +121,11 @@ def test_bad_masks_are_named_with_their_picture(tmp_path):
     grey(path, np.random.default_rng(0).random((40, 40)))
     whole = path.read_bytes()
     path.write_bytes(b"no picture")
-    with pytest.raises(MaskError, match=r"sub/a\.png \(mask a_mask\.png\): expected a picture"):
+    with pytest.raises(MaskError, match=r"sub/a\.png \(mask file a_mask\.png\): expected a picture"):
         loaded(tmp_path)
     path.write_bytes(whole[: len(whole) // 2])
     for read in (load_sample, load_mask):
-        with pytest.raises(MaskError, match=r"sub/a\.png \(mask a_mask\.png\): expected a complete picture"):
+        with pytest.raises(MaskError, match=r"sub/a\.png \(mask file a_mask\.png\): expected a complete picture"):
             read(loaded(tmp_path).samples[0])
 
 
@@ -160,9 +160,11 @@ def test_all_masks_of_another_aspect_are_told_at_once_with_both_sizes(tmp_path):
         loaded(tmp_path)
     text = str(error.value)
     assert text.startswith(
-        "11 masks have another aspect than their images. 00.png (mask 00_mask.png): the mask is 100×78"
+        "11 masks have another aspect than their images. 00.png (mask file 00_mask.png): the mask is 100×78"
     )
-    assert "08.png (mask 08_mask.png): the mask is 108×78 but the image is 100×80; and 3 more. Save each mask" in text
+    assert (
+        "08.png (mask file 08_mask.png): the mask is 108×78 but the image is 100×80; and 3 more. Save each mask" in text
+    )
     assert "05.png" not in text and "09.png" not in text
 
 
@@ -173,7 +175,8 @@ def test_a_subjects_mask_of_another_aspect_is_told_once_though_several_samples_s
     with pytest.raises(MaskError) as error:
         loaded(tmp_path, mask_folder="m")
     assert str(error.value) == (
-        "a.png [anna] (mask a.anna.png): the mask is 90×80 but the image is 100×80. Save the mask at the image's size."
+        "a.png [anna] (mask file a.anna.png): the mask is 90×80 but the image is 100×80. Save the mask at the image's "
+        "size."
     )
 
 

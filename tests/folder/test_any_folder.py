@@ -156,7 +156,7 @@ def add_junk(truth):
         path = truth.path(name)
         path.write_bytes(b"x")
         truth.named.add(path)
-    kinds = ["a.heic", "b.jxl", "c.dng", "d.psd", "noextension", "e.mp4", "notes.md", "gone.txt", "f.caption", "m.json"]
+    kinds = ["a.heic", "b.jxl", "c.dng", "d.psd", "noextension", "e.wmv", "notes.md", "gone.txt", "f.caption", "m.json"]
     for name in rng.sample(kinds, 4):
         path = truth.path(rng.choice(PLACES), f"zz {name}")
         path.write_bytes(b"\x89PNG\r\n\x1a\n" if name == "noextension" else b"words")

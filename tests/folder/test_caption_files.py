@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.folders import anywhere, folder_settings, grey, picture
-from masklora.cache.plan import _texts
+from masklora.cache.captions import texts_of
 from masklora.dataset.corrections import replace_captions
 from masklora.dataset.loading import from_images, load_dataset
 from masklora.errors import ConfigError, DataError
@@ -212,7 +212,7 @@ def test_an_unknown_meaning_of_lines_names_the_widget(tmp_path):
 
 
 def planned(sample):
-    return _texts(sample, CacheSettings())
+    return texts_of(sample, CacheSettings())
 
 
 def test_several_captions_reach_the_cache_and_one_stays_the_same(tmp_path):
@@ -270,8 +270,8 @@ def test_captions_drawn_are_those_of_the_seed(tmp_path):
     write(tmp_path / "a.txt", "cat, grey, old\ndog, brown, young")
     settings = folder_settings(tmp_path, caption={"shuffle": True, "keep_first": 1})
     (sample,) = load_dataset(settings, allowed=anywhere).samples
-    drawn = _texts(sample, CacheSettings(variants=4))
-    assert drawn == _texts(sample, CacheSettings(variants=4)) and len(drawn) == 4
+    drawn = texts_of(sample, CacheSettings(variants=4))
+    assert drawn == texts_of(sample, CacheSettings(variants=4)) and len(drawn) == 4
     assert {text.split(",")[0] for text in drawn} == {"cat", "dog"}
 
 
@@ -295,3 +295,28 @@ def test_lines_of_metadata_that_give_no_caption_are_counted_and_named(tmp_path, 
     picture(tmp_path / "b.png")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "b.png", "text": "b"}\n' + row, encoding="utf-8")
     assert any(line.startswith("1 line of captions") and "metadata.jsonl, line 2" in line for line in warned(tmp_path))
+
+
+def captions_of(folder, **caption):
+    items = scan(folder_settings(folder, caption=caption), allowed=anywhere)
+    return {item.relative: (item.text, item.caption_file and item.caption_file.name) for item in items}
+
+
+@pytest.mark.parametrize("other", ["walk.mp4", "walk.frames", "walk.jpg"])
+def test_of_one_stem_the_caption_of_the_whole_name_comes_first(tmp_path, other):
+    picture(tmp_path / "walk.png")
+    if other == "walk.frames":
+        picture(tmp_path / other / "0001.png")
+    elif other == "walk.jpg":
+        picture(tmp_path / other)
+    else:
+        (tmp_path / other).write_bytes(b"a clip")
+    (tmp_path / "walk.txt").write_text("a still", encoding="utf-8")
+    assert captions_of(tmp_path) == {"walk.png": ("a still", "walk.txt"), other: ("a still", "walk.txt")}
+    own = f"{other}.txt"
+    (tmp_path / own).write_text("a walk", encoding="utf-8")
+    assert captions_of(tmp_path) == {"walk.png": ("a still", "walk.txt"), other: ("a walk", own)}
+    assert not match(folder_settings(tmp_path), allowed=anywhere)[1].left
+    (tmp_path / "walk.png.txt").write_text("mine", encoding="utf-8")
+    assert captions_of(tmp_path) == {"walk.png": ("mine", "walk.png.txt"), other: ("a walk", own)}
+    assert [left.name for left in match(folder_settings(tmp_path), allowed=anywhere)[1].left] == ["walk.txt"]

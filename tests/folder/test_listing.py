@@ -10,8 +10,8 @@ from PIL import Image
 
 from harness.folders import anywhere, folder_settings, picture
 from masklora.errors import ConfigError, DataError, MaskError, PathError
+from masklora.file_names import natural_key
 from masklora.folder.listing import match, scan
-from masklora.folder.tree import natural_key
 
 
 def coloured(path):

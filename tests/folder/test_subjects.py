@@ -111,7 +111,7 @@ def test_pictures_may_lack_a_subject_and_the_report_says_which(group):
     dataset = loaded(group)
     assert shares(dataset)["party.jpg [anna]"] == 1 and shares(dataset)["empty.jpg"] == 1
     text = dataset.report.to_text()
-    assert "subjects in 2 pictures, 1 of them with several: anna in 2, ben in 1." in text
+    assert "subjects in 2 pictures, 1 of them with several: anna (2), ben (1)." in text
     assert "no mask of ben in party.jpg." in text and "anna in party" not in text
     assert dataset.report.missing == ("empty.jpg",)
 
@@ -172,9 +172,9 @@ def test_masks_that_fit_no_picture_are_orphaned_as_before(group):
 
 def test_a_subject_s_mask_of_another_aspect_is_refused_by_name(group):
     grey(group / "masks" / "group.ben.png", np.ones((8, 4)))
-    with pytest.raises(MaskError, match=r"group\.jpg \[ben\] \(mask group\.ben\.png\): the mask is 4×8"):
+    with pytest.raises(MaskError, match=r"group\.jpg \[ben\] \(mask file group\.ben\.png\): the mask is 4×8"):
         loaded(group)
-    with pytest.raises(MaskError, match=r"group\.jpg \[together\] \(mask group\.ben\.png\): the mask is 4×8"):
+    with pytest.raises(MaskError, match=r"group\.jpg \[together\] \(mask file group\.ben\.png\): the mask is 4×8"):
         loaded(group, together=1.0)
 
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.clip_files import video
 from masklora.errors import DataError, PathError
 from masklora.file_names import safe_name
 from masklora.files import temporary_beside
 from masklora.gathering import arrival
 from masklora.gathering.arrival import (
+    CLIP_TIMES,
     MOST_FILES,
     Arrival,
     NameTakenError,
@@ -196,3 +198,21 @@ def test_captions_are_small_and_other_kinds_are_not_taken():
     assert 40_000 < most_bytes("a.txt", 10**8) < 10**6
     assert most_bytes("metadata.jsonl", 10**8) == 64_000_000
     assert most_bytes("other.jsonl", 10**8) == most_bytes("a.exe", 10**8) == most_bytes("png", 10**8) == 0
+
+
+def test_clips_are_taken_and_may_be_larger_than_pictures(tmp_path):
+    assert most_bytes("walk.mp4", 100) == most_bytes("WALK.WebM", 100) == CLIP_TIMES * 100
+    assert CLIP_TIMES > 1 and most_bytes("a.gif", 100) == 100
+    coming = begun(tmp_path, files=4, size=10_000)
+    for relative in ("walk.mp4", "walk.frames/0001.png"):
+        target = coming.place(relative, 100)
+        temporary = temporary_beside(target)
+        png(temporary) if target.suffix == ".png" else video(tmp_path / "a.mp4").replace(temporary)
+        assert coming.keep(temporary, target, relative) == relative
+    target = coming.place("run.mp4", 100)
+    temporary = temporary_beside(target)
+    temporary.write_bytes(b"no clip")
+    with pytest.raises(DataError, match=r"run\.mp4: expected a video"):
+        coming.keep(temporary, target, "run.mp4")
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert names - {temporary.relative_to(tmp_path).as_posix()} == {"cats/walk.mp4", "cats/walk.frames/0001.png"}

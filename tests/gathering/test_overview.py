@@ -49,6 +49,8 @@ def look(root, **bounds):
         (["a.jpg", "b.jpg", "masks/a.png", "masks/b.png"], 2, 2),
         (["a.jpg", "more/b.jpg", "more/masks/b.png"], 2, 1),
         (["portrait_mask.jpg"], 1, 0),
+        (["walk.mp4", "walk_mask.png", "a.jpg", "run.frames/1.png", "run_mask.frames/1.png"], 3, 2),
+        (["walk.mp4", "masks/walk/1.png", "masks/walk/2.png", "run.webm"], 2, 1),
     ],
 )
 def test_pictures_and_masks_are_counted_as_loading_finds_them(tmp_path, names, pictures, masks):
@@ -73,7 +75,7 @@ def test_no_picture_is_opened_to_see_whether_it_is_a_mask(tmp_path):
     Image.fromarray((colours[..., 0] > 128).astype(np.uint8) * 255).save(tmp_path / "set/a.png")
     assert look(tmp_path)[0]["set"] == (2, 0)
     # Loading opens both, and leaves out the one in black and white.
-    tree = walk(tmp_path / "set", True, Path, skip=None)
+    tree = walk(tmp_path / "set", True, Path)
     options = {"source": "auto", "captioned": tuple, "by_colour": False, "named": ()}
     counts = [len(roles_of(*tree[:2], **options, looks=looks).pictures) for looks in (True, False)]
     assert counts == [1, 2]
@@ -187,3 +189,17 @@ def test_tens_of_thousands_of_files_take_seconds(tmp_path):
     found, complete = look(tmp_path, seconds=60)
     assert complete and found["set 3"] == (2500, 2500)
     assert time.monotonic() - begun < 20
+
+
+def test_clips_are_counted_by_their_names(tmp_path):
+    put(tmp_path, "set/walk.mp4", "set/a.jpg", "set/b.gif", "set/run.frames/1.png", "set/more/c.MOV", "set/c.mp4/d.jpg")
+    put(tmp_path, "masks of clips/a/masks/x.mp4", "masks of clips/a/x.mp4")
+    found = {one.relative: one for one in Overview(inside(tmp_path), bounds=Bounds()).below(tmp_path)}
+    assert (found["set"].pictures, found["set"].clips) == (6, 3)
+    assert (found["set/more"].pictures, found["set/more"].clips) == (1, 1)
+    assert not any(".frames" in name for name in found)
+    assert (found["masks of clips/a"].pictures, found["masks of clips/a"].masks, found["masks of clips/a"].clips) == (
+        1,
+        1,
+        1,
+    )

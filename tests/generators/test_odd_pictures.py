@@ -378,5 +378,5 @@ def test_a_mask_file_that_cannot_be_used_is_named_with_its_picture(tmp_path, con
             GenerateSettings("union"),
             label="Masks",
         )
-    assert str(caught.value).startswith("a cat.png (mask a cat_mask.png): ")
+    assert str(caught.value).startswith("a cat.png (mask file a cat_mask.png): ")
     assert tells_what_to_do(str(caught.value))

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from masklora.cache.cache import build_cache
+from masklora.cache.shots import ClipRule
 from masklora.dataset.loading import load_dataset
 from masklora.settings import CacheSettings, DatasetSettings
 
@@ -17,7 +18,7 @@ SETTINGS = CacheSettings(resolution=64, bucket_step=16, batch_size=2, infill_var
 class Pooling:
     """A VAE of one line: colours averaged over 8×8 pixels; counts the pictures it is given."""
 
-    channels, stride, clips = 3, 8, False
+    channels, stride, rule = 3, 8, ClipRule()
 
     def __init__(self, identity="pooling"):
         self.identity, self.batches = identity, []
@@ -27,8 +28,29 @@ class Pooling:
         return torch.nn.functional.avg_pool2d(images.movedim(-1, 1), 8)
 
 
+class ClipPooling:
+    """A VAE of one line for clips: colours averaged over 8×8 pixels, and over four frames but for the first."""
+
+    channels, stride, rule, identity = 3, 8, ClipRule(True, 4), "pooling"
+
+    def __init__(self):
+        self.shapes = []
+
+    def encode(self, images):
+        self.shapes.append(tuple(images.shape))
+        return torch.nn.functional.avg_pool2d(images.movedim(-1, 1), 8)
+
+    def encode_clip(self, frames):
+        self.shapes.append(tuple(frames.shape))
+        small = torch.nn.functional.avg_pool2d(frames.movedim(-1, 1), 8)
+        groups = small[1:].unflatten(0, (-1, 4)).mean(dim=1)
+        return torch.cat([small[:1], groups]).movedim(0, 1)
+
+
 class Letters:
     """A text encoder of one line: the code points; counts the texts it is given."""
+
+    pictures = ""
 
     def __init__(self, identity="letters"):
         self.identity, self.texts = identity, []
@@ -88,5 +110,6 @@ class Bench:
             self.cache.built["mask"],
             len(self.text.texts),
         )
-        assert counted == tuple(self.cache.built.values())
+        made = self.cache.built
+        assert counted == (made["latent"] + made["reference"], made["mask"], made["text"])
         return counted

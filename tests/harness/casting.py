@@ -21,17 +21,26 @@ from .models import small_model, small_side, small_text
 class CastRun:
     """One sample through a MODEL of `family` that computes in `dtype`, and with `quantised` in low precision."""
 
-    def __init__(self, family: str, model: Any, *, dtype: torch.dtype = torch.float32, quantised: bool = False) -> None:
+    def __init__(
+        self,
+        family: str,
+        model: Any,
+        *,
+        dtype: torch.dtype = torch.float32,
+        quantised: bool = False,
+        **adapter: Any,
+    ) -> None:
         self.family, self.trainable = family, TrainableModel(model, dtype=dtype)
         self.mode = "per block"
         self.compiler: Any = None
         self.trainable.quantised = quantised
         self.network: nn.Module = self.trainable.network
-        self.adapters = self.trainable.make_adapters(AdapterSettings(rank=4, alpha=4.0, targets="default"), seed=0)
+        self.adapters = self.trainable.make_adapters(AdapterSettings(rank=4, alpha=4.0, **adapter), seed=0)
         self.parameters = list(self.adapters.parameters().values())
         generator = torch.Generator().manual_seed(2)
-        for name, p in self.adapters.parameters().items():
-            if name.endswith("lora_B"):
+        for p in self.parameters:
+            # B, and whatever else makes the change zero at first.
+            if not p.any():
                 p.data.normal_(0.0, 0.02, generator=generator)
         side = small_side(self.trainable.family)
         self.noisy = torch.randn(1, self.trainable.channels, side, side, generator=generator)

@@ -17,7 +17,7 @@ Shapes = list[torch.Size]
 
 def answer_of(pictures: Tensor, trainable: TrainableModel) -> Any:
     """What the network gives back that answers with these pictures (B, C, h, w)."""
-    clips = pictures[:, :, None] if trainable.has_frames else pictures
+    clips = pictures[:, :, None] if trainable.has_frames and pictures.ndim == 4 else pictures
     sound = trainable.family.sound
     return [clips, torch.zeros(len(clips), *sound)] if sound else clips
 

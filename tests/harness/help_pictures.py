@@ -2,10 +2,14 @@
 
 import io
 import json
+import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
+
+from .clips import write_clip
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "web" / "docs"
@@ -14,6 +18,7 @@ PHOTOGRAPHS = ROOT / "tests" / "pictures" / "photographs"
 # Of WebP: text stays sharp, and photographs take a third of what they would without loss.
 QUALITY = 82
 
+CLIP_FRAMES = 33
 # What the photographs of `offer_pictures` show; the cat has no mask, the last figure no caption.
 CAPTIONS = {"astronaut": "photo of an astronaut in an orange suit", "coffee": "a cup of coffee on a table"}
 SUBJECTS = {"astronaut": ["astronaut's head and neck"], "coffee": ["coffee cup, saucer and spoon"]}
@@ -68,6 +73,35 @@ def outline(name):
     mask = Image.new("L", Image.open(path).size)
     ImageDraw.Draw(mask).polygon([tuple(corner) for corner in shape["polygon"]], fill=255)
     return path, mask
+
+
+def offer_clip(base):
+    """A clip of a head that walks over a photograph, with its mask clip, below ComfyUI's input: the folder's name."""
+    folder = base / "input" / "a walk"
+    shutil.rmtree(folder, ignore_errors=True)
+    ground = Image.open(outline(SUBJECTS["coffee"][0])[0]).convert("RGB")
+    path, shape = outline(SUBJECTS["astronaut"][0])
+    box = shape.getbbox()
+    head, shape = Image.open(path).convert("RGB").crop(box), shape.crop(box)
+    frames, masks = [], []
+    for number in range(CLIP_FRAMES):
+        share = number / (CLIP_FRAMES - 1)
+        side = round(190 + 60 * share)
+        size = (side * head.width // head.height, side)
+        at = round(20 + 340 * share), round(60 + 18 * math.sin(9 * share))
+        frame = ground.resize((640, 427)).crop((0, 30, 640, 414))
+        mask = Image.new("L", frame.size)
+        mask.paste(shape.resize(size), at)
+        frame.paste(head.resize(size), at, shape.resize(size))
+        frames.append(np.asarray(frame))
+        masks.append(np.asarray(mask)[..., None].repeat(3, 2))
+    options = {"crf": "20", "g": "12"}
+    write_clip(folder / "walk.mp4", frames, "libx264", "yuv420p", options, rate=16)
+    write_clip(folder / "walk_mask.mkv", masks, "ffv1", "yuv420p", rate=16)
+    write_clip(folder / "bare.mp4", frames, "libx264", "yuv420p", options, rate=16)
+    for name in ("walk", "bare"):
+        (folder / f"{name}.txt").write_text("a head walks over a table", encoding="utf-8")
+    return folder.name
 
 
 def offer_pictures(base):

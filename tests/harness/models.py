@@ -140,6 +140,8 @@ def _offer(models: Path, kind: str, name: str, state: dict[str, torch.Tensor]) -
 class HashedText:
     """A text encoder of the cache's protocol whose features depend on the caption and on nothing else."""
 
+    pictures = ""
+
     def __init__(self, family: str) -> None:
         self.family = self.pooled = family
         self.identity = f"hashed text {family}"
@@ -148,3 +150,17 @@ class HashedText:
         out = [small_text(self.family, tokens=77, seed=zlib.crc32(t.encode())) for t in texts]
         pooled = {k: v for k, v in small_text(self.pooled).items() if k == "pooled_output"}
         return [{**t, **pooled} for t in out]
+
+
+class SeeingText(HashedText):
+    """One whose features depend on the reference pictures too, as those of models do that are shown them."""
+
+    def __init__(self, family: str, pictures: str) -> None:
+        super().__init__(family)
+        self.pictures = pictures
+
+    def encode_with(self, texts: list[str], pictures: list[list[torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+        marks = [
+            f"{text}|{sum(float(one.sum()) for one in shown):.3f}" for text, shown in zip(texts, pictures, strict=True)
+        ]
+        return self.encode(marks)

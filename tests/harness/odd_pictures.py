@@ -59,9 +59,9 @@ def write_sound_pictures(folder):
     _save_wide(folder / "sixteen bit grey.png", wide[..., 0])
     _save_wide(folder / "sixteen bit rgb.png", wide)
     _save_wide(folder / "sixteen bit alpha.png", np.dstack([wide, wide[..., 0]]))
-    frames = [Image.fromarray(scene(seed=seed)) for seed in range(3)]
-    for name in ("moving.gif", "moving too.webp", "moving also.png"):
-        frames[0].save(folder / name, save_all=True, append_images=frames[1:], duration=40)
+    # Animations are clips; of one frame they are pictures.
+    for name in ("still.gif", "still too.webp", "still also.png"):
+        Image.fromarray(scene()).save(folder / name, save_all=True, duration=40)
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     Image.fromarray(scene(48, 40)).save(folder / "turned.jpg", exif=exif)

@@ -12,7 +12,7 @@ from devtools.start_here.models import MODELS
 from .models import offer_small_flux, offer_small_unet, offer_unet_companions
 from .small import small_models
 from .small_models_pack.named_files import DESCRIBES, ENCODERS, NETWORK
-from .vaes import vae_state
+from .vaes import ltx_sound, vae_state
 
 # The family of each template's model.
 FAMILIES = {
@@ -27,6 +27,10 @@ FAMILIES = {
     "SD 1.5": "sd15",
     "ERNIE-Image": "ernie_image",
     "Ideogram 4": "ideogram4",
+    "Wan 2.2 5B": "wan22_5b",
+    "LTX-2": "ltxav",
+    "Qwen-Image-Edit": "qwen_image",
+    "FLUX.2 klein Edit": "flux2",
 }
 # ComfyUI has no configuration of its text encoder that could be made small.
 WITHOUT_ENCODER = {"ERNIE-Image"}
@@ -37,10 +41,14 @@ def offer_official_files(server, models):
     encoders = {}
     for model in MODELS:
         family = FAMILIES[model.title]
-        if model.vae is None:
+        if model.clip and model.clip.sound:
+            state, told = ltx_sound()
+            _write(models, model.network, state, {NETWORK: family, **told})
+        elif model.vae is None:
             _move(small_checkpoint(server, family), models, model.network)
             continue
-        _write(models, model.vae, vae_state(small_models()[family].vae))
+        else:
+            _write(models, model.vae, vae_state(small_models()[family].vae))
         if family == "flux":
             _offer_flux(models, model)
             continue
@@ -49,7 +57,7 @@ def offer_official_files(server, models):
                 _write(models, file, _NOTHING, {NETWORK: family})
         for file in model.encoders:
             # Two models may have a file of one name for an encoder that is told apart by its kind.
-            encoders.setdefault(file.name, (file, {}))[1][model.kind] = family
+            encoders.setdefault(file.name, (file, {}))[1][model.kind or _UNTOLD] = family
     encoders.setdefault(DESCRIBER.name, (DESCRIBER, {}))[1][KIND] = DESCRIBES
     for file, kinds in encoders.values():
         _write(models, file, _NOTHING, {ENCODERS: json.dumps(kinds)})
@@ -77,6 +85,8 @@ def small_checkpoint(server, family):
     return made
 
 
+# What ComfyUI takes an encoder for whose loader is told nothing.
+_UNTOLD = "ltxv"
 _NOTHING = {"nothing": torch.zeros(1)}
 
 

@@ -9,10 +9,11 @@ PACKAGE = "comfyui_workflow_templates_json"
 BYPASSED = (2, 4)
 # Where a subgraph's own inputs come from.
 FROM_OUTSIDE = -10
-DECODER = "VAEDecode"
+DECODERS = {"VAEDecode", "VAEDecodeTiled"}
 SAMPLERS = {"KSampler", "KSamplerAdvanced", "SamplerCustomAdvanced"}
 # What a person writes or a chance decides.
-FREE = {"text", "seed", "noise_seed", "batch_size"}
+FREE = {"text", "prompt", "seed", "noise_seed", "batch_size"}
+PICTURE = "LoadImage"
 
 
 def official_graph(name):
@@ -24,7 +25,7 @@ def official_graph(name):
 def sampled_parts(graph, info, *, subgraph=""):
     """For each picture of a graph the nodes that make it, from the loaders on: (type, widgets, models).
 
-    Of a sampling in two halves, with two models, it is the first.
+    Of a sampling in two halves, with two models, it is the first, decoded as the second is.
 
     Args:
         graph: As the page saves it.
@@ -37,6 +38,11 @@ def sampled_parts(graph, info, *, subgraph=""):
     return [scope.picture(node) for scope in scopes for node in scope.decoders()]
 
 
+def values_of(scope, info):
+    """One level of a graph, which tells what the widgets of its nodes hold."""
+    return _Scope(scope, info)
+
+
 class _Scope:
     """One level of a graph: its nodes and links, and what values these carry."""
 
@@ -47,7 +53,7 @@ class _Scope:
 
     def decoders(self):
         """What makes pictures of what was sampled."""
-        return [n for n in self.nodes.values() if n["type"] == DECODER and n.get("mode", 0) not in BYPASSED]
+        return [n for n in self.nodes.values() if n["type"] in DECODERS and n.get("mode", 0) not in BYPASSED]
 
     def picture(self, decoder):
         """The parts of a decoder's picture."""
@@ -55,18 +61,25 @@ class _Scope:
         halves = [n for n in self.nodes.values() if n["type"] in SAMPLERS]
         whole = [self.parts(one) for one in halves]
         first = next((one for one in whole if _samplers(one) == 1), parts)
-        return parts if _samplers(parts) == 1 else [*first, (DECODER, {}, [])]
+        return parts if _samplers(parts) == 1 else [*first, *self.decoding(decoder)]
 
     def parts(self, last):
         """(type, widgets, models) of a node and of everything that it is fed by."""
         found, waiting = {}, [last]
         while waiting:
             node = waiting.pop()
-            if node["id"] in found:
+            if node["id"] in found or node["type"] == PICTURE:
                 continue
             found[node["id"]] = node["type"], self.widgets(node), _models(node)
             waiting += [one for one in map(self.source, _sockets(node, self._own(node))) if one]
         return list(found.values())
+
+    def decoding(self, node):
+        """The same of what stands between a sampler and a picture."""
+        if node is None or node["type"] in SAMPLERS:
+            return []
+        (latent,) = (one for one in node["inputs"] if one["type"] == "LATENT")
+        return [(node["type"], self.widgets(node), _models(node)), *self.decoding(self.source(latent))]
 
     def widgets(self, node):
         """The values of its widgets by name, those that are linked as their sources give them."""
@@ -76,12 +89,26 @@ class _Scope:
         """What a widget holds: what comes over its link, or what is saved where a person gives it from outside."""
         slot = next((one for one in node.get("inputs", []) if one["name"] == name), {})
         source = self.source(slot)
-        return self._own(node).get(name) if source is None else self._made(source)
+        if source is None:
+            return self._own(node).get(name)
+        return self.size(source)[name] if source["type"] == "GetImageSize" else self._made(source)
+
+    def size(self, node):
+        """Width and height of a picture that is only made to be measured; None where a person chooses one."""
+        if node is None or node["type"] == PICTURE:
+            return {"width": None, "height": None}
+        if node["type"] == "EmptyImage":
+            return {side: self.value(node, side) for side in ("width", "height")}
+        (picture,) = (self.source(one) for one in node["inputs"] if one["name"] == "image")
+        scale = self.value(node, "scale_by") if node["type"] == "ImageScaleBy" else 1
+        return {name: side and round(scale * side) for name, side in self.size(picture).items()}
 
     def source(self, slot):
-        """The node that an input's value comes from, past the switches, or None."""
+        """The node that an input's value comes from, past what is bypassed and the switches, or None."""
         origin = self.links.get(slot.get("link"), FROM_OUTSIDE)
         node = self.nodes.get(origin)
+        if node and node.get("mode", 0) in BYPASSED:
+            return self.source(next((one for one in node["inputs"] if one["type"] == slot["type"]), {}))
         if node is None or node["type"] != "ComfySwitchNode":
             return node
         chosen = "on_true" if self.value(node, "switch") else "on_false"

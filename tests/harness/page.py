@@ -20,6 +20,13 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# Makes a graph of one selected node, whose help the page then shows.
+SELECT = """type => {
+    const node = window.LiteGraph.createNode(type)
+    window.app.graph.clear()
+    window.app.graph.add(node)
+    window.app.canvas.selectNode(node)
+}"""
 # What the page of ComfyUI 0.30 reports without any pack: an absent user.css, and its own start.
 HOSTS_OWN_ERRORS = ("Failed to load resource", "ComfyApp graph accessed before initialization")
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
@@ -96,8 +103,8 @@ class ComfyPage:
         return "\n".join([*(f"{name}: {value}" for name, value in found.items()), *self.problems])
 
     def open(self):
-        # A person who has been here before: no tour, no template browser over the graph.
-        self.server.post("/settings", {"Comfy.TutorialCompleted": True})
+        # A person who has been here before: no tour, no template browser and no map over the graph.
+        self.server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
         self.page.goto(self.server.address, wait_until="domcontentloaded")
         self.page.wait_for_function(READY, timeout=120_000)
         self.page.wait_for_selector("canvas", timeout=60_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from .small.encoder import Encoder, t5
 from .small.small import Shapes, Small
 from .small.unet import small_unet
 
@@ -93,22 +94,11 @@ UNKNOWN = {
         },
         config={"num_attention_heads": 2, "enc_hidden_dim": 16, "num_layers": 3},
     ),
-    "joyimage": Small(
-        family="unknown",
-        text=32,
-        vae="clip 16",
-        keys={
-            "double_blocks.0.attn.img_attn_qkv.weight": (9216, 3072),
-            "double_blocks.0.attn.img_attn_q_norm.weight": (128,),
-            "condition_embedder.time_embedder.linear_1.weight": (3072, 256),
-            "img_in.weight": (3072, 16, 1, 2, 2),
-        },
-        config={"hidden_size": 128, "num_attention_heads": 1, "num_layers": 2, "text_dim": 32},
-    ),
     "cogvideox": Small(
         family="unknown",
+        encoder=Encoder("cogvideo", "CogVideoXTokenizer", {"t5xxl": t5(32)}, model="cogvideo_te"),
         text=32,
-        vae="clip 16",
+        vae="clip 16 in twos",
         keys={
             "blocks.0.norm1.linear.weight": (6 * 1920, 512),
             "patch_embed.proj.weight": (1920, 16, 2, 2),
@@ -118,6 +108,7 @@ UNKNOWN = {
     ),
     "mochi": Small(
         family="unknown",
+        encoder=Encoder("genmo", "MochiT5Tokenizer", {"t5xxl": t5(32)}, model="mochi_te"),
         text=32,
         extras=_mask,
         vae="clip 12",
@@ -224,5 +215,4 @@ UNKNOWN = {
 # With unknown_model too; what the error says.
 REFUSED = {
     "hidream_o1": "HiDreamO1 cannot be trained: its noise is 8 times as strong.*Use another model",
-    "cogvideox": "CogVideoX_T2V cannot be trained: ComfyUI adds noise.*without scaling.*Use another model",
 }

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from masklora.cache.plan import Caption, Variant
+from masklora.cache.captions import Caption
+from masklora.cache.plan import Variant
 from masklora.loss.noise import Schedule
 from masklora.runs.run import Run
 from masklora.settings import LossSettings, OptimizerSettings, TrainSettings
@@ -25,6 +26,9 @@ TRIGGERED = Caption("x", "x", "plain x", "plain x")
 class ToyEntry:
     name: str
     bucket: tuple = (64, 64)
+    latent_frames: int = 0
+    reference_sizes: tuple[tuple[int, int], ...] = ()
+    empty_key: str = ""
     weight: float = 1.0
     multiplier: float = 1.0
     regularisation: bool = False
@@ -93,6 +97,7 @@ class ToyNet(nn.Module):
         self.bare = False
         self.schedule = schedule or Schedule("flow")
         self.device, self.tokens, self.grad_scaling = torch.device("cpu"), None, False
+        self.inpaints = False
         self.preview = false_colours
 
     def grid_of(self, bucket):
@@ -103,6 +108,15 @@ class ToyNet(nn.Module):
 
     def collate(self, texts, geometries, shape, *, keys):
         return torch.stack([text["cond"] for text in texts])
+
+    def with_references(self, conditioning, references):
+        return conditioning + sum(latents.mean() for latents in references)
+
+    def with_cut_outs(self, conditioning, cut_outs, masks):
+        return conditioning + (cut_outs * masks.mean()).mean()
+
+    def with_first_frames(self, conditioning, starts):
+        return conditioning
 
     def denoise(self, noisy, u, conditioning, **planned):
         return self(noisy, u, conditioning, **planned)
@@ -141,8 +155,8 @@ def toy_entries(count=6):
 
 
 def toy_job(*, entries=None, loss=None, optim=None, net=None, **train_settings):
-    """A job on a fresh copy of the same toy: 10 steps, batch 2, checkpoints only at the end; no prior unless asked."""
-    settings = TrainSettings(steps=10, batch_size=2, save_every=0, seed=11)
+    """A job on a fresh copy of the same toy: 10 steps, batch 2, a checkpoint at the end; no prior, no leak."""
+    settings = TrainSettings(steps=10, batch_size=2, save_every=0, seed=11, leak_every=-1)
     return TrainJob(
         net or ToyNet(),
         ToyCache(entries or toy_entries()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -12,6 +13,9 @@ from unittest import mock
 import comfy.ldm.minimax.vae
 import comfy.sd
 import torch
+from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX
+from comfy.ldm.genmo.vae import model as mochi
+from comfy.ldm.lightricks.vae.audio_vae import AudioVAE
 from comfy.ldm.lightricks.vae.causal_video_autoencoder import VideoVAE
 from comfy.ldm.models.autoencoder import AutoencoderKL, AutoencodingEngine
 from comfy.ldm.wan.vae import WanVAE
@@ -60,6 +64,35 @@ def _ltx() -> State:
     return random_state(VideoVAE(config=_LTX))
 
 
+# Of the sound of LTX-2: its autoencoder, and what makes a wave of it.
+_SOUND = {
+    "audio_vae": {
+        "model": {
+            "params": {
+                "sampling_rate": 16000,
+                "ddconfig": {
+                    **{"double_z": True, "mel_bins": 64, "z_channels": 8, "resolution": 256, "in_channels": 2},
+                    **{"out_ch": 2, "ch": 8, "ch_mult": [1, 1, 1], "num_res_blocks": 1, "attn_resolutions": []},
+                    **{"mid_block_add_attention": False, "norm_type": "pixel", "causality_axis": "height"},
+                },
+            }
+        }
+    },
+    "vocoder": {
+        **{"resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3, 5]], "upsample_rates": [16, 10]},
+        **{"upsample_kernel_sizes": [32, 20], "upsample_initial_channel": 16, "resblock": "1"},
+    },
+}
+
+
+def ltx_sound() -> tuple[State, dict[str, str]]:
+    """What a checkpoint of LTX-2 holds of its VAE for sound, and what it tells of it."""
+    told = {"config": json.dumps(_SOUND)}
+    state = random_state(AudioVAE(told))
+    state = {name: torch.ones_like(value) if "std-of" in name else value for name, value in state.items()}
+    return {name.replace("autoencoder.", "audio_vae.", 1): value for name, value in state.items()}, told
+
+
 def _narrow(**settings: Any) -> Any:
     """ComfyUI's engine with few features where ComfyUI knows a VAE's widths by heart."""
     for part in ("encoder_config", "decoder_config"):
@@ -87,6 +120,40 @@ def _flux2() -> State:
     return {**state, **ones}
 
 
+class _Mochi(mochi.VideoVAE):
+    """Mochi's with few features; its class takes no sizes."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+        # ComfyUI knows the file by a fourth part of the third block.
+        sizes = {"channel_multipliers": [1, 2, 3, 4], "num_res_blocks": [1, 1, 4, 1, 1], "base_channels": 32}
+        usual = {**sizes, "latent_dim": 12, "padding_mode": "replicate"}
+        strides = {"temporal": [1, 2, 3], "spatial": [2, 2, 2]}
+        self.encoder = mochi.Encoder(
+            in_channels=15,
+            prune_bottlenecks=[False] * 5,
+            has_attentions=[False, True, True, True, True],
+            input_is_conv_1x1=True,
+            **{f"{name}_reductions": by for name, by in strides.items()},
+            **usual,
+        )
+        self.decoder = mochi.Decoder(
+            has_attention=[False] * 5,
+            output_norm=False,
+            **{f"{name}_expansions": by for name, by in strides.items()},
+            **usual,
+        )
+
+
+def _mochi() -> State:
+    # Its norms are numbered, not named.
+    is_gain = re.compile(r".*stack\.[03]\.weight").fullmatch
+    return {name: value + bool(is_gain(name)) for name, value in random_state(_Mochi()).items()}
+
+
+_COGVIDEOX = functools.partial(AutoencoderKLCogVideoX, block_out_channels=(32, 32, 32, 32), layers_per_block=1)
+
+
 def _minimax() -> State:
     with _small("clip 24"):
         network = comfy.ldm.minimax.vae.MiniMaxH3VideoVAE()
@@ -109,6 +176,8 @@ def _small(kind: str) -> Iterator[None]:
 _MINIMAX = "comfy.ldm.minimax.vae"
 _SMALL: dict[str, dict[str, Any]] = {
     "picture 64": {"comfy.sd.AutoencodingEngine": _narrow},
+    "clip 12": {"comfy.ldm.genmo.vae.model.VideoVAE": _Mochi},
+    "clip 16 in twos": {"comfy.ldm.cogvideo.vae.AutoencoderKLCogVideoX": _COGVIDEOX},
     "clip 24": {
         f"{_MINIMAX}.ViT3DDecoder": functools.partial(
             comfy.ldm.minimax.vae.ViT3DDecoder, num_layers=1, heads=1, dim_head=32
@@ -125,8 +194,9 @@ _STATES: dict[str, Callable[[], State]] = {
     "picture 128": _flux2,
     "picture 64": _hunyuan_image,
     "pixels": lambda: {"pixel_space_vae": torch.tensor(1.0)},
-    "clip 12": lambda: _taehv(12),
+    "clip 12": _mochi,
     "clip 16": _wan21,
+    "clip 16 in twos": lambda: random_state(_COGVIDEOX(latent_channels=16)),
     "clip 24": _minimax,
     "clip 32": lambda: _taehv(32),
     "clip 48": lambda: _taehv(48),

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -12,12 +13,16 @@ import torch
 from harness.training import make_cache, make_request
 from harness.vaes import small_vae
 from masklora.errors import AdapterError, ConfigError, RunError
+from masklora.files import pack
 from masklora.host.sampling import SampleRequest
-from masklora.host.training import train_lora
-from masklora.runs.record import export_checkpoint
+from masklora.host.training import _room, train_lora
+from masklora.runs.record import kept_lora
 from masklora.runs.sample_pictures import SampleSettings
-from masklora.settings import ExportSettings, OptimizerSettings
+from masklora.settings import OptimizerSettings, TrainSettings
 from masklora.training.job import Hooks
+from masklora.training.optim import make_optimizer, optimizer_state, parameter_groups
+
+SHAPES = {"A": (16, 768), "B": (768, 16)}
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +160,26 @@ def test_a_place_that_takes_no_file_is_refused(cache, tmp_path):
         train(request, tmp_path, Told(steps_allowed=False))
 
 
+@pytest.mark.parametrize("name", ["adamw", "lion", "prodigy", "came", "soap"])
+def test_the_room_for_a_checkpoint_is_what_its_weights_and_its_optimizer_take(name):
+    params = {f"x.lora_{part}": torch.nn.Parameter(torch.randn(shape)) for part, shape in SHAPES.items()}
+    settings = OptimizerSettings(optimizer=name)
+    optimizer = make_optimizer(parameter_groups(params, settings, learning_rate=1e-3), settings)
+    for parameter in params.values():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    optimizer.step()
+    kept, _ = pack({"params": params, "state": optimizer_state(optimizer)})
+    job = SimpleNamespace(courses=lambda: [SimpleNamespace(model=SimpleNamespace(params=params))])
+    found = _room(job, SimpleNamespace(optimizer=settings, train=TrainSettings()))
+    assert found.checkpoint == pytest.approx(sum(t.numel() * t.itemsize for t in kept.values()), rel=1e-3)
+    assert found.lora == 2 * sum(p.numel() for p in params.values())
+
+
 def test_exporting_a_checkpoint_that_made_room_says_so(cache, tmp_path):
     found, _ = train(make_request("sd3", cache, steps=2), tmp_path)
     with pytest.raises(RunError, match="step 1 is not there any more: it made room"):
-        export_checkpoint(found.result.folder, 1, tmp_path / "x", ExportSettings())
+        kept_lora(found.result.folder, 1)
 
 
 RECORDS = ["", "[]", "null", '{"record": 5}', '{"record": {}, "scalings": {}, "kohya": {}}', "[" * 9000]
@@ -170,7 +191,7 @@ def test_exporting_with_a_damaged_record_says_what_to_do(cache, tmp_path, conten
     found, _ = train(make_request("sd3", cache, steps=1), tmp_path)
     (found.result.folder / "record.json").write_text(content)
     with pytest.raises(RunError, match="Queue its graph again"):
-        export_checkpoint(found.result.folder, None, tmp_path / "x", ExportSettings())
+        kept_lora(found.result.folder, None)
 
 
 def test_a_finished_run_too_takes_away_what_a_killed_writer_left_beside_its_file(cache, tmp_path):

@@ -28,12 +28,14 @@ MODELS = {
 WIDELY = ["flux", "z_image", "flux int8 convrot", *(["sd15", "sdxl", "wan", "flux fp8"] if ALL else [])]
 OTHERS = [name for name in MODELS if name not in WIDELY] if ALL else ["krea2"]
 
+OTHER_KINDS = [{"algorithm": "loha"}, {"algorithm": "lokr"}, {"full_layers": "qkv"}]
+
 
 class Run(CastRun):
     """A few steps on a small model, with some of its blocks swapped where there are copies."""
 
-    def __init__(self, name, copies=None, *, count=None, compiler=None, quantised=False):
-        super().__init__(name.partition(" ")[0], MODELS[name](), dtype=torch.float32, quantised=quantised)
+    def __init__(self, name, copies=None, *, count=None, compiler=None, quantised=False, **adapter):
+        super().__init__(name.partition(" ")[0], MODELS[name](), dtype=torch.float32, quantised=quantised, **adapter)
         self.blocks, self.compiler = in_order(self.network, self.trainable.blocks)[:count], compiler
         if copies is not None:
             self.trainable.swap = BlockSwap(self.blocks, device=self.trainable.device, copies=copies)
@@ -95,6 +97,13 @@ def test_so_they_are_where_layers_are_multiplied_in_low_precision():
         found = Run(name, copies, quantised=True).train()
     plain = Run(name, quantised=True).train()
     assert equal(found, plain) and not equal(plain, without(name)) and copies.asked > 0
+
+
+@pytest.mark.parametrize("adapter", OTHER_KINDS if ALL else OTHER_KINDS[:1], ids=str)
+def test_so_they_are_with_adapters_of_every_kind(adapter):
+    with LateCopies(late=1.0) as copies:
+        found = Run("flux fp8", copies, **adapter).train()
+    assert equal(found, Run("flux fp8", **adapter).train()) and copies.asked > 0
 
 
 @pytest.mark.skipif(not ALL, reason="the blocks are traced twice")

@@ -9,6 +9,7 @@ from harness.training import make_cache, make_request
 from masklora.errors import ConfigError
 from masklora.host.estimating import Question, estimated, judged, made_up_text, training_of
 from masklora.host.memory import plan as planning
+from masklora.host.memory import remedies
 from masklora.host.memory.cards import nominal_tflops
 from masklora.host.memory.plan import NEARLY, MemoryPlan, plan_memory
 from masklora.host.memory.remedies import Remedy, remedies_for
@@ -136,6 +137,30 @@ def test_the_savings_are_those_of_the_changed_training(bench):
     trainable, settings = resolve(dataclasses.replace(half, train=request.train))
     lower = training_of(trainable, trainable.make_adapters(settings.adapter, seed=0), settings, request.cache)
     assert found["rank"].saving == pytest.approx(plan.total - plan_memory(lower).total, rel=0.2)
+
+
+def test_full_layers_and_a_rank_save_what_a_training_without_them_takes_less(bench):
+    """Also of the kinds of which only a part is as large as the rank."""
+    _, training = bench
+
+    def planned(**adapter):
+        settings = dataclasses.replace(training.settings.adapter, **adapter)
+        adapters = training.trainable.make_adapters(settings, seed=0)
+        of_kind = dataclasses.replace(training.settings, adapter=settings)
+        numbers = sum(p.numel() for p in adapters.parameters().values())
+        plan = dataclasses.replace(PLAN, adapters=4 * numbers, gradients=4 * numbers, optimizer=8 * numbers)
+        changed = dataclasses.replace(training, adapters=adapters, settings=of_kind)
+        return plan.trained, remedies._lower_rank(changed, plan), remedies._no_full_layers(changed, plan)
+
+    trained, _, full = planned(full_layers="qkv")
+    assert full.saving == pytest.approx(trained - planned(exclude="qkv")[0], rel=1e-3)
+    assert planned()[2] is None
+    for kind in ({"algorithm": "loha"}, {"algorithm": "lokr", "lokr_factor": 2}):
+        trained, lower, _ = planned(**kind, rank=16)
+        assert lower.text == "rank 8"
+        assert lower.saving == pytest.approx(trained - planned(**kind, rank=8)[0], rel=1e-3)
+    assert planned(algorithm="lokr", rank=1024)[1].saving == 0
+    assert planned(rank_by_layer="others 16")[1] is None
 
 
 def test_what_changes_save_beside_swapped_blocks_is_what_they_save_without(bench):

@@ -39,7 +39,7 @@ class Permuted:
 
     def __init__(self, vae):
         self.vae, self.identity = vae, f"permuted {vae.identity}"
-        self.channels, self.stride, self.clips = vae.channels, vae.stride, vae.clips
+        self.channels, self.stride, self.rule = vae.channels, vae.stride, vae.rule
 
     def encode(self, images):
         return self.vae.encode(images)[:, torch.arange(self.channels).roll(5)]

@@ -160,3 +160,18 @@ def test_the_state_changes_when_pictures_do_but_not_by_drawing_them(trained):
     draw(request, folder, strengths="0.5")
     assert drawn_state(folder.name) == changed
     assert drawn_state("no such run") == []
+
+
+def test_clips_come_out_frame_by_frame_whether_they_are_there_or_drawn_now(caches):
+    request = make_request("wan", caches["wan"], steps=2, name="strengths of clips", seed=7)
+    request = dataclasses.replace(request, samples=samples("wan", frames=9))
+    with torch.inference_mode():
+        made = train_lora(request, runs=runs_folder(), hooks=Hooks(), report=lambda text: None)
+    folder, seen = made.result.folder, []
+    shown, _ = draw(request, folder, strengths="0.5, 1", watch=Watch(show=seen.append))
+    prompts = len(request.samples.positive)
+    assert len(shown) == 2 * prompts * 9 and shown.shape[-1] == 3
+    assert len(seen) == prompts and all(one.ndim == 3 for one in seen)
+    image = Image.open(io.BytesIO(SampleFolder(folder).read(2, prompts - 1)))
+    image.seek(image.n_frames - 1)
+    assert np.array_equal(np.rint(shown[-1].numpy() * 255), np.asarray(image.convert("RGB")))

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from harness.folders import anywhere, folder_settings, grey, picture
 from harness.models import HashedText, small_model
 from harness.small import widely
-from harness.training import LIGHT, Caches, make_cache, make_request, pictures
+from harness.training import LIGHT, Caches, CancelAt, make_cache, make_request, pictures
 from harness.vaes import small_vae
 from masklora.adapters import to_comfyui
 from masklora.cache.cache import build_cache
@@ -76,7 +76,7 @@ def test_every_export_loads_in_comfyui_without_a_left_over_key_and_changes_the_w
         with pytest.raises(AdapterError, match="comfyui"):
             export_lora(lora, tmp_path / "x.safetensors", settings)
         return
-    path = export_lora(lora, tmp_path / "lora", settings)
+    (path,) = export_lora(lora, tmp_path / "lora", settings)
     tensors = safetensors.torch.load_file(path)
     with caplog.at_level(logging.WARNING):
         change = applied_change(request.model, tensors)
@@ -123,7 +123,7 @@ def test_core_saves_no_metadata_here_they_tell_kohya_s_tools_and_us_what_was_tra
     (theirs,) = Path(folder_paths.get_output_directory()).glob("loras/core_*.safetensors")
     with safe_open(theirs, "pt") as file:
         assert not file.metadata()
-    path = export_lora(LoraTensors(trained), tmp_path / "lora", ExportSettings(trigger="zib"))
+    (path,) = export_lora(LoraTensors(trained), tmp_path / "lora", ExportSettings(trigger="zib"))
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     assert metadata["ss_base_model_version"] == "flux1"
@@ -161,8 +161,8 @@ def test_finished_run_is_loaded_and_a_changed_one_is_trained(caches, tmp_path):
     assert not first.result.loaded and again.result.loaded and not other.result.loaded
     assert all(torch.equal(first.tensors[k], again.tensors[k]) for k in first.tensors)
     assert other.result.folder != first.result.folder
-    path = export_once(LoraTensors(first), tmp_path / "out" / "probe.safetensors", ExportSettings())
-    found = export_once(LoraTensors(again), tmp_path / "out" / "probe.safetensors", ExportSettings())
+    (path,) = export_once(LoraTensors(first), tmp_path / "out" / "probe.safetensors", ExportSettings())
+    (found,) = export_once(LoraTensors(again), tmp_path / "out" / "probe.safetensors", ExportSettings())
     assert (found.path, found.new, path.new) == (path.path, False, True)
 
 
@@ -194,21 +194,11 @@ def test_core_loses_a_cancelled_training_here_it_resumes_bit_for_bit_and_the_mod
 ):
     """comfy_extras/nodes_train.py, TrainLoraNode: weights leave it with the last step, and nothing is saved before."""
 
-    class CancelAt(Hooks):
-        done = 0
-
-        def after_step(self, step):
-            self.done = step
-
-        def check_cancel(self):
-            if self.done == 2:
-                raise InterruptProcessingException
-
     straight = run(make_request(family, caches[family], steps=4), tmp_path / "straight")
     request = make_request(family, caches[family], steps=4)
     before = {k: v.clone() for k, v in request.model.model.state_dict().items()}
     with pytest.raises(InterruptProcessingException):
-        run(request, tmp_path / "cut", CancelAt())
+        run(request, tmp_path / "cut", CancelAt(2))
     after = request.model.model.state_dict()
     assert list(after) == list(before) and all(torch.equal(after[k], before[k]) for k in before)
     resumed = run(request, tmp_path / "cut")
@@ -220,7 +210,7 @@ def test_core_loses_a_cancelled_training_here_it_resumes_bit_for_bit_and_the_mod
 def test_training_continues_from_a_lora_file_of_ours_or_kohyas(caches, tmp_path):
     request = make_request("sd15", caches["sd15"])
     trained = run(request, tmp_path)
-    path = export_lora(LoraTensors(trained), tmp_path / "start", ExportSettings(dtype="float32"))
+    (path,) = export_lora(LoraTensors(trained), tmp_path / "start", ExportSettings(dtype="float32"))
     still = OptimizerSettings(learning_rate=1e-30, weight_decay=0.0)
     onward = run(dataclasses.replace(request, start_from=path, optimizer=still), tmp_path)
     for name, factors in trained.factors.items():
@@ -383,7 +373,7 @@ def test_training_with_the_prior_tells_it_in_metrics_and_metadata_and_resumes_bi
     assert told == again
     asked = [(prior, drift) for _, prior, drift in told if prior is not None]
     assert 0 < len(asked) < 10 and all(prior > 0 and drift > 0 for prior, drift in asked[1:])
-    path = export_lora(LoraTensors(straight), tmp_path / "lora", ExportSettings())
+    (path,) = export_lora(LoraTensors(straight), tmp_path / "lora", ExportSettings())
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     stored, summary = json.loads(metadata["masklora.loss"]), json.loads(metadata["masklora.summary"])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.help_pictures import ROOT, outline, store
+from harness.help_pictures import ROOT, build, outline, store
 from masklora.loss.masks import reduce_mask, transform_mask
 from masklora.settings import MaskTransform
 from masklora.viewing.views import contact_sheet, latent_grid, overlay
@@ -24,15 +24,19 @@ SHEETS = {
     "MLT_ColorMasks": ({"colours": "#08b8b8, #f87818, #f8f8f8", "tolerance": 15.0}, FIGURES),
     "MLT_GrabCutMasks": ({"start": "margin", "margin": 0.06}, PLAIN),
 }
-# Page: example workflow, node types that the picture shows.
-GRAPHS = {
+# Page: the node that loads its model, the model's file, which output goes where, and widgets.
+LOADERS = {
     "MLT_TextMasks": (
-        "Demo - 6 Masks from words",
-        ["MLT_LoadDataset", "CheckpointLoaderSimple", "MLT_TextMasks", "MLT_InspectDataset"],
+        "CheckpointLoaderSimple",
+        {"ckpt_name": "sam3.1_multiplex_fp16.safetensors"},
+        {"MODEL": "model", "CLIP": "clip"},
+        {"phrases": "zibble"},
     ),
     "MLT_SubjectMasks": (
-        "Demo - 5 Masks of the subject",
-        ["MLT_LoadDataset", "LoadBackgroundRemovalModel", "MLT_SubjectMasks", "MLT_InspectDataset"],
+        "LoadBackgroundRemovalModel",
+        {"bg_removal_name": "birefnet.safetensors"},
+        {"bg_model": "model"},
+        {},
     ),
 }
 
@@ -62,22 +66,24 @@ def take_the_sheet_of_replaced_backgrounds(demo_server, comfy_client, graph):
     store(sheet_of(comfy_client, comfy_client.run(graph.nodes), view), "infill")
 
 
-@pytest.mark.parametrize("node_id", GRAPHS)
-def take_the_graph_of_a_generator_that_needs_a_model(demo_server, small_models, page, node_id):
-    workflow, types = GRAPHS[node_id]
-    page.load_workflow(ROOT / "demo" / "workflows" / f"{workflow}.json")
-    # Without what comes after the inspection, running takes a moment.
-    page.evaluate(
-        """types => {
-            for (const n of [...window.app.graph.nodes]) {
-                if (types.includes(n.type) || n.type === "MLT_TransformMasks") continue
-                window.app.graph.remove(n)
-            }
-        }""",
-        types,
-    )
+@pytest.mark.parametrize("node_id", LOADERS)
+def take_a_generator_that_needs_a_model(demo_server, small_models, page, node_id):
+    loader, file, outputs, widgets = LOADERS[node_id]
+    nodes = {
+        "load": {"type": "MLT_LoadDataset", "at": [40, 60], "size": [360, 0], "mask_source": "none"},
+        "model": {"type": loader, "at": [40, 520], "size": [360, 0], **file},
+        "masks": {"type": node_id, "at": [450, 60], "size": [400, 0], **widgets},
+        "look": {"type": "MLT_InspectDataset", "at": [900, 60], "size": [420, 580]},
+    }
+    nodes["load"]["folder"] = "masked-lora-demo/masks/images"
+    links = [["load", "dataset", "masks", "dataset"], ["masks", "dataset", "look", "dataset"]]
+    links += [["model", output, "masks", name] for output, name in outputs.items()]
+    page.page.reload(wait_until="domcontentloaded")
+    page.open()
+    build(page, nodes, links)
     page.queue()
-    store(page.graph_picture(types=types), node_id)
+    page.page.wait_for_timeout(2000)
+    store(page.graph_picture(), node_id)
 
 
 def photograph():

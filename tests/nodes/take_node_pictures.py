@@ -3,9 +3,17 @@
 `python dev.py pictures tests/nodes/take_node_pictures.py`; look at them afterwards.
 """
 
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 
+from devtools.comfy import ComfyServer
+from devtools.demo import CHECKPOINT, offer_demo_inputs
+from devtools.start_here.captioning import DESCRIBER, KIND
 from harness.help_pictures import build, offer_pictures, store
+from harness.page import ComfyPage
 
 CUT = "astronaut.png"
 SMALL = {"width": 128, "height": 128, "cfg": 1.0, "scheduler": "simple"}
@@ -53,7 +61,7 @@ def handed_over(_):
 def merged(data):
     nodes = {
         "first": load(**data),
-        "second": load(y=500, folder="masked-lora-demo/alpha", regularisation=True),
+        "second": load(y=640, folder="masked-lora-demo/alpha", regularisation=True),
         "merge": {"type": "MLT_MergeDatasets", "at": [450, 60], "weight_1": 1.0, "weight_2": 0.5},
         "look": inspect(860),
     }
@@ -220,6 +228,11 @@ def take_a_training_and_its_settings(demo_server, page):
         beside_the_training(page, key)
 
 
+def newest_run(base):
+    """The folder of the training that has just ended; one of another picture may have its name, too."""
+    return max((base / "user").glob("**/runs/zibble-*"), key=lambda folder: folder.stat().st_mtime)
+
+
 def compared(run):
     """What a run had learned at two of its steps, painted from one seed."""
     nodes = {
@@ -247,14 +260,30 @@ def compared(run):
     return nodes, links
 
 
-def take_two_steps_of_a_run(demo_server, page):
+@pytest.fixture
+def tidy_page(comfy_host, browser):
+    """The page of a ComfyUI without anything from other pictures, in a folder whose path may be seen."""
+    base = Path(tempfile.gettempdir()) / "ComfyUI"
+    base.mkdir()
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    try:
+        with ComfyServer(comfy_host, base) as server:
+            offer_demo_inputs(comfy_host, base)
+            yield ComfyPage(context.new_page(), server).open()
+            context.close()
+    finally:
+        shutil.rmtree(base)
+
+
+def take_two_steps_of_a_run(tidy_page):
+    page = tidy_page
     nodes, links = trained()
     nodes = {name: node for name, node in nodes.items() if name not in ("samples", "adapter", "export")}
     nodes["train"] |= {"name": "zibble", "steps": 60, "save_every": 20, "keep_last": 8}
     nodes["optimizer"] |= {"schedule": "constant"}
     build(page, nodes, [link for link in links if {link[0], link[2]} <= set(nodes)])
     page.queue()
-    folder = max((demo_server.base / "user").glob("**/runs/zibble-*"))
+    folder = newest_run(page.server.base)
     page.page.reload(wait_until="domcontentloaded")
     page.open()
     build(page, *compared(folder.name))
@@ -265,11 +294,11 @@ def take_two_steps_of_a_run(demo_server, page):
 @pytest.mark.parametrize("node_id", ["MLT_SampleRun"])
 def take_a_run_at_several_strengths(demo_server, page, train_graph, node_id):
     demo_server.run(train_graph(name="zibble", steps=24, save_every=8, keep_last=8, learning_rate=0.004))
-    folder = max((demo_server.base / "user").glob("**/runs/zibble-*"))
+    folder = newest_run(demo_server.base)
     page.page.reload(wait_until="domcontentloaded")
     page.open()
     nodes = {
-        "model": {"type": "CheckpointLoaderSimple", "at": [40, 60]},
+        "model": {"type": "CheckpointLoaderSimple", "at": [40, 60], "ckpt_name": CHECKPOINT},
         "samples": {"type": "MLT_Samples", "at": [40, 240], "prompts": "a zibble"} | SMALL | {"cfg": 3.0},
         "draw": {"type": node_id, "at": [440, 60], "run": folder.name, "steps": "8, 24", "strengths": "0.5, 0.8, 1"},
         "shown": {"type": "PreviewImage", "at": [840, 60], "size": [460, 360]},
@@ -312,17 +341,39 @@ def take_sample_pictures_and_the_training_that_draws_them(demo_server, page):
     ],
 )
 def take_a_node_between_its_neighbours(demo_server, page, types):
-    nodes = {kind: {"type": kind, "at": [40 + 410 * i, 60]} for i, kind in enumerate(types)}
+    # Wide enough for the longest of their titles.
+    nodes = {kind: {"type": kind, "at": [40 + 470 * i, 60], "size": [400, 0]} for i, kind in enumerate(types)}
     nodes[types[0]]["folder"] = "people and things"
     build(page, nodes, [[types[i], "dataset", types[i + 1], "dataset"] for i in (0, 1)])
     store(page.graph_picture(), next(kind for kind in types if kind in ("MLT_SaveMasks", "MLT_Florence2Sam2Masks")))
 
 
+def take_a_text_encoder_between_its_neighbours(demo_server, page):
+    nodes = {
+        "model": {"type": "CheckpointLoaderSimple", "at": [40, 60]},
+        "encoder": {"type": "MLT_TextEncoder", "at": [440, 60], "new_word": True, "word_start": "a toy"},
+        "train": {"type": "MLT_TrainLoRA", "at": [840, 60], "size": [460, 0], "name": "zibble"},
+    }
+    links = [
+        ["model", "CLIP", "encoder", "clip"],
+        ["model", "MODEL", "train", "model"],
+        ["encoder", "text_encoder", "train", "text_encoder"],
+    ]
+    build(page, nodes, links)
+    store(page.graph_picture(), "MLT_TextEncoder")
+
+
 def take_captions_on_their_way_to_the_files(demo_server, page):
+    # A node that names a file which is not there is framed in red.
+    named = demo_server.base / "models" / "text_encoders" / DESCRIBER.name
+    named.parent.mkdir(parents=True, exist_ok=True)
+    named.touch()
+    page.page.reload(wait_until="domcontentloaded")
+    page.open()
     nodes = {
         "load": load(folder="people and things"),
         "pictures": {"type": "MLT_PicturesToCaption", "at": [430, 60]},
-        "model": {"type": "CLIPLoader", "at": [430, 330]},
+        "model": {"type": "CLIPLoader", "at": [430, 330], "size": [370, 0], "clip_name": DESCRIBER.name},
         "text": {"type": "TextGenerate", "at": [820, 60], "prompt": "Describe this picture in one plain sentence."},
         "save": {"type": "MLT_SaveCaptions", "at": [1210, 60]},
     }
@@ -333,5 +384,7 @@ def take_captions_on_their_way_to_the_files(demo_server, page):
         ["model", "CLIP", "text", "clip"],
         ["text", "generated_text", "save", "captions"],
     ]
+    # BUILD takes `type` for the node's.
     build(page, nodes, links)
+    page.evaluate("kind => { window.app.graph.nodes.find(n => n.type === 'CLIPLoader').widgets[1].value = kind }", KIND)
     store(page.graph_picture(), "MLT_SaveCaptions")

@@ -3,10 +3,12 @@
 `python dev.py pictures tests/nodes/take_view_pictures.py`; look at them afterwards.
 """
 
-import pytest
-from PIL import Image, ImageDraw, ImageFont
+import shutil
 
-from harness.help_pictures import build, offer_pictures, screenshot, store
+import pytest
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from harness.help_pictures import build, offer_clip, offer_pictures, screenshot, store
 
 DIALOG = ".mlt-dialog"
 VIEWS = ("Overlay", "Mask", "Cut-out", "Latent grid", "Infill", "Crop box")
@@ -107,6 +109,26 @@ def take_the_larger_view_and_each_of_its_views(shown):
     store(sheet(tiles), "dataset-views")
 
 
+def take_a_picture_beside_its_reference(demo_server, page):
+    """The references are grey: what is learned is to colour them."""
+    data = offer_pictures(demo_server.base)
+    folder = demo_server.base / "input" / data["folder"]
+    (folder / "before").mkdir()
+    for path in folder.iterdir():
+        if path.suffix in (".png", ".jpg"):
+            Image.open(path).convert("L").save(folder / "before" / f"{path.stem}.png")
+    page.page.reload(wait_until="domcontentloaded")
+    page.open()
+    load = {"type": "MLT_LoadDataset", "at": [40, 60], **data, "reference_folders": "before"}
+    look = {"type": "MLT_InspectDataset", "at": [430, 60], "size": [560, 580], "resolution": 256}
+    build(page, {"load": load, "look": look}, [["load", "dataset", "look", "dataset"]])
+    page.queue()
+    dialog = open_dialog(page)
+    dialog.get_by_role("button", name="Pair", exact=True).click()
+    page.page.wait_for_timeout(2000)
+    store(screenshot(dialog), "pairs", side=1240)
+
+
 def take_the_choice_of_a_folder(demo_server, page):
     offer_pictures(demo_server.base)
     page.page.reload(wait_until="domcontentloaded")
@@ -126,6 +148,66 @@ def take_the_mask_editor(shown):
     store(screenshot(shown.page.locator(".mlt-editor")), "mask-editor", side=1240)
 
 
+@pytest.fixture
+def clips_shown(demo_server, page):
+    """The page with clips that have been cached and inspected."""
+    folder = offer_clip(demo_server.base)
+    page.page.reload(wait_until="domcontentloaded")
+    page.open()
+    page.page.set_viewport_size({"width": 1400, "height": 900})
+    nodes = {
+        "load": {"type": "MLT_LoadDataset", "at": [40, 60], "folder": folder},
+        "small": {"type": "SmallFamily", "at": [40, 480], "family": "wan"},
+        "cache": {"type": "MLT_CacheDataset", "at": [430, 60], "resolution": 256, "clip_frames": 25},
+        "look": {"type": "MLT_InspectDataset", "at": [820, 60], "size": [560, 580]},
+    }
+    links = [
+        ["load", "dataset", "cache", "dataset"],
+        ["small", "vae", "cache", "vae"],
+        ["small", "clip", "cache", "clip"],
+        ["small", "model", "cache", "model"],
+        ["load", "dataset", "look", "dataset"],
+        ["cache", "cache", "look", "cache"],
+    ]
+    build(page, nodes, links)
+    page.queue()
+    return page
+
+
+def open_clip(page, position, number):
+    """The larger view on a clip, at one of its frames."""
+    dialog = open_dialog(page, position)
+    dialog.get_by_role("slider", name="Frame", exact=True).fill(str(number))
+    dialog.get_by_text(f"Frame {number} of").wait_for()
+    page.page.wait_for_timeout(1500)
+    return dialog
+
+
+def take_the_frames_of_a_clip(clips_shown):
+    dialog = open_clip(clips_shown, 1, 13)
+    store(screenshot(dialog), "dataset-clip", side=1240)
+
+
+def take_the_frames_of_a_clip_in_the_mask_editor(clips_shown):
+    tab = clips_shown.page
+    dialog = open_clip(clips_shown, 1, 13)
+    dialog.get_by_role("button", name="Edit mask").click()
+    editor = tab.locator(".mlt-editor[open]")
+    editor.locator(".mlt-editor-clip").wait_for()
+    editor.locator(".mlt-timeline-slider").fill("8")
+    tab.wait_for_timeout(800)
+    editor.get_by_role("button", name="Fit", exact=True).click()
+    # A key frame, from which the others are tracked.
+    editor.get_by_role("button", name="Grow", exact=True).click()
+    tab.wait_for_timeout(1200)
+    editor.get_by_role("button", name="Track forwards").click()
+    editor.get_by_text("Tracked from frame 8").wait_for()
+    editor.get_by_label("Frames beside it", exact=True).check()
+    editor.locator(".mlt-timeline-slider").fill("20")
+    tab.wait_for_timeout(1500)
+    store(screenshot(editor), "mask-editor-clip", side=1240)
+
+
 def take_the_trainings_in_the_sidebar(demo_server, page, train_graph):
     runs = [("first try", 4), ("higher rate", 5), ("more steps", 6)]
     for name, seed in runs:
@@ -141,3 +223,27 @@ def take_the_trainings_in_the_sidebar(demo_server, page, train_graph):
     compare.select_option(index=1)
     page.page.wait_for_timeout(1500)
     store(screenshot(page.page.locator(".mlt-sidebar")), "trainings")
+
+
+def take_the_table_of_pictures(demo_server, page, train_graph):
+    """One of ten masks is turned inside out: its picture stands first."""
+    folder = demo_server.base / "input" / "zibbles"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(demo_server.base / "input" / "masked-lora-demo" / "alpha", folder)
+    wrong = folder / "zibble_04.png"
+    cut = Image.open(wrong)
+    cut.putalpha(ImageOps.invert(cut.getchannel("A")))
+    cut.save(wrong)
+    graph = train_graph(name="zibbles", steps=150, batch_size=4, learning_rate=1e-3)
+    graph["2"]["inputs"]["folder"] = folder.name
+    demo_server.run(graph, timeout=600)
+    page.page.set_viewport_size({"width": 1280, "height": 640})
+    page.page.reload(wait_until="domcontentloaded")
+    page.open()
+    page.page.get_by_role("button", name="Masked LoRA: trainings").click()
+    page.page.locator(".mlt-sidebar .mlt-run", has_text="zibbles").first.click()
+    page.page.locator(".mlt-sidebar").get_by_role("button", name="Pictures, worst first").first.click()
+    table = page.page.locator("dialog.mlt-picture-table")
+    table.locator("img").nth(9).wait_for()
+    page.page.wait_for_timeout(2000)
+    store(screenshot(table), "picture-table")

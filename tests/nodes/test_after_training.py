@@ -1,7 +1,6 @@
 """What a person meets after a training in the real page: the new LoRA in ComfyUI's lists, ready to be used."""
 
 import os
-import shutil
 import time
 
 import filelock
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.damage import many
 from harness.page import ComfyPage
 from harness.panel import Panel
 from harness.sidebar import Sidebar
@@ -31,20 +29,16 @@ OFFERED = """name => {
 VALUES = "() => window.app.graph.nodes.map(node => (node.widgets ?? []).map(one => [node.id, one.name, one.value]))"
 
 
-@pytest.fixture(params=many(["own"], ["own", "newest"]))
-def paged(request, browser, comfy_server):
-    """A page of ComfyUI's own frontend, then of the newest."""
-    server = comfy_server if request.param == "own" else request.getfixturevalue("newest_server")
+@pytest.fixture
+def paged(browser, comfy_server):
     context = browser.new_context(viewport={"width": 1400, "height": 900})
-    yield ComfyPage(context.new_page(), server).open()
+    yield ComfyPage(context.new_page(), comfy_server).open()
     context.close()
 
 
 @pytest.fixture
-def trained(paged, comfy_server, train_graph):
+def trained(paged, train_graph):
     """A function that trains in the page, with a node of core's beside that takes a LoRA which is not there."""
-    for place in ("models/checkpoints", "input/train demo") if paged.server is not comfy_server else ():
-        shutil.copytree(comfy_server.base / place, paged.server.base / place, dirs_exist_ok=True)
 
     def train(name, **settings):
         graph = train_graph(name=name, **{"steps": 2, **settings})

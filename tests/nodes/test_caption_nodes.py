@@ -82,7 +82,7 @@ def test_texts_become_captions_of_one_line_and_captions_that_are_there_stay(grap
     save = graph.add("MLT_SaveCaptions", dataset=[load, 0], captions=[words, 0], replace=False)
     report = "\n".join(comfy_client.run(graph.nodes).outputs[save]["text"])
     assert texts(folder) == {"cat 1": "a grüner cat\n", "cat 2": "a cät, number 2", "cat 3": "a grüner cat\n"}
-    assert "2 captions written." in report and "1 picture has a caption already, which stays: cat 2.png" in report
+    assert "2 captions written." in report and "1 caption was there already, and stays: cat 2.png" in report
 
 
 def test_captions_are_replaced_when_that_is_asked_and_kept_as_former_ones(graph, comfy_client, folders, texts):

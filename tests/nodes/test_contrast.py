@@ -6,7 +6,8 @@ PALETTE = "Comfy.ColorPalette"
 TEXT, GRAPHICS = 4.5, 3.0
 # White over black and the like: drawn on pictures in pairs, or a veil behind a dialog; no theme lies under them.
 ON_PICTURES = {"rgb(0 0 0 / 60%)", "rgba(0, 0, 0, 0.6)", "#000", "#fff", "rgb(0, 0, 0)", "rgb(255, 255, 255)"}
-THEMED = "dark => document.documentElement.classList.contains('dark-theme') === dark"
+# The frontends say it by different classes; our style sheets are themed once this is set, and by nothing else.
+THEMED = "palette => document.documentElement.dataset.mltTheme === palette"
 # Every declaration of a colour in our style sheets, its colour in an element that has all our variables, and what the
 # theme puts behind it.
 MEASURE = """skipped => {
@@ -73,7 +74,7 @@ def test_our_colours_stand_out_from_the_theme(palettes, page, palette):
     palettes(palette)
     page.page.reload(wait_until="domcontentloaded")
     page.open()
-    page.page.wait_for_function(THEMED, arg=palette == "dark")
+    page.page.wait_for_function(THEMED, arg=palette)
     found = page.evaluate(MEASURE, sorted(ON_PICTURES))
     assert sum(one["text"] for one in found) > 4
     assert sum("--mlt-" in one["where"] for one in found) > 8

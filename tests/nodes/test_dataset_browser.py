@@ -213,7 +213,7 @@ def test_the_latent_grid_is_what_the_loss_weighs_cell_for_cell(page, folders, lo
     looker.run(looking("white", mask_folder="", loss=widgets)).shows(2)
     looker.open(0)
     looker.button("Latent grid").click()
-    page.page.locator(".mlt-dialog input[type=range]").fill("100")
+    page.page.get_by_role("slider", name="Opacity").fill("100")
     wanted = weights_of_the_loss(folder, settings)
     dataset = page.evaluate("() => window.app.graph.getNodeById(5).properties.masked_lora_dataset")
     for index, weights in enumerate(wanted):

@@ -1,5 +1,6 @@
 """The routes of the data set browser on a real server: what they tell, and what they refuse."""
 
+import dataclasses
 import http.client
 import io
 import json
@@ -9,17 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from masklora.settings import MaskTransform
+
 PREFIX = "/masked_lora/datasets"
 NOBODY = "0123456789abcdef0123"
-OFF = {
-    "invert": False,
-    "binarize": False,
-    "threshold": 0.5,
-    "fill_holes": False,
-    "min_area": 0,
-    "grow": 0,
-    "feather": 0.0,
-}
+OFF = dataclasses.asdict(MaskTransform())
 
 
 class Routes:
@@ -94,6 +89,12 @@ def test_a_picture_comes_in_every_view(routes, opened):
     overlaid = routes.picture(f"{base}/thumbnail?view=overlay&side=96&colour=00ff00&opacity=100").astype(int)
     assert np.abs(overlaid[8, 48] - 40).max() <= 4
     assert np.abs(overlaid[56, 48] - [0, 255, 0]).max() <= 12
+    # Without a colour the tint is the one that the page is told of.
+    tints = routes.get(f"{base}/tint")
+    ignored = np.frombuffer(bytes.fromhex(tints["ignored"][1:]), np.uint8)
+    automatic = routes.picture(f"{base}/thumbnail?view=overlay&side=96&opacity=100").astype(int)
+    assert np.abs(automatic[56, 48] - ignored).max() <= 12
+    assert set(tints) == set(routes.get(f"{base}/tint?mask=file")) == {"ignored", "learned"}
     for view in ("mask", "cut-out", "latent%20grid", "picture"):
         assert max(routes.picture(f"{base}/thumbnail?view={view}&side=128").shape) == 128
 

@@ -8,9 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from harness.damage import many
 from harness.mask_editor import EDITOR, SETTINGS, Editor, pixels
-from harness.page import ComfyPage
 
 SIZE = (192, 128)
 DIALOG = ".mlt-dialog"
@@ -87,7 +85,7 @@ class Browser(Editor):
     def colour_at(self, selector, point):
         """What a canvas shows at a place of the picture, which is fitted into it: red, green, blue."""
         return np.array(
-            self.tab.locator(f"{selector} canvas").evaluate(
+            self.tab.locator(f"{selector} canvas").first.evaluate(
                 """(canvas, [[x, y], [width, height]]) => {
                     const fit = Math.min(canvas.width / width, canvas.height / height)
                     const scale = fit > 1 ? Math.floor(fit) : fit
@@ -196,13 +194,10 @@ def test_a_tool_that_changes_nothing_says_so(editor, bare):
     assert editor.page.problems == []
 
 
-@pytest.fixture(params=many(["own"], ["own", "newest"]))
-def looking(request, browser_context, comfy_server):
-    """The larger view in ComfyUI's own page, and where everything is tried in that of the newest frontend too."""
-    server = comfy_server if request.param == "own" else request.getfixturevalue("newest_server")
-    tab = browser_context.new_page()
-    yield Browser(ComfyPage(tab, server).open())
-    tab.close()
+@pytest.fixture
+def looking(page):
+    """The larger view."""
+    return Browser(page)
 
 
 def test_a_person_goes_from_picture_to_picture_and_loses_nothing(looking):
@@ -263,6 +258,21 @@ def test_a_person_goes_from_picture_to_picture_and_loses_nothing(looking):
     assert looking.page.problems == []
 
 
+# Of each thumbnail a pixel near the left border, in its upper and in its lower half.
+THUMBNAILS = """async selector => {
+    const pictures = [...document.querySelectorAll(selector)]
+    await Promise.all(pictures.map(one => one.decode()))
+    return pictures.map(one => {
+        const canvas = document.createElement("canvas")
+        const { naturalWidth: width, naturalHeight: height } = one
+        Object.assign(canvas, { width, height })
+        const context = canvas.getContext("2d")
+        context.drawImage(one, 0, 0)
+        return [0.3, 0.8].map(part => [...context.getImageData(width * 0.15, height * part, 1, 1).data.slice(0, 3)])
+    })
+}"""
+
+
 def test_the_tint_stands_out_from_each_picture(looking):
     folder = looking.page.server.base / "input" / "tints"
     folder.mkdir(parents=True, exist_ok=True)
@@ -280,6 +290,10 @@ def test_the_tint_stands_out_from_each_picture(looking):
         return np.abs(looking.colour_at(selector, learned) - looking.colour_at(selector, ignored)).max()
 
     assert tinted(DIALOG) > 60
+    thumbnails = looking.tab.evaluate(THUMBNAILS, f"{DIALOG} .mlt-tile:not([hidden]) img")
+    assert len(thumbnails) == len(grounds)
+    for above, below in thumbnails:
+        assert np.abs(np.subtract(above, below)).max() > 60, "a thumbnail's mask cannot be seen"
     looking.press("e")
     found = []
     for number in grounds:

@@ -70,3 +70,11 @@ def test_a_cancelled_run_says_that_no_lora_was_written_and_what_can_be_exported(
         "s => document.querySelector(s).textContent.includes('can be exported')", arg=ENDING, timeout=10_000
     )
     assert said(panel).startswith("No LoRA was written. The checkpoint of step ")
+
+
+def test_what_runs_and_what_waits_is_taken_out_of_the_queue(comfy_server, train_graph):
+    for name in ("runs on", "waits behind it"):
+        comfy_server.submit(train_graph(name=name, steps=3000))
+    assert [len(one) for one in comfy_server.get("/queue").values()] != [0, 0]
+    comfy_server.empty_queue()
+    assert comfy_server.get("/queue") == {"queue_running": [], "queue_pending": []}

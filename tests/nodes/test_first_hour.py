@@ -10,17 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.damage import many
+from harness.frontends import NEWEST, VUE_NODES, cases, name
 from harness.official_files import offer_official_files
 from harness.page import ComfyPage
 
 from .test_start_here import ROOT, own_pictures
 
-VUE_NODES = "Comfy.VueNodes.Enabled"
 TEMPLATE = "1 Start here - SDXL"
 SHOTS = os.environ.get("MASKLORA_SHOTS")
-CASES = many([("own", True), ("newest", False)], [(f, v) for f in ("own", "newest") for v in (False, True)])
-IDS = [f"{frontend} frontend, {'Nodes 2.0' if vue else 'classic canvas'}" for frontend, vue in CASES]
+CASES = cases([(NEWEST, True)])
 # Moves the view until a node fills it, as a person does to work on it.
 LOOK = """async title => {
     const { canvas, graph } = window.app, node = graph.nodes.find(one => one.title === title || one.type === title)
@@ -130,18 +128,15 @@ def official_models(comfy_server, tmp_path_factory):
     return models
 
 
-@pytest.mark.parametrize(("frontend", "vue"), CASES, ids=IDS)
-def test_from_the_template_to_pictures_with_the_new_lora(
-    frontend, vue, browser, comfy_host, official_models, tmp_path, request
-):
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_from_the_template_to_pictures_with_the_new_lora(case, browser, host_with, official_models, tmp_path):
     from devtools.comfy import ComfyServer
-    from devtools.frontend import newest_frontend
 
+    frontend, vue = case
     base = tmp_path / "empty"
     own_pictures(base / "input" / "my cat", count=10)
-    arguments = [] if frontend == "own" else ["--front-end-root", str(newest_frontend(comfy_host.python))]
     packs = [ROOT / "tests" / "harness" / "small_models_pack"]
-    with ComfyServer(comfy_host, base, packs=packs, models=official_models, arguments=arguments) as server:
+    with ComfyServer(host_with(frontend), base, packs=packs, models=official_models) as server:
         server.post("/settings", {VUE_NODES: vue})
         context = browser.new_context(viewport={"width": 1600, "height": 1000})
         page = ComfyPage(context.new_page(), server).open()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.clips import write_clip
 from harness.grounding_models import boxed, write_florence2, write_sam2
 
 CAT = "cat" + boxed(100, 200, 500, 600)
@@ -53,6 +54,16 @@ def test_pictures_of_a_dataset_get_masks(comfy_client, graph, folders, models):
     assert "2 made" in lines[0]
     assert re.fullmatch(r'cat 1\.png: 1 × cat, no unicorn \(left out: "cat"\); covers [\d.]+%', lines[1])
     assert "2 pictures: 2 with a mask" in shown(run, inspected)
+
+
+def test_each_frame_of_a_clip_gets_a_mask(comfy_client, graph, folders, models):
+    write_clip(
+        folders.input / "florence clip" / "walk.mkv", [np.full((64, 96, 3), 60 * n, np.uint8) for n in (1, 2, 3)]
+    )
+    load = graph.add("MLT_LoadDataset", folder="florence clip")
+    node = graph.add(NODE, dataset=[load, 0], phrases="cat", **models)
+    report = graph.text([node, 3])
+    assert re.search(r"^walk\.mkv: 3 frames; covers [\d.]+%$", shown(comfy_client.run(graph.nodes), report), re.M)
 
 
 def test_images_get_masks_of_their_size(comfy_client, graph, models):

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from harness.damage import many
+from harness.frontends import VUE_NODES, cases, name
 from harness.page import ComfyPage
 
-VUE_NODES = "Comfy.VueNodes.Enabled"
 DIALOG = "dialog.mlt-folders"
 ROWS = f"{DIALOG} .mlt-folder-list li"
 BLUEPRINT = Path(__file__).resolve().parents[2] / "subgraphs" / "Masked LoRA from a folder.json"
@@ -121,16 +121,10 @@ def png(value, *, size=(96, 64), grey=False):
     return file.getvalue()
 
 
-CASES = [(frontend, vue) for frontend in ("own", "newest") for vue in (False, True)]
-# A usual run sees each frontend and each way to draw nodes once.
-CASES = many(CASES[::3], CASES)
-IDS = [f"{frontend} frontend, {'Nodes 2.0' if vue else 'classic canvas'}" for frontend, vue in CASES]
-
-
-@pytest.fixture(scope="module", params=CASES, ids=IDS)
-def opened(request, browser, comfy_server):
+@pytest.fixture(scope="module", params=cases(), ids=name)
+def opened(request, browser, server_with):
     frontend, vue = request.param
-    server = comfy_server if frontend == "own" else request.getfixturevalue("newest_server")
+    server = server_with(frontend)
     server.post("/settings", {VUE_NODES: vue})
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     yield ComfyPage(context.new_page(), server).open(), vue
@@ -153,23 +147,23 @@ def loader(graph):
 
 
 def test_a_folder_is_chosen_from_the_list_and_the_choice_can_be_undone(way_in, loader):
-    way_in.folders.make("early cats")
-    newer = way_in.folders.make("newer cats", count=2)
+    way_in.folders.make("early felines")
+    newer = way_in.folders.make("newer felines", count=2)
     way_in.folders.mask(newer / "masks" / "cat 1.png")
     way_in.load(loader).press()
     way_in.shot("folders")
-    assert "newer cats" in way_in.rows()[0] and "2 pictures" in way_in.rows()[0] and "1 mask" in way_in.rows()[0]
+    assert "newer felines" in way_in.rows()[0] and "2 pictures" in way_in.rows()[0] and "1 mask" in way_in.rows()[0]
     search = way_in.tab.locator(f"{DIALOG} [role=combobox]")
-    search.fill("CATS")
-    assert [row.split("\n")[0] for row in way_in.rows()] == ["newer cats", "early cats"]
+    search.fill("FELINES")
+    assert [row.split("\n")[0] for row in way_in.rows()] == ["newer felines", "early felines"]
     search.press("ArrowDown")
     search.press("Enter")
     way_in.tab.wait_for_selector(DIALOG, state="detached")
-    assert way_in.value() == "early cats"
-    way_in.press().tab.locator(ROWS).filter(has_text="newer cats").click()
-    assert way_in.value() == "newer cats"
+    assert way_in.value() == "early felines"
+    way_in.press().tab.locator(ROWS).filter(has_text="newer felines").click()
+    assert way_in.value() == "newer felines"
     way_in.tab.keyboard.press("Control+z")
-    way_in.tab.wait_for_function(f"() => ({VALUE})() === 'early cats'")
+    way_in.tab.wait_for_function(f"() => ({VALUE})() === 'early felines'")
     way_in.tab.keyboard.press("Control+z")
     way_in.tab.wait_for_function(f"() => ({VALUE})() === 'typed by hand'")
     # Escape leaves it as it is.
@@ -179,12 +173,12 @@ def test_a_folder_is_chosen_from_the_list_and_the_choice_can_be_undone(way_in, l
 
 
 def test_inside_of_a_subgraph_the_folder_of_the_node_around_it_is_chosen(way_in):
-    way_in.folders.make("newer cats")
+    way_in.folders.make("newer felines")
     way_in.page.evaluate(INTO_BLUEPRINT, json.loads(BLUEPRINT.read_text(encoding="utf-8")))
     way_in.tab.wait_for_timeout(400)
-    way_in.press().tab.locator(ROWS).filter(has_text="newer cats").click()
+    way_in.press().tab.locator(ROWS).filter(has_text="newer felines").click()
     (loads,) = (one for one in way_in.page.api_prompt().values() if one["class_type"] == "MLT_LoadDataset")
-    assert loads["inputs"]["folder"] == "newer cats"
+    assert loads["inputs"]["folder"] == "newer felines"
 
 
 def test_a_saved_graph_knows_nothing_of_the_button(way_in, loader):
@@ -211,7 +205,7 @@ def test_dropped_pictures_come_into_a_new_folder_and_are_shown(way_in, loader):
     way_in.load(loader).press()
     files = [("a.png", png(50)), ("b.png", png(150)), ("a_mask.png", png(255, grey=True)), ("a.txt", b"a cat")]
     way_in.drop(DIALOG, [*files, ("notes.pdf", b"%PDF")])
-    way_in.says("4 files").says("notes.pdf is left out: no picture, mask or caption.")
+    way_in.says("4 files").says("notes.pdf is left out: no picture, clip, mask or caption.")
     way_in.shot("ready")
     way_in.tab.locator(f"{DIALOG} input[type=text]").fill("my cat")
     way_in.button("Upload").click()

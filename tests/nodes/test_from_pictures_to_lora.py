@@ -1,7 +1,7 @@
 """What a person does with each example, in the real page: look, paint, train, watch, stop, come back, use the LoRA.
 
-Each example runs in one of ComfyUI's two ways to draw nodes, the one with a mask folder in both;
-`MASKLORA_EVERY_MODE=1` runs all in both.
+A usual run takes one example in each of ComfyUI's two ways to draw nodes; `MASKLORA_EVERY_MODE=1` takes all in both.
+That each example trains from the page is in test_workflows.py.
 """
 
 import os
@@ -24,14 +24,15 @@ CHART = """() => {
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height)
     return data.some((value, i) => i % 4 === 3 && value > 0) ? canvas.toDataURL() : ""
 }"""
-BOTH = "Demo - 2 Masks from a folder"
+# With alpha, and with masks that are made.
+USUAL = {"Demo - 1 Masks from transparency": False, "Demo - 4 Masks without a model": True}
 
 
 def cases():
     """Every example in the canvases that it is tried in."""
-    for number, path in enumerate(WORKFLOWS):
+    for path in WORKFLOWS:
         for vue in (False, True):
-            if path.stem == BOTH or vue == bool(number % 2) or os.environ.get("MASKLORA_EVERY_MODE"):
+            if USUAL.get(path.stem) is vue or os.environ.get("MASKLORA_EVERY_MODE"):
                 yield pytest.param(path, vue, id=f"{path.stem}-{'Nodes 2.0' if vue else 'classic canvas'}")
 
 

@@ -92,9 +92,8 @@ def test_a_feather_that_is_left_to_the_goal_is_its_own(comfy_client, graph, fold
 
 
 @pytest.mark.parametrize("vue", many([False, True], [False, True]), ids=lambda vue: "Nodes 2.0" if vue else "classic")
-@pytest.mark.parametrize("frontend", many(["own"], ["own", "newest"]))
-def test_the_page_shows_what_the_goal_decides(request, browser, comfy_server, frontend, vue):
-    server = comfy_server if frontend == "own" else request.getfixturevalue("newest_server")
+def test_the_page_shows_what_the_goal_decides(browser, comfy_server, vue):
+    server = comfy_server
     server.post("/settings", {VUE_NODES: vue})
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     try:

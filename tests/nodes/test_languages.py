@@ -3,6 +3,9 @@
 import pytest
 
 from devtools.locales import ENGLISH, read_texts, translations
+from devtools.server_messages import flat_messages
+from harness.damage import many
+from harness.page import SELECT
 
 LOCALE, VUE_NODES = "Comfy.Locale", "Comfy.VueNodes.Enabled"
 NODES = """() => window.app.graph.nodes.map(node => [node.type, {
@@ -21,13 +24,6 @@ HEIGHTS = """panel => {
     const heights = words.map(button => [button.textContent, button.offsetHeight])
     panel.style.width = width
     return heights
-}"""
-
-SELECT = """type => {
-    const node = window.LiteGraph.createNode(type)
-    window.app.graph.clear()
-    window.app.graph.add(node)
-    window.app.canvas.selectNode(node)
 }"""
 
 
@@ -120,7 +116,7 @@ def test_a_node_s_help_opens_in_the_page_s_language_with_its_picture(node_help, 
         assert picture.evaluate("one => one.naturalWidth") > 300
 
 
-@pytest.mark.parametrize("language", translations())
+@pytest.mark.parametrize("language", many(translations()[-1:], translations()))
 def test_nodes_and_panels_speak_the_page_s_language_and_english_again(opened, language):
     page = opened(language)
     # ComfyUI resets a language that it does not offer.
@@ -131,4 +127,54 @@ def test_nodes_and_panels_speak_the_page_s_language_and_english_again(opened, la
     page = opened(ENGLISH)
     assert_nodes_read(page, ENGLISH)
     assert_panels_read(page, ENGLISH)
+    assert page.problems == []
+
+
+@pytest.fixture
+def failing(page, comfy_server, folders, graph):
+    """A function that opens the page in a language and runs a graph there that finds something, and then fails."""
+    folders.make("told in a language", captions=False)
+    loaded = graph.add("MLT_LoadDataset", folder="told in a language")
+    graph.add(
+        "MLT_SaveMasks",
+        destination="told",
+        dataset=[graph.add("MLT_ColorMasks", dataset=[loaded, 0], colours="rêd"), 0],
+    )
+
+    def run_in(language):
+        comfy_server.post("/settings", {LOCALE: language})
+        page.page.reload(wait_until="domcontentloaded")
+        page.open()
+        page.evaluate("async graph => { await window.app.loadApiJson(graph, 'told') }", graph.nodes)
+        page.queue(check=False)
+        page.page.locator(".mlt-report p").first.wait_for()
+        return page
+
+    yield run_in
+    comfy_server.post("/settings", {LOCALE: ENGLISH})
+
+
+def translation(language, start, *values):
+    """The translation of the sentence that begins so, with the values filled in."""
+    [template] = [one for one in flat_messages(ENGLISH) if one.startswith(start)]
+    return flat_messages(language)[template].format(*values)
+
+
+@pytest.mark.parametrize("language", translations())
+def test_what_a_node_finds_and_why_one_fails_is_told_in_the_page_s_language(failing, language):
+    page = failing(language)
+    found = page.page.locator(".mlt-report p").all_text_contents()
+    wanted = "No picture has a caption: training sees empty texts. Write captions, or set a trigger word."
+    assert translation(language, wanted) in found
+    assert not [one for one in found if "caption:" in one]
+    reason = translation(language, "colours: expected colours such as #00ff00", "'rêd'")
+    # By the name that the node's widget has on the page.
+    called = read_texts(language, "nodeDefs.json")["MLT_ColorMasks.inputs.colours.name"]
+    reason = reason.replace("colours", flat_messages(language)["{0} ({1})"].format(called, "colours"), 1)
+    # ComfyUI tells that a node failed, and why in its list of errors.
+    page.page.get_by_test_id("error-overlay-see-errors").click()
+    page.page.get_by_text(reason).first.wait_for()
+    english = translation(ENGLISH, "colours: expected colours such as #00ff00", "'rêd'")
+    # What a person would report has the server's own words, among much else.
+    assert page.page.get_by_text(english, exact=True).count() == 0
     assert page.problems == []

@@ -59,7 +59,7 @@ def test_another_run_s_file_under_the_name_is_not_taken_for_this_one_s(again, lo
     path = loras / "swapped_00001_.safetensors"
     assert back.outputs["9"]["text"] == [str(path)]
     assert "swapped.safetensors is another file and stays" in said(back)[-2]
-    assert said(back)[-1] == f"Wrote {path}"
+    assert said(back)[-1] == f"Written: {path}"
     assert same(load_file(path), mine)
     with safe_open(path, "np") as file:
         assert file.metadata()["ss_learning_rate"] == "0.0001"
@@ -96,7 +96,7 @@ def test_a_file_that_is_gone_or_damaged_is_written_again_also_for_comfyui_s_cach
     harm(path)
     run = comfy_client.run(prompt)
     written = path if harm in (renamed, os.unlink) else loras / f"{name}_00001_.safetensors"
-    assert said(run)[-1].startswith(f"Wrote {written}")
+    assert said(run)[-1].startswith(f"Written: {written}")
     assert same(load_file(written), mine)
     # And no oftener than that.
     assert "4" in cached(comfy_client.run(prompt))
@@ -110,7 +110,7 @@ def test_an_exported_file_that_is_gone_is_written_again(comfy_client, loras, tra
     comfy_client.run(prompt)
     (loras / "exported twice.safetensors").unlink()
     run = comfy_client.run(prompt)
-    assert said(run, "8") == [f"Wrote {loras / 'exported twice.safetensors'}"]
+    assert said(run, "8") == [f"Written: {loras / 'exported twice.safetensors'}"]
     assert load_file(loras / "exported twice.safetensors")
 
 

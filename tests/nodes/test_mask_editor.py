@@ -50,10 +50,10 @@ class Editor:
         chooser.value.set_files(str(picture))
         self.tab.wait_for_function(SHOWN, arg=picture.stem)
         self.page.evaluate(OPEN)
-        self.canvas = self.tab.locator(".mask-editor-dialog canvas").last
+        self.canvas = self.tab.locator("#maskEditorCanvasContainer canvas").last
         # The canvas has the picture's size once the picture is in it.
         self.tab.wait_for_function(
-            "w => [...document.querySelectorAll('.mask-editor-dialog canvas')].at(-1)?.width === w", arg=SIZE[0]
+            "w => [...document.querySelectorAll('#maskEditorCanvasContainer canvas')].at(-1)?.width === w", arg=SIZE[0]
         )
         self.tab.wait_for_timeout(500)
         return self

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.clips import write_clip
+from harness.folders import anywhere, folder_settings
 from harness.segmentation_models import (
     BIREFNET_FILE,
     FACE_FILE,
@@ -14,6 +16,8 @@ from harness.segmentation_models import (
     RANDOM_SAM3_FILE,
     SAM3_FILE,
 )
+from masklora.dataset.loading import load_dataset
+from masklora.dataset.moving import examine_frames
 
 pytestmark = pytest.mark.usefixtures("small_models")
 
@@ -186,6 +190,85 @@ def test_a_plain_picture_has_no_subject_and_is_named(comfy_client, graph, folder
     assert "Subject masks: nothing was found in 1 of 1 picture: plain.png" in error
 
 
+def walk(folders, name, *, gone=(), count=6):
+    """A folder with one clip: a red square that moves on black, over it a green one, and the masks of what is red."""
+    pictures, masks = np.zeros((count, 60, 80, 3), np.uint8), np.zeros((count, 60, 80), np.float32)
+    for number in range(count):
+        place = (slice(20, 50), slice(5 + 5 * number, 35 + 5 * number))
+        inner = (slice(30, 40), slice(15 + 5 * number, 25 + 5 * number))
+        if number not in gone:
+            pictures[number][place], masks[number][place] = (255, 0, 0), 1
+            pictures[number][inner], masks[number][inner] = (0, 255, 0), 0
+    write_clip(folders.input / name / "walk.mkv", list(pictures))
+    return masks
+
+
+def saved(graph, made, name):
+    graph.add("MLT_SaveMasks", dataset=[made, 0], destination=name)
+
+
+def masks_saved(client, folders, name):
+    masks = str(client.server.base / "output" / name)
+    (sample,) = load_dataset(folder_settings(folders.input / name, mask_folder=masks), allowed=anywhere).samples
+    return np.stack([found.mask for found in examine_frames(sample, range(6))])
+
+
+def overlap(one, other):
+    return float(np.minimum(one, other).sum() / np.maximum(one, other).sum())
+
+
+def test_phrases_are_found_in_key_frames_of_a_clip_and_followed_through_it(comfy_client, graph, folders):
+    truth = walk(folders, "followed", gone=(4,))
+    load = graph.add("MLT_LoadDataset", folder="followed")
+    made = text_masks(graph, dataset=[load, 0], phrases="anything", exclude="green", key_frames="1")
+    saved(graph, made, "followed")
+    told = shown(comfy_client.run(graph.nodes), made)
+    assert "walk.mkv: in frame 4 what was followed is no longer seen, and the masks are black" in told
+    assert "excluded: 1 × green (0.98), followed from frame 1 over 6 frames)" in told
+    found = masks_saved(comfy_client, folders, "followed")
+    assert not found[4].any()
+    assert all(overlap(found[number], truth[number]) > 0.85 for number in (0, 1, 2, 3, 5))
+
+
+@pytest.mark.parametrize(("file", "threshold"), [(RANDOM_SAM3_FILE, 0.1)])
+def test_a_checkpoint_with_random_weights_follows_a_clip_through_the_whole_network(
+    comfy_client, graph, folders, file, threshold
+):
+    walk(folders, "random clip", count=3)
+    load = graph.add("MLT_LoadDataset", folder="random clip")
+    made = text_masks(
+        graph, file=file, dataset=[load, 0], phrases="cat", threshold=threshold, instances=2, key_frames="1"
+    )
+    found = graph.text([made, 3])
+    told = shown(comfy_client.run(graph.nodes), found)
+    assert "followed from frame 1 over 3 frames" in told and "cover" in told
+
+
+def test_cancelling_stops_between_the_frames_of_a_clip(comfy_client, graph, folders):
+    walk(folders, "long walk", count=60)
+    load = graph.add("MLT_LoadDataset", folder="long walk", preview_images=0)
+    made = text_masks(graph, dataset=[load, 0], phrases="red")
+    graph.text([made, 3])
+    prompt = comfy_client.submit(graph.nodes)
+    comfy_client.wait_for(lambda kind, data: kind == "binary" and re.search(rb"frame [1-9]\d* of 60", data))
+    comfy_client.interrupt()
+    assert comfy_client.finish(prompt, check=False).ending == "execution_interrupted"
+    assert not any(kind == "binary" and b"frame 60 of 60" in data for kind, data in comfy_client.events)
+
+
+def test_the_subject_is_found_in_each_frame_of_a_clip(comfy_client, graph, folders):
+    truth = walk(folders, "subject clip", gone=(2,))
+    load = graph.add("MLT_LoadDataset", folder="subject clip")
+    made = subject_masks(graph, dataset=[load, 0], threshold=0.5)
+    saved(graph, made, "subject clip")
+    told = shown(comfy_client.run(graph.nodes), made)
+    assert "walk.mkv: 6 frames, of which frame 2 have nothing: no pixel of a subject" in told
+    found = masks_saved(comfy_client, folders, "subject clip")
+    whole = np.maximum.accumulate(truth, axis=2) * np.maximum.accumulate(truth[..., ::-1], axis=2)[..., ::-1]
+    assert not found[2].any()
+    assert all(overlap(found[number], whole[number]) > 0.85 for number in (0, 1, 3, 4, 5))
+
+
 def faces(graph, images):
     """ComfyUI's own face masks of pictures; gives the MASK link."""
     loader = graph.add("LoadMediaPipeFaceLandmarker", model_name=FACE_FILE)
@@ -219,4 +302,4 @@ def test_a_picture_without_a_face_has_a_black_mask_of_which_the_inspection_warns
     made = graph.add("MLT_DatasetFromImages", images=[load, 1], masks=faces(graph, [load, 1]))
     checked = inspect(graph, [made, 0])
     report = shown(comfy_client.run(graph.nodes), checked)
-    assert "1 mask is all black: this picture teaches nothing: picture-0002." in report
+    assert "1 mask is all black: nothing is learned there: picture-0002." in report

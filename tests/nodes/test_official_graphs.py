@@ -1,16 +1,19 @@
 """The templates "Start here" hold what ComfyUI's own templates of the same models hold, and come from one generator."""
 
 import json
+import math
 
 import pytest
+from comfy_extras.nodes_flux import PREFERRED_KONTEXT_RESOLUTIONS
 
 from devtools.start_here.blueprint import blueprint
 from devtools.start_here.models import MODELS
 from devtools.start_here.write import BLUEPRINT, FOLDER, as_text, names, templates
-from harness.official_graphs import official_graph, sampled_parts
+from harness.official_graphs import official_graph, sampled_parts, values_of
 
 each = pytest.mark.parametrize(("name", "model"), list(zip(names(), MODELS, strict=True)), ids=names())
 SIZES = ("width", "height")
+CLIPS = [(name, model) for name, model in zip(names(), MODELS, strict=True) if model.clip]
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +23,15 @@ def info(comfy_server):
 
 def saved(name):
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def saved_clips(graph, info):
+    """For each clip that a graph makes its frames per second, and whether it has sound."""
+    for scope in scopes_of(graph):
+        for node in scope["nodes"]:
+            if node["type"] == "CreateVideo":
+                (sound,) = (one for one in node["inputs"] if one["name"] == "audio")
+                yield values_of(scope, info).value(node, "fps"), sound.get("link") is not None
 
 
 def as_one_sampler(kind, widgets, models):
@@ -56,17 +68,38 @@ def test_the_side_with_the_lora_samples_as_the_base_model_does(name, model, info
     parts = [part for part in lora if not part[0].startswith("MLT_")]
     assert comparable(parts, resolution=0) == comparable(base, resolution=0)
     kinds = {kind for kind, *_ in lora if kind.startswith("MLT_")}
-    assert kinds == {"MLT_LoadDataset", "MLT_CacheDataset", "MLT_TrainLoRA"}
+    drawn = {"MLT_Samples"} if model.pair else set()
+    assert kinds == {"MLT_LoadDataset", "MLT_CacheDataset", "MLT_TrainLoRA"} | drawn
+
+
+def scopes_of(graph):
+    return [graph, *graph.get("definitions", {}).get("subgraphs", [])]
 
 
 @each
 def test_the_resolution_is_that_of_the_official_empty_picture(name, model):
     graph = official_graph(model.official)
-    scopes = [graph, *graph.get("definitions", {}).get("subgraphs", [])]
-    empty = [n for scope in scopes for n in scope["nodes"] if n["type"] == model.latent]
-    assert model.resolution in {value for node in empty for value in node["widgets_values"][:2]}
     (chosen,) = (n for n in saved(name)["nodes"] if n.get("title") == "Resolution")
     assert chosen["widgets_values"][0] == model.resolution
+    if model.clip:
+        # The side of a square with the area of the frames, which the comparison above holds to the official ones.
+        width, height = model.clip.size
+        assert model.resolution == 8 * math.ceil(math.sqrt(width * height) / 8)
+        return
+    if model.latent == "VAEEncode":
+        # It begins with the picture that is edited, which has one of these sizes then.
+        assert (model.resolution, model.resolution) in PREFERRED_KONTEXT_RESOLUTIONS
+        return
+    empty = [n for scope in scopes_of(graph) for n in scope["nodes"] if n["type"] == model.latent]
+    assert model.resolution in {value for node in empty for value in node["widgets_values"][:2]}
+
+
+@pytest.mark.parametrize(("name", "model"), CLIPS, ids=[name for name, _ in CLIPS])
+def test_clips_are_saved_as_the_official_graph_saves_them(name, model, info):
+    theirs, ours = (list(saved_clips(graph, info)) for graph in (official_graph(model.official), saved(name)))
+    assert len(theirs) == 1 and ours == theirs * 2
+    assert ours[0][0] == model.clip.rate and ours[0][1] == model.clip.sound
+    assert sum(n["type"] == "SaveVideo" for n in saved(name)["nodes"]) == 2
 
 
 @each

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from devtools.page_modules import address
-from harness.damage import many
+from harness.frontends import VUE_NODES, cases, name
 
-VUE_NODES, PALETTE = "Comfy.VueNodes.Enabled", "Comfy.ColorPalette"
+PALETTE = "Comfy.ColorPalette"
 REPORT = ".mlt-report"
 TEXTS = "() => [...document.querySelectorAll('.mlt-report p')].map(p => [p.dataset.level, p.textContent])"
 # The line of progress, which would say the first line of the report again.
@@ -32,19 +32,15 @@ LOOK = """() => {
         high: report.offsetHeight, content: report.scrollHeight, shown: report.clientHeight,
     }
 }"""
-CASES = [(frontend, vue) for frontend in ("own", "newest") for vue in (False, True)]
-# A usual run sees each frontend and each way to draw nodes once.
-CASES = many(CASES[::3], CASES)
-IDS = [f"{frontend} frontend, {'Nodes 2.0' if vue else 'classic canvas'}" for frontend, vue in CASES]
 
 
-@pytest.fixture(params=CASES, ids=IDS)
-def reporting(request, browser, comfy_server):
+@pytest.fixture(params=cases(), ids=name)
+def reporting(request, browser, server_with):
     """A page of a person who comes back: the browser keeps what the page stores."""
     from harness.page import ComfyPage
 
     frontend, vue = request.param
-    server = comfy_server if frontend == "own" else request.getfixturevalue("newest_server")
+    server = server_with(frontend)
     server.post("/settings", {VUE_NODES: vue})
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     yield ComfyPage(context.new_page(), server).open()
@@ -156,7 +152,7 @@ def test_a_report_stays_on_its_node_and_in_no_workflow(reporting, graph_of, requ
 
 
 # Where it is kept has nothing to do with how a node is drawn, nor with the frontend.
-@pytest.mark.parametrize("reporting", CASES[:1], ids=IDS[:1], indirect=True)
+@pytest.mark.parametrize("reporting", cases()[:1], ids=name, indirect=True)
 def test_a_report_comes_back_with_the_page_and_with_a_job_that_had_nothing_to_do(reporting, graph_of):
     page, tab = reporting, reporting.page
     prompt = graph_of("reports short", red=1, blue=1)

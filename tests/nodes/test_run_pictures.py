@@ -124,12 +124,12 @@ def test_a_checkpoint_is_exported_and_equals_the_run_s_own_file(routes, comfy_cl
     run = routes.named("exported")
     assert run["exportable"] and run["checkpoints"] == [2, 4]
     status, told = routes.post(f"/runs/{run['id']}/export")
-    assert status == 200 and told["file"] == "loras/exported-step000004.safetensors"
+    assert status == 200 and told["files"] == ["loras/exported-step000004.safetensors"]
     folder = comfy_server.base / "output"
-    ours = safetensors.torch.load_file(folder / told["file"])
+    ours = safetensors.torch.load_file(folder / told["files"][0])
     own = safetensors.torch.load_file(folder / "loras" / "exported.safetensors")
     assert ours.keys() == own.keys() and all(torch.equal(ours[key], own[key]) for key in own)
-    with safetensors.safe_open(folder / told["file"], "pt") as file:
+    with safetensors.safe_open(folder / told["files"][0], "pt") as file:
         metadata = file.metadata()
     with safetensors.safe_open(folder / "loras" / "exported.safetensors", "pt") as file:
         wanted = file.metadata()
@@ -139,10 +139,10 @@ def test_a_checkpoint_is_exported_and_equals_the_run_s_own_file(routes, comfy_cl
         "sshs_model_hash", "sshs_legacy_hash",
     }  # fmt: skip
     status, told = routes.post(f"/runs/{run['id']}/export", b'{"step": 2}')
-    assert status == 200 and told["file"] == "loras/exported-step000002.safetensors"
-    again = routes.post(f"/runs/{run['id']}/export", b'{"step": 2}')[1]["file"]
-    assert again == "loras/exported-step000002_00001_.safetensors"
-    older = safetensors.torch.load_file(folder / told["file"])
+    assert status == 200 and told["files"] == ["loras/exported-step000002.safetensors"]
+    again = routes.post(f"/runs/{run['id']}/export", b'{"step": 2}')[1]["files"]
+    assert again == ["loras/exported-step000002_00001_.safetensors"]
+    older = safetensors.torch.load_file(folder / told["files"][0])
     assert not all(torch.equal(older[key], own[key]) for key in own)
 
 

@@ -117,7 +117,7 @@ def test_two_runs_are_compared_in_one_chart(page, comfy_client, routes, train_gr
     comfy_client.run(train_graph(name="long", steps=60, seed=1))
     side = Sidebar(page).open().choose_run("short").at_step(20)
     for key in ("inside", "outside"):
-        side.tab.locator(f"{side.selector} .mlt-curve").filter(has_text=key).locator("input").uncheck()
+        side.tab.locator(f"{side.selector} .mlt-curve:not([hidden])").filter(has_text=key).locator("input").uncheck()
     colour = side.choose(".mlt-swatch").evaluate("one => getComputedStyle(one).backgroundColor")
     loss = [int(part) for part in re.findall(r"\d+", colour)]
     side.tab.wait_for_timeout(500)

@@ -66,6 +66,11 @@ def test_a_step_of_the_grid_becomes_the_lora(both_canvases, comfy_server, routes
     assert both_canvases.problems == []
 
 
+def framed(grid):
+    """The prompt and the step of each picture in the table that has a frame."""
+    return grid.locator("td button[aria-pressed=true] img").evaluate_all("all => all.map(one => one.alt)")
+
+
 def test_the_grid_shows_each_strength_that_was_drawn(comfy_client, page, train_graph, routes, trained):
     name = "grid-strengths"
     run = trained(name)
@@ -83,8 +88,10 @@ def test_the_grid_shows_each_strength_that_was_drawn(comfy_client, page, train_g
     assert choice.locator("option").all_inner_texts() == ["0.50", "1.00"] and choice.input_value() == "1.00"
     rows = grid.locator("tbody tr")
     rows.nth(2).locator("td button").nth(1).click()
+    assert framed(grid) == ["“a zibble” after step 4"]
     choice.select_option("0.50")
     side.tab.wait_for_function(LOADED, arg=GRID)
+    assert framed(grid) == ["“a zibble” after step 4 × 0.50"]
     names = [row.locator("th").inner_text().split("\n")[0] for row in rows.all()]
     assert names == ["base model", "step 4", "step 6"]
     sources = [one.get_attribute("src") for one in grid.locator("td img").all()]
@@ -100,6 +107,17 @@ def test_the_grid_shows_each_strength_that_was_drawn(comfy_client, page, train_g
     assert routes.named(name)["written"] == f"output/loras/{name}-step000004.safetensors"
     choice.select_option("1.00")
     rows.nth(3).wait_for()
+    assert framed(grid) == ["“a zibble” after step 4"]
+    # What is shown large is framed, however it was chosen.
+    grid.locator(".mlt-grid-large select").select_option("0")
+    assert framed(grid) == ["“a red star” after step 4"]
+    rows.nth(1).locator("td button").nth(1).click()
+    assert framed(grid) == ["“a zibble” after step 2"]
+    # Of half the strength there is no picture of that step: the nearest before it is shown.
+    choice.select_option("0.50")
+    side.tab.wait_for_function(LOADED, arg=GRID)
+    assert framed(grid) == ["“a zibble” by the base model"]
+    choice.select_option("1.00")
     assert not any("strength" in one.get_attribute("src") for one in grid.locator("td img").all())
     assert run["id"] == routes.named(name)["id"] and page.problems == []
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from masklora.cache.cache import build_cache
+from masklora.cache.shots import ClipRule
 from masklora.dataset.loading import from_images
 from masklora.dataset.sample import merge
 from masklora.errors import ConfigError, MaskError
@@ -19,7 +20,7 @@ BLACK, WHITE = np.zeros((64, 96), np.float32), np.ones((64, 96), np.float32)
 class Pixels:
     """An encoder that costs nothing."""
 
-    identity, channels, stride, clips = "pixels", 3, 8, False
+    identity, channels, stride, rule = "pixels", 3, 8, ClipRule()
 
     def encode(self, images):
         return images.movedim(-1, 1)[..., ::8, ::8]

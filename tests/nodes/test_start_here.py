@@ -4,30 +4,43 @@ import io
 import json
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from devtools.start_here.captioning import CAPTIONING, DESCRIBER, KIND, OFFICIAL
+from devtools.start_here.following import FOLLOWING
 from devtools.start_here.layout import YOURS
 from devtools.start_here.models import MODELS
-from devtools.start_here.write import BLUEPRINT, names
-from harness.damage import ALL
+from devtools.start_here.write import BLUEPRINT, OTHERS, names
+from harness.clips import write_clip
+from harness.cut_text import cut_text
+from harness.damage import ALL, many
+from harness.folders import anywhere, folder_settings
+from harness.frontends import OWN, VUE_NODES, cases
+from harness.frontends import name as named
 from harness.official_files import WITHOUT_ENCODER, offer_official_files
 from harness.official_graphs import official_graph
+from harness.own_folders import offer_example, own_data, own_pictures
+from harness.walking import overlap, walk
+from masklora.dataset.loading import load_dataset
+from masklora.dataset.moving import examine_frames
 
-VUE_NODES = "Comfy.VueNodes.Enabled"
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = "1 Start here - SDXL"
 # All that a person must touch before Run, whose nodes are green; each of the others is as it should be.
 DECISIONS = [("MLT_LoadDataset", "folder"), ("MLT_TrainLoRA", "name"), ("CLIPTextEncode", "text")]
+OF_PAIRS = [*DECISIONS[:2], ("PrimitiveStringMultiline", "value"), ("LoadImage", "image")]
+# One for each way to sample and each kind of data.
+USUAL = ("Z-Image", "Wan 2.2 5B", "LTX-2", "FLUX.2 klein Edit")
 TRAINED = [
     (name, model)
     for name, model in zip(names(), MODELS, strict=True)
     # The first one has a test of its own; a small one of ERNIE-Image reads no texts.
-    if name != TEMPLATE and model.title not in WITHOUT_ENCODER and (ALL or model.title in ("Z-Image", "Chroma"))
+    if name != TEMPLATE and model.title not in WITHOUT_ENCODER and (ALL or model.title in USUAL)
 ]
-MISSING = """() => document.body.innerText.match(/[^\\n]* (is|are) missing|[^\\n]*errors? found/g) ?? []"""
+MISSING = """() => document.body.innerText.match(/[^\\n]* (is|are) missing|[^\\n]*(error|issue)s? found/g) ?? []"""
 SET = """([type, name, value]) => {
     for (const node of window.app.graph.nodes.filter(n => n.type === type)) {
         node.widgets.find(w => w.name === name).value = value
@@ -43,6 +56,12 @@ SHORTEN = """side => {
         const steps = node.widgets?.find(w => w.name === "steps")
         if (steps) steps.value = node.type === "MLT_TrainLoRA" ? 3 : 2
         if (node.title === "Resolution") node.widgets[0].value = side
+        // An empty clip has its size and length of its own, of sound and pictures that of one number.
+        const set = (name, value) => { for (const one of node.widgets ?? []) if (one.name === name) one.value = value }
+        if (node.widgets?.some(one => one.name === "length")) for (const name of ["width", "height"]) set(name, side)
+        set("length", 9)
+        set("megapixels", side * side / 1048576)
+        if (node.title === "Frames") node.widgets[0].value = 9
     }
 }"""
 ONLY_ON_THE_PAGE = {"MarkdownNote", "Note"}
@@ -72,8 +91,15 @@ ELEMENTS = """() => [...document.querySelectorAll("[data-node-id]")].map(element
     const { left, top, right, bottom } = element.getBoundingClientRect()
     return [window.app.graph.getNodeById(element.dataset.nodeId)?.title, left, top, right, bottom]
 })"""
-CANVASES = [("comfy_server", True), *([("newest_server", False), ("newest_server", True)] if ALL else [])]
-LONGEST = ("1 Start here - SDXL", "11 Start here - Ideogram 4", CAPTIONING)
+# Screens on which a template is opened; a usual run sees the larger one.
+SCREENS = many([(1920, 1080)], [(1920, 1080), (1280, 800)])
+LONGEST = (
+    "1 Start here - SDXL",
+    "11 Start here - Ideogram 4",
+    "13 Start here - LTX-2",
+    "14 Start here - Qwen-Image-Edit",
+    *OTHERS,
+)
 # In the classic canvas text is drawn from this scale on.
 READABLE = 0.58
 
@@ -86,6 +112,7 @@ def empty_server(comfy_server, comfy_host, tmp_path_factory):
     base = tmp_path_factory.mktemp("empty")
     offer_official_files(comfy_server, base / "models")
     with ComfyServer(comfy_host, base, packs=[ROOT / "tests" / "harness" / "small_models_pack"]) as server:
+        offer_example(comfy_host, base)
         yield server
 
 
@@ -99,13 +126,28 @@ def at_home(browser, empty_server):
     context.close()
 
 
-def own_pictures(folder, count=4):
-    folder.mkdir(parents=True)
-    for number in range(count):
-        pixels = np.random.default_rng(number).integers(0, 256, (160, 160, 4), np.uint8)
-        pixels[..., 3] = 0
-        pixels[40:120, 30:130, 3] = 255
-        Image.fromarray(pixels).save(folder / f"cat {number}.png")
+def check_clips(folder, side, *, sound):
+    """A clip of the base model and one with the LoRA, taken out of the folder."""
+    files = sorted(folder.glob("*.mp4"))
+    assert [file.name.rsplit("_", 2)[0] for file in files] == ["Base model", "With the LoRA"]
+    seen = []
+    for file in files:
+        with av.open(file) as opened:
+            seen.append(np.stack([frame.to_ndarray(format="rgb24") for frame in opened.decode(video=0)]))
+            assert bool(opened.streams.audio) == sound
+        file.unlink()
+    assert {one.shape for one in seen} == {(9, side, side, 3)}
+    assert not np.array_equal(*seen)
+
+
+def check_pairs(server, outputs, run):
+    """The training was shown the references, and sample pictures were drawn with a reference too."""
+    told = [line["text"] for one in outputs.values() for line in one.get("masked_lora_report", ())]
+    assert "4 pictures with every reference, 0 without." in told and "references made now: 4" in told
+    assert any("is shown the reference pictures" in text for text in told)
+    (folder,) = (server.base / "user" / "masked_lora" / "runs").glob(f"{run.replace(' ', '_')}-*/samples")
+    assert {file.name for file in folder.glob("*.png")} == {"step_000000_0.png", "step_000003_0.png"}
+    assert json.loads((folder / "samples.json").read_text(encoding="utf-8"))["references"]
 
 
 def official_loader(name):
@@ -121,6 +163,11 @@ def overlaps(boxes):
         for b in boxes[i + 1 :]
         if a[1] < b[3] and b[1] < a[3] and a[2] < b[4] and b[2] < a[4]
     ]
+
+
+def lying_on_another(page, *, modern):
+    """Pairs of nodes of which one lies on the other, by their saved sizes and as Nodes 2.0 draws them."""
+    return overlaps(page.evaluate(BOXES)) + (overlaps(page.evaluate(ELEMENTS)) if modern else [])
 
 
 def opened(page, name=TEMPLATE):
@@ -140,7 +187,7 @@ def opened(page, name=TEMPLATE):
 
 def test_the_first_template_trains_with_a_person_s_own_checkpoint_and_folder(at_home, empty_server):
     page, tab = at_home, at_home.page
-    assert sorted(empty_server.get("/workflow_templates")["masked-lora"]) == sorted([*names(), CAPTIONING])
+    assert sorted(empty_server.get("/workflow_templates")["masked-lora"]) == sorted([*names(), *OTHERS])
     opened(page)
     own_pictures(empty_server.base / "input" / "my cat")
     page.evaluate(SET, ["MLT_LoadDataset", "folder", "my cat"])
@@ -182,7 +229,7 @@ def test_the_first_template_holds_the_nodes_own_defaults_and_nothing_of_the_demo
     assert sorted(titles) == ["1", "2", "3", "4", "5"]
 
 
-@pytest.mark.parametrize("name", [*names(), CAPTIONING])
+@pytest.mark.parametrize("name", [*names(), *OTHERS])
 def test_a_template_opens_without_a_message_and_comfyui_takes_it(name, at_home, empty_server):
     page = at_home
     graph = opened(page, name)
@@ -199,28 +246,37 @@ def test_a_template_opens_without_a_message_and_comfyui_takes_it(name, at_home, 
     assert page.problems == []
 
 
-@pytest.mark.parametrize("name", names())
-def test_what_a_person_decides_is_green_and_there_are_three(name):
+@pytest.mark.parametrize(("name", "model"), list(zip(names(), MODELS, strict=True)), ids=names())
+def test_what_a_person_decides_is_green_and_there_are_three_or_of_pairs_four(name, model):
     graph = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
     green = [node["type"] for node in graph["nodes"] if (node.get("color"), node.get("bgcolor")) == YOURS]
-    assert sorted(green) == sorted(kind for kind, _ in DECISIONS)
+    assert sorted(green) == sorted(kind for kind, _ in (OF_PAIRS if model.pair else DECISIONS))
 
 
 @pytest.mark.parametrize(("name", "model"), TRAINED, ids=[name for name, _ in TRAINED])
-def test_three_decisions_train_and_compare(name, model, at_home, empty_server):
+def test_these_decisions_train_and_compare(name, model, at_home, empty_server):
     page = at_home
     opened(page, name)
     folder = f"my cat, {model.title}"
-    own_pictures(empty_server.base / "input" / folder)
-    for (kind, widget), value in zip(DECISIONS, (folder, f"lora of {model.title}", "a cat on a sofa"), strict=True):
+    own_data(model)(empty_server.base / "input" / folder)
+    values = [folder, f"lora of {model.title}", "a cat on a sofa", f"{folder}/before/cat 1.jpg"]
+    for (kind, widget), value in zip(OF_PAIRS if model.pair else DECISIONS, values, strict=False):
         page.evaluate(DECIDE, [kind, widget, value, YOURS[1]])
     side = 256 if model.title == "Ideogram 4" else 128
     page.evaluate(SHORTEN, side)
+    # That one brings any picture to one of its model's own sizes.
+    side = 1024 if model.latent == "VAEEncode" else side
     outputs = page.queue(timeout=280)["outputs"]
     assert (empty_server.base / "output" / "loras" / f"lora of {model.title}.safetensors").is_file()
-    shown = [one["images"][0] for one in outputs.values() if "images" in one and one["images"][0]["type"] == "temp"]
-    compared = [np.asarray(Image.open(io.BytesIO(empty_server.picture(one)))) for one in shown]
-    assert [one.shape[:2] for one in compared].count((side, side)) == 2
+    if model.clip:
+        check_clips(empty_server.base / "output" / "video", side, sound=model.clip.sound)
+    else:
+        shown = [one["images"][0] for one in outputs.values() if "images" in one and one["images"][0]["type"] == "temp"]
+        compared = [np.asarray(Image.open(io.BytesIO(empty_server.picture(one)))) for one in shown]
+        alike = [one for one in compared if one.shape[:2] == (side, side)]
+        assert len(alike) == 2
+    if model.pair:
+        check_pairs(empty_server, outputs, f"lora of {model.title}")
     assert page.problems == []
 
 
@@ -239,6 +295,28 @@ def test_two_decisions_write_captions_beside_the_pictures(at_home, empty_server)
     # More than the lists of Load Dataset hold, each in words of the model, and none over a person's own.
     assert len(texts) == 20 and texts.pop("cat 1") == "my own words"
     assert all(text.strip() for text in texts.values()) and len(set(texts.values())) > 1
+    assert page.problems == []
+
+
+def test_masks_that_follow_a_clip_are_saved_beside_it_and_trained(at_home, empty_server):
+    page = at_home
+    opened(page, FOLLOWING)
+    green = page.evaluate("bg => window.app.graph.nodes.filter(n => n.bgcolor === bg).map(n => n.type)", YOURS[1])
+    assert sorted(green) == ["MLT_GrabCutMasks", "MLT_LoadDataset", "MLT_TrainLoRA"]
+    folder = empty_server.base / "input" / "my walk"
+    pictures, truth = walk(17, (160, 128))
+    write_clip(folder / "walk.mkv", pictures, rate=24)
+    decisions = [("MLT_LoadDataset", "folder", "my walk"), ("MLT_TrainLoRA", "name", "walk")]
+    decisions += [("MLT_GrabCutMasks", "start", "box"), ("MLT_GrabCutMasks", "box", "14, 26, 76, 76")]
+    for kind, widget, value in decisions:
+        page.evaluate(DECIDE, [kind, widget, value, YOURS[1]])
+    page.evaluate(SHORTEN, 128)
+    page.queue(timeout=280)
+    assert (empty_server.base / "output" / "loras" / "walk.safetensors").is_file()
+    (sample,) = load_dataset(folder_settings(folder), allowed=anywhere).samples
+    assert sample.mask_path == folder / "walk_mask.mkv" and sample.mask_moving
+    found = [one.mask for one in examine_frames(sample, range(len(truth)))]
+    assert [round(overlap(*pair), 2) for pair in zip(found, truth, strict=True) if overlap(*pair) < 0.9] == []
     assert page.problems == []
 
 
@@ -267,24 +345,41 @@ def test_without_the_files_comfyui_offers_to_download_them_and_nothing_else_is_t
     assert page.problems == []
 
 
-@pytest.mark.parametrize(("server", "modern"), CANVASES)
-def test_no_node_lies_on_another_in_either_frontend_and_canvas(server, modern, request, browser):
+@pytest.fixture(params=cases([(OWN, True)]), ids=named)
+def modern(request):
+    """Whether Nodes 2.0 draws the nodes, in the frontend of the session."""
+    return request.param[1]
+
+
+def look_at_each(templates, server, browser, *, modern, screen=SCREENS[0]):
+    """Opens templates as somebody with this screen does: the page with each of them, its name and the graph."""
     from harness.page import ComfyPage
 
-    server = request.getfixturevalue(server)
     server.post("/settings", {VUE_NODES: modern})
-    tab = browser.new_page(viewport={"width": 1920, "height": 1080})
+    tab = browser.new_page(viewport={"width": screen[0], "height": screen[1]})
     page = ComfyPage(tab, server).open()
-    for name in [*names(), CAPTIONING] if ALL else LONGEST:
+    drawn = "count => document.querySelectorAll('[data-node-id]').length === count"
+    for name in templates:
         graph = opened(page, name)
-        assert overlaps(page.evaluate(BOXES)) == [], name
         if modern:
-            drawn = "count => document.querySelectorAll('[data-node-id]').length === count"
             tab.wait_for_function(drawn, arg=len(graph["nodes"]))
-            assert overlaps(page.evaluate(ELEMENTS)) == [], name
+        yield page, name
     tab.close()
     server.post("/settings", {VUE_NODES: False})
-    assert page.problems == []
+
+
+@pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: "x".join(map(str, screen)))
+def test_each_template_opens_without_an_error_an_overlap_or_a_text_that_is_cut(modern, screen, browser, empty_server):
+    for page, name in look_at_each([*names(), *OTHERS], empty_server, browser, modern=modern, screen=screen):
+        assert page.evaluate(MISSING) == [] and page.problems == [], name
+        assert lying_on_another(page, modern=modern) == [], name
+        assert cut_text(page, modern=modern) == [], name
+
+
+def test_no_node_lies_on_another_where_models_are_missing_and_nodes_say_so(modern, browser, comfy_server):
+    for page, name in look_at_each([*names(), *OTHERS] if ALL else LONGEST, comfy_server, browser, modern=modern):
+        assert lying_on_another(page, modern=modern) == [], name
+        assert page.problems == []
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +394,7 @@ def test_the_demo_brings_its_pictures_and_its_model_where_it_lies_beside_the_pac
     from harness.page import ComfyPage
 
     server = server_with_demo
-    assert sorted(server.get("/workflow_templates")["masked-lora"]) == sorted([*names(), CAPTIONING])
+    assert sorted(server.get("/workflow_templates")["masked-lora"]) == sorted([*names(), *OTHERS])
     tab = browser.new_page(viewport={"width": 1400, "height": 900})
     page = ComfyPage(tab, server).open()
     page.evaluate("() => window.app.extensionManager.command.execute('Workspace.ToggleSidebarTab.masked_lora.runs')")
@@ -319,7 +414,7 @@ def test_without_the_demo_none_is_offered(empty_server):
     assert empty_server.get("/masked_lora/demo") == {"graphs": []}
 
 
-@pytest.mark.parametrize("name", [*names(), CAPTIONING])
+@pytest.mark.parametrize("name", [*names(), *OTHERS])
 def test_a_template_has_its_picture(name):
     file = ROOT / "workflows" / f"{name}.jpg"
     with Image.open(file) as shot:

@@ -52,7 +52,7 @@ def test_subjects_are_loaded_inspected_cached_and_trained(comfy_client, demo_ser
     trained = graph.add("MLT_TrainLoRA", model=[model, 0], cache=[cache, 0], steps=2, batch_size=2, name="of subjects")
     run = comfy_client.run(graph.nodes)
     text = {node: "\n".join(run.outputs[node]["text"]) for node in (told, seen, cached, trained)}
-    assert "subjects in 3 pictures, 2 of them with several: anna in 3, ben in 2." in text[told]
+    assert "subjects in 3 pictures, 2 of them with several: anna (3), ben (2)." in text[told]
     assert "no mask of ben in day 3.png." in text[told]
     assert "day 1.png [ben]: coverage 18.8%" in text[seen] and "day 2.png [together]: coverage 28.1%" in text[seen]
     # Three pictures; their masks are alike in all of them; two captions and the empty one.

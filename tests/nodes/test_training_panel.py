@@ -1,8 +1,11 @@
 """The training panel in the real page: a person sees a training grow, stops it, and finds it again."""
 
+from pathlib import Path
+
 import pytest
 
 from harness.panel import INK, PANEL, Panel
+from masklora.host.headless.graph import read_graph
 
 
 @pytest.fixture
@@ -10,11 +13,19 @@ def panel(both_canvases):
     return Panel(both_canvases)
 
 
-def test_a_training_is_seen_stopped_and_found_again(panel, comfy_server, train_graph, request):
+def test_a_graph_is_saved_for_headless_and_its_training_seen_stopped_and_found_again(
+    panel, comfy_server, train_graph, request
+):
     name = "seen-" + ("new" if "2.0" in request.node.name else "classic")
     prompt = train_graph(name=name, steps=3000)
     panel.load(prompt)
     assert panel.button("Stop and save").is_disabled()
+    with panel.tab.expect_download() as caught:
+        panel.button("Save for headless").click()
+    assert caught.value.suggested_filename == f"{name}.json"
+    assert read_graph(Path(caught.value.path())) == panel.page.api_prompt()
+    note = panel.tab.locator(f"{PANEL} .mlt-note").first.text_content()
+    assert note == f"Downloaded: {name}.json. In a terminal: python train.py {name}.json"
     prompt_id = panel.start()
     panel.at_step(3)
     assert "of 3000" in panel.tab.locator(f"{PANEL} .mlt-numbers").first.text_content()

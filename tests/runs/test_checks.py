@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from masklora.cache.plan import Caption
+from masklora.cache.captions import Caption
 from masklora.errors import RunError
 from masklora.file_names import name_fault
 from masklora.runs import checks as beforehand
@@ -17,6 +17,7 @@ class Entry:
     name: str
     texts: tuple = ("a zib cat",)
     regularisation: bool = False
+    frames: tuple = ()
 
     @property
     def captions(self):
@@ -40,6 +41,8 @@ def test_captions_without_the_trigger_word_are_counted_and_named():
     (told,) = trigger_notes(entries, ["zib", ""])
     assert told.level == "warning"
     assert "of 3 pictures, 2 have a caption without it" in told.text and "(2.png, 3.png)" in told.text
+    (told,) = trigger_notes([*entries, Entry("walk.mp4", ("a walk",), frames=(0, 1))], ["zib"])
+    assert "of 4 pictures and clips, 3 have a caption without it" in told.text
 
 
 def test_pictures_without_any_caption_are_left_to_the_report_of_their_data_set():

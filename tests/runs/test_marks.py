@@ -6,9 +6,10 @@ import pytest
 
 from harness.toy import toy_job, train_toy
 from masklora.runs.history import read_run, run_folders
-from masklora.runs.marks import NAME, Marks, keep_marks, read_marks
+from masklora.runs.marks import NAME, Marks, keep_favoured, keep_marks, read_favoured, read_marks
+from masklora.runs.record import measured_at
 from masklora.runs.retention import make_room
-from masklora.runs.run import has_optimizer
+from masklora.runs.run import Run, has_optimizer
 from masklora.runs.run_list import RunList
 
 
@@ -47,3 +48,22 @@ def test_what_makes_room_spares_a_run_with_a_star(tmp_path):
     keep_marks(folder, starred=False)
     make_room(tmp_path, keep=0)
     assert not has_optimizer(folder, 10) and not has_optimizer(folder, 5)
+
+
+def test_the_favoured_checkpoint_is_told_as_long_as_it_is_kept(tmp_path):
+    result = train_toy(tmp_path, toy_job(leak_every=4, keep_last=2))
+    favoured = read_favoured(result.folder)
+    assert read_run(result.folder).favoured == favoured and favoured in read_run(result.folder).checkpoints
+    keep_favoured(result.folder, 7)
+    assert read_favoured(result.folder) == 7 and read_run(result.folder).favoured is None
+    (result.folder / "favoured.json").write_text('{"step": "eight"}', encoding="utf-8")
+    assert read_favoured(result.folder) is None and read_run(result.folder).favoured is None
+
+
+def test_a_checkpoint_s_file_tells_the_leak_of_its_own_step(tmp_path):
+    result = train_toy(tmp_path, toy_job(leak_every=5, keep_last=9, save_every=3))
+    with Run.open(tmp_path, "toy", "f" * 64, settings={}) as run:
+        measured = {row["step"]: row["leak"] for row in run.read_metrics() if "leak" in row}
+        at = {step: measured_at(run, step) for step in (3, 5, 10)}
+    assert "leak" not in at[3] and at[3]["coverage"] == result.summary["coverage"]
+    assert at[5]["leak"] == measured[5] != measured[10] == at[10]["leak"] == result.summary["leak"]

@@ -283,6 +283,21 @@ def test_the_seen_sample_shows_its_colours_and_darkens_what_the_loss_leaves_out(
     assert right[4, 7 * cell + 4, 0] < 30
 
 
+def test_of_a_clip_one_latent_frame_is_seen_the_last_one_beyond_it():
+    latent = torch.arange(3.0)[None, :, None, None].expand(4, 3, 6, 8)
+    weights = torch.zeros(3, 6, 8)
+    weights[1], weights[2, :, :4] = 1.0, 1.0
+    seen = Seen("walk", latent, weights)
+    cell = 8
+    assert seen.frames == 3 and Seen("cat", latent[:, 0], weights[0]).frames == 0
+    for asked, frame in ((0, 0), (1, 1), (2, 2), (9, 2)):
+        picture = draw_seen(seen, lambda one: one[:3, 0].movedim(0, -1) / 2, side=64, frame=asked)
+        right = picture[:, 8 * cell + 4 :].astype(int)
+        assert abs(int(picture[4, 4, 0]) - round(127.5 * frame)) <= 1
+        wanted = [(weights[frame, 0, column] * 0.85 + 0.15) * frame * 127.5 for column in (0, 7)]
+        assert abs(right[4, 4, 0] - wanted[0]) <= 2 and abs(right[4, 7 * cell + 4, 0] - wanted[1]) <= 2
+
+
 @pytest.mark.parametrize("shape", [(16, 5, 7), (2, 5, 7), (16, 3, 5, 7)])
 def test_any_latent_has_false_colours(shape):
     colours = false_colours(torch.randn(shape))

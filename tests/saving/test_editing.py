@@ -439,7 +439,7 @@ def test_an_animation_or_a_disguised_jpeg_is_not_overwritten(pictures, versions)
     photo(pictures / "other.jpg").rename(pictures / "other.png")
     before = files_of(pictures)
     moving, other = loaded(pictures, mask_source="alpha").samples
-    with pytest.raises(DataError, match=r"moving\.png.*animation"):
+    with pytest.raises(DataError, match=r"moving\.png is a clip, and its mask is its own transparency"):
         edit(moving, versions=versions)
     with pytest.raises(DataError, match=r"other\.png.*no PNG"):
         edit(other, versions=versions)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from harness.folders import anywhere, folder_settings, grey, picture, with_alpha
+from masklora.dataset.corrections import replace_masks
 from masklora.dataset.loading import from_images, load_dataset
 from masklora.dataset.sample import Dataset, fit_mask, load_mask, load_sample, merge
 from masklora.errors import ConfigError, DataError, MaskError, PathError, RunError
@@ -75,9 +76,8 @@ def many_kinds(folder):
     palette.save(folder / "palette.png", transparency=bytes([0, 255, 40, 255, 128, 255, 255, 255, 255]))
     deep = RNG.integers(0, 65536, (12, 10, 4)).astype(np.uint16)
     cv2.imencode(".png", deep)[1].tofile(folder / "sub dir" / "deeper" / "sixteen.v2.png")
-    frames = [Image.new("RGB", (10, 12), colour) for colour in ("red", "blue")]
-    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
-    grey(folder / "moving-masklabel.png", np.tri(12, 10))
+    Image.new("RGB", (10, 12), "red").save(folder / "flat.gif")
+    grey(folder / "flat-masklabel.png", np.tri(12, 10))
     picture(folder / "scaled.webp", (40, 48))
     grey(folder / "scaled_mask.png", EIGHT_BITS)
     picture(folder / "no mask.png", (7, 5))
@@ -537,7 +537,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path):
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        with pytest.raises(RunError, match=r"picture-0002\.png: could not be written .* 1 of 2 pictures was saved"):
+        with pytest.raises(RunError, match=r"picture-0002\.png: could not be written .* Of 2 pictures, 1 was saved"):
             save(dataset, tmp_path, overwrite=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -635,3 +635,20 @@ def test_a_picture_that_changed_its_size_is_named(tmp_path):
     with_alpha(tmp_path / "in" / "cat 2.png", HALF[:4])
     with pytest.raises(DataError, match=r"cat 2\.png: the picture is 8×4, but was 8×8"):
         save(dataset, tmp_path / "out", ALPHA)
+
+
+def test_references_stay_beside_their_pictures_and_are_never_replaced(tmp_path):
+    folder = tmp_path / "set"
+    picture(folder / "cat.png", (16, 12))
+    grey(folder / "cat_mask.png", np.ones((12, 16)))
+    picture(folder / "before" / "cat.png", (16, 12), value=7)
+    data = loaded(folder, reference_folders="before")
+    before = files_of(folder)
+    for layout in (FOLDER, ALPHA):
+        saved = save(data, tmp_path / layout, layout).dataset
+        assert saved.samples[0].references == data.samples[0].references != ()
+    with pytest.raises(DataError, match=r"is the picture before/cat\.png, and pictures are never replaced"):
+        save(data, folder / "before", overwrite=True)
+    assert files_of(folder) == before
+    corrected = replace_masks(data, [np.zeros((12, 16), np.float32)])
+    assert corrected.samples[0].references == data.samples[0].references

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from harness.toy import ToyEntry, toy_entries, with_infills
-from masklora.cache.plan import Caption
+from masklora.cache.captions import Caption
 from masklora.errors import ConfigError
 from masklora.training.batches import EMPTY_CAPTION, ORIGINAL, BatchPlan, split_validation
 

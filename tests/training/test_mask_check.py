@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.caching import SETTINGS, Pooling
+from harness.caching import SETTINGS, ClipPooling, Pooling
+from harness.clips import write_clip
 from masklora.cache.cache import build_cache
+from masklora.dataset.loading import load_dataset
 from masklora.dataset.sample import Dataset, Sample
 from masklora.errors import MaskError
 from masklora.settings import DatasetSettings, LossSettings
@@ -78,13 +80,13 @@ def test_a_picture_that_learns_in_some_of_its_crops_only_is_told_as_that(cache):
     bright_left = np.hstack([mask(value=1.0), mask(value=0.4), mask(value=0.4), mask(value=0.4)])
     settings = replace(SETTINGS, crop="random", variants=24, bucketing=False)
     (text,) = told(cache(size=(4 * SIDE, SIDE), settings=settings, long=bright_left), mask_type="hard")
-    assert "in some of their crops under mask_type hard" in text and "long" in text
+    assert "in some of its crops under mask_type hard" in text and "long" in text
 
 
 @pytest.mark.parametrize("others", [{}, {"black": np.zeros((SIDE, SIDE), np.float32)}, {"classes": WHOLE}])
 def test_nothing_left_to_learn_is_an_error_with_the_first_picture(cache, others):
     made = cache(dim=DIM, faint=DIM / 2, **others, of={"classes": {"regularisation": True}})
-    with pytest.raises(MaskError, match=r"No picture has .*mask_type hard.*dim.*Change these in Masked Loss"):
+    with pytest.raises(MaskError, match=r"Nothing in the cache has .*mask_type hard.*dim.*Change these in Masked Loss"):
         told(made, mask_type="hard")
 
 
@@ -94,3 +96,21 @@ def test_looking_can_be_cancelled(cache):
 
     with pytest.raises(KeyboardInterrupt):
         weightless(cache(whole=WHOLE), LossSettings(mask_type="hard"), grid_of=lambda _: (8, 8), check_cancel=cancel)
+
+
+def test_a_clip_of_which_the_least_of_its_frames_leaves_nothing_is_told(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 5, SIDE, SIDE, 3), dtype=np.uint8)
+    masks = np.zeros_like(frames)
+    # The first walks on by its own width in each frame, and comes after the first one; the other stays.
+    for number in range(1, 5):
+        masks[0, number, 8:16, 8 * number : 8 * number + 8] = 255
+    masks[1, :, 8:16, 8:16] = 255
+    for clip, own, name in zip(frames, masks, ("walks", "stays"), strict=True):
+        write_clip(tmp_path / "set" / f"{name}.mkv", clip)
+        write_clip(tmp_path / "set" / "masks" / f"{name}.mkv", own)
+    settings = replace(SETTINGS, clip_frames=5, resolution=SIDE)
+    data = load_dataset(DatasetSettings(folder=str(tmp_path / "set")), allowed=lambda path: path)
+    made = build_cache(data, settings, encoder=ClipPooling(), folder=tmp_path / "store")
+    (text,) = told(made, frame_reduction="min")
+    assert "walks" in text and "stays" not in text and "frame_reduction min" in text
+    assert told(made, frame_reduction="max") == told(made) == []

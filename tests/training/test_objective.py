@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.toy import ToyEntry, toy_job, with_infills
-from masklora.cache.plan import Caption
+from masklora.cache.captions import Caption
 from masklora.loss.masks import cell_weights
 from masklora.settings import LossSettings
 from masklora.training.batches import EMPTY_CAPTION, ORIGINAL, Draw

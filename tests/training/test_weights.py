@@ -7,6 +7,7 @@ import torch
 
 from harness.toy import ToyNet, open_run, same
 from masklora.settings import OptimizerSettings
+from masklora.training.optim import Part
 from masklora.training.weights import Weights
 
 ADAMW = OptimizerSettings(learning_rate=1e-2, clip_norm=0.5)
@@ -87,3 +88,24 @@ def test_the_result_is_worn_for_a_while_and_the_weights_in_training_come_back(tm
         assert not same(live, weights.result())
         raise KeyError
     assert same(live, {name: p.detach() for name, p in net.params.items()})
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "prodigy", "schedule-free adamw"])
+def test_a_part_stays_as_it_is_after_its_stop_and_the_rest_goes_on(optimizer):
+    net = ToyNet().eval()
+    settings = replace(ADAMW, optimizer=optimizer, weight_decay=0.1)
+    weights = Weights(net, settings, seed=3, parts=[Part("second.", settings.learning_rate, stop=2)])
+    ended = []
+    for step in range(4):
+        before = {name: p.detach().clone() for name, p in net.params.items()}
+        ended += [(step, part.prefix) for part in weights.begin()]
+        weights.backward(net(torch.ones(2, 4, 8, 8), torch.full((2,), 0.5), torch.ones(2, 5)).square().mean())
+        weights.clip()
+        weights.update(TOTAL)
+        weights.settle()
+        for name, p in net.params.items():
+            if name.startswith("first.") or name.endswith("lora_A.weight"):
+                continue
+            assert torch.equal(p, before[name]) == (step >= 2), (step, name)
+        assert not torch.equal(net.params["first.lora_B.weight"], before["first.lora_B.weight"])
+    assert ended == [(2, "second.")]

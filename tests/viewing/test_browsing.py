@@ -160,7 +160,7 @@ def test_a_trigger_word_taken_out_makes_no_text_stale_that_is_there(bench):
 def test_a_cache_of_other_pictures_is_refused(bench):
     bench.build()
     dataset = bench.data()
-    with pytest.raises(ConfigError, match="4 pictures, but dataset has 3"):
+    with pytest.raises(ConfigError, match="it holds 4, but dataset has 3 pictures"):
         check_same(bench.cache, replace(dataset, samples=dataset.samples[:3]))
 
 

@@ -114,8 +114,7 @@ def test_text_counts_first_then_warns_then_lists():
     lines = report.to_text().splitlines()
     assert lines[0] == "2 pictures: 2 with a mask, 0 without."
     assert any(
-        line.startswith("1 mask is all black: this picture teaches nothing") and "picture-0001" in line
-        for line in lines
+        line.startswith("1 mask is all black: nothing is learned there") and "picture-0001" in line for line in lines
     )
     assert lines[-1].startswith("picture-0002: coverage 38.") and "of 8×8 cells" in lines[-1]
 

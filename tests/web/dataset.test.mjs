@@ -1,11 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { cellAt, cellTransform } from "../../web/dataset/draw.mjs?v=0.1.0";
+import { offerPairs } from "../../web/dataset/controls.mjs?v=0.1.0";
+import { clipWords } from "../../web/dataset/facts.mjs?v=0.1.0";
 import { gridOf, heightOf, placeOf, scrollTo, visible } from "../../web/dataset/layout.mjs?v=0.1.0";
 import { checkedLook } from "../../web/dataset/look.mjs?v=0.1.0";
 import { buckets, choose, counts, histogram, neighbour, percent, rowsOf } from "../../web/dataset/rows.mjs?v=0.1.0";
 import { feeder, transformOf } from "../../web/dataset/upstream.mjs?v=0.1.0";
 import { Viewport } from "../../web/page/viewport.mjs?v=0.1.0";
+import "./english.mjs?v=0.1.0";
 
 const columns = {
   name: ["cat 10.png", "cat 2.png", "Dog.png", "empty.png"],
@@ -17,6 +20,8 @@ const columns = {
   caption: ["a cat", "a cat with a HAT", null, ""],
   warnings: [[], ["all_white"], [], ["all_black", "no_caption"]],
   stale: [[], ["mask"], [], []],
+  clip: [null, null, null, { frames: 81, rate: 16, mask_moving: false }],
+  references: [1, 2, 0, 0],
 };
 const rows = rowsOf(columns);
 const indices = (found) => found.map((row) => row.index);
@@ -39,6 +44,19 @@ test("the next picture is the one beside it in the list, or what has come into i
   const left = listed.filter((row) => row.index !== 0);
   assert.deepEqual([neighbour(left, 0, 1, 1).index, neighbour(left, 0, -1, 1).index, neighbour(left, 9, 1, 3).index], [2, 1, 1]);
   assert.deepEqual([neighbour([], 0, 1), neighbour([listed[0]], 1, 1).index], [null, 1]);
+});
+
+test("what a clip tells of itself is told, and nothing that it does not", () => {
+  assert.deepEqual(rows.map((row) => Boolean(row.clip)), [false, false, false, true]);
+  const told = [[81, 16], [1, 23.976023976], [0, 25], [12, 0], [0, 0]].map(([frames, rate]) => clipWords({ frames, rate }));
+  assert.deepEqual(told, ["81 frames, 16/s", "1 frame, 23.98/s", "clip, 25/s", "12 frames", "clip"]);
+});
+
+test("pairs are offered where there are references", () => {
+  const choices = [{ value: "mask", dataset: {} }, { value: "pair", dataset: {} }, { value: "", dataset: { view: "pair" } }];
+  const hidden = (of) => (offerPairs(choices, of), choices.map((one) => Boolean(one.hidden)));
+  assert.deepEqual(hidden(rows), [false, false, false]);
+  assert.deepEqual(hidden(rows.slice(2)), [false, true, true]);
 });
 
 test("orders are stable and names count as people do", () => {
@@ -131,7 +149,7 @@ function graphOf(nodes) {
   return nodes;
 }
 
-const widgets = Object.entries({ invert: true, binarize: false, threshold: 0.5, fill_holes: false, min_area: 0, grow: 3, feather: 0 })
+const widgets = Object.entries({ invert: true, binarize: false, threshold: 0.5, fill_holes: false, min_area: 0, grow: 3, feather: 0, frame_union: 2, frame_feather: 0 })
   .map(([name, value]) => ({ name, value }));
 
 test("the transforms are read through reroutes, and only from a node that feeds the data set", () => {
@@ -142,7 +160,7 @@ test("the transforms are read through reroutes, and only from a node that feeds 
   ]);
   assert.equal(feeder(inspect, "dataset").id, 3);
   assert.equal(feeder(inspect, "vae"), null);
-  assert.deepEqual(transformOf(inspect), { invert: true, binarize: false, threshold: 0.5, fill_holes: false, min_area: 0, grow: 3, feather: 0 });
+  assert.deepEqual(transformOf(inspect), { invert: true, binarize: false, threshold: 0.5, fill_holes: false, min_area: 0, grow: 3, feather: 0, frame_union: 2, frame_feather: 0 });
 });
 
 test("a bypassed transform does nothing, and one whose widget is fed is not guessed", () => {

@@ -260,7 +260,7 @@ test("short cuts are told to a screen reader by the names of WAI-ARIA", () => {
   const named = (action, mac) => ariaKeys(keysOf(action), mac);
   assert.deepEqual(["undo", "redo", "save", "brush"].map((action) => named(action, false)), ["Control+Z", "Control+Shift+Z Control+Y", "Control+S", "B"]);
   assert.deepEqual([named("redo", true), named("zoomIn", true), named("smaller", true), named("close", true)], ["Meta+Shift+Z Meta+Y", "Plus =", "[", "Escape"]);
-  const valid = /^((Control|Meta)\+)?(Shift\+)?([A-Z0-9]|Plus|[^\p{L}\s+]|Escape|Enter|Arrow(Left|Right|Up|Down))$/u;
+  const valid = /^((Control|Meta|Alt)\+)?(Shift\+)?([A-Z0-9]|Plus|[^\p{L}\s+]|Escape|Enter|Arrow(Left|Right|Up|Down))$/u;
   for (const [, actions] of SHORTCUTS) for (const [, keys] of actions) for (const key of ariaKeys(keys).split(" ")) assert.match(key, valid);
   assert.deepEqual(keysOf("grow"), []);
 });
@@ -305,4 +305,16 @@ test("every setting, group, hint and choice has a text", () => {
   for (const name of ["brush", "eraser", "fill", "box", "lasso", "grabcut", "select", "previous", "grow", "learnAll", "nextPicture"]) {
     assert.equal(typeof editor.hint[name], "string", name);
   }
+});
+
+test("a region in place of the last step is told as a step, even where it leaves the mask as it was before that", () => {
+  const mask = new MaskDocument(Uint8Array.of(0, 0, 255, 0), 4, 1);
+  const told = [];
+  mask.onStep = () => told.push([...mask.levels]);
+  const region = (...data) => ({ left: 0, top: 0, width: 4, height: 1, data });
+  mask.apply(region(255, 0, 0, 0));
+  assert.equal(mask.applyAnew(region(0, 255, 0, 0)), "changed");
+  assert.equal(mask.applyAnew(region(0, 0, 255, 0)), "learned");
+  assert.deepEqual(told, [[255, 0, 255, 0], [0, 255, 255, 0], [0, 0, 255, 0]]);
+  assert.equal(mask.history.canUndo, false);
 });

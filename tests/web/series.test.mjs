@@ -72,3 +72,12 @@ test("the numbers at a step are those of the curve there", () => {
   assert.deepEqual(valuesAt(rows, 0.5, 2), { loss: 6 });
   assert.deepEqual(valuesAt(rows, 0, 3), { loss: 2, validation: 1 });
 });
+
+test("two models that take turns have curves of their own, each smoothed over its own steps", () => {
+  const rows = [{ step: 1, loss: 4 }, { step: 2, loss_low: 1 }, { step: 3, loss: 2 }, { step: 4, loss_low: 3 }];
+  assert.deepEqual(curvesIn(rows), ["loss", "loss_low"]);
+  assert.deepEqual(newest(rows, 0), { loss: 2, loss_low: 3 });
+  const [, loss, low] = columns([rows], { curves: ["loss", "loss_low"] });
+  assert.deepEqual(loss, [4, null, 2, null]);
+  assert.deepEqual(low, [null, 1, null, 3]);
+});

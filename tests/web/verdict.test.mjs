@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { change, verdict } from "../../web/runs/verdict.mjs?v=0.1.0";
+import { change, LEAKS, verdict } from "../../web/runs/verdict.mjs?v=0.1.0";
 
 /** Rows of a training whose curves go in a line from one value to another, with jumps as large as their mean. */
 function rows(curves, steps = 600, seed = 1) {
@@ -57,4 +57,22 @@ test("a jump that cannot be told from chance is no change, and gaps and what is 
   assert.equal(change(rows({ inside: LEVEL }), "inside"), 0);
   const holes = rows({ inside: FALLS }).map((row, i) => (i % 3 ? row : { step: row.step, inside: i % 2 ? NaN : undefined }));
   assert.ok(change(holes, "inside") < -0.2);
+});
+
+test("a measured leak decides, however the losses look, and the last one counts", () => {
+  const ended = (leak, curves, steps = 600) => [...rows(curves, steps), { step: steps + 1, leak }];
+  const works = { inside: FALLS, outside: LEVEL };
+  assert.equal(verdict(ended(2 * LEAKS, works)), "leaks");
+  assert.equal(verdict(ended(2 * LEAKS, works, 100)), "leaks");
+  assert.equal(verdict(ended(0.5 * LEAKS, works)), "noLeak");
+  assert.equal(verdict(ended(0.5 * LEAKS, works, 100)), "noLeak");
+  assert.equal(verdict(ended(-2 * LEAKS, works)), "noLeak");
+  assert.equal(verdict([{ step: 0, leak: 2 * LEAKS }, ...ended(0, works)]), "noLeak");
+});
+
+test("a small leak is no praise for a training that learns nothing, falls outside or drifts", () => {
+  const none = (curves) => [...rows(curves), { step: 700, leak: 0 }];
+  assert.equal(verdict(none({ inside: LEVEL, outside: LEVEL })), "notLearning");
+  assert.equal(verdict(none({ inside: FALLS, outside: FALLS })), "outsideFalls");
+  assert.equal(verdict(none({ inside: FALLS, outside: LEVEL, drift: [0.01, 0.02] })), "driftRises");
 });

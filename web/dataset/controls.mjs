@@ -13,6 +13,12 @@ export function dropDown(label, options, value, onchange) {
   return field;
 }
 
+/** Hides the view of pairs, among options or buttons, from a set that has no references. */
+export function offerPairs(choices, rows) {
+  const none = rows.every((row) => !row.references);
+  for (const one of choices) if ((one.value || one.dataset.view) === "pair") one.hidden = none;
+}
+
 /** A row of buttons of which one is pressed; keys 1 to 9 belong to whoever owns the row. */
 export function viewButtons(views, current, onchange) {
   const buttons = views.map((view, i) => {

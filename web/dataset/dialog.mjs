@@ -2,9 +2,11 @@
 import { button, make, say } from "../page/elements.mjs?v=0.1.0";
 import { text } from "../page/strings.mjs?v=0.1.0";
 import { AUTOMATIC } from "../page/tint.mjs?v=0.1.0";
+import { stepOf } from "../clips/pace.mjs?v=0.1.0";
 import { CaptionEditor } from "./captions/caption_editor.mjs?v=0.1.0";
 import { CaptionsPanel } from "./captions/panel.mjs?v=0.1.0";
-import { chooser, tintControls, viewButtons } from "./controls.mjs?v=0.1.0";
+import { ClipView } from "./clip_view.mjs?v=0.1.0";
+import { chooser, offerPairs, tintControls, viewButtons } from "./controls.mjs?v=0.1.0";
 import { facts } from "./facts.mjs?v=0.1.0";
 import { ThumbnailList } from "./list.mjs?v=0.1.0";
 import { keepLook, loadLook } from "./look.mjs?v=0.1.0";
@@ -13,7 +15,7 @@ import { statistics } from "./statistics.mjs?v=0.1.0";
 import { LARGE_VIEWS, Viewer } from "./viewer.mjs?v=0.1.0";
 
 const TILE = 120;
-const THUMBNAIL_VIEWS = new Set(["overlay", "mask", "cut-out", "latent grid", "picture"]);
+const THUMBNAIL_VIEWS = new Set(["overlay", "mask", "cut-out", "latent grid", "picture", "pair"]);
 
 /** What a thumbnail shows while the large picture shows `view`. */
 export function thumbnailLook(look) {
@@ -31,6 +33,7 @@ export class DatasetDialog {
     this.index = index;
     this.at = 0;
     this.viewer = new Viewer(source, () => this.showTint());
+    this.clip = new ClipView(source, this.viewer);
     this.tint = tintControls(this.look, (part) => this.setLook(part));
     this.caption = new CaptionEditor(source);
     this.list = new ThumbnailList({
@@ -73,6 +76,7 @@ export class DatasetDialog {
     this.leave();
     this.list.destroy();
     this.captions.destroy();
+    this.clip.destroy();
     this.viewer.destroy();
     this.element.remove();
   }
@@ -99,6 +103,7 @@ export class DatasetDialog {
         { className: "mlt-dialog-picture" },
         make("div", { className: "mlt-row" }, this.views.element, this.tint.element),
         this.viewer.element,
+        this.clip.element,
       ),
       make("aside", { className: "mlt-dialog-facts", "aria-label": text("dataset.facts") }, this.facts, this.caption.element, this.actions(), this.stats),
     );
@@ -131,6 +136,7 @@ export class DatasetDialog {
       this.version = source.rows;
       this.index = Math.min(this.index, source.rows.length - 1);
       this.chooser.count(counts(source.rows));
+      offerPairs(this.views.element.children, source.rows);
       this.filter();
       this.showPicture();
       this.captions.refresh();
@@ -182,6 +188,7 @@ export class DatasetDialog {
     keepLook(this.look);
     clearTimeout(this.thumbnails);
     this.thumbnails = setTimeout(() => this.list.refresh(), 200);
+    this.clip.setLook(this.look);
     this.viewer.show(this.index, this.look);
     this.showTint();
   }
@@ -192,6 +199,7 @@ export class DatasetDialog {
 
   async showPicture() {
     const { index } = this;
+    this.clip.show(this.source.rows[index], this.look);
     this.viewer.show(index, this.look);
     this.caption.show(index);
     if (this.detail?.index !== index) {
@@ -256,13 +264,19 @@ export class DatasetDialog {
   key(event) {
     // What is typed here is meant for the dialog, not for the graph behind it.
     event.stopPropagation();
+    const field = event.target.closest("input:not([type=range]):not([type=color]), select, textarea");
+    if (!field && this.clip.key(event)) {
+      event.preventDefault();
+      return;
+    }
+    // What goes through a clip must not leave the page where there is none.
+    if (!field && stepOf(event) !== null) event.preventDefault();
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape" && !event.target.value) {
       event.preventDefault();
       this.leaveIt();
       return;
     }
-    const field = event.target.closest("input:not([type=range]):not([type=color]), select, textarea");
     const view = LARGE_VIEWS[Number(event.key) - 1];
     if (field) return;
     if (view) this.views.press(view);

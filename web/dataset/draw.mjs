@@ -10,10 +10,11 @@ function canvasOf(width, height) {
   return Object.assign(document.createElement("canvas"), { width, height });
 }
 
-/** A canvas whose alpha is the mask, from a grey picture. */
+/** A canvas whose alpha is the mask, from a grey picture or bitmap. */
 export function alphaOf(mask) {
-  const scale = Math.min(1, MOST_SIDE / Math.max(mask.naturalWidth, mask.naturalHeight));
-  const canvas = canvasOf(Math.max(1, Math.round(mask.naturalWidth * scale)), Math.max(1, Math.round(mask.naturalHeight * scale)));
+  const [width, height] = [mask.naturalWidth ?? mask.width, mask.naturalHeight ?? mask.height];
+  const scale = Math.min(1, MOST_SIDE / Math.max(width, height));
+  const canvas = canvasOf(Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale)));
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(mask, 0, 0, canvas.width, canvas.height);
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
@@ -65,8 +66,8 @@ export function cellAt(detail, x, y) {
 /**
  * Draws one view.
  * @param context of a canvas that has the frame's size.
- * @param {{view: string, picture: CanvasImageSource, alpha: HTMLCanvasElement?, detail: object, port: Viewport,
- *   colour: string, opacity: number, ratio: number}} what opacity of tint and shade in 0..1; ratio: canvas pixels per
+ * @param {{view: string, size: [number, number], picture: CanvasImageSource, alpha: HTMLCanvasElement?, detail: object,
+ *   port: Viewport, colour: string, opacity: number, ratio: number}} what size: of the picture that is shown; opacity of tint and shade in 0..1; ratio: canvas pixels per
  *   CSS pixel.
  */
 export function drawPicture(context, what) {
@@ -77,7 +78,7 @@ export function drawPicture(context, what) {
   const place = () => context.setTransform(port.scale * ratio, 0, 0, port.scale * ratio, port.x * ratio, port.y * ratio);
   place();
   context.imageSmoothingEnabled = port.scale < 2;
-  const [width, height] = view === "infill" ? detail.bucket : detail.size;
+  const [width, height] = what.size;
   if (view === "cut-out") drawBoard(context, width, height);
   if (view === "mask") {
     context.fillStyle = "#000";

@@ -11,7 +11,9 @@ export function facts(detail, row, percent, { onInfill }) {
   const lines = [
     ["coverage", detail.has_mask ? percent(row.coverage) : text("dataset.noMask")],
     ["size", detail.size.join("×")],
+    ...(detail.clip ? [["clip", clipWords(detail.clip)], ["shown", text("dataset.firstFrame")]] : []),
     ["bucket", detail.bucket.join("×")],
+    ...detail.references.map(({ name, size }) => ["reference", `${name}, ${size.join("×")}`]),
     ["cells", text("dataset.cellsOf", { active, columns, rows })],
     ["weight", percent(mean)],
     ...(detail.stale.length ? [["stale", detail.stale.map((kind) => text(`dataset.kind.${kind}`)).join(", ")]] : []),
@@ -24,6 +26,12 @@ export function facts(detail, row, percent, { onInfill }) {
       : []),
     ...(detail.infills.length ? [infills(detail.infills, onInfill)] : []),
   ];
+}
+
+/** "81 frames, 16/s", as far as the clip tells; "clip" of one that tells nothing. */
+export function clipWords({ frames, rate }) {
+  const told = frames ? text("dataset.clipFrames", { count: frames }) : text("dataset.clip");
+  return rate ? text("dataset.clipRate", { frames: told, rate: Number(rate.toFixed(2)) }) : told;
 }
 
 function infills(found, onInfill) {

@@ -128,11 +128,12 @@ export class ThumbnailList {
       if (picture.dataset.index !== String(row.index)) picture.removeAttribute("src");
     }
     const share = row.hasMask ? percent(row.coverage) : text("dataset.noMask");
-    label.textContent = `${share}  ${row.name.split("/").at(-1)}`;
+    label.textContent = `${row.clip ? "▶ " : ""}${share}  ${row.name.split("/").at(-1)}`;
     mark.textContent = (row.warnings.length ? "⚠" : "") + (row.stale.length ? "↻" : "");
-    tile.title = [row.name, ...row.warnings.map((one) => text(`dataset.warning.${one}`))].join("\n");
+    const kind = row.clip ? [text("dataset.clip")] : [];
+    tile.title = [[row.name, ...kind].join(", "), ...row.warnings.map((one) => text(`dataset.warning.${one}`))].join("\n");
     tile.setAttribute("aria-selected", String(position === this.current));
-    tile.setAttribute("aria-label", [row.name, share, ...row.warnings.map((one) => text(`dataset.warning.${one}`))].join(", "));
+    tile.setAttribute("aria-label", [row.name, ...kind, share, ...row.warnings.map((one) => text(`dataset.warning.${one}`))].join(", "));
     return tile;
   }
 

@@ -2,7 +2,7 @@
 import { button, keepKeys, make, say } from "../page/elements.mjs?v=0.1.0";
 import { chain, isInGraph } from "../page/nodes.mjs?v=0.1.0";
 import { text } from "../page/strings.mjs?v=0.1.0";
-import { chooser, dropDown } from "./controls.mjs?v=0.1.0";
+import { chooser, dropDown, offerPairs } from "./controls.mjs?v=0.1.0";
 import { DatasetDialog, thumbnailLook } from "./dialog.mjs?v=0.1.0";
 import { ThumbnailList } from "./list.mjs?v=0.1.0";
 import { keepLook, loadLook } from "./look.mjs?v=0.1.0";
@@ -19,7 +19,7 @@ const HEIGHT = 340;
 const WIDTH = 420;
 const TILE = 92;
 const WATCH_MS = 400;
-const VIEWS = ["overlay", "mask", "cut-out", "latent grid", "picture"];
+const VIEWS = ["overlay", "mask", "cut-out", "latent grid", "picture", "pair"];
 
 class NodeBrowser {
   constructor(node, api, edit) {
@@ -71,6 +71,7 @@ class NodeBrowser {
     if (source.rows !== this.rows) {
       this.rows = source.rows;
       this.chooser.count(counts(source.rows));
+      offerPairs(this.view.options, source.rows);
       this.filter();
     }
     if (!source.measuring) this.question.update(source.rows);

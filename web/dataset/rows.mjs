@@ -1,7 +1,7 @@
 // The pictures of a data set as rows: filter, order, statistics. Pure functions.
 
 export const WARNINGS = [
-  "all_black", "all_white", "cut_away", "low_coverage", "high_coverage", "vanishing", "odd_polarity", "no_caption",
+  "all_black", "all_white", "cut_away", "low_coverage", "high_coverage", "vanishing", "odd_polarity", "no_caption", "no_reference",
 ];
 export const FILTERS = ["all", "warned", "no_mask", "stale", ...WARNINGS];
 export const ORDERS = ["given", "name", "coverage", "coverage_down", "warnings"];
@@ -21,6 +21,8 @@ export function rowsOf(columns) {
     caption: columns.caption[index],
     warnings: columns.warnings[index],
     stale: columns.stale[index],
+    clip: columns.clip[index],
+    references: columns.references[index],
   }));
 }
 

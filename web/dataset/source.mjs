@@ -1,6 +1,7 @@
 // One opened data set as the server tells of it, kept up to date while somebody looks.
-import { AUTOMATIC, TINTS } from "../page/tint.mjs?v=0.1.0";
+import { AUTOMATIC } from "../page/tint.mjs?v=0.1.0";
 import { rowsOf } from "./rows.mjs?v=0.1.0";
+import { told } from "../page/told.mjs?v=0.1.0";
 
 const ROUTE = "/masked_lora/datasets";
 const TICK = 700;
@@ -19,6 +20,9 @@ export class DatasetSource {
     this.gone = false;
     this.listeners = new Set();
     this.details = new Map();
+    this.tints = new Map();
+    this.clips = new Map();
+    this.frameFacts = new Map();
   }
 
   listen(listener) {
@@ -58,12 +62,15 @@ export class DatasetSource {
       const before = this.measuring;
       this.gone = false;
       this.facts = await this.ask("");
-      this.problem = this.facts.problem;
+      this.problem = told(this.facts.problem);
       if (this.version !== this.facts.version || (before && !this.measuring)) {
         const columns = await this.ask("/pictures");
         this.rows = rowsOf(columns);
         this.version = columns.version;
         this.details.clear();
+        this.tints.clear();
+        this.clips.clear();
+        this.frameFacts.clear();
       }
     } catch (error) {
       this.problem = error.message;
@@ -73,13 +80,40 @@ export class DatasetSource {
 
   /** Everything about one picture; remembered until something changes. */
   detail(index) {
-    if (!this.details.has(index)) {
-      const question = this.ask(`/pictures/${index}`);
-      this.details.set(index, question);
-      question.catch(() => this.details.delete(index));
-      if (this.details.size > 50) this.details.delete(this.details.keys().next().value);
+    return this.once(this.details, index, `/pictures/${index}`);
+  }
+
+  /** The tints that stand out from one picture: {ignored, learned}, by what they lie on. */
+  tint(index) {
+    return this.once(this.tints, index, `/pictures/${index}/tint`);
+  }
+
+  /** When each frame of a clip is shown, and which are learned: {times, rate, keys, parts, step, cached, moves}. */
+  frames(index) {
+    return this.once(this.clips, index, `/pictures/${index}/frames`);
+  }
+
+  /** Coverage and weights of one frame of a clip: {number, frames, coverage, grid, weights}. */
+  frame(index, number, stamp) {
+    const path = `/pictures/${index}/frame/${number}?${new URLSearchParams({ stamp })}`;
+    return this.once(this.frameFacts, path, path);
+  }
+
+  /** One frame of a clip ("image"), or its mask ("learned"), as an ImageBitmap; of `side` px at most, 0: as it is. */
+  async frameBitmap(index, number, kind, { stamp, side, signal }) {
+    const query = new URLSearchParams({ stamp, side });
+    const answer = await this.answer(`/pictures/${index}/frame/${number}/${kind}?${query}`, { cache: "default", signal });
+    return createImageBitmap(await answer.blob());
+  }
+
+  once(known, index, path) {
+    if (!known.has(index)) {
+      const question = this.ask(path);
+      known.set(index, question);
+      question.catch(() => known.delete(index));
+      if (known.size > 50) known.delete(known.keys().next().value);
     }
-    return this.details.get(index);
+    return known.get(index);
   }
 
   /** Tries mask transforms (null: the data set's own) and a resolution. */
@@ -114,7 +148,8 @@ export class DatasetSource {
   thumbnail(row, { view, side, colour, opacity }) {
     const query = new URLSearchParams({ view, side, stamp: row.stamp });
     if (view === "overlay") {
-      query.set("colour", (colour === AUTOMATIC ? TINTS[0] : colour).slice(1));
+      // Without a colour the tint is the one that stands out.
+      if (colour !== AUTOMATIC) query.set("colour", colour.slice(1));
       query.set("opacity", opacity);
     }
     return this.url(`/pictures/${row.index}/thumbnail?${query}`);
@@ -129,11 +164,13 @@ export class DatasetSource {
   }
 
   async ask(path, options = {}) {
+    return (await this.answer(path, options)).json().catch(() => ({}));
+  }
+
+  async answer(path, options) {
     const answer = await this.api.fetchApi(`${ROUTE}/${this.id}${path}`, { cache: "no-store", ...options });
+    if (answer.ok) return answer;
     const content = await answer.json().catch(() => ({}));
-    if (!answer.ok) {
-      throw Object.assign(new Error(content.error ?? `${answer.status} ${answer.statusText}`), { status: answer.status });
-    }
-    return content;
+    throw Object.assign(new Error(told(content.error) ?? `${answer.status} ${answer.statusText}`), { status: answer.status });
   }
 }

@@ -2,6 +2,7 @@
 import { make } from "../page/elements.mjs?v=0.1.0";
 import { text } from "../page/strings.mjs?v=0.1.0";
 import { buckets, counts, histogram } from "./rows.mjs?v=0.1.0";
+import { told } from "../page/told.mjs?v=0.1.0";
 
 const BINS = 20;
 const NAMES_SHOWN = 50;
@@ -9,12 +10,15 @@ const NAMES_SHOWN = 50;
 /** An element with the statistics of `rows` and of the server's `facts`. */
 export function statistics(rows, facts) {
   const found = counts(rows);
+  const paired = rows.filter((row) => row.references).length;
+  const lists = ["orphaned", "skipped", "left_unpaired", "reference_extra"].map((key) => [key, facts[key]]);
   const facing = [
     [text("dataset.filter.all"), rows.length],
     [text("dataset.matched"), rows.length - found.no_mask],
     [text("dataset.filter.no_mask"), found.no_mask],
     [text("dataset.orphaned"), facts.orphaned.length],
     [text("dataset.skipped"), facts.skipped.length],
+    ...(paired ? [[text("dataset.paired"), paired], [text("dataset.reference_extra"), facts.reference_extra.length]] : []),
     [text("dataset.filter.warned"), found.warned],
     ...(facts.cached ? [[text("dataset.filter.stale"), found.stale]] : []),
   ];
@@ -24,8 +28,8 @@ export function statistics(rows, facts) {
     table(text("dataset.pictures"), facing),
     coverage(rows),
     table(text("dataset.buckets"), buckets(rows)),
-    ...[["orphaned", facts.orphaned], ["skipped", facts.skipped]].filter(([, names]) => names.length).map(([key, names]) => list(key, names)),
-    ...facts.notes.map((note) => make("p", { className: "mlt-note" }, note)),
+    ...lists.filter(([, names]) => names.length).map(([key, names]) => list(key, names)),
+    ...facts.notes.map((note) => make("p", { className: "mlt-note" }, told(note))),
   );
 }
 

@@ -1,6 +1,6 @@
 // What the graph says about the masks before it is queued: the Transform Masks node that feeds a node. Pure.
-const FIELDS = ["invert", "binarize", "threshold", "fill_holes", "min_area", "grow", "feather"];
-const OFF = { invert: false, binarize: false, threshold: 0.5, fill_holes: false, min_area: 0, grow: 0, feather: 0 };
+const FIELDS = ["invert", "binarize", "threshold", "fill_holes", "min_area", "grow", "feather", "frame_union", "frame_feather"];
+const OFF = { invert: false, binarize: false, threshold: 0.5, fill_holes: false, min_area: 0, grow: 0, feather: 0, frame_union: 0, frame_feather: 0 };
 const TRANSFORM = "MLT_TransformMasks";
 const BYPASSED = 4;
 const FAR = 50;

@@ -1,7 +1,7 @@
 // One picture, large: a view of it, zoom and pan, and what lies under the pointer.
 import { make, say } from "../page/elements.mjs?v=0.1.0";
 import { text } from "../page/strings.mjs?v=0.1.0";
-import { AUTOMATIC, TINTS, tintFor } from "../page/tint.mjs?v=0.1.0";
+import { AUTOMATIC, USUAL } from "../page/tint.mjs?v=0.1.0";
 import { Viewport } from "../page/viewport.mjs?v=0.1.0";
 import { alphaOf, cellAt, drawPicture, shadeOf } from "./draw.mjs?v=0.1.0";
 
@@ -9,16 +9,18 @@ const ZOOM = 1.25;
 const WHEEL = 0.0015;
 const KEYS = { "+": ZOOM, "=": ZOOM, "-": 1 / ZOOM };
 
-export const LARGE_VIEWS = ["overlay", "mask", "cut-out", "latent grid", "infill", "crop", "picture"];
+export const LARGE_VIEWS = ["overlay", "mask", "cut-out", "latent grid", "infill", "crop", "picture", "pair"];
 
 export class Viewer {
   /** @param source a DatasetSource; @param {() => void} onTint called when another tint stands out. */
   constructor(source, onTint = () => {}) {
     Object.assign(this, { source, onTint });
-    this.standsOut = TINTS[0];
+    this.standsOut = USUAL;
     this.port = new Viewport();
     this.look = { view: "overlay", colour: AUTOMATIC, opacity: 60, infill: 0 };
     this.pictures = new Map();
+    // Gives a clip's frame instead of its picture: (detail, look) to {detail, picture, alpha}.
+    this.frameOf = null;
     this.canvas = make("canvas", { tabIndex: 0, className: "mlt-canvas", role: "application" });
     this.under = make("div", { className: "mlt-note mlt-under", role: "status" });
     this.element = make("div", { className: "mlt-viewer" }, this.canvas, this.under);
@@ -42,13 +44,37 @@ export class Viewer {
     this.look = look;
     try {
       const detail = await this.source.detail(index);
-      const needed = await Promise.all(this.needed(detail).map((path) => this.picture(path)));
+      const [shown, tints] = await Promise.all([this.loaded(detail, look), this.showsMask && this.source.tint(index)]);
       if (ticket !== this.ticket) return;
-      this.take(detail, needed);
+      if (tints) this.tintBy(tints);
+      this.take(shown);
       this.canvas.setAttribute("aria-label", text("dataset.picture", { name: detail.name, view: text(`dataset.view.${look.view}`) }));
     } catch (error) {
       if (ticket === this.ticket) say(this.under, error.message);
     }
+  }
+
+  /** What the view is made of: that of a clip's frame where one is looked at. */
+  async loaded(detail, look) {
+    if (this.frameOf && !(look.view === "infill" && detail.infills.length)) return this.frameOf(detail, look);
+    if (this.showsPair(detail)) {
+      const picture = await this.picture(`/pictures/${detail.index}/pair?stamp=${detail.stamp}`);
+      return { detail, picture, alpha: null, size: [picture.naturalWidth, picture.naturalHeight] };
+    }
+    const [picture, mask] = await Promise.all(this.needed(detail).map((path) => this.picture(path)));
+    return { detail, picture, alpha: mask ? this.alpha(mask) : null };
+  }
+
+  /** Shows another frame of the clip that is shown. */
+  takeFrame(shown) {
+    // What is still on its way was of a frame before.
+    this.ticket = null;
+    say(this.under, "");
+    this.take(shown);
+  }
+
+  get showsMask() {
+    return ["overlay", "mask", "cut-out"].includes(this.look.view);
   }
 
   /** Paths of the pictures that the view is made of, the mask last. */
@@ -56,29 +82,38 @@ export class Viewer {
     const base = `/pictures/${detail.index}`;
     const stamp = `?stamp=${detail.stamp}`;
     if (this.look.view === "infill" && detail.infills.length) return [`${base}/infill/${this.look.infill % detail.infills.length}${stamp}`];
-    const withMask = ["overlay", "mask", "cut-out"].includes(this.look.view);
-    return withMask ? [`${base}/image${stamp}`, `${base}/learned${stamp}`] : [`${base}/image${stamp}`];
+    return this.showsMask ? [`${base}/image${stamp}`, `${base}/learned${stamp}`] : [`${base}/image${stamp}`];
   }
 
-  take(detail, [picture, mask]) {
-    const size = this.look.view === "infill" && detail.infills.length ? detail.bucket : detail.size;
+  /** Whether the references stand beside the picture. */
+  showsPair(detail) {
+    return this.look.view === "pair" && detail.references.length > 0;
+  }
+
+  take({ detail, picture, alpha, size: whole }) {
+    const size = whole ?? (this.look.view === "infill" && detail.infills.length ? detail.bucket : detail.size);
     const fresh = this.detail?.index !== detail.index || String(this.size) !== String(size);
-    if (this.detail !== detail) this.shade = shadeOf(detail.weights, detail.grid);
+    if (this.detail?.weights !== detail.weights) this.shade = shadeOf(detail.weights, detail.grid);
     this.detail = detail;
-    this.shown = { picture, alpha: mask ? this.alpha(mask, picture) : null };
+    this.shown = { picture, alpha };
     this.size = size;
     if (fresh) this.fit();
     this.draw();
   }
 
-  alpha(mask, picture) {
+  alpha(mask) {
     if (this.mask !== mask) {
       this.mask = mask;
       this.maskAlpha = alphaOf(mask);
-      this.standsOut = tintFor(picture, this.maskAlpha);
-      this.onTint();
     }
     return this.maskAlpha;
+  }
+
+  /** The tint lies on what is ignored. */
+  tintBy({ ignored }) {
+    if (ignored === this.standsOut) return;
+    this.standsOut = ignored;
+    this.onTint();
   }
 
   /** The tint: the person's own, or the one that stands out from this picture. */
@@ -127,6 +162,7 @@ export class Viewer {
     const { view, opacity } = this.look;
     drawPicture(this.canvas.getContext("2d"), {
       view: view === "infill" && !this.detail.infills.length ? "picture" : view,
+      size: this.size,
       ...this.shown,
       shade: this.shade,
       detail: this.detail,
@@ -157,7 +193,7 @@ export class Viewer {
   }
 
   tellUnder(x, y) {
-    if (!this.detail || this.look.view === "infill") return;
+    if (!this.detail || this.look.view === "infill" || this.showsPair(this.detail)) return;
     const [left, top] = this.port.toPicture(x, y);
     const cell = cellAt(this.detail, left, top);
     const place = { x: Math.floor(left), y: Math.floor(top) };

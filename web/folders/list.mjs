@@ -50,14 +50,14 @@ export class FolderList {
     return this.complete ? "" : text("folders.incomplete");
   }
 
-  row({ name, shown, place, pictures, masks, changed }, at) {
+  row({ name, shown, place, pictures, clips = 0, masks, changed }, at) {
     const date = new Date(changed * 1000);
     const lies = place === "input" ? [] : [make("span", { className: "mlt-folder-place" }, text(`folders.place.${place}`))];
     return make(
       "li",
       { id: `${this.id}-${at}`, role: "option", title: name, "data-at": at, "data-current": String(name === this.current) },
       make("span", { className: "mlt-folder-name" }, make("bdi", {}, shown), ...lies),
-      make("span", {}, text("folders.pictures", { count: pictures })),
+      make("span", {}, holds(pictures - clips, clips)),
       // Masks by their names: in a folder without them the pictures' own alpha may be masks.
       make("span", {}, masks ? text("folders.masks", { count: masks }) : ""),
       make("time", { dateTime: date.toISOString(), title: date.toLocaleString() }, date.toLocaleDateString()),
@@ -80,4 +80,10 @@ export class FolderList {
     else return;
     event.preventDefault();
   }
+}
+
+/** How many pictures and clips a folder holds, in words; of none, no pictures. */
+function holds(pictures, clips) {
+  const told = clips ? [text("folders.clips", { count: clips })] : [];
+  return [...(pictures || !clips ? [text("folders.pictures", { count: pictures })] : []), ...told].join(", ");
 }

@@ -1,4 +1,5 @@
 // Files on their way into a folder: some at a time, each whole or not at all.
+import { told } from "../page/told.mjs?v=0.1.0";
 const ROUTE = "/masked_lora/folders";
 const AT_A_TIME = 3;
 const TAKEN = 409;
@@ -74,5 +75,5 @@ async function ask(api, path, options) {
   const answer = await api.fetchApi(ROUTE + path, { cache: "no-store", ...options });
   const content = await answer.json().catch(() => ({}));
   if (answer.ok) return content;
-  throw Object.assign(new Error(content.error ?? `${answer.status} ${answer.statusText}`), { status: answer.status });
+  throw Object.assign(new Error(told(content.error) ?? `${answer.status} ${answer.statusText}`), { status: answer.status });
 }

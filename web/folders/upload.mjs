@@ -66,7 +66,7 @@ export class UploadPart {
   setTerms(terms) {
     this.terms = terms;
     this.begin.inert = false;
-    say(this.limits, text("folders.limits", { size: size(terms.takes[".png"]), room: size(terms.room), files: terms.most_files.toLocaleString() }));
+    say(this.limits, text("folders.limits", { size: size(terms.takes[".png"]), clip: size(terms.takes[".mp4"]), room: size(terms.room), files: terms.most_files.toLocaleString() }));
   }
 
   /** Takes files and folders of a drop, see `entriesOf`. */

@@ -13,7 +13,7 @@ import { VIEWS } from "./view.mjs?v=0.1.0";
 export function keyName(key) {
   const parts = key.split("+").filter(Boolean);
   if (!parts.length) return "+";
-  return parts.map((part) => ({ mod: IS_MAC ? "⌘" : "Ctrl", shift: "Shift", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" })[part] ?? (part.length === 1 ? part.toUpperCase() : part)).join("+");
+  return parts.map((part) => ({ mod: IS_MAC ? "⌘" : "Ctrl", shift: "Shift", alt: IS_MAC ? "⌥" : "Alt", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" })[part] ?? (part.length === 1 ? part.toUpperCase() : part)).join("+");
 }
 
 export class Controls {
@@ -30,10 +30,11 @@ export class Controls {
     this.turns.hidden = !session.canTurn;
     this.undo = this.action("undo");
     this.redo = this.action("redo");
+    this.previous = this.action("previous");
     this.save = this.action("save");
     this.download = this.action("download");
     this.options = make("div", { className: "mlt-editor-options", role: "group", "aria-label": text("editor.options") }, ...this.groups());
-    this.head = make("div", { className: "mlt-row" }, this.turns, this.undo, this.redo, this.action("previous"), this.action("help"), this.save, this.download, this.action("close"));
+    this.head = make("div", { className: "mlt-row" }, this.turns, this.undo, this.redo, this.previous, this.action("help"), this.save, this.download, this.action("close"));
     this.update();
   }
 
@@ -159,9 +160,10 @@ export class Controls {
     this.brush.hidden = !["brush", "eraser"].includes(session.tool);
     this.region.hidden = !REGION_TOOLS.includes(session.tool);
     this.colour.hidden = session.tool !== "fill";
-    this.undo.disabled = !session.mask?.history.canUndo;
-    this.redo.disabled = !session.mask?.history.canRedo;
-    this.save.disabled = !session.mask?.unsaved;
+    this.undo.disabled = !session.canUndo;
+    this.redo.disabled = !session.canRedo;
+    this.save.disabled = !session.unsaved;
+    session.clip?.panel.update();
     this.download.disabled = !session.mask;
   }
 }

@@ -14,6 +14,24 @@ export class MaskDocument {
     this.saved = this.history.state;
     this.startedFull = levels.every((level) => level === 255);
     this.drawing = null;
+    // Called after every step that changed something.
+    this.onStep = () => {};
+  }
+
+  /** Takes other levels, those of another frame; the steps of before are not its own. */
+  reset(levels, { isFresh = false } = {}) {
+    this.levels.set(levels);
+    this.history = new History(this.levels, this.width, this.height);
+    this.markSaved();
+    this.startedFull = isFresh && this.levels.every((level) => level === 255);
+    this.tell(this.all);
+  }
+
+  /** Ends the step under way: the rectangle that it changed, or null. */
+  finish() {
+    const rect = this.history.commit();
+    if (rect) this.onStep();
+    return rect;
   }
 
   get all() {
@@ -62,7 +80,7 @@ export class MaskDocument {
       this.cancel();
       return "missed";
     }
-    if (this.history.commit()) return alone ? "alone" : "changed";
+    if (this.finish()) return alone ? "alone" : "changed";
     if (differed && !alone) return "faint";
     return tip.value ? "learned" : "ignored";
   }
@@ -77,6 +95,14 @@ export class MaskDocument {
     const alone = combine === "add" && this.untouched;
     if (this.combine(region, alone ? "replace" : combine, opacity)) return alone ? "alone" : "changed";
     return { add: "learned", remove: "ignored", replace: "same" }[combine];
+  }
+
+  /** As `apply`, in place of the last step; told as a step also where the mask is then as it was before that. */
+  applyAnew(region, options) {
+    this.undo();
+    const outcome = this.apply(region, options);
+    if (!["changed", "alone"].includes(outcome)) this.onStep();
+    return outcome;
   }
 
   combine(region, combine, opacity) {
@@ -107,7 +133,7 @@ export class MaskDocument {
       history.before(index);
       history.rows(index, (from, to) => this.levels.set(levels.subarray(from, to), from));
     }
-    return this.tell(history.commit());
+    return this.tell(this.finish());
   }
 
   change(rect, level) {
@@ -122,7 +148,7 @@ export class MaskDocument {
         for (let x = tile.left, i = y * width + x; x < tile.right; x++, i++) levels[i] = level(levels[i], x, y);
       }
     }
-    return this.tell(history.commit());
+    return this.tell(this.finish());
   }
 
   tell(rect) {

@@ -1,10 +1,7 @@
 // The mask as a file of the browser's own: it needs no server, so that nothing painted is lost without one.
-import { make } from "../page/elements.mjs?v=0.1.0";
+import { give } from "../page/elements.mjs?v=0.1.0";
 import { text } from "../page/strings.mjs?v=0.1.0";
 import { encodeGrey } from "./png.mjs?v=0.1.0";
-
-// By then every browser has taken the file.
-const TAKEN_MS = 60_000;
 
 /** "cats/cat 1.png" gives "cat 1_mask.png". */
 export function maskFileName(picture) {
@@ -21,10 +18,9 @@ export async function downloadMask({ mask, picture, say }) {
   if (mask.history.open) return;
   try {
     const file = new Blob([await encodeGrey(mask.levels, mask.width, mask.height)], { type: "image/png" });
-    const link = make("a", { href: URL.createObjectURL(file), download: maskFileName(picture.name) });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), TAKEN_MS);
-    say(text("editor.downloaded", { file: link.download }));
+    const name = maskFileName(picture.name);
+    give(file, name);
+    say(text("editor.downloaded", { file: name }));
   } catch (error) {
     say(text("editor.notComputed", { reason: error.message }), true);
   }

@@ -5,6 +5,7 @@ import { ask } from "../page/ask.mjs?v=0.1.0";
 import { Controls, shortcutList } from "./controls.mjs?v=0.1.0";
 import { actionOf, isCombination } from "./keys.mjs?v=0.1.0";
 import { Pointers } from "./pointers.mjs?v=0.1.0";
+import { ClipServer } from "./clip/server.mjs?v=0.1.0";
 import { MaskServer } from "./server.mjs?v=0.1.0";
 import { Session } from "./session.mjs?v=0.1.0";
 import { loadSettings } from "./settings.mjs?v=0.1.0";
@@ -14,7 +15,8 @@ import { loadSettings } from "./settings.mjs?v=0.1.0";
  * @param {object} options
  * @param options.api ComfyUI's scripts/api.js.
  * @param {string} options.dataset id of the opened data set.
- * @param {{index: number, name: string, size: [number, number]}} options.picture size: its width and height.
+ * @param {{index: number, name: string, size: [number, number], clip: object?}} options.picture size: its width and height;
+ *   clip: null of a picture that does not move.
  * @param {boolean} options.canSelect whether a SAM 3 model is wired.
  * @param {(answer: {index, changed, token, version}) => void} options.onSaved called after each save.
  * @param {object?} options.walk the list that the picture stands in, null where it stands alone: neighbour(index, by)
@@ -32,7 +34,7 @@ class Editor {
     this.title = make("strong");
     this.dialog = make("dialog", { className: "mlt mlt-editor" });
     this.session = new Session({
-      serverOf: ({ index }) => new MaskServer(api, dataset, index),
+      serverOf: ({ index, clip }) => new (clip ? ClipServer : MaskServer)(api, dataset, index),
       picture,
       settings: loadSettings(),
       canSelect,
@@ -47,14 +49,15 @@ class Editor {
     });
     this.stage = make("div", { className: "mlt-editor-stage" }, this.session.canvas, this.session.marks.element);
     this.controls = new Controls(this.session);
+    this.middle = make("div", { className: "mlt-editor-middle" }, this.stage);
     this.dialog.append(
       make("div", { className: "mlt-row mlt-editor-head" }, this.title, this.controls.head),
-      make("div", { className: "mlt-editor-body" }, this.controls.toolbar, this.stage, this.controls.options),
+      make("div", { className: "mlt-editor-body" }, this.controls.toolbar, this.middle, this.controls.options),
       this.message,
     );
     this.space = null;
     this.unload = (event) => {
-      if (this.session.mask?.unsaved) event.preventDefault();
+      if (this.session.unsaved) event.preventDefault();
     };
   }
 
@@ -76,6 +79,7 @@ class Editor {
     await closed;
     observer.disconnect();
     session.view?.destroy();
+    session.clip?.close();
     window.removeEventListener("beforeunload", this.unload);
     this.dialog.remove();
   }
@@ -96,6 +100,8 @@ class Editor {
         session.empty();
         return;
       }
+      if (session.clip) this.middle.append(session.clip.panel.element);
+      this.controls.update();
       this.resize();
       session.hint(before);
     } catch (error) {
@@ -106,6 +112,7 @@ class Editor {
     session.turning = false;
     session.setBusy(false);
     this.controls.update();
+    this.keepFocus();
   }
 
   name({ index, name, size }) {
@@ -130,7 +137,7 @@ class Editor {
     // Keys that are pressed from here on are meant for the other picture.
     session.turning = true;
     const { name } = session.picture;
-    const unsaved = Boolean(session.mask?.unsaved);
+    const { unsaved } = session;
     if (unsaved && !(await session.save())) {
       session.turning = false;
       session.waiting = [];
@@ -149,7 +156,9 @@ class Editor {
       start: (x, y, event) => {
         session.cursor = null;
         session.marks.show({ cross: null });
-        if (!session.busy) tool().start(place(x, y), event);
+        if (!session.mayChange()) return;
+        session.clip?.pause();
+        tool().start(place(x, y), event);
       },
       move: (x, y, event) => tool().move(place(x, y), event),
       end: (x, y, event) => {
@@ -182,8 +191,10 @@ class Editor {
       return;
     }
     const action = actionOf(event);
-    if (!action || (field && !isCombination(event) && action !== "close")) return;
-    const ofCanvas = event.key.startsWith("Arrow") || event.key === "Enter";
+    // In a field, too, a browser would take Alt and an arrow for the page before.
+    const always = isCombination(event) || (event.altKey && event.key.startsWith("Arrow")) || action === "close";
+    if (!action || (field && !always)) return;
+    const ofCanvas = (event.key.startsWith("Arrow") && !event.altKey) || event.key === "Enter";
     if (ofCanvas && !onCanvas) return;
     event.preventDefault();
     this.session.do(action);
@@ -207,12 +218,13 @@ class Editor {
   async leave() {
     const { session } = this;
     if (this.asking || session.giveUp()) return;
-    if (session.mask?.unsaved) {
+    if (session.unsaved) {
       this.asking = true;
       const choices = ["saveAndClose", "discard", "keepEditing"].map((name) => [name, text(`editor.leave.${name}`)]);
       const choice = await ask(this.dialog, text("editor.leave.question"), choices);
       this.asking = false;
       if (choice === "keepEditing" || (choice === "saveAndClose" && !(await session.save()))) return;
+      if (choice === "discard") await session.clip?.discard();
     }
     this.dialog.close();
   }
@@ -237,11 +249,19 @@ class Editor {
     this.message.classList.toggle("mlt-editor-problem", Boolean(isProblem));
   }
 
+  /** What is gone, hidden or switched off would leave the keys to the page behind, its graph. */
+  keepFocus() {
+    const { activeElement } = document;
+    const lost = !this.dialog.contains(activeElement) || activeElement.closest("[hidden], :disabled");
+    if (lost && this.dialog.open) this.session.canvas.focus();
+  }
+
   /** Many strokes' pieces come between two frames. */
   updateSoon() {
     this.updating ??= requestAnimationFrame(() => {
       this.updating = null;
       this.controls.update();
+      this.keepFocus();
     });
   }
 }

@@ -7,6 +7,13 @@ export const SHORTCUTS = [
   ["tip", [["smaller", ["["]], ["larger", ["]"]], ["softer", ["{"]], ["harder", ["}"]]]],
   ["view", [["overlay", ["1"]], ["mask", ["2"]], ["picture", ["3"]], ["fit", ["0"]], ["zoomIn", ["+", "="]], ["zoomOut", ["-"]]]],
   ["cursor", [["left", ["ArrowLeft"]], ["right", ["ArrowRight"]], ["up", ["ArrowUp"]], ["down", ["ArrowDown"]], ["stamp", ["Enter"]]]],
+  [
+    "frames",
+    [
+      ["play", ["k"]], ["frameBack", ["alt+ArrowLeft"]], ["frameOn", ["alt+ArrowRight"]], ["framesBack", ["alt+shift+ArrowLeft"]],
+      ["framesOn", ["alt+shift+ArrowRight"]], ["copyNext", ["d"]], ["trackOn", ["t"]], ["onion", ["o"]],
+    ],
+  ],
   ["other", [["nextPicture", ["n"]], ["previousPicture", ["p"]], ["help", ["?"]], ["close", ["Escape"]]]],
 ];
 
@@ -24,7 +31,7 @@ export function keysOf(action) {
 
 /** Keys as `aria-keyshortcuts` wants them: the names of WAI-ARIA, not those on the keyboard. */
 export function ariaKeys(keys, mac = IS_MAC) {
-  const names = { mod: mac ? "Meta" : "Control", shift: "Shift", "": "Plus" };
+  const names = { mod: mac ? "Meta" : "Control", shift: "Shift", alt: "Alt", "": "Plus" };
   const name = (part) => names[part] ?? (part.length === 1 ? part.toUpperCase() : part);
   return keys.map((key) => (key === "+" ? [""] : key.split("+")).map(name).join("+")).join(" ");
 }
@@ -41,7 +48,9 @@ export function isCombination(event) {
 
 /** The action of a keydown event, null if it means none. */
 export function actionOf(event) {
-  if (event.altKey && !event.ctrlKey && !isAltSign(event)) return null;
+  if (event.altKey && !event.ctrlKey && !isAltSign(event)) {
+    return (!event.metaKey && MEANT.get(`alt+${event.shiftKey ? "shift+" : ""}${event.key}`)) || null;
+  }
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (isCombination(event)) return MEANT.get(`mod+${event.shiftKey ? "shift+" : ""}${key}`) ?? null;
   // Signs such as ? need the shift key on some keyboards and not on others.

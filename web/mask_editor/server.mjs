@@ -1,5 +1,6 @@
 // What the editor asks of the server: the picture, its mask, saving, and masks that are computed there.
 import { decodeGrey, encodeGrey } from "./png.mjs?v=0.1.0";
+import { told } from "../page/told.mjs?v=0.1.0";
 
 /** The mask was changed elsewhere; the message is the server's sentence. */
 export class Conflict extends Error {}
@@ -15,6 +16,11 @@ export class MaskServer {
   async image() {
     const answer = await this.ask("/image", { cache: "no-store" });
     return createImageBitmap(await answer.blob());
+  }
+
+  /** The tints that stand out from the picture, by what they lie on: {ignored, learned}. */
+  async tints() {
+    return (await this.ask("/tint?mask=file", { cache: "no-store" })).json();
   }
 
   /** {levels, width, height} of the mask; from here on saving means over this one. */
@@ -67,7 +73,7 @@ export class MaskServer {
     if (answer.ok) return answer;
     let words = `${answer.status} ${answer.statusText}`;
     try {
-      words = (await answer.json()).error ?? words;
+      words = told((await answer.json()).error) ?? words;
     } catch {
       // Not ours: a proxy's page, say.
     }

@@ -1,9 +1,11 @@
 // What is being edited: one picture at a time with its mask, the tools, and what the person's actions do to them.
 import { make } from "../page/elements.mjs?v=0.1.0";
 import { text } from "../page/strings.mjs?v=0.1.0";
-import { AUTOMATIC, TINTS, tintFor } from "../page/tint.mjs?v=0.1.0";
+import { AUTOMATIC, USUAL } from "../page/tint.mjs?v=0.1.0";
 import { morphed } from "./aside.mjs?v=0.1.0";
 import { ask } from "../page/ask.mjs?v=0.1.0";
+import { told } from "../page/told.mjs?v=0.1.0";
+import { ClipFrames } from "./clip/frames.mjs?v=0.1.0";
 import { MaskDocument } from "./document.mjs?v=0.1.0";
 import { downloadMask } from "./download.mjs?v=0.1.0";
 import { ARROWS, nextSize } from "./keys.mjs?v=0.1.0";
@@ -29,7 +31,7 @@ export class Session {
     this.tool = "brush";
     this.canvas = make("canvas", { className: "mlt-editor-canvas", tabIndex: 0, role: "application" });
     this.marks = new Marks();
-    this.standsOut = TINTS[0];
+    this.standsOut = { ignored: USUAL, learned: USUAL };
     this.busy = false;
     // Another picture is on its way; what is meant for it waits.
     this.turning = true;
@@ -40,19 +42,25 @@ export class Session {
   /** Lets go of the picture; what it was is drawn until another one is. */
   empty() {
     this.view?.destroy();
+    this.clip?.close();
     this.marks.clear();
-    Object.assign(this, { mask: null, view: null, tools: null, cursor: null, pending: null, hovered: null, read: null });
+    Object.assign(this, { clip: null, mask: null, view: null, tools: null, cursor: null, pending: null, hovered: null, read: null });
   }
 
   /** Takes another picture and its mask; throws what the server says, and then there is none. */
   async load(picture) {
     this.picture = picture;
     this.server = this.serverOf(picture);
-    const loading = Promise.all([this.server.image(), this.server.mask()]);
-    const [image, { levels, width, height }] = await loading.finally(() => this.empty());
+    const { server } = this;
+    const clip = picture.clip ? new ClipFrames(this, server) : null;
+    const loading = clip ? clip.open() : Promise.all([server.image(), server.mask(), server.tints()]);
+    const [image, { levels, width, height }, tints] = await loading.finally(() => this.empty());
+    this.clip = clip;
     this.mask = new MaskDocument(levels, width, height, (rect) => this.changed(rect));
+    this.mask.startedFull &&= clip?.draft.isFresh ?? true;
+    this.mask.onStep = () => clip?.stepped();
     this.view = new View(image, this.mask, this.look, this.canvas);
-    this.standsOut = tintFor(image, this.view.alpha, this.settings.tints);
+    this.standsOut = tints;
     this.view.look = this.look;
     this.marks.port = this.view.port;
     this.view.listeners.push(() => this.marks.update());
@@ -61,13 +69,13 @@ export class Session {
 
   get look() {
     const { view, tint, tints } = this.settings;
-    return { view, colour: this.colour, opacity: tint, tints };
+    return { view, colour: this.colour, opacity: tint, tints, onion: this.settings.onionShare };
   }
 
   /** The tint: the person's own, or the one that stands out from this picture. */
   get colour() {
-    const { colour } = this.settings;
-    return colour === AUTOMATIC ? this.standsOut : colour;
+    const { colour, tints } = this.settings;
+    return colour === AUTOMATIC ? this.standsOut[tints] : colour;
   }
 
   get scale() {
@@ -89,6 +97,31 @@ export class Session {
     this.set({ share: Math.min(MOST_SHARE, size / this.side) });
   }
 
+  get unsaved() {
+    return this.clip?.moves ? this.clip.draft.unsaved : Boolean(this.mask?.unsaved);
+  }
+
+  get canUndo() {
+    const { draft } = this.clip ?? {};
+    return draft?.moves ? draft.state.undo + draft.pending + Number(draft.unsent !== null) > 0 && !draft.isTracking : Boolean(this.mask?.history.canUndo);
+  }
+
+  get canRedo() {
+    const { draft } = this.clip ?? {};
+    return draft?.moves ? draft.state.redo > 0 && !draft.isTracking : Boolean(this.mask?.history.canRedo);
+  }
+
+  /** Whether the mask may be changed now; where it is being tracked the person is told. */
+  mayChange() {
+    if (this.clip?.draft.isTracking) this.say(text("editor.trackingNow"));
+    return !this.busy && !this.clip?.draft.isTracking;
+  }
+
+  /** A sentence of the server's in the page's language. */
+  told(words) {
+    return told(words);
+  }
+
   changed(rect) {
     this.view.refresh(rect);
     this.update();
@@ -99,7 +132,8 @@ export class Session {
     keepSettings(this.settings);
     if (this.view) {
       this.view.look = this.look;
-      if (["view", "colour", "tint", "tints"].some((name) => name in part)) this.view.redraw();
+      if ("onion" in part) this.clip?.showOnion();
+      if (["view", "colour", "tint", "tints", "onionShare"].some((name) => name in part)) this.view.redraw();
       if ("share" in part) this.showRing();
     }
     this.update();
@@ -110,8 +144,9 @@ export class Session {
     return (this.read ??= this.view.pixels());
   }
 
-  apply(region, combine) {
-    this.report(this.mask.apply(region, { combine }));
+  /** @param {boolean} anew whether it takes the place of the last step. */
+  apply(region, combine, anew = false) {
+    this.report(anew ? this.mask.applyAnew(region, { combine }) : this.mask.apply(region, { combine }));
   }
 
   /** Says what an action has done where that is not plain to see: "alone", or why nothing changed. */
@@ -171,15 +206,15 @@ export class Session {
     else if (TOOLS.includes(action)) this.choose(action);
     else if (VIEWS.includes(action)) this.set({ view: action });
     else if (action in ARROWS) this.moveCursor(ARROWS[action]);
-    else await this.actions()[action]?.();
+    else await (this.clip?.do(action) ?? this.actions()[action])?.();
     this.update();
   }
 
   actions() {
     const { mask, settings, view } = this;
     return {
-      undo: () => this.step("undo", () => mask.undo(), "noneBefore"),
-      redo: () => this.step("redo", () => mask.redo(), "noneAfter"),
+      undo: () => (this.clip?.moves ? this.clip.step("undo") : this.step("undo", () => mask.undo(), "noneBefore")),
+      redo: () => (this.clip?.moves ? this.clip.step("redo") : this.step("redo", () => mask.redo(), "noneAfter")),
       invert: () => this.step("invert", () => mask.invert(), "same"),
       grow: () => this.morph("grow", "grow", settings.radius),
       shrink: () => this.morph("shrink", "grow", -settings.radius),
@@ -204,13 +239,15 @@ export class Session {
 
   /** A change of the whole mask; not while a stroke or a question to the server is under way. */
   step(action, work, ifNot) {
-    if (this.busy || this.mask.history.open) return;
+    if (!this.mayChange() || this.mask.history.open) return;
+    this.clip?.pause();
     this.report(work() ? "changed" : ifNot, action);
   }
 
   /** A change of the whole mask that may take seconds. */
   async morph(action, name, amount) {
-    if (!amount || this.mask.history.open) return;
+    if (!amount || this.mask.history.open || !this.mayChange()) return;
+    this.clip?.pause();
     const levels = await this.compute(() => morphed(name, this.mask, amount));
     // The editor may have been closed meanwhile.
     if (levels && this.parent.open) this.report(this.mask.replace(levels) ? "changed" : "edgeless", action);
@@ -281,7 +318,8 @@ export class Session {
 
   /** The tool at the keyboard's place: twice for a box, a point each for a lasso, closed by the same point again. */
   stamp() {
-    if (this.busy || this.mask.history.open) return;
+    if (!this.mayChange() || this.mask.history.open) return;
+    this.clip?.pause();
     if (!this.cursor) {
       this.moveCursor([0, 0]);
       return;
@@ -313,6 +351,7 @@ export class Session {
 
   /** Saves; where the mask was changed elsewhere the person decides. Whether it is saved. */
   async save(over = false) {
+    if (this.clip?.moves) return this.clip.save();
     if (this.busy || this.mask.history.open) return false;
     if (!this.mask.unsaved && !over) {
       this.say(text("editor.nothingToSave"));

@@ -127,8 +127,7 @@ function selecting(session) {
     const region = await session.compute(() => session.server.select(prompts));
     if (!region) return false;
     // The same selection, better told: what it was before is not a step of its own.
-    if (again && session.mask.history.state === state) session.mask.undo();
-    session.apply(region, session.settings.combine);
+    session.apply(region, session.settings.combine, again && session.mask.history.state === state);
     state = session.mask.history.state;
     return true;
   };

@@ -19,7 +19,16 @@ export class View {
     this.dirty = null;
     this.fitted = true;
     this.listeners = [];
+    // Masks of other frames that are seen through: canvases over the whole picture.
+    this.ghosts = [];
     this.refresh(mask.all);
+  }
+
+  /** Another frame of the same clip; what belongs to the former one is its owner's to let go of. */
+  setPicture(picture) {
+    for (const half of this.pictures.slice(1)) sized(half, 0, 0);
+    this.pictures = smallerAndSmaller(picture, this.mask.width, this.mask.height);
+    this.redraw();
   }
 
   /** The frame's size in pixels of the page. */
@@ -89,7 +98,10 @@ export class View {
     const context = within(canvas, part);
     if (seen) {
       this.paintPicture(context, place, seen);
-      if (this.look.view !== "picture") this.paintMask(context, place, seen, part);
+      if (this.look.view !== "picture") {
+        this.paintMask(context, place, seen, part);
+        this.paintGhosts(context, place);
+      }
     }
     context.restore();
   }
@@ -130,6 +142,14 @@ export class View {
     context.globalAlpha = view === "mask" ? 1 : opacity / 100;
     const [x, y] = [part.left, part.top];
     context.drawImage(this.layer, x, y, part.right - x, part.bottom - y, x, y, part.right - x, part.bottom - y);
+  }
+
+  paintGhosts(context, place) {
+    if (!this.ghosts.length) return;
+    place2d(context, place);
+    context.globalAlpha = this.look.onion / 100;
+    for (const one of this.ghosts) context.drawImage(one, 0, 0, this.mask.width, this.mask.height);
+    context.globalAlpha = 1;
   }
 
   /** All pixels of the picture, RGBA. */

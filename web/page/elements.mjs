@@ -15,6 +15,16 @@ export function button(label, hint, onclick) {
   return make("button", { type: "button", className: "mlt-button", title: hint, onclick }, label);
 }
 
+// By then every browser has taken a file.
+const TAKEN_MS = 60_000;
+
+/** Gives a file to the browser's downloads; it needs no server. */
+export function give(blob, name) {
+  const link = make("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), TAKEN_MS);
+}
+
 /** Sets a text only when it has changed, so that a screen reader reads it once. */
 export function say(element, words) {
   if (element.textContent !== words) element.textContent = words;

@@ -2,6 +2,7 @@
 import { keepKeys, make } from "./elements.mjs?v=0.1.0";
 import { chain } from "./nodes.mjs?v=0.1.0";
 import { text } from "./strings.mjs?v=0.1.0";
+import { told } from "./told.mjs?v=0.1.0";
 
 const OUTPUT = "masked_lora_report";
 const NAME = "masked_lora_report";
@@ -50,7 +51,7 @@ class Report {
 
   fill(lines) {
     this.element.replaceChildren(
-      ...lines.map((line) => make("p", { "data-level": line.level === "warning" ? "warning" : "note" }, line.text)),
+      ...lines.map((line) => make("p", { "data-level": line.level === "warning" ? "warning" : "note" }, told(line.text))),
     );
     this.width = 0;
     this.measure();

@@ -2,7 +2,7 @@
 import { ask } from "../page/ask.mjs?v=0.1.0";
 import { isLive, size } from "./describe.mjs?v=0.1.0";
 import { button, make, say } from "../page/elements.mjs?v=0.1.0";
-import { Renaming, titleOf } from "./kept/marks.mjs?v=0.1.0";
+import { Renaming, stepName, titleOf } from "./kept/marks.mjs?v=0.1.0";
 import { reportButton } from "./kept/report.mjs?v=0.1.0";
 import { text } from "../page/strings.mjs?v=0.1.0";
 import { tableButton } from "./table/dialog.mjs?v=0.1.0";
@@ -65,12 +65,12 @@ export class RunActions {
     this.goOn.disabled = !run?.graph || !rests || run.state === "finished";
     const steps = run?.checkpoints ?? [];
     this.save.disabled = this.steps.disabled = !run?.exportable || !steps.length;
-    const key = `${run?.id} ${steps.join()}`;
+    const key = `${run?.id} ${steps.join()} ${run?.favoured}`;
     if (key === this.offered) return;
     this.offered = key;
     this.steps.replaceChildren(
       ...steps.toReversed().map((step, i) =>
-        make("option", { value: step }, text(i ? "runs.atStep" : "runs.newest", { step })),
+        make("option", { value: step }, i || step === run.favoured ? stepName(run, step) : text("runs.newest", { step })),
       ),
     );
   }

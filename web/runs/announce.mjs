@@ -1,4 +1,5 @@
 // A training under the LoRA's name in the tab's title and, where a person asked for it, a notification at its end.
+import { filesOf } from "./ending.mjs?v=0.1.0";
 import { isLive } from "./describe.mjs?v=0.1.0";
 import { text } from "../page/strings.mjs?v=0.1.0";
 
@@ -44,7 +45,7 @@ export class Announcer {
   /** Not while the page is looked at: it shows the end itself. */
   tell(run) {
     if (!this.wanted || !document.hidden || globalThis.Notification?.permission !== "granted") return;
-    const body = run.written ? text("runs.written", { file: run.written }) : text(`runs.state.${run.state}`);
+    const body = run.written ? text("runs.written", { file: filesOf(run).join(", ") }) : text(`runs.state.${run.state}`);
     const shown = new Notification(run.name, { body, tag: run.id });
     shown.onclick = () => window.focus();
   }

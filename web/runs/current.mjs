@@ -11,6 +11,10 @@ export class Current {
     this.store = store;
     this.asked = -Infinity;
     this.image = make("img", { hidden: true });
+    this.frame = make("input", { type: "range", min: 0, value: 0, step: 1, className: "mlt-range", "aria-label": text("runs.latentFrame") });
+    this.frame.addEventListener("input", () => this.choose());
+    this.frameWords = make("span", { className: "mlt-note" });
+    this.frames = make("div", { className: "mlt-row", hidden: true }, text("runs.latentFrame"), this.frame, this.frameWords);
     this.words = make("p", { className: "mlt-note" });
     this.names = make("p", { className: "mlt-note" });
     this.element = make(
@@ -18,6 +22,7 @@ export class Current {
       { className: "mlt-part mlt-current", open },
       make("summary", { title: text("runs.currentHint") }, text("runs.current")),
       this.image,
+      this.frames,
       this.words,
       this.names,
     );
@@ -46,13 +51,32 @@ export class Current {
     this.load(run);
   }
 
+  /** Another latent frame of the clip; the samples that come next are shown at it, too. */
+  choose() {
+    this.showFrames(Number(this.frame.max) + 1);
+    this.shown = undefined;
+    this.asked = -Infinity;
+    if (this.run) this.update(this.run);
+  }
+
+  showFrames(count) {
+    this.frames.hidden = count < 2;
+    this.frame.max = Math.max(0, count - 1);
+    const words = `${this.frame.value} / ${this.frame.max}`;
+    this.frame.setAttribute("aria-valuetext", words);
+    say(this.frameWords, words);
+  }
+
   async load(run) {
     this.loading = true;
     try {
-      const found = await this.store.current(run.id);
+      const frame = this.frame.value;
+      const found = await this.store.current(run.id, frame);
       if (!found || this.run?.id !== run.id) return;
+      this.showFrames(found.frames);
+      if (frame !== this.frame.value) this.asked = -Infinity;
       URL.revokeObjectURL(this.image.src);
-      this.shown = found.step;
+      this.shown = frame === this.frame.value ? found.step : undefined;
       this.image.src = URL.createObjectURL(found.blob);
       this.image.alt = text("runs.currentAlt", found);
       this.image.hidden = false;

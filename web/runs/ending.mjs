@@ -2,14 +2,20 @@
 import { isLive } from "./describe.mjs?v=0.1.0";
 import { button, make, say } from "../page/elements.mjs?v=0.1.0";
 import { text } from "../page/strings.mjs?v=0.1.0";
+import { told } from "../page/told.mjs?v=0.1.0";
 
 const COPIED_MS = 1500;
+
+/** The LoRA files of a run: none, one, or those of its two models. */
+export function filesOf(run) {
+  return [run?.written, run?.written_low].filter(Boolean);
+}
 
 /** Why a run wrote no LoRA and what can be done about it; empty where it did, may still, or is no run. */
 export function loss(run) {
   if (!run || run.written || isLive(run)) return "";
   const step = run.checkpoints?.at(-1);
-  const reason = run.failed ? `${text("runs.reason", { reason: run.failed })} ` : "";
+  const reason = run.failed ? `${text("runs.reason", { reason: told(run.failed) })} ` : "";
   if (!run.failed && run.state !== "open") return "";
   const rest = step !== undefined && run.exportable ? text("runs.canExport", { step }) : text("runs.noCheckpoint");
   return `${reason}${text("runs.nothingWritten")} ${rest}`;
@@ -32,10 +38,10 @@ export class Ending {
   }
 
   update(run) {
-    const written = run?.written ?? "";
+    const written = filesOf(run).join("\n");
     say(this.reason, loss(run));
-    say(this.taken, written && run.taken ? text("runs.taken", { wanted: run.taken, file: written.split("/").at(-1) }) : "");
-    say(this.file, written ? text("runs.written", { file: written }) : "");
+    say(this.taken, written && run.taken ? text("runs.taken", { wanted: run.taken, file: run.written.split("/").at(-1) }) : "");
+    say(this.file, written ? text("runs.written", { file: filesOf(run).join(", ") }) : "");
     this.row.hidden = !written;
     if (written !== this.written) say(this.copy, text("runs.copy"));
     this.written = written;
@@ -49,7 +55,7 @@ export class Ending {
     this.listed = key;
     this.told.hidden = !notes.length;
     this.notes.replaceChildren(
-      ...notes.map((one) => make("li", { className: one.level === "warning" ? "mlt-bad" : "" }, one.text)),
+      ...notes.map((one) => make("li", { className: one.level === "warning" ? "mlt-bad" : "" }, told(one.text))),
     );
   }
 

@@ -10,8 +10,9 @@ export const NODE = "MLT_TrainLoRA";
 
 /** Adds the panel to a node; it only shows, and is saved with no workflow. `page` opens graphs, see `useLora`. */
 export function addNodePanel(node, store, page) {
-  const told = () => ({ node: serverId(node), name: widgetValue(node, "name") });
-  const panel = new RunPanel(store, () => runOf(store.runs, told()), { page });
+  const name = () => widgetValue(node, "name");
+  const told = () => ({ node: serverId(node), name: name() });
+  const panel = new RunPanel(store, () => runOf(store.runs, told()), { page, name });
   const widget = node.addDOMWidget("masked_lora_training", "masked_lora.training", panel.element, {
     serialize: false,
     getMinHeight: () => Math.min(Math.max(HEIGHT, panel.tallest + MARGINS), MOST_HEIGHT) + panel.room(),

@@ -5,14 +5,16 @@ import { Current } from "./current.mjs?v=0.1.0";
 import { Ending } from "./ending.mjs?v=0.1.0";
 import { begun, isLive, memory, number, progress } from "./describe.mjs?v=0.1.0";
 import { Gallery } from "./samples/gallery.mjs?v=0.1.0";
+import { headlessButton } from "./headless.mjs?v=0.1.0";
 import { button, keepKeys, make, say } from "../page/elements.mjs?v=0.1.0";
 import { CURVES, curvesIn, newest, valuesAt } from "./series.mjs?v=0.1.0";
 import { titleOf } from "./kept/marks.mjs?v=0.1.0";
 import { text } from "../page/strings.mjs?v=0.1.0";
 import { tableButton } from "./table/dialog.mjs?v=0.1.0";
 import { verdict } from "./verdict.mjs?v=0.1.0";
+import { told } from "../page/told.mjs?v=0.1.0";
 
-const SHOWN_FIRST = new Set(["loss", "inside", "outside", "validation"]);
+const SHOWN_FIRST = new Set(["loss", "inside", "outside", "loss_low", "inside_low", "outside_low", "validation"]);
 const CURRENT_HEIGHT = 330;
 const GALLERY_HEIGHT = 540;
 const CHART_HEIGHT = 160;
@@ -26,9 +28,10 @@ export class RunPanel {
    * @param store a RunStore.
    * @param choose gives the run to show, or null; asked on every change.
    * @param {{roomy?: boolean, page?: object, pages: object}} options whether the pictures are shown from the start; what
-   *   opens graphs, see `useLora`, where the panel shall offer to use the LoRA; what opens dialogs, by default the same.
+   *   opens graphs, see `useLora`, where the panel shall offer to use the LoRA; what opens dialogs, by default the same;
+   *   what gives the LoRA's name in the open graph, where the panel belongs to one of its nodes.
    */
-  constructor(store, choose, { roomy = false, page = null, pages = page } = {}) {
+  constructor(store, choose, { roomy = false, page = null, pages = page, name = null } = {}) {
     this.store = store;
     this.choose = choose;
     this.shown = new Set(SHOWN_FIRST);
@@ -47,6 +50,7 @@ export class RunPanel {
     const use = page && useButton(store, page, choose, (words) => this.tell(words));
     this.ending = new Ending(roomy, use ? [use] : []);
     this.table = page && tableButton(page, () => this.choose());
+    this.headless = name && headlessButton(page, name, (words) => this.tell(words));
     this.element = this.build();
     keepKeys(this.element);
     for (const { element } of [this.current, this.gallery]) element.addEventListener("toggle", () => this.onroom?.());
@@ -186,7 +190,8 @@ export class RunPanel {
     this.pause = button(text("runs.pause"), text("runs.pauseHint"), () =>
       this.act(this.choose()?.state === "paused" ? "resume" : "pause"));
     this.sample = button(text("runs.sample"), text("runs.sampleHint"), () => this.act("sample"));
-    return make("div", { className: "mlt-row mlt-buttons" }, this.stop, this.save, this.sample, this.pause, this.table ?? "");
+    const more = [this.table, this.headless].filter(Boolean);
+    return make("div", { className: "mlt-row mlt-buttons" }, this.stop, this.save, this.sample, this.pause, ...more);
   }
 
   async act(action) {
@@ -267,12 +272,12 @@ export class RunPanel {
 
   message(run, rows) {
     if (!this.store.online) return text("runs.offline");
-    if (!run) return text("runs.noRun");
+    if (!run) return (this.wordsOf === undefined && this.words) || text("runs.noRun");
     if (isLive(run) && run.drawing) return text("runs.drawing", { ...run.drawing, done: run.drawing.done + 1 });
     if (isLive(run) && rows.length === 0) return text("runs.waiting");
     if (this.words && this.wordsOf === run.id && this.wordsWhileLive === isLive(run)) return this.words;
     const saved = run.checkpoints?.length ? text("runs.saved", { step: run.checkpoints.at(-1) }) : "";
-    return [isLive(run) && run.message, saved].filter(Boolean).join(" · ");
+    return [isLive(run) && told(run.message), saved].filter(Boolean).join(" · ");
   }
 
   /** The other runs in the list to compare with; rebuilt only when they have changed. */

@@ -1,7 +1,8 @@
 // Rows of numbers as they come from the server, and the columns that a chart takes. Pure functions.
 
 export const CURVES = [
-  "loss", "inside", "outside", "prior", "drift", "preservation", "validation", "learning_rate",
+  "loss", "inside", "outside", "prior", "drift", "preservation", "loss_low", "inside_low", "outside_low", "validation",
+  "leak", "drift_plain", "learning_rate",
 ];
 export const MOST_ROWS = 4000;
 

@@ -2,10 +2,12 @@
 import { begun, isLive, progress } from "./describe.mjs?v=0.1.0";
 import { RunActions } from "./actions.mjs?v=0.1.0";
 import { Demos } from "./demos.mjs?v=0.1.0";
+import { filesOf } from "./ending.mjs?v=0.1.0";
 import { keepKeys, make, say } from "../page/elements.mjs?v=0.1.0";
 import { RunPanel } from "./panel.mjs?v=0.1.0";
 import { showStar, starButton, starredFirst, titleOf } from "./kept/marks.mjs?v=0.1.0";
 import { text } from "../page/strings.mjs?v=0.1.0";
+import { told } from "../page/told.mjs?v=0.1.0";
 
 export class RunList {
   constructor(store, page) {
@@ -73,7 +75,7 @@ export class RunList {
     say(open.lastChild, [begun(run), run.label && run.name].filter(Boolean).join(" · "));
     showStar(star, run);
     open.setAttribute("aria-pressed", String(current));
-    say(item.lastChild, run.written || run.failed || "");
+    say(item.lastChild, filesOf(run).join(", ") || told(run.failed) || "");
     return item;
   }
 }
@@ -85,6 +87,8 @@ export function sidebarTab(makeStore, page) {
     id: "masked_lora.runs",
     icon: "pi pi-chart-line",
     title: text("runs.sidebar"),
+    // Below the icon there is no room for more.
+    label: "Masked LoRA",
     tooltip: text("runs.sidebar"),
     type: "custom",
     render(container) {

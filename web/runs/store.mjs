@@ -1,6 +1,7 @@
 // What the page knows of the runs: from events while one trains here, by asking for everything else.
 import { isLive } from "./describe.mjs?v=0.1.0";
 import { lastStep, mergeRows, thin } from "./series.mjs?v=0.1.0";
+import { told } from "../page/told.mjs?v=0.1.0";
 
 /** The message by which the server tells of a training. */
 export const EVENT = "masked_lora.progress";
@@ -73,9 +74,9 @@ export class RunStore {
 
   /** Writes a LoRA file of a checkpoint: its name below the output folder. Rejects with the server's words. */
   async exportRun(id, step) {
-    const { file } = await this.post(`${ROUTE}/${id}/export`, { step });
-    this.noteFiles([file]);
-    return file;
+    const { files } = await this.post(`${ROUTE}/${id}/export`, { step });
+    this.noteFiles(files);
+    return files.join(", output/");
   }
 
   /** Makes the checkpoint of a step a run's LoRA: the file that was written. Rejects with the server's words. */
@@ -154,11 +155,12 @@ export class RunStore {
   }
 
   /** The current sample of a run: {blob, name, step}, null where it shows none. */
-  async current(id) {
-    const answer = await this.api.fetchApi(`${ROUTE}/${id}/current`, { cache: "no-store" });
+  async current(id, frame = 0) {
+    const answer = await this.api.fetchApi(`${ROUTE}/${id}/current?frame=${frame}`, { cache: "no-store" });
     if (answer.status !== 200) return null;
     const name = decodeURIComponent(answer.headers.get("X-Sample-Name") ?? "");
-    return { blob: await answer.blob(), name, step: Number(answer.headers.get("X-Sample-Step")) };
+    const [step, frames] = ["X-Sample-Step", "X-Frames"].map((header) => Number(answer.headers.get(header)));
+    return { blob: await answer.blob(), name, step, frames };
   }
 
   async refresh(everything = false) {
@@ -283,7 +285,7 @@ export class RunStore {
   async ask(path, options = {}) {
     const answer = await this.api.fetchApi(path, { cache: "no-store", ...options });
     const content = await answer.json().catch(() => ({}));
-    if (!answer.ok) throw new Error(content.error ?? `${answer.status} ${answer.statusText}`);
+    if (!answer.ok) throw new Error(told(content.error) ?? `${answer.status} ${answer.statusText}`);
     return content;
   }
 }

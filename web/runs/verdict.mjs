@@ -9,6 +9,8 @@ const WORTH_TELLING = 0.02;
 const ALIKE = 0.5;
 // A drift begins at nothing and rises somewhat in every training.
 const DRIFTS = 0.5;
+// In the leakage benchmark LoRAs that paint the training background unasked stay above, those that never do below.
+export const LEAKS = 0.04;
 
 /**
  * How a curve has changed from its first quarter to its last, as a share of where it was: below 0 it fell.
@@ -35,14 +37,17 @@ function moments(values) {
 
 /**
  * The verdict on a run's rows: "works", "outsideFalls", "notLearning", "driftRises", "noMask", or "" as long as nothing
- * can be said.
+ * can be said; where the leak was measured, "leaks", or "noLeak" in place of "works" and of "".
  */
 export function verdict(rows) {
   const inside = change(rows, "inside");
-  if (inside === null) return "";
+  const leak = rows.findLast((row) => Number.isFinite(row.leak))?.leak;
+  if (leak > LEAKS) return "leaks";
+  if (inside === null) return leak === undefined ? "" : "noLeak";
   if (!rows.some((row) => Number.isFinite(row.outside))) return "noMask";
   const outside = change(rows, "outside");
   if (inside >= 0) return "notLearning";
   if (outside < 0 && outside <= ALIKE * inside) return "outsideFalls";
-  return change(rows, "drift") > DRIFTS ? "driftRises" : "works";
+  if (change(rows, "drift") > DRIFTS) return "driftRises";
+  return leak === undefined ? "works" : "noLeak";
 }

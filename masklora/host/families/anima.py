@@ -6,7 +6,7 @@ from .family import Blocks, Defaults, DiffusersNames, Family
 FAMILY = Family(
     name="anima",
     title="Anima",
-    configs=("Anima",),
+    configs={"Anima": 16.0},
     blocks=(
         Blocks(path=r"llm_adapter\.blocks\.\d+", tails=("mlp.2",)),
         *COSMOS_BLOCKS,
@@ -24,6 +24,7 @@ FAMILY = Family(
         alpha=32.0,
         steps=3000,
         timestep_sampling="logit-normal",
-        source="OneTrainer's Anima preset (3e-5, logit-normal); ai-toolkit's defaults for rank 32 and 3000 steps",
+        source="OneTrainer's Anima preset (3e-5, logit-normal); ai-toolkit's defaults for rank 32 and 3000 steps; "
+        "16 frames a second as Cosmos-Predict2",
     ),
 )

@@ -1,6 +1,6 @@
 """Boogu: OmniGen 2's blocks, in front of them double ones with one attention more for the image alone."""
 
-from .family import Blocks, Defaults, Family, Slot
+from .family import Blocks, Defaults, Family, References, Slot
 from .omnigen_blocks import REFINERS, joined_blocks, omnigen_targets
 
 FAMILY = Family(
@@ -14,7 +14,7 @@ FAMILY = Family(
             image=Slot("img_hidden_states"),
             result=Slot(0),
             rotary=(Slot("joint_rotary_emb", joined=True), Slot("img_rotary_emb")),
-            order=("text", "image"),
+            order=("text", "references", "image"),
         ),
         joined_blocks(r"single_stream_layers\.\d+"),
     ),
@@ -23,6 +23,7 @@ FAMILY = Family(
     base_model_version="boogu",
     text_layer=r"time_caption_embed\.caption_embedder\.1",
     text_extras=("attention_mask",),
+    references=References(pictures="boogu", most=5),
     defaults=Defaults(
         learning_rate=1e-4,
         rank=32,

@@ -6,7 +6,7 @@ from .family import Defaults, Family
 FAMILY = Family(
     name="cosmos_predict2",
     title="Cosmos-Predict2",
-    configs=("CosmosT2IPredict2",),
+    configs={"CosmosT2IPredict2": 16.0},
     blocks=COSMOS_BLOCKS,
     targets=COSMOS_TARGETS,
     architecture="cosmos-predict2",
@@ -18,6 +18,7 @@ FAMILY = Family(
         alpha=16.0,
         steps=2000,
         timestep_sampling="shifted by resolution",
-        source="SimpleTuner, COSMOS2IMAGE.md (6e-5, shifted by resolution); rank 16 and 2000 steps as for FLUX.1",
+        source="SimpleTuner, COSMOS2IMAGE.md (6e-5, shifted by resolution); rank 16 and 2000 steps as for FLUX.1; "
+        "NVIDIA's Cosmos-Predict2, Video2World as it is downloaded, for 16 frames a second",
     ),
 )

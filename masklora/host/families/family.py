@@ -16,10 +16,15 @@ from torch import nn
 
 from ...errors import ConfigError
 from ...goals import UNDECIDED, Goal
-from ...settings import AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
+from ...settings import USUAL_RATES, AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
 
 # The guidance that stands for the family's own: no model is trained with a negative one.
 FAMILY_GUIDANCE = -1.0
+# How a network is given the first frame of a clip that it continues: beside the noise, the latent of that frame
+# followed by grey frames, or of the frame alone; or in place of the noise.
+BEFORE_GREY, ALONE, IN_PLACE = "before grey", "alone", "in place"
+# Of the sequence that self-attention looks at.
+PARTS = ("text", "image", "references", "pad")
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,11 @@ class Blocks:
         image: Where they are given the image tokens; None where no run of image tokens passes them.
         result: Where these are in what they return.
         rotary: Tables of positions, which follow the tokens.
-        order: The parts of the sequence that their self-attention looks at: "text", "image", and "pad" for tokens
-            that fill the image up to a multiple of `pad`. Empty where nothing needs to be hidden from it.
+        bounds: Where they are told at which tokens a part begins or ends, as a number or in lists of such: what lies
+            behind the image tokens moves up where some of these are left out. May be missing in a call.
+        order: The parts of the sequence that their self-attention looks at: "text", "image", "references" for the
+            tokens of reference pictures, where a sample has some, and "pad" for tokens that fill the image up to a
+            multiple of `pad`. Empty where nothing needs to be hidden from it.
         pad: See `order`.
         mask: Their parameter for a mask of attention (B, 1, L, L), where they are given no options that could carry it;
             "" where they are.
@@ -89,6 +97,7 @@ class Blocks:
     image: Slot | None = None
     result: Slot = Slot()
     rotary: tuple[Slot, ...] = ()
+    bounds: tuple[Slot, ...] = ()
     order: tuple[str, ...] = ()
     pad: int = 1
     mask: str = ""
@@ -96,6 +105,26 @@ class Blocks:
     tails: tuple[str, ...] = ()
     gates: tuple[Slot, ...] = ()
     gate_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class References:
+    """How the models of a family are given reference pictures, as ComfyUI's own nodes and templates give them.
+
+    Attributes:
+        method: ComfyUI's `reference_latents_method`; "" for the network's own.
+        own_size: Whether a reference keeps its own aspect, at about as many pixels as the picture that is learned; else
+            it is cut exactly as that picture is.
+        pictures: How the text encoder is shown them, a name in `host.references.ways`; "" where it is not.
+        most: How many a sample may have.
+        needed: Whether the models make nothing without one.
+    """
+
+    method: str = ""
+    own_size: bool = True
+    pictures: str = ""
+    most: int = 16
+    needed: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,7 +163,8 @@ class Family:
     Attributes:
         name: Short identifier that users see in errors and metadata.
         title: Name in prose.
-        configs: Names of ComfyUI's model configurations that belong to it.
+        configs: Names of ComfyUI's model configurations that belong to it; of models for clips with the frames per
+            second that these were made for, 0 where nobody tells, None for a configuration of pictures.
         blocks: The blocks that gradient checkpointing recomputes, in the order in which tokens pass them.
         targets: Regular expressions (full match on the module path) by preset name.
         architecture: Value of `modelspec.architecture` in LoRA files, without "/lora".
@@ -167,12 +197,18 @@ class Family:
             and no position depends on their length. With neither, samples of unequal text length run one by one.
         kohya_as_diffusers: Whether kohya's tools name this family's layers as diffusers does.
         diffusers: How diffusers' loaders know its layers; None where they take no names that ComfyUI knows too.
+        first_frame: How the models of a configuration are given a clip's first frame, `BEFORE_GREY`, `ALONE` or
+            `IN_PLACE`; those of the first two kinds only where they have the channels for it.
+        references: How its models are given reference pictures; None where they take none.
+        inpainting: Configurations whose models may have channels for a mask and for the picture without what it covers.
+        experts: Of models that are two, one for high and one for low noise: the noise level at which they change over
+            when they draw, by ComfyUI's configuration and the channels that the network is given.
         notes: What a person should know who trains it.
     """
 
     name: str
     title: str
-    configs: tuple[str, ...]
+    configs: tuple[str, ...] | dict[str, float | None] = field(hash=False)
     blocks: tuple[Blocks, ...]
     targets: dict[str, str] = field(hash=False)
     architecture: str
@@ -198,12 +234,26 @@ class Family:
     text_fills: bool = False
     kohya_as_diffusers: bool = False
     diffusers: DiffusersNames | None = None
+    first_frame: dict[str, str] = field(default_factory=dict, hash=False)
+    references: References | None = None
+    inpainting: tuple[str, ...] = ()
+    experts: dict[tuple[str, int], float] = field(default_factory=dict, hash=False)
     notes: tuple[Note, ...] = ()
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Frames per second by the configuration of models for clips."""
+        given = self.configs if isinstance(self.configs, dict) else {}
+        return {name: rate for name, rate in given.items() if rate is not None}
 
     def notes_for(self, network: nn.Module) -> list[str]:
         """The sentences for this network."""
         layers = {path for path, _ in network.named_modules()}
         return [note.text for note in self.notes if not note.without or note.without not in layers]
+
+    def switch_for(self, config: Any) -> float:
+        """The entry of `experts` for ComfyUI's configuration of a model; 0 of one that is not two."""
+        return self.experts.get((type(config).__name__, config.unet_config.get("in_dim", 0)), 0.0)
 
     def reads_texts_once(self, targets: Iterable[str]) -> bool:
         """Whether texts pass the network's layers for texts once, before the training of layers with these paths."""
@@ -220,7 +270,7 @@ def family_fault(family: Any) -> str | None:
     """What cannot be right in a family as its file gives it, to be read after the file's name; None for nothing."""
     if not isinstance(family, Family):
         return f"holds a {type(family).__name__} as FAMILY, expected a Family"
-    if not isinstance(family.configs, tuple) or not family.configs:
+    if not isinstance(family.configs, (tuple, dict)) or not family.configs:
         return 'names no configs, expected a tuple such as ("Flux",)'
     if not family.targets.get("default"):
         return 'has no targets of the name "default"'
@@ -235,8 +285,8 @@ def family_fault(family: Any) -> str | None:
             re.compile(pattern)
         except re.error as error:
             return f"has {pattern!r}, which is no regular expression ({error})"
-    parts = {part for blocks in family.blocks for part in blocks.order} - {"text", "image", "pad"}
-    return f"has blocks in whose order is {', '.join(sorted(parts))}, expected text, image and pad" if parts else None
+    parts = {part for blocks in family.blocks for part in blocks.order} - set(PARTS)
+    return f"has blocks in whose order is {', '.join(sorted(parts))}, expected {', '.join(PARTS)}" if parts else None
 
 
 def attention_and_mlp(attention: str, mlp: str) -> dict[str, str]:
@@ -247,12 +297,16 @@ def attention_and_mlp(attention: str, mlp: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Resolved:
-    """Settings in which every "default of the family" has been replaced by its value."""
+    """Settings in which every "default of the family" has been replaced by its value.
+
+    `plain_rate` is the learning rate of a plain LoRA beside these adapters, whose usual one may be another.
+    """
 
     loss: LossSettings
     adapter: AdapterSettings
     optimizer: OptimizerSettings
     train: TrainSettings
+    plain_rate: float
 
 
 def with_defaults(
@@ -276,14 +330,17 @@ def with_defaults(
     rank = adapter.rank or d.rank * goal.rank
     alpha = adapter.alpha or (d.alpha * goal.rank if not adapter.rank else float(rank))
     # Prodigy's rate is a factor on the step size that it finds: the family's would all but stop it.
-    usual_rate = 1.0 if optimizer.optimizer == "prodigy" else d.learning_rate
+    prodigy = optimizer.optimizer == "prodigy"
+    plain_rate = optimizer.learning_rate or (1.0 if prodigy else d.learning_rate)
+    own_scale = 1.0 if prodigy or optimizer.learning_rate else USUAL_RATES.get(adapter.algorithm, 1.0)
     length = train.steps if train.steps or train.epochs else round(d.steps * goal.length)
     guidance = d.guidance if train.guidance == FAMILY_GUIDANCE else train.guidance
     return Resolved(
         loss=_with_noise_levels(loss, d),
         adapter=dataclasses.replace(adapter, rank=rank, alpha=alpha),
-        optimizer=dataclasses.replace(optimizer, learning_rate=optimizer.learning_rate or usual_rate),
+        optimizer=dataclasses.replace(optimizer, learning_rate=plain_rate * own_scale),
         train=dataclasses.replace(train, steps=length, guidance=guidance),
+        plain_rate=plain_rate,
     )
 
 

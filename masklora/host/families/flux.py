@@ -1,6 +1,6 @@
-"""FLUX.1 dev and schnell, and Fill, which is shown an empty picture and a mask of all of it."""
+"""FLUX.1 dev and schnell, Kontext, which is shown references, and Fill, a picture and a mask."""
 
-from .family import Defaults, DiffusersNames, Family, Note
+from .family import Defaults, DiffusersNames, Family, Note, References
 from .flux_blocks import FLUX_BLOCKS, FLUX_TARGETS
 
 FAMILY = Family(
@@ -15,6 +15,8 @@ FAMILY = Family(
     text_layer="txt_in",
     pooled_layer=r"vector_in\.in_layer",
     text_fills=True,
+    references=References(),
+    inpainting=("FluxInpaint",),
     diffusers=DiffusersNames("transformer"),
     defaults=Defaults(
         learning_rate=1e-4,

@@ -1,6 +1,6 @@
 """FLUX.2 dev and klein: FLUX.1's blocks, one modulation for all of a kind."""
 
-from .family import Defaults, DiffusersNames, Family, Note
+from .family import Defaults, DiffusersNames, Family, Note, References
 from .flux_blocks import FLUX_TARGETS, PLAIN_FLUX_BLOCKS
 
 FAMILY = Family(
@@ -14,6 +14,7 @@ FAMILY = Family(
     patch=(1, 1, 1),
     mutates=True,
     text_layer="txt_in",
+    references=References(),
     diffusers=DiffusersNames("transformer", preferred=r".*\.(linear_in|linear_out|to_out)"),
     defaults=Defaults(
         learning_rate=1e-4,

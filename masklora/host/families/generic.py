@@ -38,7 +38,7 @@ def generic_family(config: str, network: nn.Module) -> Family:
     return Family(
         name="unknown",
         title=config,
-        configs=(config,),
+        configs={config: 0.0},
         blocks=tuple(Blocks(path=rf"{re.escape(path)}\.\d+") for path in lists),
         targets=targets,
         architecture=config.lower(),

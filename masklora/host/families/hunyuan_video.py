@@ -6,7 +6,7 @@ from .flux_blocks import FLUX_BLOCKS, FLUX_TARGETS, TEXT_REFINER
 FAMILY = Family(
     name="hunyuan_video",
     title="HunyuanVideo",
-    configs=("HunyuanVideo",),
+    configs={"HunyuanVideo": 24.0},
     blocks=(TEXT_REFINER, *FLUX_BLOCKS),
     targets=FLUX_TARGETS,
     architecture="hunyuan-video",

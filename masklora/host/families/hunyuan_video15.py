@@ -1,12 +1,12 @@
 """HunyuanVideo 1.5: HunyuanVideo's double blocks alone; a picture is a clip of one frame."""
 
-from .family import Defaults, Family, attention_and_mlp
+from .family import ALONE, Defaults, Family, attention_and_mlp
 from .flux_blocks import DOUBLE_ATTENTION, DOUBLE_MLP, FLUX_BLOCKS, TEXT_REFINER
 
 FAMILY = Family(
     name="hunyuan_video15",
     title="HunyuanVideo 1.5",
-    configs=("HunyuanVideo15",),
+    configs={"HunyuanVideo15": 24.0},
     blocks=(TEXT_REFINER, FLUX_BLOCKS[0]),
     targets=attention_and_mlp(DOUBLE_ATTENTION, DOUBLE_MLP),
     architecture="hunyuan-video-1.5",
@@ -15,6 +15,7 @@ FAMILY = Family(
     distilled="time_r_in",
     mutates=True,
     text_layer=r"txt_in\.input_embedder",
+    first_frame={"HunyuanVideo15": ALONE},
     defaults=Defaults(
         learning_rate=1e-4,
         rank=32,

@@ -7,7 +7,7 @@ _TAIL = {"tails": ("feed_forward.out_layer",), "gates": (Slot("time_embed"),)}
 FAMILY = Family(
     name="kandinsky5",
     title="Kandinsky 5",
-    configs=("Kandinsky5", "Kandinsky5Image"),
+    configs={"Kandinsky5": 24.0, "Kandinsky5Image": None},
     blocks=(
         Blocks(path=r"text_transformer_blocks\.\d+", order=("text",), gate_layers=("text_modulation",), **_TAIL),
         Blocks(

@@ -1,8 +1,6 @@
 """Krea 2: one stream of blocks, in front of it a small network that joins twelve layers of the text encoder."""
 
-from .family import Blocks, Defaults, DiffusersNames, Family, Slot, attention_and_mlp
-
-_BLOCK = r"blocks\.\d+\."
+from .family import Blocks, Defaults, DiffusersNames, Family, References, Slot, attention_and_mlp
 
 FAMILY = Family(
     name="krea2",
@@ -16,17 +14,19 @@ FAMILY = Family(
             image=Slot("x", joined=True),
             result=Slot(joined=True),
             rotary=(Slot("freqs", axis=2, joined=True),),
-            order=("text", "image"),
+            bounds=(Slot("timestep_zero_index"),),
+            order=("text", "image", "references"),
             tails=("mlp.down",),
             gates=(Slot("vec"),),
         ),
     ),
-    targets=attention_and_mlp(_BLOCK + r"attn\.(wq|wk|wv|wo|gate)", _BLOCK + r"mlp\.(gate|up|down)"),
+    targets=attention_and_mlp(r"blocks\.\d+\.attn\.(wq|wk|wv|wo|gate)", r"blocks\.\d+\.mlp\.(gate|up|down)"),
     architecture="krea-2",
     base_model_version="krea2",
     text_layer=r"txtmlp\.1",
     text_taps=r"txtfusion\.projector",
     text_fills=True,
+    references=References(method="index_timestep_zero", pictures="qwen edit plus", most=3),
     diffusers=DiffusersNames("transformer"),
     defaults=Defaults(
         learning_rate=1e-4,

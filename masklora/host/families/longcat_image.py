@@ -1,6 +1,6 @@
 """LongCat-Image: FLUX.1's blocks without a guidance and a pooled text."""
 
-from .family import Defaults, DiffusersNames, Family
+from .family import Defaults, DiffusersNames, Family, References
 from .flux_blocks import FLUX_BLOCKS, FLUX_TARGETS
 
 FAMILY = Family(
@@ -13,6 +13,7 @@ FAMILY = Family(
     base_model_version="longcat_image",
     mutates=True,
     text_layer="txt_in",
+    references=References(method="index", pictures="qwen edit", most=1),
     diffusers=DiffusersNames("transformer"),
     defaults=Defaults(
         learning_rate=1e-4,

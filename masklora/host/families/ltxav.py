@@ -7,7 +7,7 @@ _PICTURE = attention_and_mlp(_BLOCK + r"attn[12]\.to_(q|k|v|out\.0)", _BLOCK + r
 FAMILY = Family(
     name="ltxav",
     title="LTX-2",
-    configs=("LTXAV",),
+    configs={"LTXAV": 25.0},
     blocks=(
         Blocks(
             path=r"transformer_blocks\.\d+",

@@ -1,13 +1,12 @@
 """LTX-Video; a picture is a clip of one frame."""
 
-from .family import Blocks, Defaults, DiffusersNames, Family, Slot, attention_and_mlp
+from .family import IN_PLACE, Blocks, Defaults, DiffusersNames, Family, Slot, attention_and_mlp
 
 _BLOCK = r"transformer_blocks\.\d+\."
-
 FAMILY = Family(
     name="ltxv",
     title="LTX-Video",
-    configs=("LTXV",),
+    configs={"LTXV": 25.0},
     blocks=(
         Blocks(
             path=r"transformer_blocks\.\d+",
@@ -28,6 +27,7 @@ FAMILY = Family(
     text_layer=r"caption_projection\.linear_1",
     text_fills=True,
     diffusers=DiffusersNames("diffusion_model", layers=r"transformer_blocks\..*"),
+    first_frame={"LTXV": IN_PLACE},
     defaults=Defaults(
         learning_rate=2e-4,
         rank=32,

@@ -10,7 +10,7 @@ _USUAL = Defaults(
 FAMILY = Family(
     name="minimax_h3",
     title="MiniMax H3",
-    configs=("MiniMaxH3",),
+    configs={"MiniMaxH3": 24.0},
     blocks=(
         Blocks(
             path=r"blocks\.\d+",

@@ -1,6 +1,6 @@
 """OmniGen 2."""
 
-from .family import Defaults, Family
+from .family import Defaults, Family, References
 from .omnigen_blocks import REFINERS, joined_blocks, omnigen_targets
 
 FAMILY = Family(
@@ -13,6 +13,7 @@ FAMILY = Family(
     base_model_version="omnigen2",
     text_layer=r"time_caption_embed\.caption_embedder\.1",
     text_extras=("attention_mask",),
+    references=References(most=5),
     defaults=Defaults(
         learning_rate=1e-4,
         rank=16,

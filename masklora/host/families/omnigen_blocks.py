@@ -15,7 +15,7 @@ def joined_blocks(path: str) -> Blocks:
         image=Slot("hidden_states", joined=True),
         result=Slot(joined=True),
         rotary=(Slot("image_rotary_emb", joined=True),),
-        order=("text", "image"),
+        order=("text", "references", "image"),
     )
 
 

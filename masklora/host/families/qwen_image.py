@@ -1,6 +1,6 @@
 """Qwen-Image."""
 
-from .family import Defaults, DiffusersNames, Family
+from .family import Defaults, DiffusersNames, Family, References
 from .qwen_blocks import QWEN_BLOCKS, QWEN_TARGETS
 
 FAMILY = Family(
@@ -13,6 +13,7 @@ FAMILY = Family(
     base_model_version="qwen_image",
     text_layer="txt_in",
     text_fills=True,
+    references=References(pictures="qwen edit plus", most=3),
     diffusers=DiffusersNames("transformer"),
     defaults=Defaults(
         learning_rate=5e-5,

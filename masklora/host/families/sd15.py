@@ -15,6 +15,7 @@ FAMILY = Family(
     patch=(1, 1, 1),
     text_layer=UNET_TEXT,
     text_repeats=True,
+    inpainting=("SD15",),
     kohya_as_diffusers=True,
     defaults=Defaults(
         learning_rate=1e-4,

@@ -16,6 +16,7 @@ FAMILY = Family(
     text_layer=UNET_TEXT,
     pooled_layer=r"label_emb\.0\.0",
     text_repeats=True,
+    inpainting=("SDXL",),
     defaults=Defaults(
         learning_rate=1e-4,
         rank=16,

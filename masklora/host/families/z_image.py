@@ -1,6 +1,6 @@
-"""Z-Image, base and turbo."""
+"""Z-Image, base and turbo. A norm reads each layer's result before it is added, so its blocks have no tails."""
 
-from .family import Blocks, Defaults, DiffusersNames, Family, Note, Slot, attention_and_mlp
+from .family import Blocks, Defaults, DiffusersNames, Family, Note, References, Slot, attention_and_mlp
 
 _BLOCK = r"layers\.\d+\."
 
@@ -9,15 +9,15 @@ FAMILY = Family(
     title="Z-Image",
     configs=("ZImage",),
     blocks=(
-        # A norm reads each layer's result before it is added, so there are no tails.
         Blocks(path=r"context_refiner\.\d+"),
-        Blocks(path=r"noise_refiner\.\d+", order=("image", "pad"), pad=32),
+        Blocks(path=r"noise_refiner\.\d+", order=("references", "image", "pad"), pad=32),
         Blocks(
             path=r"layers\.\d+",
             image=Slot("x", joined=True),
             result=Slot(joined=True),
             rotary=(Slot("freqs_cis", joined=True),),
-            order=("text", "image", "pad"),
+            bounds=(Slot("timestep_zero_index"),),
+            order=("text", "references", "image", "pad"),
             pad=32,
         ),
     ),
@@ -25,6 +25,7 @@ FAMILY = Family(
     architecture="z-image",
     base_model_version="z_image",
     text_layer=r"cap_embedder\.1",
+    references=References(pictures="z-image omni", most=3),
     diffusers=DiffusersNames("transformer"),
     defaults=Defaults(
         learning_rate=1e-4,

@@ -20,7 +20,8 @@ from comfy.text_encoders.sam3_clip import SAM3ClipModelWrapper
 import nodes
 
 from ...errors import ConfigError, FamilyError
-from ...generators.finding import Finding, Picture
+from ...generators.clips import parse_key_frames
+from ...generators.finding import Finding, Picture, Things
 from ...generators.phrases import check_phrases, short, split_phrases
 from ...settings import check, ranged
 from .borrowed import as_image, silent_progress, unload
@@ -45,6 +46,7 @@ class TextSettings:
         threshold: Least score of a finding, 0..1.
         instances: How many findings of a phrase count at most, best first; 0 = all.
         refine: How often each finding's outline is refined, 0..5.
+        key_frames: Numbers of a clip's frames that are searched, counted from 0.
     """
 
     phrases: str = ""
@@ -52,20 +54,22 @@ class TextSettings:
     threshold: float = ranged(0.5, 0.0, 1.0)
     instances: int = ranged(0, 0, 200)
     refine: int = ranged(2, 0, 5)
+    key_frames: str = "0"
 
 
 def check_text(settings: TextSettings) -> TextSettings:
     """`settings` if they are usable, else a `ConfigError` that names the widget."""
     check_phrases(*_phrases(settings))
+    parse_key_frames(settings.key_frames)
     return check(settings)
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What one phrase found in one picture: mask bool (h, w) at the working size, and scores, best first."""
+    """What one phrase found in one picture: masks bool (n, h, w) at the working size, and scores, best first."""
 
     phrase: str
-    mask: np.ndarray
+    masks: np.ndarray
     scores: tuple[float, ...]
 
     @property
@@ -122,18 +126,20 @@ class TextMasks:
         """
         image = as_image(picture.rgb, longest=WORKING_SIDE)
         found = [self._search(image, phrase) for phrase in self._wanted]
-        union = np.logical_or.reduce([one.mask for one in found])
+        wanted = np.concatenate([one.masks for one in found])
+        union = wanted.any(axis=0)
         note = "; ".join(one.note for one in found)
         if not union.any():
             drawn = any(one.scores for one in found)
             return Finding(None, f"{note}; no pixel lies in their outlines" if drawn else note)
         removed = [self._search(image, phrase) for phrase in self._unwanted]
+        unwanted = np.concatenate([wanted[:0], *(one.masks for one in removed)])
         if removed:
             note += "; excluded: " + "; ".join(one.note for one in removed)
-            union = union & ~np.logical_or.reduce([one.mask for one in removed])
+            union = union & ~unwanted.any(axis=0)
         if not union.any():
             return Finding(None, f"{note}; all of it is excluded")
-        return Finding(at_size(union, picture.rgb.shape[:2]), note)
+        return Finding(at_size(union, picture.rgb.shape[:2]), note, Things(wanted, unwanted))
 
     def close(self) -> None:
         """Frees the compute device; the generator can be called again, which loads the models again."""
@@ -150,10 +156,11 @@ class TextMasks:
                 conditioning=self._encoded[phrase],
                 threshold=self.settings.threshold,
                 refine_iterations=self.settings.refine,
+                individual_masks=True,
             )
         masks, boxes = answer.result
         scores = tuple(float(box["score"]) for box in boxes[0])
-        return Found(phrase, masks[0].float().cpu().numpy() > 0, scores)
+        return Found(phrase, (masks > 0).cpu().numpy(), scores)
 
 
 def _phrases(settings: TextSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,10 +15,12 @@ from torch import Tensor
 
 from ...adapters import AdapterSet
 from ...loss.tokens import parse_routes
-from ...settings import OFFLOADED, PER_BLOCK, LossSettings
+from ...optimizers.library import state_numbers
+from ...settings import OFFLOADED, PER_BLOCK, LossSettings, OptimizerSettings
 from ..families import Resolved
 from ..model.trainable import TrainableModel
 from ..swap.copies import copies_aside
+from ..texts.memory import TextMemory
 from .cards import card_memory, card_name, in_bytes, nominal_tflops
 from .step import StepCount, StepShape, count_step
 
@@ -42,6 +46,8 @@ class Training:
         masks: Largest share of a picture that its mask covers; None where no picture has one.
         cropped: Whether pictures are cropped to their masks already.
         card: All memory of the card in bytes; None for that of the model's device.
+        models: How many models alike are trained by turns: the weights of one are on the card, what is trained of all.
+        texts: What text encoders take that are trained beside it.
     """
 
     trainable: TrainableModel
@@ -51,6 +57,8 @@ class Training:
     masks: float | None = None
     cropped: bool = False
     card: int | None = None
+    models: int = 1
+    texts: TextMemory = field(default_factory=TextMemory)
 
     @property
     def copies(self) -> bool:
@@ -117,17 +125,12 @@ class MemoryPlan:
 
     def to_text(self) -> str:
         """What the peak is made of, whether it fits, and what a step takes at least, for people."""
-        parts = {
-            "weights": self.weights,
-            "adapters": self.adapters,
-            "gradients": self.gradients,
-            "optimizer": self.optimizer,
-            "captions": self.captions,
-            "kept for backward": self.kept,
-            "work": self.work,
-        }
-        told = ", ".join(f"{name} {in_bytes(size)}" for name, size in parts.items())
-        text = f"Memory for {self.device}: {in_bytes(self.total)} at the peak, of which {told}."
+        text = (
+            f"Memory for {self.device}: {in_bytes(self.total)} at the peak, of which weights {in_bytes(self.weights)}, "
+            f"adapters {in_bytes(self.adapters)}, gradients {in_bytes(self.gradients)}, optimizer "
+            f"{in_bytes(self.optimizer)}, captions {in_bytes(self.captions)}, kept for backward {in_bytes(self.kept)}, "
+            f"work {in_bytes(self.work)}."
+        )
         if self.fault:
             text += (
                 f" This model's step could not be counted ({self.fault}); what is kept is ComfyUI's estimate for "
@@ -154,8 +157,8 @@ def plan_memory(training: Training) -> MemoryPlan:
     trainable, settings, step = training.trainable, training.settings, training.step
     if step.checkpointing == OFFLOADED and not training.copies:
         step = dataclasses.replace(step, checkpointing=PER_BLOCK[0])
-    numbers = sum(p.numel() for p in training.adapters.parameters().values())
-    state = _STATE_BYTES.get(settings.optimizer.optimizer, 8) + (4 if settings.optimizer.ema_decay > 0 else 0)
+    numbers, texts = sum(p.numel() for p in training.adapters.parameters().values()), training.texts
+    state = optimizer_bytes(settings.optimizer, [p.shape for p in training.adapters.parameters().values()])
     fault = ""
     try:
         found = _counted(trainable, training.adapters, step)
@@ -168,12 +171,13 @@ def plan_memory(training: Training) -> MemoryPlan:
     here, half = training.card is None, trainable.dtype in (torch.bfloat16, torch.float16)
     name = card_name(trainable.device)
     return MemoryPlan(
-        weights=trainable.patcher.model_size() - _narrower(trainable, step.stored),
-        adapters=found.adapters,
-        gradients=found.gradients,
-        optimizer=numbers * state,
+        weights=trainable.patcher.model_size() - _narrower(trainable, step.stored) + texts.weights,
+        adapters=found.adapters * training.models + 4 * texts.numbers,
+        gradients=found.gradients + 4 * texts.numbers,
+        # That of text encoders by its share: their factors are much like the model's.
+        optimizer=state * training.models + texts.numbers * state // max(1, numbers),
         captions=found.captions,
-        kept=found.kept,
+        kept=found.kept + texts.kept,
         work=found.work,
         card=card_memory(trainable.device) if training.card is None else training.card,
         device=name if here else f"a card of {in_bytes(training.card or 0)}",
@@ -181,6 +185,14 @@ def plan_memory(training: Training) -> MemoryPlan:
         tflops=nominal_tflops(name) if here and half else 0,
         fault=fault,
     )
+
+
+def optimizer_bytes(settings: OptimizerSettings, shapes: Sequence[Sequence[int]]) -> int:
+    """What an optimizer keeps of parameters of these shapes, and their moving average where there is one."""
+    numbers, average = sum(map(math.prod, shapes)), 4 if settings.ema_decay > 0 else 0
+    own = state_numbers(settings.optimizer, shapes)
+    state = numbers * _STATE_BYTES.get(settings.optimizer, 8) if own is None else 4 * own
+    return state + numbers * average
 
 
 def _flops(count: StepCount, settings: Resolved, *, masked: bool) -> int:

@@ -23,6 +23,8 @@ _ROUTE, _LEAST_BLOCKS = "0.75: 2..-3", 6
 _SMALLER = (1024, 768, 512, 384, 256)
 # Less than this share of the peak is not worth a change.
 _LEAST_SAVING = 0.01
+# How the names of tensors begin that are as large as the rank.
+_RANKED = ("lora_", "hada_", "lokr_w2_")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def remedies_for(training: Training, plan: MemoryPlan) -> list[Remedy]:
         _float8,
         _swap,
         _lower_rank,
+        _no_full_layers,
         _smaller_pictures,
     )
     found = [way(training, plan) for way in ways]
@@ -112,7 +115,7 @@ def _routes(training: Training, plan: MemoryPlan) -> Remedy | None:
 
 
 def passing(
-    trainable: TrainableModel, loss: LossSettings, *, grid: tuple[int, int], masks: float | None
+    trainable: TrainableModel, loss: LossSettings, *, grid: tuple[int, ...], masks: float | None
 ) -> tuple[tuple[int, int, int], ...]:
     """First and last block of the routes that last for a whole run, and how many image tokens pass these."""
     if not loss.routes.strip() or loss.route_until < 1:
@@ -143,17 +146,28 @@ def _swap(training: Training, plan: MemoryPlan) -> Remedy | None:
 
 
 def _lower_rank(training: Training, plan: MemoryPlan) -> Remedy | None:
-    rank = training.settings.adapter.rank
-    if rank < 2:
+    adapter = training.settings.adapter
+    rank = adapter.rank
+    if rank < 2 or adapter.rank_by_layer.strip():
         return None
-    numbers = sum(p.numel() for p in training.adapters.parameters().values())
+    sizes = {name: p.numel() for name, p in training.adapters.parameters().items()}
+    # Of a LoKr, and of layers that are learned in full, some is as large at any rank.
+    ranked = {name: size for name, size in sizes.items() if name.rpartition(".")[2].startswith(_RANKED)}
+    numbers, factors = (sum(s for n, s in ranked.items() if start in n) for start in ("", ".lora_"))
     copied = training.trainable.dtype.itemsize if training.trainable.dtype != torch.float32 else 0
-    saving = (plan.trained + copied * numbers) * (rank - rank // 2) // rank
+    share = plan.trained * numbers // sum(sizes.values())
+    saving = (share + copied * factors) * (rank - rank // 2) // rank
     return Remedy(f"rank {rank // 2}", saving, "rank")
 
 
+def _no_full_layers(training: Training, plan: MemoryPlan) -> Remedy | None:
+    sizes = {name: p.numel() for name, p in training.adapters.parameters().items()}
+    full = sum(size for name, size in sizes.items() if name.endswith((".diff", ".diff_b")))
+    return Remedy("full_layers empty", plan.trained * full // sum(sizes.values()), "full_layers") if full else None
+
+
 def _smaller_pictures(training: Training, plan: MemoryPlan) -> Remedy | None:
-    stride, (rows, columns) = training.trainable.stride, training.step.grid
+    stride, (*_, rows, columns) = training.trainable.stride, training.step.grid
     side = math.sqrt(rows * columns) * stride
     smaller = next((s for s in _SMALLER if s <= 0.9 * side), None)
     if smaller is None:
@@ -164,7 +178,8 @@ def _smaller_pictures(training: Training, plan: MemoryPlan) -> Remedy | None:
 def _sides(training: Training, share: float) -> dict[str, object]:
     """Pictures of the same shape with this share of the area, as the model takes them."""
     trainable, factor = training.trainable, math.sqrt(min(1.0, share))
-    units = zip(training.step.grid, trainable.family.patch[1:], strict=True)
+    *frames, rows, columns = training.step.grid
+    units = zip((rows, columns), trainable.family.patch[1:], strict=True)
     rows, columns = (max(trainable.family.least, unit * max(1, round(side * factor / unit))) for side, unit in units)
     size = columns * trainable.stride, rows * trainable.stride
-    return {"grid": (rows, columns), "geometry": Geometry(source=size, resized=size, crop=(0, 0, *size))}
+    return {"grid": (*frames, rows, columns), "geometry": Geometry(source=size, resized=size, crop=(0, 0, *size))}

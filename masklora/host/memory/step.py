@@ -23,7 +23,9 @@ from ...loss.tokens import Passage, TokenPlan
 from ...settings import PER_BLOCK
 from ..model.blocks import find_blocks
 from ..model.conditioning import mapped
+from ..model.first_frame import in_place, with_first_frames
 from ..model.trainable import TrainableModel
+from ..references.conditions import with_references
 from ..swap.block_swap import BlockSwap
 from ..swap.copies import Copies
 from ..swap.kept_inputs import KeptInputs
@@ -46,22 +48,26 @@ class StepShape:
     Attributes:
         texts: Conditioning of each sample, as a cache gives it; only its shapes count.
         geometry: Of all samples.
-        grid: Latent rows and columns.
+        grid: Latent rows and columns, of a clip with its frames before them.
         checkpointing: As in the settings.
         accumulates: Whether gradients of an earlier pass are there when a pass begins.
         captions: How many captions are kept on the device from step to step.
         routes: First and last block of each route, and how many image tokens pass these.
         stored: Dtype in which layers would store weights that now have 16 or 32 bits; None for their own.
+        begins: Whether the samples are clips whose first frame the network is given.
+        references: Latent rows and columns of each reference picture of a sample.
     """
 
     texts: tuple[dict[str, Any], ...]
     geometry: Geometry
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     checkpointing: str
     accumulates: bool = False
     captions: int = 0
     routes: tuple[tuple[int, int, int], ...] = ()
     stored: torch.dtype | None = None
+    begins: bool = False
+    references: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,13 @@ def _run(shadow: TrainableModel, shape: StepShape, counts: Counts, passed: Passe
     counts.making, before = INPUTS, counts.total
     conditioning = shadow.collate(texts, [shape.geometry] * samples, sample)
     text = (counts.total - before) // samples
+    if shape.references:
+        shown = [torch.empty(samples, shadow.channels, *sides, device=NOWHERE) for sides in shape.references]
+        conditioning = with_references(shadow, conditioning, shown)
+    if shape.begins:
+        conditioning = with_first_frames(shadow, conditioning, torch.empty(samples, *sample, device=NOWHERE))
     noisy, u = torch.empty(samples, *sample, device=NOWHERE), torch.empty(samples, device=NOWHERE)
+    noisy, conditioning = in_place(noisy, conditioning)
     tokens = _plan(shadow, shape)
     with shadow.autograd_scope():
         counts.making = KEPT

@@ -78,6 +78,12 @@ def cross_paths(network: nn.Module, blocks: Sequence[tuple[nn.Module, Blocks]]) 
     return {path for path, module in network.named_modules() if id(module) in layers}
 
 
+def paths_of(network: nn.Module, modules: Sequence[nn.Module]) -> list[str]:
+    """Where each of these is in the network."""
+    paths = {id(module): path for path, module in network.named_modules()}
+    return [paths[id(module)] for module in modules]
+
+
 def features_of(network: nn.Module, pattern: str) -> int:
     """What the first layer takes whose path `pattern` matches; 0 where none does."""
     for path, module in network.named_modules():
@@ -159,7 +165,7 @@ def _place(block: nn.Module, slot: Slot, args: tuple, kwargs: dict[str, Any]) ->
 _NAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def refuse_foreign_layers(network: nn.Module) -> None:
+def refuse_foreign_layers(network: nn.Module, *, widget: str = "model") -> None:
     """Nothing if the weights of `network` are tensors of torch or of ComfyUI's own quantisation.
 
     Packs that load other files, GGUF among them, put layers into the network whose weight is bytes that only these
@@ -171,7 +177,7 @@ def refuse_foreign_layers(network: nn.Module) -> None:
     for path, module in network.named_modules():
         fault = _fault(module)
         if fault:
-            raise FamilyError(f"model: {path} {fault}, which training cannot read. {_INSTEAD}")
+            raise FamilyError(f"{widget}: {path} {fault}, which training cannot read. {_INSTEAD}")
 
 
 def quantisation_notes(network: nn.Module) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ...autograd.containers import take_apart
+from ...errors import ConfigError
+from ...findings import counted
 from .encoders import TEXT_MASK
 
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 # ComfyUI's name of the texts' features.
 TEXT = "c_crossattn"
+# Conditions that a text encoder's features and its pooled ones become.
+FROM_TEXT = (TEXT, "y")
 # Conditions that have an entry for each token of the text, beside its features.
 _BY_TOKEN = (TEXT_MASK, "attention_mask")
 
@@ -58,6 +63,24 @@ def layers_behind(conds: dict[str, Any], parameters: Mapping[str, Tensor]) -> li
     found = torch.autograd.grad([t.sum() for t in learned], list(parameters.values()), allow_unused=True)
     there = [name.rpartition(".")[0] for name, g in zip(parameters, found, strict=True) if g is not None]
     return list(dict.fromkeys(there))
+
+
+def refuse_trained(conds: dict[str, Any], parameters: Mapping[str, Tensor], *, title: str) -> None:
+    """Nothing if none of the adapters' parameters has a part in what is made of a text before the step.
+
+    It would learn nothing there.
+
+    Raises:
+        ConfigError: One has; names its layers.
+    """
+    layers = layers_behind(conds, parameters)
+    if not layers:
+        return
+    raise ConfigError(
+        f"targets, include: ComfyUI puts texts through {counted(len(layers), '[layer|layers]')} of those chosen, "
+        f"such as {layers[0]}, before the step, where {title} cannot learn. Exclude them, with "
+        f"{re.escape(layers[0].split('.')[0])} in exclude."
+    )
 
 
 def rows_alike(conditioning: list[dict[str, Any]], *, unequal: bool) -> list[list[int]]:

@@ -14,7 +14,10 @@ from typing import Any
 import torch
 
 from ...cache.keys import digest
+from ...cache.shots import ClipRule
 from ...errors import FamilyError
+from ..references.conditions import flattened
+from ..references.ways import encoded_with
 
 SAMPLES = 1 << 16
 Plain = (bool, int, float, str, type(None))
@@ -37,7 +40,7 @@ class VaeEncoder:
         identity: Changes with the VAE's weights, their precision or its class.
         channels: Channels of its latents.
         stride: Pixels per latent cell and side.
-        clips: Whether it is one for clips, which takes a picture for one of a single frame.
+        rule: What it makes of clips; one for clips takes a picture for one of a single frame.
     """
 
     def __init__(self, vae: Any) -> None:
@@ -52,8 +55,15 @@ class VaeEncoder:
         if vae.latent_dim not in (2, 3) or vae.extra_1d_channel is not None or not isinstance(stride, int):
             raise FamilyError("VAE: this one does not encode pictures. Connect the VAE of the model you train.")
         self.vae = vae
-        self.channels, self.stride, self.clips = int(channels), stride, vae.latent_dim == 3
+        self.channels, self.stride = int(channels), stride
+        clips = vae.latent_dim == 3
+        self.rule = ClipRule(clips, int(vae.temporal_compression_decode() or 1) if clips else 1)
         self.identity = digest("vae", channels, stride, vae.latent_dim, patcher_identity(vae.patcher))
+
+    @property
+    def clips(self) -> bool:
+        """Whether it is one for clips."""
+        return self.rule.clips
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """The latents' mean without chance: float32 (B, C, h, w), in the VAE's own space, on the CPU.
@@ -73,8 +83,29 @@ class VaeEncoder:
                 latents = torch.cat([self.vae.encode(image[None])[:, :, 0] for image in images])
             else:
                 latents = self.vae.encode(images)
-        cells = images.shape[1] // self.stride, images.shape[2] // self.stride
-        expected = (images.shape[0], self.channels, *cells)
+        return self._checked(latents, (images.shape[0], self.channels, *self._cells(images)))
+
+    def encode_clip(self, frames: torch.Tensor) -> torch.Tensor:
+        """The latent's mean without chance: float32 (C, f, h, w), in the VAE's own space, on the CPU.
+
+        Args:
+            frames: float32 (F, H, W, 3) in 0..1; sides that the stride divides, F = r·(f − 1) + 1 where r frames
+                become one latent frame.
+
+        Raises:
+            FamilyError: The VAE is none for clips, or answers with another shape.
+        """
+        if not self.clips:
+            raise FamilyError("VAE: this one encodes pictures, not clips. Connect the VAE of a video model.")
+        with torch.no_grad():
+            latent = self.vae.encode(frames)
+        count = 1 + (frames.shape[0] - 1) // self.rule.step
+        return self._checked(latent, (1, self.channels, count, *self._cells(frames)))[0]
+
+    def _cells(self, images: torch.Tensor) -> tuple[int, int]:
+        return images.shape[1] // self.stride, images.shape[2] // self.stride
+
+    def _checked(self, latents: torch.Tensor, expected: tuple[int, ...]) -> torch.Tensor:
         if tuple(latents.shape) != expected:
             raise FamilyError(f"VAE: it gave latents of shape {tuple(latents.shape)}, expected {expected}.")
         return _ordinary(latents).float()
@@ -88,10 +119,15 @@ class ClipTextEncoder:
 
     Attributes:
         identity: Changes with the weights, LoRAs on them, the layer and the tokenizer's options.
+        pictures: In which way it sees the references of a picture with its caption; "" where it does not.
     """
 
-    def __init__(self, clip: Any) -> None:
+    def __init__(self, clip: Any, *, pictures: str = "") -> None:
         """Hashes a sample of the text encoder's weights and its options.
+
+        Args:
+            clip: ComfyUI's CLIP.
+            pictures: In which way it is shown the references of a caption's picture, a name in `ways.WAYS`.
 
         Raises:
             FamilyError: There is no text encoder, or it carries hooks, whose effect cannot be stored.
@@ -102,7 +138,7 @@ class ClipTextEncoder:
             )
         if clip.apply_hooks_to_conds is not None or clip.patcher.forced_hooks is not None:
             raise FamilyError("CLIP: it carries hooks, which cannot be stored. Connect it without them.")
-        self.clip = clip
+        self.clip, self.pictures = clip, pictures
         tokenizer = type(clip.tokenizer).__qualname__
         self.identity = digest(
             "clip",
@@ -122,7 +158,7 @@ class ClipTextEncoder:
         out = []
         for text in texts:
             with torch.no_grad():
-                tokens = _literal_tokens(self.clip, text)
+                tokens = literal_tokens(self.clip, text)
                 values = from_conditioning(self.clip.encode_from_tokens_scheduled(tokens, show_pbar=False))
             mask = text_mask(self.clip, tokens)
             if mask is not None and mask.shape[1] == values["cond"].shape[1]:
@@ -130,8 +166,18 @@ class ClipTextEncoder:
             out.append(values)
         return out
 
+    def encode_with(self, texts: list[str], pictures: list[list[torch.Tensor]]) -> list[dict[str, Any]]:
+        """The same for texts that are seen with pictures, each float32 (1, H, W, 3) in 0..1; only with `pictures`.
 
-def _literal_tokens(clip: Any, text: str) -> dict[str, Any]:
+        Raises:
+            FamilyError: The text encoder takes no pictures, or gives something that cannot be stored.
+        """
+        with torch.no_grad():
+            made = [encoded_with(self.clip, *one, self.pictures) for one in zip(texts, pictures, strict=True)]
+            return [from_conditioning([[cond, flattened(extras)] for cond, extras in one]) for one in made]
+
+
+def literal_tokens(clip: Any, text: str) -> dict[str, Any]:
     """Tokens of a text whose parentheses mean nothing."""
     try:
         return clip.tokenize(text, disable_weights=True)

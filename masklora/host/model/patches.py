@@ -18,7 +18,15 @@ from ...adapters.layers import is_linear
 from ...autograd.containers import take_apart
 from ...autograd.forwards import Forward, has_foreign_forward, is_altered, replaced_forwards
 from ...autograd.places import Place, exchanged
-from ...autograd.recompute import Keeping, checkpoint_blocks, checkpointed, trained_parameters
+from ...autograd.recompute import (
+    Keeping,
+    Recalling,
+    checkpoint_blocks,
+    checkpointed,
+    nothing_to_recall,
+    recalled,
+    trained_parameters,
+)
 from ...autograd.traced import is_tracing
 from ..families import Blocks
 from ..layers.low_precision import is_in_low_precision
@@ -124,11 +132,13 @@ def recomputed(
     mutates: bool,
     holding: Callable[[nn.Module, bool], contextlib.AbstractContextManager],
     keeping: Keeping,
+    recalling: Recalling,
 ) -> Iterator[None]:
     """Each of a network's blocks keeps only its inputs for backward, and is repeated there; see `checkpoint_blocks`."""
     repeating = functools.partial(hollow_tails, kinds={id(block): kind for block, kind in blocks})
     modules = [block for block, _ in blocks]
-    with checkpoint_blocks(modules, mutates=mutates, repeating=repeating, holding=holding, keeping=keeping):
+    given = {"repeating": repeating, "holding": holding, "keeping": keeping, "recalling": recalling}
+    with checkpoint_blocks(modules, mutates=mutates, **given):
         yield
 
 
@@ -207,7 +217,12 @@ def _tails(block: nn.Module, kind: Blocks) -> list[nn.Module]:
 
 @contextlib.contextmanager
 def recast_layers(
-    model: nn.Module, *, dtype: torch.dtype, device: torch.device, quantised: bool = False
+    model: nn.Module,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    quantised: bool = False,
+    recalling: Recalling = nothing_to_recall,
 ) -> Iterator[None]:
     """Frozen layers whose weight is not resident in `dtype` on `device` cast it anew in backward.
 
@@ -219,6 +234,7 @@ def recast_layers(
         dtype: What it computes in.
         device: Where it does.
         quantised: Whether layers that ComfyUI multiplies in low precision are multiplied so here.
+        recalling: See `Recalling`.
     """
 
     def make(module: nn.Module, inner: Forward) -> Forward | None:
@@ -226,7 +242,7 @@ def recast_layers(
             return None
         resident = is_resident(module, dtype=dtype, device=device)
         if has_foreign_forward(module):
-            return None if resident else _repeated(inner, reads=model)
+            return None if resident else _repeated(inner, reads=model, recalling=recalling)
         return _choose_forward(module, inner, resident=resident, quantised=quantised)
 
     with contextlib.ExitStack() as stack:
@@ -247,7 +263,7 @@ def _choose_forward(module: nn.Module, inner: Forward, *, resident: bool, quanti
     return _repeated(getattr(module, "forward_comfy_cast_weights", inner))
 
 
-def _repeated(layer: Forward, *, reads: nn.Module | None = None) -> Forward:
+def _repeated(layer: Forward, *, reads: nn.Module | None = None, recalling: Recalling = nothing_to_recall) -> Forward:
     """Any other layer: keeps its inputs and is repeated in backward, when the cast is short-lived.
 
     That of another pack may run any layer that it `reads`.
@@ -257,7 +273,8 @@ def _repeated(layer: Forward, *, reads: nn.Module | None = None) -> Forward:
         if not torch.is_grad_enabled() or is_tracing():
             return layer(*args, **kwargs)
         parameters = trained_parameters(*([reads] if reads else []))
-        return checkpointed(layer, args, kwargs, parameters=parameters, mutates=False)
+        again = recalled(recalling(), layer)
+        return checkpointed(layer, args, kwargs, parameters=parameters, mutates=False, again=again)
 
     return forward
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import comfy.model_sampling
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...errors import FamilyError
@@ -13,6 +15,8 @@ from ...loss.noise import Schedule, add_noise, sigma_of, target
 
 # By ComfyUI's class of the sampling parameterisation; the nearest ancestor decides, and None cannot be trained.
 _PREDICTIONS = {"CONST": "flow", "COSMOS_RFLOW": "flow", "V_PREDICTION": "v", "EPS": "epsilon"}
+# Its noisy pictures are those of v-prediction, but ComfyUI does not scale what its usual samplers give it.
+_UNSCALED = "V_PREDICTION_DDPM"
 _PREDICTIONS |= dict.fromkeys(("EDM", "X0", "LCM", "IMG_TO_IMG", "IMG_TO_IMG_FLOW"))
 _LEVELS = (0.25, 0.5, 0.75)
 
@@ -32,11 +36,6 @@ def read_schedule(sampling: Any, *, title: str, kind: str, predictions: Sequence
     """
     ancestors = [c.__name__ for c in type(sampling).__mro__]
     prediction = next((_PREDICTIONS[name] for name in ancestors if name in _PREDICTIONS), None)
-    if "V_PREDICTION_DDPM" in ancestors:
-        raise FamilyError(
-            f"model: {title} cannot be trained: ComfyUI adds noise to its pictures without scaling them, but reads its "
-            "answers as if they had been scaled, and no noise levels of this pack fit both. Use another model."
-        )
     if prediction not in predictions:
         raise FamilyError(
             f"model: {title} with {ancestors[1]} sampling and {kind} prediction cannot be trained. Use a model that "
@@ -57,6 +56,29 @@ def read_schedule(sampling: Any, *, title: str, kind: str, predictions: Sequence
                 "MODEL's sampling, or use another model."
             )
     return schedule
+
+
+class _Scaled(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION):
+    """ComfyUI's v-prediction in place of the one for a sampler of its own."""
+
+
+def scaled(patcher: ModelPatcher) -> ModelPatcher:
+    """The MODEL as every sampler of ComfyUI can draw with it; it is changed, so give a clone.
+
+    To CogVideoX ComfyUI's usual samplers give noise that is `sqrt(1 + sigma²)` times as strong as the network knows it.
+    With the sampling of other models that predict v it is given what it was trained with, at the same noise levels.
+    """
+    sampling = patcher.get_model_object("model_sampling")
+    if any(c.__name__ == _UNSCALED for c in type(sampling).__mro__):
+        usual = _Scaled(patcher.model.model_config)
+        usual.set_sigmas(sampling.sigmas)
+        patcher.add_object_patch("model_sampling", usual)
+    return patcher
+
+
+def is_scaled(patcher: ModelPatcher) -> bool:
+    """Whether `scaled` changed it."""
+    return isinstance(patcher.get_model_object("model_sampling"), _Scaled)
 
 
 def told_level(u: Tensor, sampling: Any, schedule: Schedule) -> Tensor:

@@ -18,20 +18,34 @@ CROSS_MASK = "masked_lora_cross_mask"
 _MASK_POSITION = 4
 
 
-def image_start(order: Sequence[str], length: int, *, tokens: int, pad: int = 0) -> int | None:
-    """Where the image tokens begin in a sequence of `length` tokens; None where they do not fit into it.
+def part_sizes(
+    order: Sequence[str], length: int, *, tokens: int, pad: int = 0, references: int = 0
+) -> dict[str, int] | None:
+    """How many tokens each part of a sequence of `length` tokens has; None where they do not fit into it.
 
     Args:
-        order: Of the sequence's parts: "text", "image", "pad".
-        length: Of all of it; what is neither image nor padding is text.
+        order: Of the sequence's parts: "text", "image", "references", "pad".
+        length: Of all of it; what is none of the others is text.
         tokens: How many image tokens there are.
         pad: How many fill the image up.
+        references: How many tokens reference pictures have.
     """
-    text = length - tokens - (pad if "pad" in order else 0)
+    sizes = {"image": tokens, "pad": pad, "references": references}
+    text = length - sum(sizes.get(part, 0) for part in order)
     if text < 0 or (text and "text" not in order):
         return None
-    sizes = {"text": text, "pad": pad, "image": tokens}
-    return sum(sizes[part] for part in order[: order.index("image")])
+    return {**sizes, "text": text}
+
+
+def image_start(order: Sequence[str], length: int, **sizes: int) -> int | None:
+    """Where the image tokens begin in a sequence; None where they do not fit into it; see `part_sizes`."""
+    found = part_sizes(order, length, **sizes)
+    return None if found is None else sum(found[part] for part in order[: order.index("image")])
+
+
+def of_pictures(order: Sequence[str]) -> tuple[str, ...]:
+    """The parts of a sequence that are pictures' tokens alone, in their order; the image where nothing is known."""
+    return tuple(part for part in order if part in ("image", "references")) or ("image",)
 
 
 class KeyMask:
@@ -43,6 +57,7 @@ class KeyMask:
         text: (B, text tokens) bool, likewise.
         order: Parts of the sequence that self-attention looks at; see `Blocks`.
         pad: How many tokens fill the image up.
+        references: How many tokens reference pictures have; they are seen by all.
     """
 
     def __init__(
@@ -53,8 +68,10 @@ class KeyMask:
         text: Tensor | None,
         order: Sequence[str] = ("text", "image"),
         pad: int = 0,
+        references: int = 0,
     ) -> None:
         self.tokens, self.image, self.text, self.order, self.pad = tokens, image, text, tuple(order), pad
+        self.references = references
         self._made: dict[int, Tensor | None] = {}
         self.asked = False
 
@@ -78,11 +95,13 @@ class KeyMask:
         return self._made[keys]
 
     def _make(self, length: int) -> Tensor | None:
-        order = ("image",) if length == self.tokens else self.order
-        start = image_start(order, length, tokens=self.tokens, pad=self.pad)
-        others = length - self.tokens - (self.pad if "pad" in order else 0)
+        pictures = of_pictures(self.order)
+        alone = length == self.tokens + (self.references if "references" in pictures else 0)
+        order = pictures if alone else self.order
+        sizes = part_sizes(order, length, tokens=self.tokens, pad=self.pad, references=self.references)
+        others = 0 if sizes is None else sizes["text"]
         known = 0 if self.text is None else self.text.shape[1]
-        if start is None or 0 < others < known:
+        if sizes is None or 0 < others < known:
             raise FamilyError(
                 f"attention_mask, text_padding_mask: the model attends to {length} tokens, expected {self.tokens} of "
                 f"the picture after {known} of the text. Switch both off for this model."
@@ -92,10 +111,11 @@ class KeyMask:
             return None
         seen = given.new_ones(len(given), length)
         if self.image is not None:
+            start = sum(sizes[part] for part in order[: order.index("image")])
             seen[:, start : start + self.tokens] = self.image
         if self.text is not None and others:
             # Tokens that a model puts before the text are no padding.
-            end = start if start else length
+            end = sum(sizes[part] for part in order[: order.index("text") + 1])
             seen[:, end - known : end] = self.text
         seen = seen[:, None, None, :]
         return seen if self.image is None else seen | torch.eye(length, dtype=torch.bool, device=seen.device)

@@ -15,7 +15,7 @@ from ...errors import FamilyError
 from ...loss.tokens import Passage, TokenPlan
 from ..families import Blocks, Slot
 from .blocks import read_slot, with_result, with_slot
-from .token_attention import CROSS_MASK, KEY_MASK, KeyMask, TextMask, combined_masks, image_start
+from .token_attention import CROSS_MASK, KEY_MASK, KeyMask, TextMask, combined_masks, image_start, of_pictures
 
 _OPTIONS = Slot("transformer_options")
 _TokenBlocks = Sequence[tuple[nn.Module, Blocks]]
@@ -31,6 +31,7 @@ class PlannedNetwork:
         padding: (B, text tokens) bool, those of the text that the image's attention sees; None for all.
         filled: (B, text tokens) bool, False for what fills a text up to the longest one's length, which nothing sees;
             None where nothing does.
+        references: How many tokens reference pictures have, which pass every block and are seen by all.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class PlannedNetwork:
         plan: TokenPlan,
         padding: Tensor | None = None,
         filled: Tensor | None = None,
+        references: int = 0,
     ) -> None:
         self.network, self.blocks, self.plan, self.padding, self.filled = network, blocks, plan, padding, filled
+        self.references = references
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """What the network returns.
@@ -50,8 +53,8 @@ class PlannedNetwork:
         Raises:
             FamilyError: It does not let its tokens follow the plan.
         """
-        masks = _Masks(self.plan, padding=self.padding, filled=self.filled)
-        ways = [_Way(passage, tokens=self.plan.tokens) for passage in self.plan.passages]
+        masks = _Masks(self.plan, padding=self.padding, filled=self.filled, references=self.references)
+        ways = [_Way(one, tokens=self.plan.tokens, references=self.references) for one in self.plan.passages]
         with contextlib.ExitStack() as stack:
             number = 0
             for block, kind in self.blocks:
@@ -69,8 +72,8 @@ class PlannedNetwork:
 class _Masks:
     """The masks of one call of the network: blocks of one order that keep the same tokens share theirs."""
 
-    def __init__(self, plan: TokenPlan, *, padding: Tensor | None, filled: Tensor | None) -> None:
-        self.plan, self.filled = plan, filled
+    def __init__(self, plan: TokenPlan, *, padding: Tensor | None, filled: Tensor | None, references: int) -> None:
+        self.plan, self.filled, self.references = plan, filled, references
         self.text = padding if filled is None else filled if padding is None else padding & filled
         self._made: dict[Any, KeyMask | TextMask] = {}
 
@@ -87,7 +90,9 @@ class _Masks:
             if kept is not None:
                 tokens = kept.shape[1]
                 image = None if image is None else image.gather(1, kept)
-            self._made[slot] = KeyMask(tokens, image=image, text=self.text, order=kind.order, pad=pad)
+            self._made[slot] = KeyMask(
+                tokens, image=image, text=self.text, order=kind.order, pad=pad, references=self.references
+            )
         return self._made[slot]
 
     def of_text(self, asking: str) -> TextMask | None:
@@ -167,8 +172,9 @@ def _with_options(module: nn.Module, inner: Forward, *, change: Callable[[dict[s
 class _Way:
     """One route in one call of the network: what its first block leaves behind and its last one fetches."""
 
-    def __init__(self, passage: Passage, *, tokens: int) -> None:
+    def __init__(self, passage: Passage, *, tokens: int, references: int) -> None:
         self.passage, self.tokens, self.count = passage, tokens, passage.kept.shape[1]
+        self.references = references
         start = tokens * torch.arange(len(passage.kept), device=passage.kept.device)
         self.kept, self.flat = passage.kept, (passage.kept + start[:, None]).flatten()
         self.behind: Tensor | None = None
@@ -182,10 +188,11 @@ class _Way:
 
         def make(_: nn.Module, inner: Forward) -> Forward:
             def forward(*args: Any, **kwargs: Any) -> Any:
+                assert kind.image is not None
                 if first:
-                    assert kind.image is not None
                     change = _of_samples(kind.image, lambda x: self._leave(x, kind))
                     args, kwargs = with_slot(block, kind.image, args, kwargs, change)
+                args, kwargs = self._bounded(block, kind, args, kwargs)
                 for slot in kind.rotary:
                     change = functools.partial(self._positions, kind=kind, slot=slot)
                     args, kwargs = with_slot(block, slot, args, kwargs, change)
@@ -199,9 +206,21 @@ class _Way:
         with replaced_forwards([block], make):
             yield
 
+    def _bounded(self, block: nn.Module, kind: Blocks, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict]:
+        """The arguments with the bounds behind the image tokens moved up by as many as are left out."""
+        for slot in kind.bounds:
+            if read_slot(block, slot, args, kwargs) is not None:
+                assert kind.image is not None
+                given = read_slot(block, kind.image, args, kwargs).shape[1]
+                end = self._start(given, self.count, kind, kind.image) + self.tokens
+                change = functools.partial(_moved, end=end, by=self.tokens - self.count)
+                args, kwargs = with_slot(block, slot, args, kwargs, change)
+        return args, kwargs
+
     def _start(self, length: int, tokens: int, kind: Blocks, slot: Slot) -> int:
-        order = kind.order if slot.joined else ("image",)
-        start = image_start(order, length, tokens=tokens, pad=-self.tokens % kind.pad)
+        order = kind.order if slot.joined else of_pictures(kind.order)
+        sizes = {"tokens": tokens, "pad": -self.tokens % kind.pad, "references": self.references}
+        start = image_start(order, length, **sizes)
         if start is None:
             raise FamilyError(
                 f"routes: the model has {length} tokens where {tokens} of the picture were expected. "
@@ -240,6 +259,13 @@ class _Way:
             others = [part.expand(len(rows), *part.shape[1:]) for part in (before, after)]
             self.tables[known] = torch.cat([others[0], rows, others[1]], dim=axis)
         return self.tables[known]
+
+
+def _moved(bounds: Any, *, end: int, by: int) -> Any:
+    """Places of tokens, in lists or not: those from `end` on, where the image ended, lie so many further in front."""
+    if isinstance(bounds, int):
+        return bounds - by if bounds >= end else bounds
+    return type(bounds)(_moved(one, end=end, by=by) for one in bounds)
 
 
 def _of_samples(slot: Slot, change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

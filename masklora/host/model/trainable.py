@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,23 +17,23 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...adapters import AdapterSet, select_targets
+from ...adapters import AdapterSet, choose_layers
 from ...autograd.compiled import Compiler
-from ...autograd.recompute import checkpointed, trained_parameters
+from ...autograd.recompute import checkpointed, recalled, trained_parameters
 from ...autograd.saved_tensors import saved_tensor_scope
 from ...errors import ConfigError, FamilyError
-from ...findings import counted
 from ...loss.noise import rescale_zero_terminal_snr
 from ...loss.tokens import TokenModel, TokenPlan
 from ...settings import CHECKPOINTING, OFFLOADED, PER_BLOCK, AdapterSettings, check_choice
 from ...viewing.training_sample import about_colours
 from ..families import FAMILY_GUIDANCE, Blocks, find_family
+from ..references.conditions import beside, gathered, reference_tokens
 from ..swap.block_swap import BlockSwap, unload_models
 from ..swap.copies import is_main_memory
 from ..swap.kept_inputs import KeptInputs
 from .assistant import with_assistant
-from .blocks import cross_paths, features_of, find_blocks, refuse_foreign_layers
-from .conditioning import filled, joined, layers_behind, mapped, rows_alike, size_conditioning
+from .blocks import cross_paths, features_of, find_blocks, paths_of, refuse_foreign_layers
+from .conditioning import FROM_TEXT, filled, joined, mapped, refuse_trained, rows_alike, size_conditioning
 from .core_call import CoreCall, compute_dtype
 from .encoders import NO_TEXT_MASK, TEXT_MASK
 from .patches import (
@@ -45,7 +44,7 @@ from .patches import (
     training_kernels,
     uncompiled_because,
 )
-from .sampling_schedule import read_schedule, told_level
+from .sampling_schedule import read_schedule, scaled, told_level
 from .token_attention import pinned_attention
 from .token_routing import PlannedNetwork, masks_for_texts
 
@@ -82,10 +81,12 @@ class TrainableModel:
         unknown: bool = False,
         assistant: Path | None = None,
     ) -> None:
-        self.drawing = patcher.clone()
+        self.drawing = scaled(patcher.clone())
         self.patcher = with_assistant(self.drawing, assistant) if assistant else self.drawing
         self.assistant = assistant.name if assistant else ""
         self.swap, self.quantised = BlockSwap(), False
+        # What else is on the device while this is trained.
+        self.companions: list[ModelPatcher] = []
         self.model = self.patcher.model
         self.network = self.model.diffusion_model
         self.family = find_family(type(self.model.model_config).__name__, self.network, unknown=unknown)
@@ -103,6 +104,7 @@ class TrainableModel:
         )
         self._adapters: AdapterSet | None = None
         self._checkpointing = ""
+        self._given: tuple[AdapterSet, str] | None = None
         self._opened = contextlib.ExitStack()
         self._kept: OrderedDict[Any, dict[str, Any]] = OrderedDict()
 
@@ -127,28 +129,6 @@ class TrainableModel:
     def has_frames(self) -> bool:
         """Whether the network takes clips, (B, C, F, h, w): a picture is one of a single frame."""
         return self.model.latent_format.latent_dimensions == 3
-
-    def size_fault(self, width: int, height: int) -> str | None:
-        """Why pictures of this size cannot be taken, None where they can.
-
-        Some models take only sides that their patches divide, others know a square of places only, or no small ones.
-        """
-        _, rows, columns = self.family.patch
-        step = self.stride * columns, self.stride * rows
-        if self.family.divides and (width % step[0] or height % step[1]):
-            return f"{width}×{height} is no size for {self.family.title}, whose sides are multiples of {max(step)} px"
-        if (width + height) // (2 * self.stride) < self.family.least:
-            known = self.family.least * self.stride
-            return (
-                f"{width}×{height} is too small for {self.family.title}, whose sides are {known} px or more on average"
-            )
-        places = getattr(self.network, self.family.places, None) if self.family.places else None
-        if not isinstance(places, int):
-            return None
-        if max(-(-width // step[0]), -(-height // step[1])) <= places:
-            return None
-        known = places * max(step)
-        return f"{width}×{height} is too large for this {self.family.title} model, which knows {known} px a side"
 
     def text_fault(self, text: dict[str, Any]) -> str | None:
         """Why this text's conditioning is not for this model, None where it may be; most networks tell by a layer.
@@ -192,9 +172,9 @@ class TrainableModel:
         width, taps, pooled = (features_of(self.network, name) for name in names)
         return width * (taps or 1), pooled
 
-    def reads_guidance(self, text: dict[str, Any]) -> bool:
-        """Whether the network is told a guidance beside this text."""
-        return "guidance" in self._conditions(text)
+    def reads(self, name: str, text: dict[str, Any]) -> bool:
+        """Whether the network is given a condition, by ComfyUI's name, beside this text: "guidance", "c_concat"."""
+        return name in self._conditions(text)
 
     def _conditions(self, text: dict[str, Any], targets: Iterable[str] = ()) -> dict[str, Any]:
         """ComfyUI's of one text, before a session for adapters of `targets`."""
@@ -236,18 +216,27 @@ class TrainableModel:
 
     def _load(self, activation_bytes: int) -> None:
         room = activation_bytes + self.swap.slot_bytes
-        comfy.model_management.load_models_gpu([self.patcher], memory_required=room)
+        comfy.model_management.load_models_gpu([self.patcher, *self.companions], memory_required=room)
 
     def make_adapters(self, settings: AdapterSettings, *, seed: int) -> AdapterSet:
         """Adapters for this network, ejected; see `AdapterSet`."""
-        targets = select_targets(self.network, settings, pattern=self.family.targets[settings.targets])
+        pattern, blocks = (
+            self.family.targets[settings.targets],
+            [block for block, _ in self.token_blocks or self.blocks],
+        )
+        layers = choose_layers(self.network, settings, pattern=pattern, blocks=paths_of(self.network, blocks))
         with torch.inference_mode(False), autograd_parameters(self.network):
             cross = cross_paths(self.network, self.blocks)
-            return AdapterSet(self.network, settings, targets=targets, seed=seed, device=self.device, cross=cross)
+            return AdapterSet(self.network, settings, targets=layers, seed=seed, device=self.device, cross=cross)
 
     @contextlib.contextmanager
     def session(
-        self, adapters: AdapterSet, *, checkpointing: str = "per block", compiler: Compiler | None = None
+        self,
+        adapters: AdapterSet,
+        *,
+        checkpointing: str = "per block",
+        compiler: Compiler | None = None,
+        resting: bool = False,
     ) -> Iterator[None]:
         """While it lasts the network is differentiable and carries `adapters`; afterwards it is as before.
 
@@ -255,31 +244,34 @@ class TrainableModel:
             adapters: Of this network.
             checkpointing: What is repeated in backward.
             compiler: Of this network's blocks, where these are compiled; needs checkpointing per block.
+            resting: Whether it begins as after `rest`.
         """
         check_choice("checkpointing", checkpointing, CHECKPOINTING)
-        self._compiler = compiler
+        self._compiler, self._given = compiler, (adapters, checkpointing)
         with torch.inference_mode(False), torch.enable_grad():
-            self._open(adapters, checkpointing)
+            if not resting:
+                self._open()
             try:
                 yield
             finally:
-                self._opened.close()
+                self.rest()
                 self.swap.release()
                 self.inputs.release()
 
+    def rest(self) -> None:
+        """Within a session: the network is ComfyUI's own again until `wake`; the adapters are out and keep theirs."""
+        self._opened.close()
+
+    def wake(self, *, activation_bytes: int) -> None:
+        """The session goes on, with the weights on the device and so much room beside them."""
+        with torch.inference_mode():
+            self._load(activation_bytes)
+        self._open()
+
     @contextlib.contextmanager
     def suspended(self, *, activation_bytes: int) -> Iterator[None]:
-        """Within a session: the network is ComfyUI's own again while the context lasts, in inference mode.
-
-        The adapters are out and keep their weights. Whatever pushed the model out of memory meanwhile, it is loaded
-        again when the session goes on.
-
-        Args:
-            activation_bytes: Room that the training needs beside the weights.
-        """
-        adapters, checkpointing = self._adapters, self._checkpointing
-        assert adapters is not None
-        self._opened.close()
+        """Within a session: it rests while the context lasts, in inference mode, and wakes whatever took its place."""
+        self.rest()
         try:
             with torch.inference_mode():
                 try:
@@ -287,9 +279,11 @@ class TrainableModel:
                 finally:
                     self._load(activation_bytes)
         finally:
-            self._open(adapters, checkpointing)
+            self._open()
 
-    def _open(self, adapters: AdapterSet, checkpointing: str) -> None:
+    def _open(self) -> None:
+        assert self._given is not None
+        adapters, checkpointing = self._given
         # Patches of others may have exchanged blocks when the model was loaded.
         self.__dict__.pop("blocks", None)
         with contextlib.ExitStack() as stack:
@@ -297,8 +291,8 @@ class TrainableModel:
             stack.enter_context(self.swap.opened(self.network))
             stack.enter_context(autograd_parameters(self.network))
             with self.swap.shown():
-                layers = recast_layers(self.network, dtype=self.dtype, device=self.device, quantised=self.quantised)
-                stack.enter_context(layers)
+                how = {"dtype": self.dtype, "device": self.device, "quantised": self.quantised}
+                stack.enter_context(recast_layers(self.network, **how, recalling=adapters.recall))
             self._adapters, self._checkpointing = adapters, checkpointing
             stack.callback(self._forget)
             stack.enter_context(adapters.injected())
@@ -307,11 +301,12 @@ class TrainableModel:
                 stack.enter_context(self.inputs.opened())
             if checkpointing in PER_BLOCK:
                 keep, hold, mutates = self.inputs.keeping, self.swap.holding, self.family.mutates
-                stack.enter_context(recomputed(self.blocks, mutates=mutates, holding=hold, keeping=keep))
+                given = {"keeping": keep, "recalling": adapters.recall}
+                stack.enter_context(recomputed(self.blocks, mutates=mutates, holding=hold, **given))
                 if self._compiler is not None:
                     blocks, reason = [block for block, _ in self.blocks], uncompiled_because
                     stack.enter_context(
-                        self._compiler.compiled(blocks, at_hand=self._at_hand, hindrance=reason, keeping=keep)
+                        self._compiler.compiled(blocks, at_hand=self._at_hand, hindrance=reason, **given)
                     )
             self._opened = stack.pop_all()
 
@@ -379,7 +374,21 @@ class TrainableModel:
             self._kept.popitem(last=False)
         return out
 
+    def text_conditions(self, text: dict[str, Any], geometry: Geometry, shape: tuple[int, ...]) -> dict[str, Any]:
+        """Of what `collate` makes of a sample that which its text decides, to be derived by what made the text."""
+        made = self._derived(text, size_conditioning(geometry), shape)
+        return {name: made[name] for name in FROM_TEXT if name in made}
+
     def _made(
+        self, text: dict[str, Any], sizes: dict[str, int], shape: tuple[int, ...], targets: Iterable[str] = ()
+    ) -> dict[str, Any]:
+        """What is kept of a sample, in which no adapter has a part."""
+        out = self._derived(text, sizes, shape, targets)
+        if self._adapters is not None:
+            refuse_trained(out, self._adapters.parameters(), title=self.family.title)
+        return out
+
+    def _derived(
         self, text: dict[str, Any], sizes: dict[str, int], shape: tuple[int, ...], targets: Iterable[str] = ()
     ) -> dict[str, Any]:
         """ComfyUI's conditions of one sample in the dtype of the training: on its device, or before it on the weights'.
@@ -389,7 +398,7 @@ class TrainableModel:
         device = torch.device(self.patcher.current_loaded_device())
         if self._adapters is not None:
             device, targets = self.device, self._adapters.targets
-        extras = {k: v for k, v in text.items() if k not in ("cond", TEXT_MASK)}
+        extras = gathered({k: v for k, v in text.items() if k not in ("cond", TEXT_MASK)})
         probe = torch.zeros(1, *shape, device=device)
         probe = probe[:, :, None] if self.has_frames and probe.ndim == 4 else probe
         sound = [torch.Size((1, *self.family.sound))] if self.family.sound else []
@@ -399,6 +408,7 @@ class TrainableModel:
                 **{**extras, **sizes, "guidance": self.guidance},
                 cross_attn=text["cond"],
                 noise=probe,
+                **beside(self, probe),
                 # Networks of several parts, as of pictures and sound, are given those that there are.
                 latent_shapes=[probe.shape, *sound],
                 device=device,
@@ -407,24 +417,7 @@ class TrainableModel:
         out = {k: c.process_cond(batch_size=1, area=None).cond for k, c in made.items()}
         if self.family.has_tokens and TEXT_MASK in text:
             out[TEXT_MASK] = text[TEXT_MASK]
-        out = mapped(out, lambda v: v.to(device, self.dtype if v.is_floating_point() else v.dtype, copy=True))
-        self._refuse_trained(out)
-        return out
-
-    def _refuse_trained(self, conds: dict[str, Any]) -> None:
-        """Nothing if no adapter has a part in what is made of a text before the step: it would learn nothing there.
-
-        Raises:
-            ConfigError: One has; names its layers.
-        """
-        layers = [] if self._adapters is None else layers_behind(conds, self._adapters.parameters())
-        if not layers:
-            return
-        raise ConfigError(
-            f"targets, include: ComfyUI puts texts through {counted(len(layers), '[layer|layers]')} of those chosen, "
-            f"such as {layers[0]}, before the step, where {self.family.title} cannot learn. Exclude them, with "
-            f"{re.escape(layers[0].split('.')[0])} in exclude."
-        )
+        return mapped(out, lambda v: v.to(device, self.dtype if v.is_floating_point() else v.dtype, copy=True))
 
     def denoise(
         self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]], *, tokens: TokenPlan | None = None
@@ -437,16 +430,17 @@ class TrainableModel:
             conditioning: From `collate`, one entry a sample.
             tokens: Which tokens skip blocks and which are seen; None for all pass and are seen.
         """
+        groups: Iterable[list[int]] = self._groups(conditioning)
         if self._adapters is not None and self._adapters.enabled:
             self._adapters.cast(self.dtype)
-        groups = self._groups(conditioning)
-        if len(groups) == 1:
-            return self._run(noisy, u, conditioning, tokens)
-        parts = [
-            self._run(noisy[rows], u[rows], [conditioning[i] for i in rows], tokens and tokens.rows(rows))
-            for rows in groups
-        ]
-        order = [i for rows in groups for i in rows]
+            groups = self._adapters.passes(groups, u)
+        parts, order = [], []
+        for rows in groups:
+            if len(rows) == len(u):
+                return self._run(noisy, u, conditioning, tokens)
+            order += rows
+            each = [conditioning[i] for i in rows]
+            parts.append(self._run(noisy[rows], u[rows], each, tokens and tokens.rows(rows)))
         back = torch.tensor(order, device=noisy.device).argsort()
         return torch.cat(parts)[back]
 
@@ -458,8 +452,8 @@ class TrainableModel:
     def _run(self, noisy: Tensor, u: Tensor, conditioning: list[dict[str, Any]], tokens: TokenPlan | None) -> Tensor:
         conditioning, seen = filled(conditioning) if self.family.text_fills else (conditioning, None)
         conds = joined(conditioning)
-        plan = tokens or TokenPlan(self.tokens_of(noisy.shape[2:]))
-        network = self._following(plan, conds.pop(TEXT_MASK, None), seen)
+        plan, shown = tokens or TokenPlan(self.tokens_of(noisy.shape[2:])), reference_tokens(self, conds)
+        network = self._following(plan, conds.pop(TEXT_MASK, None), seen, references=shown)
         t, options = told_level(u, self._sampling, self.schedule), self._transformer_options()
         return self._framed(lambda x: self._predict(network, x, t, {**conds, "transformer_options": options}), noisy)
 
@@ -474,9 +468,12 @@ class TrainableModel:
             given,
             parameters=trained_parameters(self.network),
             mutates=self.family.mutates,
+            again=recalled(self._adapters.recall(), network),
         )
 
-    def _following(self, plan: TokenPlan, padding: Tensor | None, seen: Tensor | None) -> Callable[..., Tensor]:
+    def _following(
+        self, plan: TokenPlan, padding: Tensor | None, seen: Tensor | None, *, references: int = 0
+    ) -> Callable[..., Tensor]:
         """The network, or one whose tokens follow `plan` and of the texts see what `seen` has as True."""
         network = CoreCall(self.model, self.dtype)
         if plan.text_padding and padding is None:
@@ -484,7 +481,7 @@ class TrainableModel:
         if not (plan.text_padding or plan.passages) and plan.visible is None and seen is None:
             return network
         padding = padding if plan.text_padding else None
-        return PlannedNetwork(network, self.blocks, plan=plan, padding=padding, filled=seen)
+        return PlannedNetwork(network, self.blocks, plan=plan, padding=padding, filled=seen, references=references)
 
     def tokens_of(self, sides: Sequence[int]) -> int:
         """How many image tokens a sample has whose latent has these sides, ([F,] h, w)."""

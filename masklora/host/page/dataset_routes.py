@@ -19,13 +19,23 @@ import numpy as np
 from aiohttp import web
 from PIL import Image
 
-from ...dataset.sample import load_sample
+from ...dataset.sample import Sample, load_sample
 from ...errors import ConfigError
 from ...goals import decide
 from ...settings import MaskTransform, check
-from ...viewing.browsing import VIEWS, crop_corners, draw_infill, draw_thumbnail, learned_levels, picture_weights
+from ...viewing.browsing import (
+    THUMBNAIL,
+    VIEWS,
+    crop_corners,
+    draw_infill,
+    draw_thumbnail,
+    learned_levels,
+    picture_weights,
+    standing_tints,
+)
 from ...viewing.inspection import findings
-from ...viewing.views import OPACITY, TINT
+from ...viewing.pairs import draw_pair
+from ...viewing.views import OPACITY
 from .opened import OpenedDataset, check_inside, opened_of, picture_of
 from .requests import Handler, RefusedError, path_number, query_number, read_json
 
@@ -61,7 +71,8 @@ class Drawn:
             self._bytes -= len(self._known.popitem(last=False)[1])
 
 
-_DRAWN = Drawn(REMEMBERED_BYTES)
+# Everything that is drawn small or often, of all data sets.
+DRAWN = Drawn(REMEMBERED_BYTES)
 _DECODING = asyncio.Semaphore(DECODERS)
 
 
@@ -84,6 +95,8 @@ async def get_dataset(request: web.Request) -> Any:
         "selects": opened.segmenter is not None,
         "orphaned": report.orphaned,
         "skipped": report.skipped,
+        "left_unpaired": report.left_unpaired,
+        "reference_extra": report.reference_extra,
         "notes": report.notes,
     }
 
@@ -105,17 +118,20 @@ async def get_picture(request: web.Request) -> Any:
 
 
 async def get_thumbnail(request: web.Request) -> Any:
-    """A small picture: query `view`, `side` (96 to 512 px), `colour` (rrggbb) and `opacity` (0 to 100)."""
+    """A small picture: query `view`, `side` (96 to 512 px), `colour` and `opacity` (0 to 100).
+
+    `colour` is rrggbb; without it the tint is the one that stands out from the picture.
+    """
     opened = opened_of(request)
     index = picture_of(request, opened)
     view, colour = request.query.get("view", VIEWS[0]), _colour(request)
-    side, opacity = query_number(request, "side", 192), query_number(request, "opacity", round(OPACITY * 100))
+    side, opacity = query_number(request, "side", THUMBNAIL), query_number(request, "opacity", round(OPACITY * 100))
     if view not in VIEWS:
         raise RefusedError(400, f"view: expected one of {', '.join(VIEWS)}.")
     if not SIDES[0] <= side <= SIDES[1] or opacity > 100:
         raise RefusedError(400, f"Expected side {SIDES[0]} to {SIDES[1]} and opacity 0 to 100.")
     key = (opened.id, index, opened.stamp(index), view, side, colour, opacity)
-    data = _DRAWN.get(key)
+    data = DRAWN.get(key)
     if data is None:
 
         def draw() -> bytes:
@@ -124,8 +140,20 @@ async def get_thumbnail(request: web.Request) -> Any:
             return jpeg(draw_thumbnail(opened.sample(index), geometry, opened.lens, **options), 82)
 
         data = await decoded(request, draw)
-        _DRAWN.put(key, data)
+        DRAWN.put(key, data)
     return web.Response(body=data, content_type="image/jpeg", headers=KEPT)
+
+
+async def get_tint(request: web.Request) -> Any:
+    """The tint that stands out from the picture where it lies on what is ignored, and on what is learned.
+
+    Query `mask`: "file" for the mask as it is saved, which the editor shows; else that after its transforms.
+    """
+    opened = opened_of(request)
+    index = picture_of(request, opened)
+    sample = opened.source(index) if request.query.get("mask") == "file" else opened.sample(index)
+    data = await decoded(request, lambda: json.dumps(standing_tints(sample)).encode())
+    return web.Response(body=data, content_type="application/json")
 
 
 async def get_image(request: web.Request) -> Any:
@@ -136,11 +164,19 @@ async def get_image(request: web.Request) -> Any:
     return web.Response(body=data, content_type="image/jpeg", headers=KEPT)
 
 
+async def get_pair(request: web.Request) -> Any:
+    """The references beside the picture, at the picture's height."""
+    opened = opened_of(request)
+    index = picture_of(request, opened)
+    data = await decoded(request, lambda: jpeg(draw_pair(opened.source(index)), 92))
+    return web.Response(body=data, content_type="image/jpeg", headers=KEPT)
+
+
 async def get_learned(request: web.Request) -> Any:
     """The mask after its transforms at the picture's size, as a grey PNG; white = learn."""
     opened = opened_of(request)
     index = picture_of(request, opened)
-    data = await decoded(request, lambda: _png(learned_levels(opened.sample(index))))
+    data = await decoded(request, lambda: png(learned_levels(opened.sample(index))))
     return web.Response(body=data, content_type="image/png", headers=KEPT)
 
 
@@ -194,9 +230,13 @@ def _columns(opened: OpenedDataset) -> dict[str, Any]:
     # First, so that what changes meanwhile is asked for once more and never taken for known.
     version = opened.version
     report, plan, samples = opened.report, opened.plan, [opened.source(i) for i in range(len(opened))]
-    bare = set(report.no_caption)
+    bare, unpaired = set(report.no_caption), set(report.unpaired)
     warnings = [
-        [*found, *(["no_caption"] if sample.name in bare else [])]
+        [
+            *found,
+            *(["no_caption"] if sample.name in bare else []),
+            *(["no_reference"] if sample.name in unpaired else []),
+        ]
         for found, sample in zip(findings(report.pictures), samples, strict=True)
     ]
     captions = [sample.caption for sample in samples]
@@ -211,6 +251,8 @@ def _columns(opened: OpenedDataset) -> dict[str, Any]:
         "caption": [None if text is None else text[:CAPTION_SHOWN] for text in captions],
         "warnings": warnings,
         "stale": [plan.stale.get(i, []) for i in range(len(samples))],
+        "clip": [_clip(sample) for sample in samples],
+        "references": [len(sample.references) for sample in samples],
     }
 
 
@@ -238,7 +280,16 @@ def _details(opened: OpenedDataset, index: int) -> dict[str, Any]:
         "has_mask": sample.mask is not None or sample.mask_path is not None or bool(sample.parts) or sample.alpha,
         "infills": [{"kind": i.kind, "from": lender} for i, lender in zip(infills, lenders, strict=True)],
         "stale": plan.stale.get(index, []),
+        "clip": _clip(sample),
+        "references": [{"name": one.name, "size": one.size} for one in sample.references],
     }
+
+
+def _clip(sample: Sample) -> dict[str, Any] | None:
+    """What is told of a clip: frames and frames a second, 0 where they are unknown; None of a picture."""
+    if sample.moving is None:
+        return None
+    return {"frames": sample.moving.frames, "rate": sample.moving.rate, "mask_moving": sample.mask_moving}
 
 
 async def decoded(request: web.Request, draw: Callable[[], bytes]) -> bytes:
@@ -250,10 +301,10 @@ async def decoded(request: web.Request, draw: Callable[[], bytes]) -> bytes:
         return await asyncio.to_thread(draw)
 
 
-def _colour(request: web.Request) -> tuple[int, int, int]:
+def _colour(request: web.Request) -> tuple[int, int, int] | None:
     text = request.query.get("colour")
     if text is None:
-        return TINT
+        return None
     if not _COLOUR.fullmatch(text):
         raise RefusedError(400, "colour: expected six hexadecimal digits, such as dc1e3c.")
     red, green, blue = bytes.fromhex(text)
@@ -267,7 +318,8 @@ def jpeg(rgb: np.ndarray, quality: int) -> bytes:
     return file.getvalue()
 
 
-def _png(levels: np.ndarray) -> bytes:
+def png(levels: np.ndarray) -> bytes:
+    """A mask uint8 (H, W) as a file."""
     file = io.BytesIO()
     Image.fromarray(levels).save(file, "PNG", compress_level=1)
     return file.getvalue()
@@ -279,7 +331,9 @@ DATASET_GETS: dict[str, Handler] = {
     "/datasets/{dataset}/pictures": get_pictures,
     _ONE: get_picture,
     f"{_ONE}/thumbnail": get_thumbnail,
+    f"{_ONE}/tint": get_tint,
     f"{_ONE}/image": get_image,
+    f"{_ONE}/pair": get_pair,
     f"{_ONE}/learned": get_learned,
     f"{_ONE}/infill/{{number}}": get_infill,
 }

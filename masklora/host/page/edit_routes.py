@@ -15,18 +15,20 @@ import numpy as np
 from aiohttp import web
 from server import PromptServer
 
-from ...dataset.sample import Sample, load_sample
+from ...clips.reading import read_frames
+from ...dataset.sample import Sample, load_sample, naming, source_path
 from ...errors import MaskConflictError
 from ...generators.grabcut import GrabCutSettings, cut_box
 from ...generators.places import Box
 from ...pictures.mask_files import encode_png
 from ...pictures.reading import read_grey_png
-from ...saving.editing import affected, previous_mask, raw_mask, save_mask, shown_levels
+from ...saving.editing import previous_mask, raw_mask, save_mask, shown_levels
 from ..finders.selecting import Point, select
 from ..outputs import allow_writing
-from .edits import EDITS, FILES, versions
-from .opened import OPENED, OpenedDataset, opened_of, picture_of
-from .requests import Handler, RefusedError, read_body, read_json
+from .clips.tracking import MODEL
+from .edits import FILES, take_masks, versions
+from .opened import OpenedDataset, opened_of, picture_of
+from .requests import Handler, RefusedError, query_number, read_body, read_json
 
 MASK_BYTES = 32 << 20
 MOST_POINTS = 32
@@ -55,7 +57,7 @@ async def post_mask(request: web.Request) -> Any:
     """Save a mask: a grey PNG at the picture's size; If-Match holds the token that it was opened with."""
     opened = opened_of(request)
     index = picture_of(request, opened)
-    token = _token(request)
+    token = token_of(request)
     body = await read_body(request, "image/png", MASK_BYTES)
     async with FILES:
         try:
@@ -65,12 +67,15 @@ async def post_mask(request: web.Request) -> Any:
 
 
 async def post_grabcut(request: web.Request) -> Any:
-    """What GrabCut finds in `box` ([left, top, width, height] in pixels of the picture), a grey PNG."""
-    sample, values = _source(request), await read_json(request)
+    """What GrabCut finds in `box` ([left, top, width, height] in pixels of the picture), a grey PNG.
+
+    Query `frame`: of a clip, which one is meant, the first without it.
+    """
+    sample, frame, values = _source(request), query_number(request, "frame", 0), await read_json(request)
     box = _box(_only(values, "box"), sample)
 
     def cut() -> np.ndarray:
-        found = cut_box(load_sample(sample).rgb, box, settings=GrabCutSettings())
+        found = cut_box(_pixels(sample, frame), box, settings=GrabCutSettings())
         if found.mask is None:
             raise RefusedError(422, f"{sample.name}: GrabCut found nothing: {found.note}. Draw another box.")
         return found.mask
@@ -79,8 +84,8 @@ async def post_grabcut(request: web.Request) -> Any:
 
 
 async def post_select(request: web.Request) -> Any:
-    """What SAM 3 selects for `points` or a `box`, a grey PNG."""
-    opened = opened_of(request)
+    """What SAM 3 selects for `points` or a `box`, a grey PNG; query `frame` as for `post_grabcut`."""
+    opened, frame = opened_of(request), query_number(request, "frame", 0)
     sample, values = opened.source(picture_of(request, opened)), await read_json(request)
     prompts = (
         {"points": _points(_only(values, "points"), sample)}
@@ -95,9 +100,23 @@ async def post_select(request: web.Request) -> Any:
     def find() -> np.ndarray:
         if PromptServer.instance.prompt_queue.get_tasks_remaining():
             raise RefusedError(409, "ComfyUI is busy with the queue. Select again when it is done, or paint by hand.")
-        return select(opened.segmenter, load_sample(sample).rgb, **prompts)
+        if not MODEL.acquire(blocking=False):
+            raise RefusedError(409, "SAM 3 is tracking a mask. Select when that is done, or paint by hand.")
+        try:
+            return select(opened.segmenter, _pixels(sample, frame), **prompts)
+        finally:
+            MODEL.release()
 
     return await _answer(await _apart(_COMPUTING, find))
+
+
+def _pixels(sample: Sample, frame: int) -> np.ndarray:
+    """A picture, or a frame of a clip: uint8 (H, W, 3)."""
+    if sample.moving is None or not frame:
+        return load_sample(sample).rgb
+    path = source_path(sample)
+    with naming(path, sample.name):
+        return next(read_frames(path, [frame])).rgb
 
 
 def _source(request: web.Request) -> Sample:
@@ -107,23 +126,23 @@ def _source(request: web.Request) -> Sample:
 
 def _save(opened: OpenedDataset, index: int, body: bytes, token: str) -> dict[str, Any]:
     before = opened.source(index)
-    levels = read_grey_png(body, before.size)
-    if levels is None:
-        width, height = before.size
-        raise RefusedError(400, f"Expected a whole PNG of {width}×{height} px in grey with 8 bits and nothing else.")
-    after = save_mask(before, levels, token, allowed=allow_writing, versions=versions())
-    EDITS.add()
-    changed: dict[int, Sample] = {}
-    for one in OPENED.all():
-        found = affected([one.source(i) for i in range(len(one))], before, after)
-        for i, sample in found.items():
-            one.take_edit(i, sample)
-        changed = found if one is opened else changed
+    after = save_mask(before, levels_of(body, before.size), token, allowed=allow_writing, versions=versions())
+    changed = take_masks(opened, before, after)
     token = raw_mask(after, allowed=allow_writing).token
-    return {"index": index, "changed": sorted(changed), "token": token, "version": opened.version}
+    return {"index": index, "changed": changed, "token": token, "version": opened.version}
 
 
-def _token(request: web.Request) -> str:
+def levels_of(body: bytes, size: tuple[int, int]) -> np.ndarray:
+    """The painted mask uint8 (H, W); raises `RefusedError` 400 for no grey PNG of that size (width, height)."""
+    levels = read_grey_png(body, size)
+    if levels is None:
+        width, height = size
+        raise RefusedError(400, f"Expected a whole PNG of {width}×{height} px in grey with 8 bits and nothing else.")
+    return levels
+
+
+def token_of(request: web.Request) -> str:
+    """What If-Match says that was edited; raises `RefusedError` 428 without it, 400 for what is no token."""
     header = request.headers.get("If-Match")
     if header is None:
         raise RefusedError(428, "The header If-Match is missing: it says which mask was edited.")

@@ -9,10 +9,12 @@ import asyncio
 import itertools
 from collections.abc import Iterable
 
+from ...dataset.sample import Sample
 from ...saving.captions import Edit, same_captions
+from ...saving.editing import affected
 from ...saving.versions import Versions
 from ..paths import own_folder
-from .opened import OPENED
+from .opened import OPENED, OpenedDataset
 
 
 class Edits:
@@ -41,6 +43,18 @@ def caption_versions() -> Versions:
 def versions() -> Versions:
     """Former masks, and which masks are a person's own work."""
     return Versions(own_folder() / "previous_masks")
+
+
+def take_masks(opened: OpenedDataset, before: Sample, after: Sample) -> list[int]:
+    """Every open data set takes over a mask that was edited; gives the samples of `opened` that have changed."""
+    EDITS.add()
+    changed: dict[int, Sample] = {}
+    for one in OPENED.all():
+        found = affected([one.source(i) for i in range(len(one))], before, after)
+        for i, sample in found.items():
+            one.take_edit(i, sample)
+        changed = found if one is opened else changed
+    return sorted(changed)
 
 
 def take_captions(edits: Iterable[Edit]) -> dict[str, list[int]]:

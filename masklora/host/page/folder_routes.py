@@ -59,6 +59,7 @@ async def get_folders(request: web.Request) -> Any:
                 "place": choice.place,
                 "pictures": choice.counts.pictures,
                 "masks": choice.counts.masks,
+                "clips": choice.counts.clips,
                 "changed": choice.counts.changed,
             }
             for choice in choices
@@ -129,7 +130,7 @@ def _announced(request: web.Request, relative: str) -> int:
         raise RefusedError(
             413,
             f"{relative}: {size / 1e6:.1f} MB are more than the {most / 1e6:.1f} MB that are taken here. For larger "
-            "pictures start ComfyUI with --max-upload-size, or put the file into the folder by hand.",
+            "files start ComfyUI with --max-upload-size, or put the file into the folder by hand.",
         )
     return size
 

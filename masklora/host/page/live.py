@@ -17,6 +17,7 @@ from typing import Any
 from server import PromptServer
 
 from ...runs.history import run_id, thin, told_facts
+from ...runs.marks import read_favoured
 from ...runs.sample_pictures import SampleFolder
 from ...runs.told import Told, reason_of
 from ...training.job import TrainJob
@@ -47,6 +48,7 @@ class LiveRun:
         self.message = ""
         self.seen: Seen | None = None
         self.names: tuple[str, ...] = ()
+        self.favoured = read_favoured(folder)
         self._drawing: dict[str, int] | None = None
         self._memory: dict[str, Any] | None = None
         self._measured = float("-inf")
@@ -116,6 +118,7 @@ class LiveRun:
             "message": self.message,
             "drawing": self._drawing,
             "names": self.names,
+            "favoured": self.favoured,
             **told_facts(self._folder, self.told),
         }
 

@@ -27,6 +27,8 @@ from ...dataset.sample import Dataset, Sample
 from ...errors import MaskLoraError, PathError, RunError
 from ...files import write_text_atomically
 from ...folder.report import MatchReport
+from ...folder.tree import check_frames
+from ...saving.drafts import Draft
 from ...settings import CacheSettings, MaskTransform
 from ...viewing.browsing import Lens
 from ...viewing.inspection import inspect
@@ -74,6 +76,7 @@ class OpenedDataset:
         report: Of the masks as they are shown, up to `measured`.
         measured: How many pictures the report is of; the others have their former numbers.
         problem: Why it could not be measured; empty if it could.
+        drafts: Of the masks of clips that are edited, by index.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class OpenedDataset:
         self.settings = settings
         self.transform: MaskTransform | None = None
         self.report, self.measured, self.version, self.problem = dataset.report, 0, 1, ""
+        self.drafts: dict[int, Draft] = {}
         self._dataset = dataset
         self._edits: Counter[int] = Counter()
         # Browsers keep pictures by their stamp, also over a new run.
@@ -198,9 +202,11 @@ class OpenedDataset:
                 self.problem = str(error)
 
     def close(self) -> None:
-        """Give up what is being measured: nobody looks any more."""
+        """Give up what is being measured and what is drafted: nobody looks any more."""
         with self._lock:
             self.version += 1
+        for draft in self.drafts.values():
+            draft.close()
 
     @property
     def goal(self) -> str:
@@ -287,6 +293,8 @@ class Registry:
             gone = [] if before is None else [before]
             if before is not None:
                 opened.version = before.version + 1
+                # A person who edits masks just goes on.
+                opened.drafts, before.drafts = before.drafts, {}
             self._opened[opened.id] = opened
             while len(self._opened) > MOST_OPENED:
                 gone.append(self._opened.pop(next(iter(self._opened))))
@@ -339,9 +347,12 @@ def check_inside(sample: Sample) -> None:
     Raises:
         RefusedError: 403 for one that leads elsewhere.
     """
-    for path in (sample.image_path, sample.mask_path, *(part.path for part in sample.parts)):
+    beside = (*(part.path for part in sample.parts), *(one.path for one in sample.references))
+    for path in (sample.image_path, sample.mask_path, *beside):
         try:
             if path is not None:
                 allow(path)
+                if path.is_dir():
+                    check_frames(path, allow)
         except PathError as error:
             raise RefusedError(403, f"{sample.name}: {path.name} leads out of the allowed folders by now.") from error

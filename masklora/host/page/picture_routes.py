@@ -10,8 +10,12 @@ from typing import Any
 import folder_paths
 from aiohttp import web
 
+from ...clips.header import CLIP_EXTENSIONS
+from ...clips.reading import read_frames
 from ...errors import PathError
-from ...pictures.reading import read_image
+from ...folder.tree import check_frames
+from ...pictures.reading import ImageData, read_image
+from ...showings.leaks import read_leaks
 from ...showings.record import read_showings
 from ...showings.sources import Source, read_sources
 from ...showings.table import RECENT, picture_table
@@ -41,17 +45,30 @@ async def get_thumbnail(request: web.Request) -> web.Response:
     if not file:
         raise RefusedError(404, "There is no file of this picture.")
     try:
-        path = await asyncio.to_thread(allow, file)
+        path = await asyncio.to_thread(_allowed, file)
     except PathError as error:
         raise RefusedError(403, str(error)) from error
-    data = await decoded(request, lambda: jpeg(small(read_image(path).rgb, SIDE), 82))
+    data = await decoded(request, lambda: jpeg(small(_picture(path).rgb, SIDE), 82))
     return web.Response(body=data, content_type="image/jpeg", headers=KEPT)
+
+
+def _allowed(file: str) -> Path:
+    path = allow(file)
+    if path.is_dir():
+        check_frames(path, allow)
+    return path
+
+
+def _picture(path: Path) -> ImageData:
+    """The picture in a file, or the first frame of a clip."""
+    moves = path.is_dir() or path.suffix.lower() in CLIP_EXTENSIONS
+    return next(iter(read_frames(path, [0]))) if moves else read_image(path)
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
     sources = {source.name: (number, source) for number, source in enumerate(read_sources(folder))}
     opened, out = _opened(), []
-    for row in picture_table(read_showings(folder), names=sources):
+    for row in picture_table(read_showings(folder), names=sources, leaks=read_leaks(folder)):
         number, source = sources.get(row.name, (None, Source(row.name, "", "", "")))
         place = opened.get(_identity(source.sample, source.key, source.file))
         told = {"number": number, "file": _place(source.file), "opened": place}

@@ -23,16 +23,16 @@ from ...runs.deletion import delete_run, folder_size
 from ...runs.graph import read_graph
 from ...runs.history import PastRun, find_run, read_curve, read_run
 from ...runs.marks import keep_marks, read_marks
-from ...runs.record import export_checkpoint, kept_size, kept_trigger
+from ...runs.record import kept_size, kept_trigger, write_kept
 from ...runs.run import trained_elsewhere
 from ...runs.run_list import RunList
 from ...runs.sample_pictures import FULL, MOST_PROMPTS, STRENGTHS, SampleFolder, look_of, split_strengths
 from ...runs.side_by_side import Pictures, side_by_side
-from ...runs.told import keep_told, read_told
+from ...runs.told import read_told
 from ...settings import ExportSettings
 from ...viewing.training_sample import draw_seen
-from ..exporting import file_of, load_run
-from ..outputs import listed_lora, lora_path, runs_folder, shown_path
+from ..exporting import EXPORT, LOAD, export_word, load_run, loaded_files, note_files
+from ..outputs import listed_lora, lora_path, runs_folder
 from ..report import run_report
 from .live import ACTIONS, LIVE, LiveRun
 from .requests import Handler, RefusedError, path_id, path_number, query_number, read_empty, read_json
@@ -54,6 +54,10 @@ _NO_CHECKPOINT = "There is no checkpoint of step {}. It may have been dropped; r
 _STARRED = "This run has a star, so it stays. Take the star away first; then delete it."
 _MARKS = {"label": str, "starred": bool}
 _NO_GRAPH = "This run has no stored graph. It was made by an earlier version, or by a script."
+_TWO = (
+    "This run trained two models, which draw one after the other. Open ComfyUI's template of Wan 2.2 14B and load each "
+    "file behind the loader of its model."
+)
 _RESTS = "This run is not being trained now. Queue its graph again to go on with it."
 _ELSEWHERE = "This run is being trained by another ComfyUI, or by another job. Its own page can act on it."
 
@@ -138,16 +142,18 @@ def _strength(request: web.Request) -> float:
 async def get_current(request: web.Request) -> web.Response:
     """The first sample of the last step as the loss saw it, beside its weights; its name is a header.
 
+    Of a clip one latent frame, query `frame`, the first without it; another header tells how many there are.
+
     Nothing, 204, of a run that is not being trained or has not begun: pages ask while that changes, and a browser tells
     each refusal as an error.
     """
-    live = LIVE.get(path_id(request, "run"))
+    live, frame = LIVE.get(path_id(request, "run")), query_number(request, "frame", 0)
     seen = live.seen if live else None
     if live is None or seen is None:
         await run_folder_of(request)
         return web.Response(status=204)
-    content = await asyncio.to_thread(lambda: _png(draw_seen(seen, live.preview)))
-    headers = {"X-Sample-Name": quote(seen.name), "X-Sample-Step": str(live.step)}
+    content = await asyncio.to_thread(lambda: _png(draw_seen(seen, live.preview, frame=frame)))
+    headers = {"X-Sample-Name": quote(seen.name), "X-Sample-Step": str(live.step), "X-Frames": str(seen.frames)}
     return web.Response(body=content, content_type="image/png", headers=headers)
 
 
@@ -169,6 +175,8 @@ def _use(folder: Path) -> dict[str, Any]:
     written, graph = read_told(folder).written, read_graph(folder)
     if not written:
         raise RefusedError(404, "This run has written no LoRA. Export one of its checkpoints, and load that.")
+    if read_told(folder).written_low:
+        raise RefusedError(409, _TWO)
     lora = listed_lora(written)
     if lora is None:
         raise RefusedError(404, f"{written} is not there any more. Queue the run's graph, which writes it again.")
@@ -185,10 +193,10 @@ async def get_report(request: web.Request) -> Any:
 
 
 async def get_size(request: web.Request) -> Any:
-    """The bytes that deleting the run would free, and its LoRA file, which stays; empty where there is none."""
+    """The bytes that deleting the run would free, and its LoRA files, which stay; empty where there are none."""
     folder = await run_folder_of(request)
     size, told = await asyncio.to_thread(lambda: (folder_size(folder), read_told(folder)))
-    return {"bytes": size, "written": told.written}
+    return {"bytes": size, "written": ", ".join(filter(None, (told.written, told.written_low)))}
 
 
 async def post_delete(request: web.Request) -> Any:
@@ -212,14 +220,15 @@ async def post_marks(request: web.Request) -> Any:
 
 
 async def post_export(request: web.Request) -> Any:
-    """Write a LoRA file of a checkpoint, the newest if no step is given; tells its name below the output folder."""
+    """Write a LoRA file of a checkpoint, the newest if no step is given; tells the names below the output folder."""
     body = await read_json(request)
     step = body.pop("step", None)
     if body or not (step is None or (type(step) is int and 0 <= step < 10**9)):
         raise RefusedError(400, 'Expected {} or {"step": the number of a checkpoint}.')
     folder = await run_folder_of(request)
     written = await asyncio.to_thread(_export, folder, step)
-    return {"file": written.relative_to(Path(folder_paths.get_output_directory()).resolve()).as_posix()}
+    output = Path(folder_paths.get_output_directory()).resolve()
+    return {"files": [one.relative_to(output).as_posix() for one in written]}
 
 
 async def post_pick(request: web.Request) -> Any:
@@ -237,19 +246,23 @@ async def post_pick(request: web.Request) -> Any:
 def _pick(folder: Path, step: int) -> dict[str, Any]:
     if step not in read_run(folder).checkpoints:
         raise RefusedError(404, _NO_CHECKPOINT.format(step))
-    written = file_of(load_run(folder.name, step))
-    keep_told(folder, written=shown_path(written.path), taken=written.taken)
+    lora = load_run(folder.name, step)
+    export_word(lora, (LOAD, folder))
+    note_files(folder, loaded_files(lora))
     return _facts(read_run(folder), None)
 
 
-def _export(folder: Path, step: int | None) -> Path:
+def _export(folder: Path, step: int | None) -> list[Path]:
     run = read_run(folder)
     known = run.checkpoints
     chosen = step if step is not None else known[-1] if known else None
     if step is not None and step not in known:
         raise RefusedError(404, _NO_CHECKPOINT.format(step))
     tail = "" if chosen is None else f"-step{chosen:06d}"
-    return export_checkpoint(folder, chosen, lora_path(run.name + tail), ExportSettings())
+    path, lora = lora_path(run.name + tail), load_run(folder.name, chosen or 0)
+    # First: the LoRA's metadata name its file.
+    export_word(lora, (EXPORT, folder))
+    return write_kept(lora.kept, path, ExportSettings())
 
 
 def _png(pixels: np.ndarray) -> bytes:

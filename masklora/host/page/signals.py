@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import ctypes
 import logging
+import os
 import signal
 import sys
 import threading
@@ -69,7 +70,8 @@ class OrderlyEnd:
         for number in SIGNALS:
             before = signal.getsignal(number)
             # What is ignored stays ignored, as hang-ups are under nohup; None is a handler that Python did not set.
-            if before is not None and before is not signal.SIG_IGN:
+            # What a graph without a page has put in does the same, for every node.
+            if before is not None and before is not signal.SIG_IGN and not isinstance(before, Interrupts):
                 self._before[number] = before
                 signal.signal(number, self._heard)
 
@@ -117,6 +119,44 @@ class OrderlyEnd:
             # Another training may have put in its own handler meanwhile.
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+
+
+class Interrupts:
+    """What signals do to a process that executes one graph and has no page: the handler of each of them.
+
+    The first is a wish to do what cancel does in the page, and waits as long as that takes; the second ends the process
+    at once.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was heard."""
+        self._heard = self._taken = False
+
+    @contextlib.contextmanager
+    def awaited(self) -> Iterator[Interrupts]:
+        """While this lasts, signals come here. For the main thread."""
+        kept = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {number: one for number, one in kept.items() if one is not None and one is not signal.SIG_IGN}
+        for number in before:
+            signal.signal(number, self)
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Note the first; end at the second."""
+        if self._heard:
+            # Files are whole or absent at any time.
+            os._exit(128 + number)
+        self._heard = True
+
+    def take(self) -> bool:
+        """Whether it is wished to interrupt what is executed; the wish is fulfilled with this."""
+        wished = self._heard and not self._taken
+        self._taken = self._taken or wished
+        return wished
 
 
 def _rest(seconds: float = _REST_SECONDS) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import comfy.utils
 from server import PromptServer
 
 from ...findings import Finding, note
+from ...loss.leak import Leak
 from ...runs.graph import keep_graph
 from ...runs.history import curve_row
 from ...runs.told import Told, read_told
@@ -25,6 +27,8 @@ from .signals import OrderlyEnd
 
 _STATUS_SECONDS = 0.5
 _LOG_SECONDS = 10.0
+# Marks lines of the log that only tell how far the training is.
+PROGRESS = "masked_lora_progress"
 
 logger = logging.getLogger(__name__)
 
@@ -115,13 +119,25 @@ class NodeHooks(Hooks):
             self.say(status_line(report))
         if last or now - self._logged >= _LOG_SECONDS:
             self._logged = now
-            logger.info("masked lora: %s", status_line(report))
+            logger.info("masked lora: %s", status_line(report), extra={PROGRESS: True})
 
     def on_validation(self, step: int, loss: float) -> None:
         """Log the held-out loss and show it in the chart."""
         if self._live is not None and math.isfinite(loss):
             self._live.add({"step": step, "validation": loss})
         logger.info("masked lora: step %d, held-out loss %.4f", step, loss)
+
+    def on_measuring(self, step: int) -> None:
+        """Show it on the node."""
+        self.say(f"step {step} · measuring how much of the backgrounds was learned")
+
+    def on_leak(self, step: int, leak: Leak, favoured: int | None) -> None:
+        """Log it and show it in the chart."""
+        if self._live is not None:
+            self._live.favoured = favoured
+            self._live.add(curve_row({"step": step, **leak.row}))
+        if leak.leak is not None:
+            logger.info("masked lora: step %d, leak %.4f ± %.4f", step, leak.leak, leak.spread)
 
     def on_checkpoint(self, step: int, folder: Path) -> None:
         """Log where the checkpoint lies."""
@@ -157,12 +173,26 @@ class NodeHooks(Hooks):
 
 def status_line(report: StepReport) -> str:
     """Step, losses inside and outside the mask, speed and time left, in one line."""
-    rate = report.steps_per_second
-    left = (report.total - report.step) / rate if rate else 0.0
-    inside, outside = (_number(v) for v in (report.inside, report.outside))
-    minutes, seconds = divmod(round(left), 60)
+    losses = (report.loss, report.inside, report.outside)
+    whose = report.expert.replace("_", " ")
+    return progress_line(report.step, report.total, losses=losses, rate=report.steps_per_second, whose=whose)
+
+
+def progress_line(step: int, total: int, *, losses: Sequence[float | None], rate: float, whose: str = "") -> str:
+    """How far a training is, in one line.
+
+    Args:
+        step: that was finished last.
+        total: of the whole run.
+        losses: the objective, inside and outside the mask; None where there is none.
+        rate: steps a second; 0 where it is not known.
+        whose: the model whose step it was, where two take turns.
+    """
+    loss, inside, outside = map(_number, losses)
+    minutes, seconds = divmod(round((total - step) / rate if rate else 0.0), 60)
+    turn = f" · {whose}" if whose else ""
     return (
-        f"step {report.step}/{report.total} · loss {report.loss:.4f} · inside {inside} · outside {outside} · "
+        f"step {step}/{total}{turn} · loss {loss} · inside {inside} · outside {outside} · "
         f"{rate:.2f} steps/s · {minutes}:{seconds:02d} left"
     )
 

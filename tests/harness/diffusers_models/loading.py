@@ -57,7 +57,7 @@ def apart_in_diffusers(name: str, theirs: Theirs, *, targets: str, file_format: 
     config = model.model_config.unet_config
     trained = _made_up(model, targets, theirs.lacks)
     settings = ExportSettings(format=file_format, dtype="float32")
-    file = export_lora(LoraTensors(trained), folder / f"{name} {targets} {file_format}.safetensors", settings)
+    (file,) = export_lora(LoraTensors(trained), folder / f"{name} {targets} {file_format}.safetensors", settings)
     with torch.device("meta"):
         network = theirs.network(config).to_empty(device="cpu")
     known = network.state_dict().keys()

@@ -6,7 +6,12 @@ from .small import Small
 SMALL = {
     "qwen_image": Small(
         family="qwen_image",
-        encoder=Encoder("qwen_image", "QwenImageTokenizer", {"qwen25_7b": llama(32, 2)}),
+        encoder=Encoder(
+            "qwen_image",
+            "QwenImageTokenizer",
+            {"qwen25_7b": llama(32, 2)},
+            eyes={"hidden_size": 64, "intermediate_size": 64, "num_heads": 2, "num_layers": 2},
+        ),
         page={"joint_attention_dim": 32},
         text=3584,
         vae="clip 16",

@@ -6,7 +6,7 @@ from .small import Small
 from .unet import small_unet
 
 
-def _sd15(full: bool = False) -> torch.nn.Module:
+def _sd15(full: bool = False, given: int = 4) -> torch.nn.Module:
     if full:
         return small_unet(
             num_res_blocks=[2] * 4,
@@ -18,6 +18,7 @@ def _sd15(full: bool = False) -> torch.nn.Module:
             transformer_depth_output=[1] * 9 + [0] * 3,
         )
     return small_unet(
+        in_channels=given,
         num_res_blocks=[1, 1],
         channel_mult=[1, 1],
         num_heads=8,

@@ -25,6 +25,7 @@ class Small:
     Attributes:
         family: Name of the family in the product.
         text: Features of a token of its texts.
+        full_text: Those of a real model's, where no layer of the network tells them.
         pooled: Features of its pooled text; 0 for none.
         extras: What else its text encoder gives, from the count of tokens and a generator.
         vae: Kind of its VAE; see `harness.vaes`.
@@ -46,6 +47,7 @@ class Small:
 
     family: str
     text: int
+    full_text: int = 0
     pooled: int = 0
     extras: Extras | None = None
     vae: str = "picture 16"

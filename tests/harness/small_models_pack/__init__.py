@@ -1,7 +1,8 @@
 """A custom node pack for the tests' ComfyUI: its SAM 3 and BiRefNet classes load small checkpoints.
 
 ComfyUI's own loader nodes then read the files that `harness.segmentation_models` writes. One of its nodes gives the
-small model of a family, which no file can hold: ComfyUI knows many families by the sizes of real ones. Another gives
+small model of a family, its weights times a factor, which no file can hold: ComfyUI knows many families by the sizes of
+real ones. Another gives
 the empty latent of one picture without sound, which no node of ComfyUI does for networks that take both. The last lets
 trainings find a card of so much memory, until it is told 0.
 """
@@ -22,14 +23,21 @@ async def comfy_entrypoint():
         @classmethod
         def define_schema(cls):
             outputs = [io.Model.Output("model"), io.Clip.Output("clip"), io.Vae.Output("vae")]
-            return io.Schema(node_id="SmallFamily", inputs=[io.String.Input("family")], outputs=outputs)
+            inputs = [io.String.Input("family"), io.Float.Input("scale", default=1.0, optional=True)]
+            return io.Schema(node_id="SmallFamily", inputs=inputs, outputs=outputs)
 
         @classmethod
-        def execute(cls, family):
+        def execute(cls, family, scale=1.0):
             network, encoder = named_files.small_of(family)
+            import torch
+
             from harness.vaes import small_vae
 
-            return io.NodeOutput(network(), encoder.made(), small_vae(family))
+            model = network()
+            with torch.no_grad():
+                for parameter in model.model.diffusion_model.parameters() if scale != 1 else ():
+                    parameter.mul_(scale)
+            return io.NodeOutput(model, encoder.made(), small_vae(family))
 
     class PictureWithoutSound(io.ComfyNode):
         @classmethod

@@ -41,10 +41,9 @@ def describer():
 def small_of(family):
     """The small model of a family, and its text encoder where it has one that is small."""
     _find_harness()
-    from harness.models import small_model
-    from harness.small import small_models
+    from harness import models
 
-    return lambda: small_model(family, page=True), small_models()[family].encoder
+    return lambda: models.small_model(family, page=True), models.small_of(family).encoder
 
 
 def replacements():
@@ -52,10 +51,20 @@ def replacements():
     import comfy.sd
 
     load_network, load_encoder = comfy.sd.load_diffusion_model, comfy.sd.load_clip
+    load_checkpoint = comfy.sd.load_checkpoint_guess_config
 
     def network(path, *given, **options):
         family = header(path).get(NETWORK)
         return small_of(family)[0]() if family else load_network(path, *given, **options)
+
+    def checkpoint(path, *given, **options):
+        family = header(path).get(NETWORK)
+        if not family:
+            return load_checkpoint(path, *given, **options)
+        made = small_of(family)[0]()
+        from harness.vaes import small_vae
+
+        return made, None, small_vae(family), None
 
     def encoder(ckpt_paths, folder=None, clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION, *given, **options):
         kinds = json.loads(header(ckpt_paths[0]).get(ENCODERS, "{}"))
@@ -65,4 +74,8 @@ def replacements():
         kind = kinds[clip_type.name.lower()]
         return describer() if kind == DESCRIBES else small_of(kind)[1].made()
 
-    return [(comfy.sd, "load_diffusion_model", network), (comfy.sd, "load_clip", encoder)]
+    return [
+        (comfy.sd, "load_diffusion_model", network),
+        (comfy.sd, "load_clip", encoder),
+        (comfy.sd, "load_checkpoint_guess_config", checkpoint),
+    ]

@@ -8,6 +8,7 @@ phrase what has none of the colours of the picture's rim, which is also BiRefNet
 import comfy.background_removal.birefnet as birefnet
 import comfy.bg_removal_model
 import comfy.ldm.sam3.detector as sam3
+import comfy.ldm.sam3.tracker as sam3_tracker
 import comfy.sd1_clip as sd1_text
 import comfy.sdxl_clip as sdxl_text
 import comfy.supported_models
@@ -25,7 +26,9 @@ PATCH = 56
 SAM3_SIZES = {
     "embed_dim": TEXT_WIDTH,
     "depth": 1,
-    "d_model": 32,
+    "d_model": 64,
+    "mem_dim": 64,
+    "num_multiplex": 2,
     "patch_size": PATCH,
     "global_att_blocks": (),
     "window_size": 6,
@@ -127,6 +130,23 @@ class SmallSAM3(sam3.SAM3Model):
             return super().forward_segment(images, mask_inputs=mask_inputs, **inputs)
         return things_at(find_things(images, None), images, **inputs) if mask_inputs is None else mask_inputs
 
+    def forward_video(self, images, initial_masks, pbar=None, **options):
+        """Tracks with the network's weights; by rule a thing is what has its colour and touches where it was last."""
+        if not self.words.any():
+            return super().forward_video(images, initial_masks, pbar=pbar, **options)
+        last = F.interpolate(initial_masks.float(), (RULED_SIDE, RULED_SIDE), mode="area")[:, 0].cpu().numpy() > 0.5
+        kinds, answers = [], []
+        for index in range(images.shape[0]):
+            frame = sam3_tracker._prep_frame(images, slice(index, index + 1), "cpu", torch.float32, SIDE)
+            things = {kind: find_things(frame, kind) > 0 for kind in ("red", "green", "blue", None)}
+            kinds = kinds or [max(things, key=lambda kind: likeness(touched(things[kind], old), old)) for old in last]
+            seen = [touched(things[kind], old) for kind, old in zip(kinds, last, strict=True)]
+            last = [new if new.any() else old for new, old in zip(seen, last, strict=True)]
+            full = F.interpolate(torch.from_numpy(np.stack(seen)).float()[None], (SIDE, SIDE))[0]
+            answers.append(sam3_tracker.pack_masks(full))
+            pbar.update(1)
+        return {"packed_masks": torch.stack(answers), "n_frames": len(answers), "scores": [1.0] * len(last)}
+
     def _word(self, text):
         """The known word that a phrase begins with, else None: the text is causal."""
         same = F.cosine_similarity(self.words.to(text), text[:, 1]) > 0.999
@@ -148,6 +168,16 @@ def find_things(images, word):
     order = [i for i in np.argsort(-areas[1:]) + 1 if areas[i] >= SMALLEST_BLOB]
     order = order[: SAM3_SIZES["num_queries"]]
     return np.stack([labels == i for i in order]).astype(np.float32) if blobs > 1 and order else _no_things()
+
+
+def touched(things, mask):
+    """The union (252, 252) of the things that share a pixel with the mask."""
+    return things[[bool((thing & mask).any()) for thing in things]].any(axis=0)
+
+
+def likeness(one, other):
+    """Overlap of two masks, 0 to 1."""
+    return (one & other).sum() / max(1, (one | other).sum())
 
 
 def things_at(things, images, point_inputs=None, box_inputs=None):

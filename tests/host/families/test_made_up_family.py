@@ -18,6 +18,7 @@ import folder_paths
 import pytest
 import safetensors.torch
 import torch
+from comfy_execution.graph_utils import ExecutionBlocker
 from server import PromptServer
 from torch import nn
 
@@ -163,7 +164,8 @@ def _train(monkeypatch, cache, **settings):
 
 def test_one_file_makes_a_family_that_trains_exports_and_loads(family_file, train):
     out = train(make_cache("sd3"), checkpointing="per block")
-    _, patched, losses, steps, path = out.args
+    _, patched, losses, steps, path, low, _ = out.args
+    assert isinstance(low, ExecutionBlocker)
     assert steps == 3 and len(losses["loss"]) == 3
     tensors = safetensors.torch.load_file(path)
     assert {k.split("_rows_")[1].split(".")[0] for k in tensors} == {

@@ -27,7 +27,9 @@ def ruled(detect, tmp_path_factory):
 @pytest.fixture(scope="module", params=["SAM31", "SAM3"])
 def random(detect, tmp_path_factory, request):
     """MODEL and CLIP with random weights."""
-    return load_sam3(write_sam3(tmp_path_factory.mktemp("sam3") / "random.safetensors", kind=request.param))
+    file = tmp_path_factory.mktemp("sam3") / "random.safetensors"
+    # One whose masks are neither empty nor everything.
+    return load_sam3(write_sam3(file, kind=request.param, seed=8))
 
 
 def coloured(height=90, width=120):
@@ -68,6 +70,14 @@ def test_phrases_are_united_and_the_excluded_ones_taken_out(ruled):
     rest = TextMasks(*ruled, TextSettings(phrases="anything", exclude="green\nblue"))(picture)
     assert overlap(rest.mask, truth["large"] | truth["small"]) > 0.95
     assert rest.note.endswith("excluded: 1 × green (0.98); no blue")
+
+
+def test_what_the_mask_is_made_of_is_told_for_clips(ruled):
+    picture, truth = coloured()
+    things = TextMasks(*ruled, TextSettings(phrases="red\nblue", exclude="green"))(picture).things
+    # Alone, a small thing shows the coarse edge that is lost in a union.
+    assert all(overlap(*pair) > 0.9 for pair in zip(things.wanted, (truth["large"], truth["small"]), strict=True))
+    assert len(things.unwanted) == 1 and overlap(things.unwanted[0], truth["green"]) > 0.9
 
 
 def test_what_is_not_found_gives_no_mask_and_says_so(ruled):
@@ -152,6 +162,7 @@ def test_a_phrase_in_the_other_node_s_manner_gets_advice_where_it_finds_nothing(
         (TextSettings(phrases="a\nb", exclude="b"), "exclude: b is in phrases too"),
         (TextSettings(phrases="cat", threshold=1.5), "threshold: expected 0 to 1"),
         (TextSettings(phrases="cat", refine=6), "refine: expected 0 to 5"),
+        (TextSettings(phrases="cat", key_frames="first"), "key_frames: expected numbers of frames"),
         (TextSettings(phrases="cat", instances=-1), "instances: expected 0 to 200"),
         (TextSettings(phrases="cat", exclude="very " * 40 + "long"), "exclude: .* longer than SAM 3 reads"),
     ],

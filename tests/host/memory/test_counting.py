@@ -91,6 +91,25 @@ def test_the_count_is_that_of_a_real_step_in_which_every_block_runs(name, mode):
     assert count_step(trainable, adapters, shape).total == pytest.approx(taken, rel=0.05)
 
 
+OTHERS = (
+    {"algorithm": "lokr"},
+    {"algorithm": "loha"},
+    {"full_layers": "qkv|img_in"},
+    {"rank_by_layer": "blocks 0: 64"},
+)
+
+
+@pytest.mark.parametrize("mode", MODES if ALL else MODES[:1])
+@pytest.mark.parametrize("adapter", OTHERS if ALL else OTHERS[:3], ids=str)
+def test_so_it_is_of_adapters_of_every_kind(adapter, mode):
+    trainable, adapters = made("flux", **adapter)
+    shape = step("flux", trainable, batch=2, mode=mode)
+    taken = really_taken(trainable, adapters, shape)
+    found = count_step(trainable, adapters, shape)
+    assert found.total == pytest.approx(taken, rel=0.05)
+    assert found.adapters == 4 * sum(p.numel() for p in adapters.parameters().values())
+
+
 @pytest.mark.parametrize("name", ["sd15", "sd3", "flux", "wan"] if ALL else ["flux"])
 def test_so_it_is_where_inputs_of_blocks_wait_in_main_memory(name, monkeypatch):
     monkeypatch.setattr(kept_inputs, "_LITTLE", 2**10)

@@ -52,7 +52,7 @@ def trained(request, tmp_path_factory):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_the_default_dtypes_lose_at_most_half_a_percent_of_what_a_dora_changes(trained, dtype, tmp_path):
     family, lora = trained
-    path = export_lora(LoraTensors(lora), tmp_path / "dora", ExportSettings(dtype=dtype))
+    (path,) = export_lora(LoraTensors(lora), tmp_path / "dora", ExportSettings(dtype=dtype))
     tensors = safetensors.torch.load_file(path)
     kinds = {tensor.dtype for name, tensor in tensors.items() if name.endswith("dora_scale")}
     assert kinds == {torch.float32}

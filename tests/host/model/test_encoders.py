@@ -7,7 +7,9 @@ import comfy.taesd.taesd
 import pytest
 import torch
 
+from harness.damage import many
 from harness.models import small_clip
+from harness.vaes import small_vae
 from masklora.cache.cache import build_cache
 from masklora.cache.keys import digest
 from masklora.dataset.sample import Dataset, Sample
@@ -19,8 +21,11 @@ from masklora.host.model.encoders import (
     patcher_identity,
     text_mask,
 )
+from masklora.loss.masks import reduce_frames
 from masklora.settings import CacheSettings
 
+# The most of a change that reaches the latent frames before its own: CogVideoX has norms over frames, Mochi attention.
+REACHES_BACK = {"wan": 0.0, "ltxv": 0.0, "cogvideox": 0.1, "mochi": 0.25}
 SMALL_CLIP = {
     "hidden_size": 32,
     "num_attention_heads": 2,
@@ -306,3 +311,20 @@ def test_a_cache_of_the_real_encoders_is_read_back_bit_for_bit(vae, clip, tmp_pa
         same = torch.equal(stored[name], value) if isinstance(value, torch.Tensor) else stored[name] == value
         assert same, name
     assert not torch.equal(cache.empty_text()["cond"], stored["cond"])
+
+
+@pytest.mark.parametrize("name", many(["mochi"], list(REACHES_BACK)))
+def test_a_frame_of_a_clip_changes_the_latent_frame_that_takes_its_mask_and_none_before(name):
+    encoder = VaeEncoder(small_vae(name))
+    step = encoder.rule.step
+    assert step == {"mochi": 6, "ltxv": 8}.get(name, 4)
+    frames = images(count=1 + 2 * step, size=(64, 64))
+    still = encoder.encode_clip(frames)
+    for number in many([0, 1, step, step + 1, 2 * step], range(len(frames))):
+        changed = frames.clone()
+        changed[number] = 1 - changed[number]
+        apart = (encoder.encode_clip(changed) - still).square().sum(dim=(0, 2, 3))
+        mask = torch.zeros(1, 1, len(frames), 1, 1)
+        mask[:, :, number] = 1
+        touched = (apart > REACHES_BACK[name] * apart.sum()).nonzero()
+        assert touched[0] == reduce_frames(mask, frames=3).argmax(), number

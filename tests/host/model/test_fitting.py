@@ -12,7 +12,7 @@ from masklora.cache.cache import build_cache
 from masklora.dataset.loading import from_images
 from masklora.errors import ConfigError, FamilyError
 from masklora.host.model.encoders import VaeEncoder
-from masklora.host.model.fitting import check_before_encoding, check_sizes
+from masklora.host.model.fitting import check_before_encoding, check_sizes, size_fault
 from masklora.host.model.trainable import TrainableModel
 from masklora.settings import CacheSettings, DatasetSettings
 
@@ -75,22 +75,22 @@ def test_texts_are_looked_at_where_the_weights_lie_before_these_are_brought_to_t
     """Some networks put texts through their first layers as soon as conditions are made of them."""
     trainable, texts = TrainableModel(small_model(family)), [small_text(family, tokens=n) for n in (9, 12)]
     trainable.device = torch.device("meta")
-    assert trainable.text_fault(texts[0]) is None and not trainable.reads_guidance(texts[0])
+    assert trainable.text_fault(texts[0]) is None and not trainable.reads("guidance", texts[0])
     assert trainable.runs_apart(texts, targets=["blocks.0"]) == (family == "minimax_h3")
 
 
 def test_a_network_whose_patches_must_divide_the_sides_says_which_sides_it_takes():
     trainable = TrainableModel(small_model("wan"))
-    assert trainable.size_fault(72, 64) is None
+    assert size_fault(trainable, 72, 64) is None
     trainable.family = dataclasses.replace(trainable.family, divides=True)
-    assert trainable.size_fault(64, 80) is None
-    assert "72×64 is no size for Wan, whose sides are multiples of 16 px" in trainable.size_fault(72, 64)
+    assert size_fault(trainable, 64, 80) is None
+    assert "72×64 is no size for Wan, whose sides are multiples of 16 px" in size_fault(trainable, 72, 64)
 
 
 def test_a_network_that_fails_at_small_pictures_says_how_large_they_must_be():
     trainable = TrainableModel(small_model("pixart"))
-    assert trainable.size_fault(272, 256) is None
-    told = trainable.size_fault(256, 256)
+    assert size_fault(trainable, 272, 256) is None
+    told = size_fault(trainable, 256, 256)
     assert told == "256×256 is too small for PixArt, whose sides are 264 px or more on average"
     check_sizes([(272, 256)], trainable)
     with pytest.raises(ConfigError, match=r"256×256 is too small.*Change resolution"):

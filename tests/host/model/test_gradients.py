@@ -10,12 +10,17 @@ from torch.utils.checkpoint import checkpoint
 from benchmarks.gradients import MODES, Problem, measure
 from harness.bare_networks import BareNetwork
 from harness.casting import cast_run, hollow_calls
-from harness.small import tried, widely
+from harness.small import ALL, small_models, tried, widely
 from masklora.autograd.recompute import checkpoint_blocks
 from masklora.autograd.saved_tensors import saved_tensor_scope
+from masklora.host.families import families
 from masklora.host.model import patches
+from masklora.loss.losses import masked_objective
 
 NAMES = tried()
+# Of clips; a whole set takes its time.
+CLIPS = [n for n in NAMES if any(f.rates for f in families() if f.name == small_models()[n].family)]
+CLIPS = CLIPS if ALL else ["wan", "cosmos_predict2"]
 
 
 @pytest.mark.parametrize("prior", [False, True])
@@ -33,6 +38,27 @@ def test_gradients_equal_finite_differences_in_float64_in_every_checkpointing_mo
 @pytest.mark.parametrize("family", NAMES)
 def test_gradients_of_the_loss_with_its_prior_equal_finite_differences_in_every_checkpointing_mode(family):
     assert_exact(measure(family, dtype=torch.float64, prior=True, predicts_v=family == "sd15"))
+
+
+@pytest.mark.parametrize("family", CLIPS)
+def test_gradients_of_clips_equal_finite_differences_in_every_checkpointing_mode(family):
+    assert_exact(measure(family, dtype=torch.float64, prior=True, frames=3))
+
+
+@pytest.mark.parametrize("family", CLIPS)
+def test_masked_cells_of_every_latent_frame_have_no_gradient(family):
+    problem = Problem(family, dtype=torch.float32, frames=3)
+    # Another cell in each frame, and nothing at all in the last.
+    problem.w[:] = 0
+    problem.w[:, :, 0, 1, 2] = problem.w[:, :, 1, 3, 0] = 1
+    with problem.trainable.session(problem.adapters), problem.trainable.autograd_scope():
+        prediction = problem.predict()
+        prediction.retain_grad()
+        masked_objective(prediction, torch.zeros_like(prediction), problem.w, problem.settings)[0].backward()
+    gradient = prediction.grad
+    assert prediction.shape == problem.latent.shape
+    assert bool((gradient[(problem.w == 0).expand_as(gradient)] == 0).all())
+    assert bool((gradient[(problem.w == 1).expand_as(gradient)] != 0).all())
 
 
 @pytest.mark.parametrize("family", ["sd15", "sd3", "flux"])

@@ -443,7 +443,7 @@ def test_attention_masks_are_made_once_a_pass_for_each_set_of_kept_tokens(benche
 def test_a_network_without_routes_or_masks_gets_the_plain_options(benches):
     bench = benches("flux")
     plan, seen = TokenPlan(TOKENS), bench.texts[0]["text_mask"]
-    assert not isinstance(bench.trainable._following(plan, seen, None), PlannedNetwork)
+    assert not isinstance(bench.trainable._following(plan, seen, None, references=0), PlannedNetwork)
     assert isinstance(bench.trainable._following(plan, None, seen), PlannedNetwork)
 
 

@@ -92,7 +92,7 @@ def test_a_run_with_routed_and_hidden_tokens_goes_on_bit_for_bit_and_tells_what_
     assert all(torch.equal(value, resumed.tensors[key]) for key, value in straight.tensors.items())
     (line,) = [m for m in hooks.messages if m.startswith("token routing")]
     assert line == "token routing: 50 % of 64 tokens kept in blocks 1 to 2."
-    with safe_open(export_lora(LoraTensors(straight), tmp_path / "lora", ExportSettings()), "pt") as file:
+    with safe_open(export_lora(LoraTensors(straight), tmp_path / "lora", ExportSettings())[0], "pt") as file:
         metadata = file.metadata()
     assert json.loads(metadata["masklora.loss"])["routes"] == ALL.routes
     assert json.loads(metadata["masklora.summary"])["kept_tokens"] == {"16×16": [0.5]}

@@ -9,9 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from masklora.host.page.signals import OrderlyEnd
+from masklora.host.page.signals import Interrupts, OrderlyEnd
 
 ROOT = Path(__file__).resolve().parents[3]
+
+
+def alone(folder, code):
+    """Runs code in a process of its own, where the module is `masklora_host` and knows no ComfyUI."""
+    stub = folder / "masklora_host.py"
+    source = (ROOT / "masklora" / "host" / "page" / "signals.py").read_text(encoding="utf-8")
+    stub.write_text(source.replace("from server import PromptServer", "PromptServer = None"), encoding="utf-8")
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_a_signal_on_the_main_thread_is_noted_then_passed_on():
@@ -75,15 +84,30 @@ def test_an_exit_waits_for_the_training_on_a_daemon_thread(tmp_path):
         threading.Thread(target=work, daemon=True).start()
         begun.wait()
     """
-    stub = tmp_path / "masklora_host.py"
-    source = (ROOT / "masklora" / "host" / "page" / "signals.py").read_text(encoding="utf-8")
-    stub.write_text(source.replace("from server import PromptServer", "PromptServer = None"), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = alone(tmp_path, code)
     assert (done.returncode, (tmp_path / "saved").read_text()) == (0, "whole"), done.stderr
+
+
+def test_without_a_page_the_first_signal_is_one_wish_and_the_training_puts_in_no_handler():
+    before = signal.getsignal(signal.SIGTERM)
+    with Interrupts().awaited() as interrupts, OrderlyEnd().awaited() as end:
+        assert signal.getsignal(signal.SIGTERM) is interrupts
+        assert not interrupts.take()
+        signal.raise_signal(signal.SIGTERM)
+        assert (interrupts.take(), interrupts.take(), end.wished) == (True, False, False)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the number is another there")
+def test_without_a_page_the_second_signal_ends_at_once_with_its_number(tmp_path):
+    code = """
+        import signal, sys
+        from masklora_host import Interrupts
+        with Interrupts().awaited():
+            signal.raise_signal(signal.SIGINT)
+            print("first", flush=True)
+            signal.raise_signal(signal.SIGINT)
+            print("second", flush=True)
+    """
+    done = alone(tmp_path, code)
+    assert (done.returncode, done.stdout) == (130, "first\n"), done.stderr

@@ -3,6 +3,7 @@ import { button, make, say } from "../../page/elements.mjs?v=0.1.0";
 import { text } from "../../page/strings.mjs?v=0.1.0";
 import { dropDown } from "../controls.mjs?v=0.1.0";
 import { difference } from "./tags.mjs?v=0.1.0";
+import { told } from "../../page/told.mjs?v=0.1.0";
 
 const ACTIONS = ["add at start", "add at end", "remove tag", "replace tag", "replace text"];
 const REPLACES = ["replace tag", "replace text"];
@@ -174,6 +175,6 @@ function example({ name, before, after }) {
 function failures(problems, failed, words) {
   if (!failed) return [];
   const more = failed > problems.length ? [make("li", {}, text("dataset.more", { count: failed - problems.length }))] : [];
-  const lines = problems.map((one) => make("li", {}, one));
+  const lines = problems.map((one) => make("li", {}, told(one)));
   return [make("div", {}, words), make("ul", { className: "mlt-warnings" }, ...lines, ...more)];
 }

@@ -7,6 +7,10 @@ const MOST_LETTERS = 80;
 /** The name of a run for people: their own for it, else the one it was asked for under. */
 export const titleOf = (run) => run?.label || run?.name || "";
 
+/** A step of a run as it is named, `told` where it is told otherwise; the one that its measures favour says so. */
+export const stepName = (run, step, told = step) =>
+  text(step && step === run?.favoured ? "runs.atFavoured" : "runs.atStep", { step: told });
+
 /** Starred runs first, else as they are. */
 export const starredFirst = (runs) => [...runs.filter((run) => run.starred), ...runs.filter((run) => !run.starred)];
 

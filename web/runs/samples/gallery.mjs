@@ -1,5 +1,6 @@
 // The sample pictures of a run: a prompt, a step, and a slider between the base model and that step.
 import { atStrength, FULL, prompts, query, stepsOf, stepToShow, toldStep } from "./pictures.mjs?v=0.1.0";
+import { stepName } from "../kept/marks.mjs?v=0.1.0";
 import { button, make, say } from "../../page/elements.mjs?v=0.1.0";
 import { text } from "../../page/strings.mjs?v=0.1.0";
 
@@ -8,10 +9,10 @@ export class Gallery {
    * @param store a RunStore.
    * @param {boolean} open whether it starts open.
    * @param {{samples: function}?} page opens the grid of a run's pictures; null where this is shown in it.
+   * @param {(number: number, step: number) => void} onShow told of the prompt and the step that are shown.
    */
-  constructor(store, open, page = null) {
-    this.store = store;
-    this.page = page;
+  constructor(store, open, page = null, onShow = () => {}) {
+    Object.assign(this, { store, page, onShow });
     this.number = 0;
     this.wanted = null;
     this.strength = FULL;
@@ -110,7 +111,7 @@ export class Gallery {
     this.step.value = this.steps.indexOf(step);
     this.step.disabled = this.steps.length < 2;
     const told = step ? toldStep(step, this.strength) : step;
-    const name = text("runs.atStep", { step: told });
+    const name = stepName(run, step, told);
     this.step.setAttribute("aria-valuetext", name);
     say(this.at, name);
     say(this.right, name);
@@ -120,6 +121,7 @@ export class Gallery {
     this.frame.style.setProperty("aspect-ratio", `${list.width} / ${list.height}`);
     this.load(this.after, run, list, step, text("runs.pictureAlt", { prompt: words, step: told }));
     if (hasBase) this.load(this.before, run, list, 0, text("runs.baseAlt", { prompt: words }));
+    this.onShow(this.number, step);
   }
 
   load(image, run, list, step, words) {

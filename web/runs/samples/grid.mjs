@@ -1,7 +1,7 @@
 // All sample pictures of a run at once, steps by prompts, at a strength: one is seen large, a step becomes the LoRA.
 import { useLora } from "../actions.mjs?v=0.1.0";
 import { isLive } from "../describe.mjs?v=0.1.0";
-import { titleOf } from "../kept/marks.mjs?v=0.1.0";
+import { stepName, titleOf } from "../kept/marks.mjs?v=0.1.0";
 import { button, make, say } from "../../page/elements.mjs?v=0.1.0";
 import { text } from "../../page/strings.mjs?v=0.1.0";
 import { Gallery } from "./gallery.mjs?v=0.1.0";
@@ -12,7 +12,8 @@ export class SampleGrid {
   constructor({ store, run, page }) {
     Object.assign(this, { store, page, id: run.id });
     this.cells = new Map();
-    this.large = new Gallery(store, true);
+    this.marked = [];
+    this.large = new Gallery(store, true, null, (number, step) => this.mark(number, step));
     this.strength = FULL;
     this.element = this.build(run);
     this.element.addEventListener("close", () => this.leave());
@@ -89,7 +90,7 @@ export class SampleGrid {
     const offered = prompts(list), steps = list?.steps ?? [];
     this.use.disabled = !run.written;
     this.large.update(run);
-    const key = JSON.stringify([list?.look, this.strength, steps, run.checkpoints, run.written, run.exportable, isLive(run)]);
+    const key = JSON.stringify([list?.look, this.strength, steps, run.checkpoints, run.favoured, run.written, run.exportable, isLive(run)]);
     if (key === this.drawn) return;
     this.drawn = key;
     if (!offered.length) say(this.note, text("runs.samplesNone"));
@@ -99,12 +100,13 @@ export class SampleGrid {
     );
     const inside = this.space.contains(document.activeElement);
     this.body.replaceChildren(...steps.map((one) => this.row(run, list, one, offered)));
+    this.mark(...this.marked);
     // A button that is gone takes the keys' way into the dialog with it.
     if (inside && !this.space.contains(document.activeElement)) this.space.focus();
   }
 
   row(run, list, { step, numbers }, offered) {
-    const name = step ? text("runs.atStep", { step }) : text("runs.base");
+    const name = step ? stepName(run, step) : text("runs.base");
     const cells = offered.map(({ number, prompt }) =>
       make("td", {}, numbers.includes(number) ? this.cell(run, list, step, number, prompt) : ""));
     return make("tr", { ariaCurrent: this.isPicked(run, step) ? "true" : null }, make("th", { scope: "row" }, name, this.pick(run, step)), ...cells);
@@ -117,13 +119,16 @@ export class SampleGrid {
       const alt = step ? text("runs.pictureAlt", { prompt, step: toldStep(step, this.strength) }) : text("runs.baseAlt", { prompt });
       const image = make("img", { src: source, alt, loading: "lazy", decoding: "async", width: list.width, height: list.height });
       const open = make("button", { type: "button", className: "mlt-grid-cell", title: text("runs.grid.large") }, image);
-      open.addEventListener("click", () => {
-        for (const one of this.cells.values()) one.ariaPressed = one === open ? "true" : "false";
-        this.large.choose(number, step);
-      });
-      this.cells.set(source, open);
+      open.addEventListener("click", () => this.large.choose(number, step));
+      this.cells.set(source, { open, number, step });
     }
-    return this.cells.get(source);
+    return this.cells.get(source).open;
+  }
+
+  /** Frames what is shown large; each strength has cells of its own. */
+  mark(number, step) {
+    this.marked = [number, step];
+    for (const one of this.cells.values()) one.open.ariaPressed = String(one.number === number && one.step === step);
   }
 
   /** What makes a step the run's LoRA: a button where its checkpoint was kept. */

@@ -8,6 +8,7 @@ import { button, make, say } from "../../page/elements.mjs?v=0.1.0";
 import { text } from "../../page/strings.mjs?v=0.1.0";
 import { isLive, number } from "../describe.mjs?v=0.1.0";
 import { titleOf } from "../kept/marks.mjs?v=0.1.0";
+import { LEAKS } from "../verdict.mjs?v=0.1.0";
 import { COLUMNS, FEW, falls, sorted } from "./rows.mjs?v=0.1.0";
 
 const PAGE = 100;
@@ -128,6 +129,7 @@ export class PictureTable {
       value(number(row.loss)),
       value(String(row.showings)),
       value(row.coverage === null ? "–" : percent(row.coverage)),
+      make("td", { className: row.leak > LEAKS ? "mlt-bad" : "" }, number(row.leak)),
     );
   }
 

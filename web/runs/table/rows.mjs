@@ -1,6 +1,6 @@
 // The order of the rows in the table of pictures. Pure functions.
 
-export const COLUMNS = ["name", "relative", "loss", "showings", "coverage"];
+export const COLUMNS = ["name", "relative", "loss", "showings", "coverage", "leak"];
 // With fewer showings a number is mostly chance.
 export const FEW = 4;
 
