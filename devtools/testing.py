@@ -19,6 +19,8 @@ sys.exit(pytest.main())"""
 # Which web frontend a session of tests shows, see tests/harness/frontends.py.
 FRONTEND = "MASKLORA_FRONTEND"
 _NOTHING_SELECTED = 5
+# A test that hangs fails after so many seconds, with what it was at, and the others still run.
+_HANGS = 600
 
 
 def run_tests(host, arguments):
@@ -31,7 +33,7 @@ def run_tests(host, arguments):
         arguments = [argument for argument in arguments if argument != "--all"]
         environment["MASKLORA_ALL"] = environment["MASKLORA_EVERY_MODE"] = "1"
     command = [str(host.python), "-c", _PYTEST, "--import-mode=importlib", "--durations=15"]
-    command += [*_workers(arguments), *arguments]
+    command += [*_workers(arguments), *([] if everything else [f"--timeout={_HANGS}"]), *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     pages = _run_with_newest_frontend(host, command, environment) if everything else 0
     selected = any(not argument.startswith("-") for argument in arguments)
