@@ -26,9 +26,10 @@ from masklora.host.swap.block_swap import BlockSwap
 from masklora.host.swap.choosing import in_order, spread
 from masklora.host.swap.kept_inputs import KeptInputs
 from masklora.settings import AdapterSettings, LossSettings, OptimizerSettings, TrainSettings
-from masklora.training.metrics import step_row
+from masklora.training.metrics import micro_row, step_row
 from masklora.training.microbatch import MicroBatch
 from masklora.training.objective import Objective
+from masklora.training.seeds import chance_of
 from masklora.training.weights import Weights
 
 # Share of the picture that the mask covers.
@@ -133,7 +134,7 @@ class Counting:
                 self.objective = Objective(self.model, seed=0, feed=_Masks(MASK))  # type: ignore[arg-type]
                 counted.making = "optimizer"
                 counted.gradients = list(self.model.params.values())
-                self.weights = Weights(self.model, self.optimizer, seed=0)
+                self.weights = Weights(self.model, self.optimizer)
                 self._make_optimizer_state()
                 yield
 
@@ -170,7 +171,8 @@ class Counting:
         losses, parts, first_forward = [], [], 0
         counted.restart()
         counted.making = "forward"
-        terms = self.objective.terms(self.batch, self.loss, weights.generator, number=0, progress=0.0)
+        chance = chance_of(self.batch.latents.device, 0, 0)
+        terms = self.objective.terms(self.batch, self.loss, chance, number=0, progress=0.0)
         for term in terms:
             with self.model.autograd_scope():
                 counted.making = "forward"
@@ -182,7 +184,8 @@ class Counting:
             parts.append(seen)
         counted.making, before = "optimizer", counted.launches.total()
         norm = weights.clip()
-        row = step_row([torch.stack(losses).sum()], [dict(pair for part in parts for pair in part.items())], norm)
+        seen = {name: value for part in parts for name, value in part.items()}
+        row = step_row(micro_row(torch.stack(losses).sum(), seen)[None], norm)
         weights.observe(row[0], norm)
         weights.update(100)
         weights.settle()

@@ -17,7 +17,6 @@ from typing import Any
 
 import filelock
 import psutil
-import torch
 from torch import Tensor
 
 from .errors import RunError
@@ -296,8 +295,3 @@ def hash_file(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def random_state(generator: torch.Generator) -> Tensor:
-    """A generator's state as a uint8 tensor on the CPU; `generator.set_state` takes it back."""
-    return generator.get_state().to("cpu", copy=True)

@@ -25,6 +25,7 @@ from ..masklora.host.outputs import lora_path, runs_folder
 from ..masklora.host.page.telling import tell
 from ..masklora.host.page.train_hooks import NodeHooks
 from ..masklora.host.training import Request, train_lora
+from ..masklora.peers import here
 from ..masklora.runs.history import stopped_runs
 from ..masklora.runs.own_files import Written
 from ..masklora.runs.retention import make_room
@@ -139,11 +140,15 @@ class TrainLoRA(io.ComfyNode):
             result = trained.result
             if lora.low is not None and not steps_of(1, result.steps, settings.switch_experts_every):
                 told.append(warning("Stopped before the first step of model_low: its file changes nothing yet."))
-            with failure_told(result.folder):
-                word = export_word(lora, (TRAIN, destination))
-                written = export_once(lora, destination, ExportSettings())
-            hooks.on_written(read_told(result.folder))
-        room = make_room(runs_folder(), keep=settings.keep_finished_runs, spare=result.folder)
+            # Of several processes the first one writes, and keeps what is written in order.
+            first, word, written, room = here().first, None, [], []
+            if first:
+                with failure_told(result.folder):
+                    word = export_word(lora, (TRAIN, destination))
+                    written = export_once(lora, destination, ExportSettings())
+                hooks.on_written(read_told(result.folder))
+        if first:
+            room = make_room(runs_folder(), keep=settings.keep_finished_runs, spare=result.folder)
         files = [*_word(word), *(line for one in written for line in _file(one))]
         lines = [*told, *hooks.messages, *room, _summary(trained), f"Run folder: {result.folder}", *files]
         return io.NodeOutput(
@@ -151,7 +156,7 @@ class TrainLoRA(io.ComfyNode):
             apply_lora(model, lora),
             {"loss": list(result.losses)},
             result.steps,
-            str(written[0].path),
+            str(written[0].path) if written else "",
             ExecutionBlocker(None) if lora.low is None else apply_lora(model_low, lora.low),
             (sockets["text_encoder"] and apply_all(sockets["text_encoder"].clip, lora)) or ExecutionBlocker(None),
             ui=tell(lines),

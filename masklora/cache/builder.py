@@ -34,6 +34,9 @@ from .store import Store
 Cancel = Callable[[], None]
 # Key, name and pixels of a picture that waits for the VAE.
 _Pixels = tuple[str, str, np.ndarray]
+# Which part of how many.
+Share = tuple[int, int]
+WHOLE: Share = (0, 1)
 # What one job holds in memory at most, originals and infills together; more variants are made in several jobs.
 PICTURES_OF_A_JOB = 32
 
@@ -155,9 +158,14 @@ class Builder:
         self.built = {"latent": 0, "mask": 0, "text": 0, "reference": 0}
         self.weights: dict[str, float] = {}
 
-    def pictures(self, entries: list[Entry]) -> None:
-        """Make the missing latents and masks, bucket by bucket, a few pictures in memory at a time."""
-        jobs = self._jobs(entries)
+    def pictures(self, entries: list[Entry], *, share: Share = WHOLE) -> None:
+        """Make the missing latents and masks, bucket by bucket, a few pictures in memory at a time.
+
+        Args:
+            entries: Whose they are.
+            share: Which part of them is made; the parts are the same whatever is missing.
+        """
+        jobs = self._jobs(entries, share)
         batches: dict[str, list[_Pixels]] = {"latent": [], "reference": []}
         still, moving = ([j for j in jobs if bool(j.entry.latent_frames) is moves] for moves in (False, True))
         # A clip is much of the memory, and most of the time goes into encoding it: it is not read ahead.
@@ -189,7 +197,7 @@ class Builder:
             batch.clear()
         batch.append(pixels)
 
-    def texts(self, entries: list[Entry], text: TextEncoder) -> None:
+    def texts(self, entries: list[Entry], text: TextEncoder, *, share: Share = WHOLE) -> None:
         """Make the missing caption embeddings, and that of the empty caption."""
         wanted: dict[str, tuple[str, Entry | None]] = {text_key("", encoder=text.identity): ("", None)}
         for entry in entries:
@@ -198,7 +206,8 @@ class Builder:
             wanted.update((c.plain_key, (c.plain, owner)) for c in entry.captions if c.plain is not None)
             if owner is not None:
                 wanted[entry.empty_key] = "", owner
-        missing = [(key, *what) for key, what in wanted.items() if not self.store.has("text", key)]
+        own = itertools.islice(wanted.items(), share[0], None, share[1])
+        missing = [(key, *what) for key, what in own if not self.store.has("text", key)]
         # Those with pictures come last, each call with as many pictures for a text as for the others.
         missing.sort(key=lambda one: -1 if one[2] is None else len(one[2].references))
         size = self.settings.batch_size
@@ -228,7 +237,7 @@ class Builder:
         loaded = (load_reference(one).rgb for one in self.dataset.samples[entry.index].references)
         return [torch.from_numpy(rgb.astype(np.float32))[None] / 255 for rgb in loaded]
 
-    def _jobs(self, entries: list[Entry]) -> list[_Job]:
+    def _jobs(self, entries: list[Entry], share: Share) -> list[_Job]:
         """What is missing, in order of buckets; a key that occurs twice is made once."""
         seen: set[tuple[str, str]] = set()
 
@@ -241,8 +250,9 @@ class Builder:
             return bool(variant.start) and lacking("latent", variant.starts[latent])
 
         jobs = []
-        for entry in sorted(entries, key=lambda entry: entry.bucket):
+        for number, entry in enumerate(sorted(entries, key=lambda entry: entry.bucket)):
             self.check_cancel()
+            own = number % share[1] == share[0]
             views = max(1, PICTURES_OF_A_JOB // ((1 + len(entry.infills)) * (1 + len(entry.references))))
             for start in range(0, len(entry.variants), views):
                 part = entry.variants[start : start + views]
@@ -258,7 +268,8 @@ class Builder:
                     ),
                     tuple(one for one in _all_references(part) if lacking("reference", one.key)),
                 )
-                if job.latents or job.masks or job.infills or job.references:
+                # What another one makes was asked for all the same, so that it counts as seen.
+                if own and (job.latents or job.masks or job.infills or job.references):
                     jobs += _one_by_one(job) if entry.latent_frames else [job]
         return jobs
 

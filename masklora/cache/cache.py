@@ -20,6 +20,7 @@ from ..errors import CacheError, ConfigError
 from ..findings import Finding, counted, of_kinds, warnings_of
 from ..folder.subjects import parse_subjects
 from ..goals import common_goal
+from ..peers import here
 from ..pictures.packed_mask import decode_mask
 from ..settings import CacheSettings
 from .buckets import resolutions
@@ -302,6 +303,7 @@ def build_cache(
     require_weight(entries, {})
     fits(entries)
     builder = Builder(dataset, settings, encoder=encoder, store=store, progress=progress, check_cancel=check_cancel)
+    notes = _make_own_share(builder, entries, text)
     builder.pictures(entries)
     weights = _mask_weights(entries, store, memo, made=builder.weights, check_cancel=check_cancel)
     store.save_memo(memo)
@@ -319,7 +321,7 @@ def build_cache(
         store=store,
         fingerprint=_fingerprint(entries, empty),
         empty_key=empty,
-        notes=tuple(store.notes),
+        notes=(*notes, *store.notes),
         weights=weights,
         built=builder.built,
         sources=_sources(dataset),
@@ -328,6 +330,21 @@ def build_cache(
     told = warnings_of(dataset.report.findings())
     cache.findings = (*told, *mask_findings(entries, weights, cache.first_variant))
     return cache
+
+
+def _make_own_share(builder: Builder, entries: list[Entry], text: TextEncoder | None) -> list[str]:
+    """Make what of the missing entries is this process's among several, until all have made theirs; a line about it.
+
+    In memory each needs all of them.
+    """
+    peers = here()
+    if peers.count == 1 or builder.settings.storage == "memory":
+        return []
+    builder.pictures(entries, share=peers.local)
+    if text is not None:
+        builder.texts(entries, text, share=peers.local)
+    peers.meet()
+    return [f"shared out over {peers.local[1]} processes; the first one's are told"]
 
 
 def encoders_of(encoder: Encoder, text: TextEncoder | None) -> Encoders:

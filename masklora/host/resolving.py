@@ -11,6 +11,7 @@ from ..errors import ConfigError, FamilyError
 from ..goals import goal, loss_by_goal, told
 from ..loss.check import check_loss, check_loss_for
 from ..loss.noise import Schedule
+from ..optimizers.optim import check_optimizer
 from ..settings import (
     BY_GOAL,
     OTHER_ALGORITHMS,
@@ -23,7 +24,6 @@ from ..settings import (
     TrainSettings,
     check,
 )
-from ..training.optim import check_optimizer
 from .families import Family, Resolved, with_defaults
 from .layers.low_precision import quantised_formats
 from .model.encoders import NO_TEXT_MASK, TEXT_MASK, ClipTextEncoder

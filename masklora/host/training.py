@@ -7,9 +7,10 @@ import dataclasses
 import functools
 import math
 import os
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from ..experts import EXPERTS, file_of, parted, steps_of
 from ..files import clear_leftovers
 from ..findings import Finding, counted, note, warning
 from ..loss.noise import Schedule
+from ..peers import here
 from ..runs.checks import Room, check_takes_files, room_notes, trigger_notes, warmup_notes
 from ..runs.identity import lasting
 from ..runs.lora_file import LoraRecord, ModelLabels, free_name, tag_frequency
@@ -153,7 +155,7 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     notes += _learned_notes(trainable, request, job, first_frame, hooks)
     record = _record(trainable, settings, request, started=started)
     record = record if texts is None else with_texts(record, texts, job.parts)
-    if request.destination is not None:
+    if request.destination is not None and job.peers.first:
         # Also of a run that is finished: it may have ended between its file and the temporary one beside it.
         clear_leftovers(request.destination.parent)
     with _opened(request, settings, models, runs, first_frame) as run, failure_told(run.folder):
@@ -224,13 +226,20 @@ def _begin_with(file: Path, models: Models, number: int, names: LayerNames) -> N
         texts.adapters.load({path.removeprefix(ENCODER_PREFIX): one for path, one in own.items()})
 
 
-def _opened(request: Request, settings: Resolved, models: Models, runs: Path, first_frame: str) -> Run:
+@contextlib.contextmanager
+def _opened(request: Request, settings: Resolved, models: Models, runs: Path, first_frame: str) -> Iterator[Run]:
+    """The run's folder; of a process that is not the first, a folder that goes with it."""
     identity = _identity(request, settings, models)
     if first_frame:
         # Only then: runs of before go on.
         identity["first_frame"] = first_frame
     anew = settings.train.if_a_run_exists == EXISTING_RUNS[1]
-    return Run.open(runs, settings.train.name, fingerprint(identity), settings=identity, anew=anew)
+    with contextlib.ExitStack() as ends:
+        if not here().first:
+            scratch = tempfile.TemporaryDirectory(prefix="masked-lora-run-", ignore_cleanup_errors=True)
+            runs = Path(ends.enter_context(scratch))
+        run = Run.open(runs, settings.train.name, fingerprint(identity), settings=identity, anew=anew)
+        yield ends.enter_context(run)
 
 
 def _sources(cache: Cache) -> list[Source]:
@@ -300,7 +309,9 @@ def _guidance_notes(trainable: TrainableModel, cache: Cache) -> list[str]:
 
 def _before_training(request: Request, settings: Resolved, run: Run, job: TrainJob) -> list[Finding]:
     """What must be known of the places that are written to, and of runs that are there, before the first step."""
-    found = []
+    found: list[Finding] = []
+    if not job.peers.first:
+        return found
     wanted, lora = request.destination, request.destination or run.folder / "lora.safetensors"
     files = [] if wanted is None else [file_of(wanted, one) for one in EXPERTS] if job.pair else [wanted]
     for file in files:

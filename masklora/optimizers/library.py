@@ -1,7 +1,7 @@
 """CAME, Muon, SOAP and ADOPT, which come from the package pytorch-optimizer.
 
 Of the two packages that have several of these it is the one with all of them; adv-optm has neither CAME nor SOAP. Its
-state is tensors and numbers, which come back exactly (tests/training/test_optim.py).
+state is tensors and numbers, which come back exactly (tests/optimizers/test_optim.py).
 """
 
 from __future__ import annotations

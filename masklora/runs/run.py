@@ -255,6 +255,11 @@ class Run:
         document = read_document(self.folder / "checkpoints" / "best.json", {"step": int})
         return document["step"] if document else None
 
+    def files_of(self, checkpoint: Checkpoint) -> list[Path]:
+        """The files of a checkpoint, and of how the run has ended if it has."""
+        ended = self.folder / "result.json"
+        return [*sorted(checkpoint.folder.iterdir()), *([ended] if ended.is_file() else [])]
+
     def load_checkpoint(self, step: int | None = None) -> Checkpoint | None:
         """The checkpoint of `step`, or the newest whole one.
 

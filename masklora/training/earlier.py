@@ -13,12 +13,12 @@ from ..documents import read_document
 from ..errors import RunError
 from ..findings import Finding, counted, note, warning
 from ..loss.tokens import parse_routes
+from ..optimizers.optim import learning_rate_factor
 from ..runs.history import run_folders, run_name, runs_called
 from ..runs.run import Checkpoint, Run, checkpoint_steps, has_optimizer
 from ..runs.sample_pictures import SampleFolder
 from ..settings import LossSettings, OptimizerSettings
 from ..showings.record import copy_showings
-from .optim import learning_rate_factor
 
 LENGTH = ("steps", "epochs")
 _MOST_DIFFERENCES = 8

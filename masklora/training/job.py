@@ -18,12 +18,13 @@ from ..loss.check import check_loss, check_loss_for
 from ..loss.leak import Leak
 from ..loss.noise import Schedule
 from ..loss.tokens import TokenModel, TokenPlan
+from ..optimizers.optim import Part
+from ..peers import Peers, here
 from ..runs.sample_pictures import Sampler
 from ..settings import LossSettings, OptimizerSettings, TrainSettings, check
 from ..viewing.training_sample import Seen
 from .batches import EntryLike
 from .metrics import StepReport
-from .optim import Part
 
 
 class Trainable(Protocol):
@@ -233,6 +234,7 @@ class TrainJob:
             that costs nothing.
         pair: what is trained beside the model, by turns; None where it is trained alone.
         parts: of the model's parameters those with a learning rate of their own.
+        peers: the processes that train it together.
     """
 
     model: Trainable
@@ -245,6 +247,12 @@ class TrainJob:
     first_frames: str = ""
     pair: Pair | None = None
     parts: Sequence[Part] = ()
+    peers: Peers = field(default_factory=here)
+
+    @property
+    def micros(self) -> int:
+        """Micro-batches of a step, over all processes."""
+        return self.train.gradient_accumulation * self.peers.count
 
     def courses(self) -> list[Course]:
         """What is trained: one model, or two in the order of their turns.

@@ -87,40 +87,46 @@ class StepFacts:
     expert: str = ""
 
 
-def step_row(losses: Sequence[Tensor], parts: Sequence[dict[str, Tensor]], grad_norm: Tensor) -> Tensor:
-    """The columns of a step as one device tensor (len(COLUMNS),), float32, no waiting for the device.
+def micro_row(loss: Tensor, part: dict[str, Tensor]) -> Tensor:
+    """The columns of a micro-batch as one device tensor (len(COLUMNS) - 1,), float32, no waiting for the device.
 
     Args:
-        losses: 0-d loss of each micro-batch.
-        parts: the numbers of each micro-batch: `coverage`, `zero`, and those of `TERMS` that it had.
+        loss: 0-d.
+        part: its numbers: `coverage`, `zero`, and those of `TERMS` that it had; the others become NaN.
+    """
+    lacking = part["coverage"].new_full((), float("nan"))
+    columns = [loss, *(part.get(name, lacking) for name in TERMS), part["coverage"].mean(), part["zero"]]
+    return torch.stack([column.detach().to(torch.float32) for column in columns])
+
+
+def step_row(micros: Tensor, grad_norm: Tensor) -> Tensor:
+    """The columns of a step as one device tensor (len(COLUMNS),), float32.
+
+    Args:
+        micros: `micro_row` of each micro-batch, (M, len(COLUMNS) - 1).
         grad_norm: 0-d.
 
     Returns:
         Means over the micro-batches; those of `TERMS` leave out micro-batches that have no such part or cell.
     """
+    terms = slice(1, 1 + len(TERMS))
     columns = [
-        torch.stack([loss.detach() for loss in losses]).mean(),
-        *(_mean_of(name, parts) for name in TERMS),
-        torch.stack([p["coverage"].mean() for p in parts]).mean(),
-        torch.stack([p["zero"] for p in parts]).sum(),
-        grad_norm.detach(),
+        micros[:, :1].mean(dim=0),
+        micros[:, terms].nanmean(dim=0),
+        micros[:, -2:-1].mean(dim=0),
+        micros[:, -1:].sum(dim=0),
+        grad_norm.detach().to(torch.float32).view(1),
     ]
-    return torch.stack([c.to(torch.float32) for c in columns])
+    return torch.cat(columns)
 
 
-def _mean_of(name: str, parts: Sequence[dict[str, Tensor]]) -> Tensor:
-    values = [part[name] for part in parts if name in part]
-    return torch.stack(values).nanmean() if values else parts[0]["coverage"].new_full((), float("nan"))
-
-
-def showing_rows(parts: Sequence[dict[str, Tensor]]) -> Tensor:
-    """Noise level, loss inside and coverage of each picture of a step as one device tensor (pictures, 3), float32.
+def showing_row(part: dict[str, Tensor]) -> Tensor:
+    """Noise level, loss inside and coverage of each picture of a micro-batch as one device tensor (B, 3), float32.
 
     Args:
-        parts: the numbers of each micro-batch: `level`, `each` and `coverage`, (B,) all.
+        part: the numbers of the micro-batch: `level`, `each` and `coverage`, (B,) all.
     """
-    columns = [torch.cat([part[name] for part in parts]) for name in ("level", "each", "coverage")]
-    return torch.stack([c.to(torch.float32) for c in columns], dim=1)
+    return torch.stack([part[name].to(torch.float32) for name in ("level", "each", "coverage")], dim=1)
 
 
 class MetricBuffer:
@@ -136,7 +142,7 @@ class MetricBuffer:
         self._marks: deque[tuple[float, int]] = deque(maxlen=32)
 
     def add(self, row: Tensor, facts: StepFacts, shown: Tensor | None = None) -> None:
-        """Keep a step's row, and its `showing_rows`, until the next flush."""
+        """Keep a step's row, and that of each of its pictures, until the next flush."""
         if not self._marks:
             self._marks.append((self._last, facts.step - 1))
         self._rows.append(row)

@@ -7,10 +7,18 @@ from collections.abc import Iterator
 
 import torch
 
+# Keeps what is drawn apart from what dropout draws.
+_DRAWS = 0xD4A35
+
 
 def mix(seed: int, number: int) -> int:
     """A seed for the `number`-th part of a run, unlike those of its neighbours."""
     return (seed * 0x9E3779B97F4A7C15 + (number + 1) * 0xBF58476D1CE4E5B9) % 2**63
+
+
+def chance_of(device: torch.device, seed: int, number: int) -> torch.Generator:
+    """What a micro-batch draws its noise and noise levels from: of its number alone, whoever computes it."""
+    return torch.Generator(device=device).manual_seed(mix(seed + _DRAWS, number))
 
 
 def seed_global_random(device: torch.device, seed: int) -> None:

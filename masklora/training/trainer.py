@@ -6,32 +6,36 @@ It knows no ComfyUI: whatever is special about a model or a host comes in as a m
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError, NonFiniteLossError, RunError
-from ..experts import check_turns, joined, joined_states, parted, parted_state, steps_for_both, steps_of, turn_of
+from ..experts import check_turns, joined, joined_states, steps_for_both, steps_of, turn_of
 from ..findings import counted, warning
 from ..loss.leak import Leak, mean_leak
-from ..loss.prior import preservation_runs
+from ..peers import STOP, WAIT, StopAskedError, exchanged
 from ..runs.marks import keep_favoured
 from ..runs.run import Checkpoint, Run
 from ..runs.sample_pictures import Sampling
 from ..showings.leaks import keep_leaks
 from ..showings.record import Showings
 from .batches import BatchPlan, split_entries
-from .job import Course, Hooks, TrainJob, TrainResult, check_job
-from .metrics import MetricBuffer, StepFacts, StepReport, favoured_step, showing_rows, step_row, summarise
-from .microbatch import Feed
-from .objective import Objective
-from .seeds import mix, own_global_random, seed_global_random
+from .job import Hooks, TrainJob, TrainResult, check_job
+from .metrics import (
+    COLUMNS,
+    MetricBuffer,
+    StepFacts,
+    StepReport,
+    favoured_step,
+    step_row,
+    summarise,
+)
+from .seeds import own_global_random
+from .track import Track
 from .validation import background_leak, held_out_loss, leak_draws
-from .weights import Weights
 
 # About as many halvings as a gradient scaler can need.
 SKIPPED_LIMIT = 20
@@ -63,7 +67,8 @@ def train(job: TrainJob, *, run: Run, hooks: Hooks | None = None) -> TrainResult
         BaseException: whatever a hook or the model raised, after a resumable checkpoint was written.
     """
     with torch.inference_mode(False), torch.enable_grad(), own_global_random(job.model.device):
-        return _Session(job, run, hooks or Hooks()).result()
+        # What people are told, and ask for, goes through the first process.
+        return _Session(job, run, hooks if hooks and job.peers.first else Hooks()).result()
 
 
 def planned_steps(job: TrainJob) -> int:
@@ -74,7 +79,7 @@ def planned_steps(job: TrainJob) -> int:
     """
     settings, total = job.train, job.train.steps
     if settings.epochs > 0:
-        each = _batch_plan(job)[0].steps_for(settings.epochs, accumulation=settings.gradient_accumulation)
+        each = _batch_plan(job)[0].steps_for(settings.epochs, accumulation=job.micros)
         total = steps_for_both(each, job.pair.every) if job.pair else each
     if total == 0:
         raise ConfigError("steps, epochs: expected one of them above 0. Set steps.")
@@ -93,49 +98,21 @@ def _batch_plan(job: TrainJob) -> tuple[BatchPlan, list[int]]:
     return plan, held_out
 
 
-class _Track:
-    """One model's own way through a run: its weights and chance, its batches, its noise levels.
-
-    Of two models that take turns each has one, so that what it learns does not depend on the other.
-    """
-
-    def __init__(self, job: TrainJob, course: Course, total: int, tell: Callable[[str], None]) -> None:
-        settings = job.train
-        self.model, self.loss, self.expert, self.total = course.model, course.loss, course.expert, total
-        self.weights = Weights(course.model, job.optim, seed=settings.seed, parts=job.parts)
-        self.feed = Feed(
-            job.cache,
-            course.loss,
-            model=course.model,
-            regularisation_weight=settings.regularisation_weight,
-            first_frames=job.first_frames,
-        )
-        self.objective = Objective(course.model, seed=settings.seed, feed=self.feed, tell=tell)
-
-    def restore(self, checkpoint: Checkpoint) -> bool:
-        """Go on from a checkpoint of the run; False where the optimizer starts anew."""
-        if self.expert:
-            state = parted_state(checkpoint.state, self.expert)
-            adapter = parted(checkpoint.adapter, self.expert)
-            checkpoint = dataclasses.replace(checkpoint, step=state["step"], adapter=adapter, state=state)
-        return self.weights.restore(checkpoint)
-
-
 class _Session:
     def __init__(self, job: TrainJob, run: Run, hooks: Hooks) -> None:
-        self.job, self.run, self.hooks = job, run, hooks
+        self.job, self.run, self.hooks, self.peers = job, run, hooks, job.peers
         check_job(job)
         hooks.on_job(job)
         settings = job.train
         self.plan, self.held_out = _batch_plan(job)
-        self.accumulation = settings.gradient_accumulation
         self.total = planned_steps(job)
         self.tracks = [
-            _Track(job, course, self._own(number, self.total), hooks.on_message)
+            Track(job, course, self.plan, total=self._own(number, self.total), tell=hooks.on_message)
             for number, course in enumerate(job.courses())
         ]
         self.track = self.tracks[0]
-        self.sampling = Sampling(job.sampler, hooks=hooks, set_training=self._set_training)
+        sampler = job.sampler if self.peers.first else None
+        self.sampling = Sampling(sampler, hooks=hooks, set_training=self._set_training)
         self.immediate = job.model.device.type == "cpu" if job.immediate is None else job.immediate
         self.buffer = MetricBuffer(self.total, immediate=self.immediate)
         self.showings = Showings(run.folder)
@@ -146,7 +123,9 @@ class _Session:
         # The weights are those of the lowest held-out loss, and no checkpoint has them yet.
         self.better = False
         entries, held = job.cache.entries, set(self.held_out)
-        use = [] if settings.leak_every < 0 else [i for i in range(len(entries)) if i not in held]
+        use = (
+            [] if settings.leak_every < 0 or not self.peers.first else [i for i in range(len(entries)) if i not in held]
+        )
         self.leak_draws = leak_draws(entries, use, seed=settings.seed)
         self.leak, self.measured_step = Leak(), 0
 
@@ -170,7 +149,7 @@ class _Session:
             track.model.set_training(on)
 
     def result(self) -> TrainResult:
-        checkpoint = self.run.load_checkpoint()
+        checkpoint = self._checkpoint()
         for text in self.run.messages:
             self.hooks.on_message(text)
         if checkpoint and (ended := self.run.finished_at(checkpoint.step)):
@@ -190,6 +169,7 @@ class _Session:
         try:
             completed = self._loop()
         except BaseException as error:
+            self.peers.fail(error)
             # A bad loss that is seen at once has not touched the weights, one that is seen late may have.
             if self.immediate or not isinstance(error, NonFiniteLossError):
                 self._rescue()
@@ -209,6 +189,13 @@ class _Session:
         self.run.write_result({"steps": self.step, "completed": completed, "summary": summary})
         adapter = {name: tensor.cpu() for name, tensor in self._adapter().items()}
         return self._outcome(adapter, summary, self.step, completed=completed)
+
+    def _checkpoint(self) -> Checkpoint | None:
+        """Where the run stands, in all processes."""
+        self.peers.agree("training", self.run.fingerprint)
+        found = self.run.load_checkpoint() if self.peers.first else None
+        self.peers.mirror(self.run.folder, [*self.run.files_of(found)] if found else [])
+        return found if self.peers.first else self.run.load_checkpoint()
 
     def _tell_lost_numbers(self, records: list[dict[str, Any]], steps: int) -> None:
         lost = steps - len({r["step"] for r in records if "loss" in r})
@@ -251,8 +238,14 @@ class _Session:
             self._wait_while_paused()
             stopped = self.hooks.should_stop()
             if stopped:
+                self.peers.meet(STOP)
                 break
-            self._take_step()
+            try:
+                self._take_step()
+            except StopAskedError:
+                break
+            if not self.peers.first:
+                continue
             if self.buffer.due:
                 self._flush()
             last = self.step == self.total
@@ -280,55 +273,37 @@ class _Session:
         if self.job.pair:
             self._show(turn_of(self.step, self.job.pair.every))
         track = self.track
-        weights, objective = track.weights, track.objective
+        weights = track.weights
         for part in weights.begin():
             steps = counted(part.stop, "[step|steps]")
             self.hooks.on_message(f"{part.title}: trained for {steps}; from here on it stays as it is.")
-        losses, parts, names = [], [], []
-        settings = self.job.train
-        for micro in range(self.accumulation):
-            if micro:
+        learned = []
+        for number in track.own_numbers:
+            if learned:
                 self.hooks.check_cancel()
-            number = weights.step * self.accumulation + micro
-            seed_global_random(track.model.device, mix(settings.seed, number))
-            plain = preservation_runs(track.loss, seed=settings.seed, number=number)
-            batch = track.feed.make(self.plan.batch(number), plain=plain)
-            self._read_ahead(track, number + 1)
-            values, part = [], {}
-            for term in objective.terms(
-                batch, track.loss, weights.generator, number=number, progress=weights.step / track.total
-            ):
-                with track.model.autograd_scope():
-                    value, seen = term()
-                    weights.backward(value / self.accumulation)
-                values.append(value.detach())
-                part |= seen
-            losses.append(torch.stack(values).sum())
-            parts.append(part)
-            names += batch.names
-            if micro == 0 and objective.seen is not None:
-                self.hooks.on_seen(objective.seen)
+            learned.append(track.learn(number))
+            if number == weights.taken and track.objective.seen is not None:
+                self.hooks.on_seen(track.objective.seen)
+        micros = exchanged(weights.params, torch.stack(learned), self.peers)
+        names = track.names
         norm = weights.clip()
-        row = step_row(losses, parts, norm)
+        row = step_row(micros[:, : len(COLUMNS) - 1], norm)
         weights.observe(row[0], norm)
-        epoch = self.plan.epoch_of(weights.step * self.accumulation)
+        epoch = self.plan.epoch_of(weights.taken)
         if self.immediate:
-            self._refuse_non_finite(row[0].item(), norm.item(), self.step + 1, tuple(names))
+            self._refuse_non_finite(row[0].item(), norm.item(), self.step + 1, names)
         rate = weights.update(track.total)
-        self.buffer.add(row, StepFacts(self.step, epoch, rate, tuple(names), track.expert), showing_rows(parts))
+        if self.peers.first:
+            shown = micros[:, len(COLUMNS) - 1 :].reshape(-1, 3)
+            self.buffer.add(row, StepFacts(self.step, epoch, rate, names, track.expert), shown)
         weights.settle()
-
-    def _read_ahead(self, track: _Track, number: int) -> None:
-        """Have the micro-batch of this number read, if the track gets there."""
-        if number < track.total * self.accumulation:
-            plain = preservation_runs(track.loss, seed=self.job.train.seed, number=number)
-            track.feed.read_ahead(self.plan.batch(number), plain=plain)
 
     def _wait_while_paused(self) -> None:
         if not self.hooks.should_pause():
             return
         self._flush()
         while self.hooks.should_pause() and not self.hooks.should_stop():
+            self.peers.meet(WAIT)
             time.sleep(PAUSE_SECONDS)
             self.hooks.check_cancel()
             if self.hooks.should_save() and self.step > self.saved_step:
@@ -442,6 +417,8 @@ class _Session:
         return joined(results) if self.job.pair else results[0]
 
     def _save(self, *, quiet: bool = False) -> None:
+        if not self.peers.first:
+            return
         self._flush(quiet=quiet)
         results, settings = [track.weights.result() for track in self.tracks], self.job.train
         states = [track.weights.state(result) for track, result in zip(self.tracks, results, strict=True)]
@@ -458,9 +435,15 @@ class _Session:
             self.hooks.on_message(warning(FRESH_STATE))
         self.saved_step = self.resumed_from = self.step
         self.hooks.on_message(f"Going on from the checkpoint of step {self.step}.")
+        weights = self.track.weights
+        if self.peers.first and weights.taken != weights.step * weights.micros:
+            self.hooks.on_message(
+                f"A step learned {weights.taken / weights.step:g} batches so far; with "
+                f"{counted(self.peers.count, '[process|processes]')} it learns {weights.micros} from here on."
+            )
 
     def _rescue(self) -> None:
-        if self.track.weights.updating or self.step == self.saved_step:
+        if self.track.weights.updating or self.step == self.saved_step or not self.peers.first:
             return
         try:
             self._save(quiet=True)

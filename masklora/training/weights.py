@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
-from ..files import random_state
+from ..optimizers import optim
 from ..runs.run import Checkpoint
 from ..settings import OptimizerSettings
-from . import optim
 from .job import Trainable
 
 
@@ -22,15 +21,15 @@ class Weights:
 
     Attributes:
         step: finished optimizer steps.
+        taken: micro-batches that were learned in them, those of other processes among them.
         best: the lowest held-out loss so far, None before the first.
-        generator: the run's random numbers, on the model's device.
         updating: whether a step is changing the weights right now, so that they are not to be saved.
     """
 
     def __init__(
-        self, model: Trainable, settings: OptimizerSettings, *, seed: int, parts: Sequence[optim.Part] = ()
+        self, model: Trainable, settings: OptimizerSettings, *, micros: int = 1, parts: Sequence[optim.Part] = ()
     ) -> None:
-        """As a run begins; `parts` have learning rates of their own.
+        """As a run begins, of `micros` micro-batches a step; `parts` have learning rates of their own.
 
         Raises:
             ConfigError: a setting is out of range, or there is nothing to train.
@@ -40,17 +39,13 @@ class Weights:
         self.optimizer = optim.make_optimizer(groups, settings)
         self.ema = optim.Ema(model.params, settings.ema_decay) if settings.ema_decay > 0 else None
         self.scaler = torch.amp.GradScaler(model.device.type) if model.grad_scaling else None
-        self.generator = torch.Generator(device=model.device).manual_seed(seed)
-        self.step = 0
+        self.step, self.taken, self.micros = 0, 0, micros
         self.best: float | None = None
         self.updating = False
         self._gate = optim.StepGate(model.device)
-        # Of the start of the step in progress: an interrupt in its middle is saved as if it had not begun.
-        self._random = random_state(self.generator)
 
     def begin(self) -> list[optim.Part]:
-        """A step begins: until it is settled, a checkpoint holds what was before it. The parts that end before it."""
-        self._random = random_state(self.generator)
+        """A step begins: the parts that end before it."""
         for part in self.parts:
             for name, parameter in self.params.items():
                 if name.startswith(part.prefix):
@@ -92,11 +87,11 @@ class Weights:
         if self.ema:
             self.ema.update(self.step)
         self.step += 1
+        self.taken += self.micros
         return rate
 
     def settle(self) -> None:
-        """The step is over: from here on a checkpoint holds it."""
-        self._random = random_state(self.generator)
+        """The step is over: the weights may be saved."""
         self.updating = False
 
     def drop_gradients(self) -> None:
@@ -123,7 +118,7 @@ class Weights:
             "step": self.step,
             "best": self.best,
             "optimizer": optim.optimizer_state(self.optimizer),
-            "generator": self._random,
+            "taken": self.taken,
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "live": optim.live_weights(self.params, adapter),
         }
@@ -143,9 +138,9 @@ class Weights:
             self.ema.load(checkpoint.adapter)
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        self.generator.set_state(state["generator"])
-        self._random = state["generator"]
         self.step, self.best = checkpoint.step, state["best"]
+        # Earlier versions did not tell, and had one process.
+        self.taken = state.get("taken", self.step * self.micros)
         return state["optimizer"] is not None
 
     def _data(self) -> dict[str, Tensor]:

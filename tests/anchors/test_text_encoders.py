@@ -54,7 +54,7 @@ def ours(family, clip):
     before = {name: p.detach().clone() for name, p in texts.params.items()}
     # The model's own adapters stay at zero.
     optim = OptimizerSettings(learning_rate=1e-30, clip_norm=0.0, weight_decay=0.01)
-    weights = Weights(model, optim, seed=0, parts=texts.parts(RATE))
+    weights = Weights(model, optim, parts=texts.parts(RATE))
     with texts.alone(NoCache()):
         comfy.model_management.load_models_gpu([trainable.patcher, texts.patcher])
         with trainable.session(adapters), texts.session():

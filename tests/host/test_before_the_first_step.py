@@ -16,11 +16,11 @@ from masklora.errors import AdapterError, ConfigError, RunError
 from masklora.files import pack
 from masklora.host.sampling import SampleRequest
 from masklora.host.training import _room, train_lora
+from masklora.optimizers.optim import make_optimizer, optimizer_state, parameter_groups
 from masklora.runs.record import kept_lora
 from masklora.runs.sample_pictures import SampleSettings
 from masklora.settings import OptimizerSettings, TrainSettings
 from masklora.training.job import Hooks
-from masklora.training.optim import make_optimizer, optimizer_state, parameter_groups
 
 SHAPES = {"A": (16, 768), "B": (768, 16)}
 

@@ -13,7 +13,7 @@ from masklora.loss.losses import inside_outside
 from masklora.runs.history import run_folders
 from masklora.showings.record import NAME, Showings, Shown, copy_showings, read_showings
 from masklora.showings.sources import Source, keep_sources, read_sources
-from masklora.training import trainer
+from masklora.training import track
 
 
 def kept(root):
@@ -67,7 +67,7 @@ def test_keeping_them_changes_no_bit_of_the_training(tmp_path, monkeypatch, imme
         return outcome, [replace(one, steps_per_second=0, shown=()) for one in recorder.reports], recorder.validations
 
     with_them = trained("with")
-    monkeypatch.setattr(trainer, "showing_rows", lambda parts: torch.zeros(0, 3))
+    monkeypatch.setattr(track, "showing_row", lambda part: torch.zeros(0, 3))
     without = trained("without")
     assert same(with_them[0].adapter, without[0].adapter)
     assert with_them[0].losses == without[0].losses and with_them[1:] == without[1:]
@@ -94,7 +94,7 @@ def test_no_number_is_read_for_them_before_all_are_read_together(tmp_path, monke
         return counted.count
 
     now = [reads(f"now {n}", n) for n in (4, 8)]
-    monkeypatch.setattr(trainer, "showing_rows", lambda parts: torch.zeros(0, 3))
+    monkeypatch.setattr(track, "showing_row", lambda part: torch.zeros(0, 3))
     assert now == [reads(f"without {n}", n) for n in (4, 8)]
 
 

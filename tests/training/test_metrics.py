@@ -6,7 +6,7 @@ import math
 import torch
 
 from masklora.loss.terms import TERMS
-from masklora.training.metrics import COLUMNS, MetricBuffer, StepFacts, step_row, summarise
+from masklora.training.metrics import COLUMNS, MetricBuffer, StepFacts, micro_row, step_row, summarise
 
 
 def part(inside, outside, coverage, zero=0, prior=math.nan, preservation=math.nan):
@@ -21,8 +21,13 @@ def part(inside, outside, coverage, zero=0, prior=math.nan, preservation=math.na
     }
 
 
+def of_step(losses, parts, norm):
+    micros = [micro_row(torch.tensor(loss), one) for loss, one in zip(losses, parts, strict=True)]
+    return step_row(torch.stack(micros), torch.tensor(norm))
+
+
 def row(loss=1.0, norm=2.0):
-    return step_row([torch.tensor(loss)], [part(0.5, 0.25, [0.1, 0.3])], torch.tensor(norm))
+    return of_step([loss], [part(0.5, 0.25, [0.1, 0.3])], norm)
 
 
 def facts(step):
@@ -31,8 +36,7 @@ def facts(step):
 
 def test_micro_batches_without_inside_are_left_out_of_the_mean_inside():
     parts = [part(0.5, 0.25, [0.1, 0.3], prior=0.125), part(math.nan, 0.75, [0.0, 0.0], 2, preservation=0.5)]
-    losses = [torch.tensor(1.0), torch.tensor(0.0)]
-    values = dict(zip(COLUMNS, step_row(losses, parts, torch.tensor(2.0)).tolist(), strict=True))
+    values = dict(zip(COLUMNS, of_step([1.0, 0.0], parts, 2.0).tolist(), strict=True))
     expected = [0.5, 0.5, 0.5, 0.125, 0.25, 0.5, 0.1, 2, 2.0]
     assert [round(v, 6) for v in values.values()] == expected
 
@@ -41,7 +45,7 @@ def test_terms_that_no_micro_batch_had_are_none_and_others_are_means_of_those_th
     bare = {
         name: value for name, value in part(0.5, 0.25, [0.1, 0.3]).items() if name in ("inside", "coverage", "zero")
     }
-    values = step_row([torch.tensor(1.0)] * 2, [bare, bare | {"prior": torch.tensor(0.125)}], torch.tensor(2.0))
+    values = of_step([1.0] * 2, [bare, bare | {"prior": torch.tensor(0.125)}], 2.0)
     found = dict(zip(COLUMNS, values.tolist(), strict=True))
     assert (found["inside"], found["prior"]) == (0.5, 0.125)
     assert all(math.isnan(found[name]) for name in TERMS if name not in ("inside", "prior"))
@@ -69,7 +73,7 @@ def test_immediate_rows_are_due_at_once():
 
 def test_reports_are_json_without_nan_and_with_few_names():
     buffer = MetricBuffer(2, immediate=True)
-    buffer.add(step_row([torch.tensor(math.inf)], [part(math.nan, 1.0, [0.0], 1)], torch.tensor(1.0)), facts(1))
+    buffer.add(of_step([math.inf], [part(math.nan, 1.0, [0.0], 1)], 1.0), facts(1))
     report = buffer.fetch()[0]
     text = json.dumps(report.as_json(), allow_nan=False)
     assert json.loads(text)["loss"] is None

@@ -26,6 +26,7 @@ from masklora.loss.masks import effective_weights, reduce_mask
 from masklora.loss.noise import Schedule, add_noise, make_noise, sample_timesteps, target
 from masklora.settings import OPTIMIZERS, LossSettings, OptimizerSettings
 from masklora.training.batches import EMPTY_CAPTION, BatchPlan
+from masklora.training.seeds import chance_of
 from masklora.training.trainer import train
 
 RESUMABLE = [name for name in OPTIMIZERS if name != "adamw8bit"]
@@ -193,7 +194,7 @@ def test_a_step_computes_the_masked_objective_with_each_sample_s_own_caption(tmp
         job.cache.empty_text() if c == EMPTY_CAPTION else job.cache.text(e.captions[c].key)
         for e, (_, _, c, _) in zip(entries, draws, strict=True)
     ]
-    g = torch.Generator().manual_seed(11)
+    g = chance_of(torch.device("cpu"), 11, 0)
     noise = make_noise(latents, generator=g)
     u = sample_timesteps(2, job.loss, schedule=job.model.schedule, generator=g)
     w = effective_weights(reduce_mask(masks, grid=grid), job.loss, grid=grid, generator=g)

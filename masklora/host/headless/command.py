@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -64,7 +65,8 @@ def main(arguments: list[str], pack: Path) -> int:
         pack: the folder of this pack, for where ComfyUI has not loaded it from one of its own.
     """
     options, flags = parse(arguments)
-    with open_output(json_lines=options.json) as output:
+    number = int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
+    with open_output(json_lines=options.json, silent=number > 0) as output:
         try:
             graph = _prepared(options)
             comfyui = find_comfyui(options.comfyui, pack)

@@ -21,11 +21,16 @@ _WIDTH = 110
 
 
 @contextlib.contextmanager
-def open_output(*, json_lines: bool) -> Iterator[Output]:
+def open_output(*, json_lines: bool, silent: bool = False) -> Iterator[Output]:
     """The standard output, written to as lines for people or of JSON.
 
-    While lines of JSON are written, everything else that the process prints goes to the standard error instead.
+    While lines of JSON are written, everything else that the process prints goes to the standard error instead. So it
+    does where the output is `silent`, as that of all processes but the first.
     """
+    if silent:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield Silent(sys.stderr)
+        return
     if not json_lines:
         yield Screen(sys.stdout)
         return
@@ -81,6 +86,35 @@ class Output:
 
     def make_room(self) -> None:
         """Somebody else is about to write to the terminal."""
+
+
+class Silent(Output):
+    """Errors only, for one of several processes: the first one tells the rest."""
+
+    def told(self, node: str, title: str, text: str, *, level: str) -> None:
+        """An error is a line."""
+        if level == "error":
+            self._say(f"{title}: {text}")
+
+    def progress(self, node: str, title: str, *, done: float, total: float, text: str) -> None:
+        """Nothing."""
+
+    def step(self, run: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], line: str) -> None:
+        """Nothing."""
+
+    def refuse(self, problems: list[Problem]) -> int:
+        """A line for each problem."""
+        for one in problems:
+            self._say(one.text)
+        return self.end("refused")
+
+    def end(self, state: str, words: str = "") -> int:
+        """The exit code."""
+        return CODES[state]
+
+    def _say(self, text: str) -> None:
+        self._stream.write(f"process {os.environ.get('RANK', '?')}: {text}\n")
+        self._stream.flush()
 
 
 class JsonLines(Output):

@@ -17,17 +17,22 @@ from server import PromptServer
 
 import nodes
 
+from ...peers import Peers, joined
 from ..page.signals import Interrupts
 from .client import CLIENT, PackLog, Terminal
 from .event_files import EventFiles
 from .graph import Graph, Schema, change, titled
 from .output import Output
-from .problems import RefusedError
+from .problems import Problem, RefusedError
 from .refusals import problems_of
 
 _POLL_SECONDS = 0.05
 # For what ComfyUI's queue still does: Python aborts if it ends while another thread writes to the same stream.
 _REST_SECONDS = 0.2
+# torchrun hands Ctrl-C on to processes that have heard it from the terminal.
+_SAME_WISH_SECONDS = 3.0
+_TRAIN_NODE, _WRITERS = "MLT_TrainLoRA", ("MLT_SaveMasks", "MLT_SaveCaptions", "MLT_ExportLoRA", "MLT_SampleRun")
+_QUEUE_ENDED = "a node ended the thread of ComfyUI's queue; the reason is above"
 _PACKAGE = __package__.removesuffix(".masklora.host.headless")
 _STOPPING = "Stopping after this step, with a checkpoint. A second signal ends at once, without one."
 
@@ -35,32 +40,81 @@ _STOPPING = "Stopping after this step, with a checkpoint. A second signal ends a
 def run(graph: Graph, changes: list[str], *, output: Output, event_files: bool) -> int:
     """Execute a graph in the ComfyUI of this process, which has started; the exit code.
 
+    Of several processes the first one goes through the whole graph, and its exit code is that of all; the others
+    execute the node that trains, and what it needs.
+
     Args:
         graph: in API format.
         changes: see `graph.change`.
         output: where everything is told.
         event_files: whether TensorBoard's event files are written too.
     """
+    with joined(comfy.model_management.get_torch_device()) as peers:
+        code, reason = _run(graph, changes, peers, output=output, event_files=event_files and peers.first)
+        return peers.end(code, reason)
+
+
+def _run(graph: Graph, changes: list[str], peers: Peers, *, output: Output, event_files: bool) -> tuple[int, str]:
+    """The exit code, and why what was executed failed."""
     server: Any = PromptServer.instance
     with contextlib.ExitStack() as ends:
         ends.enter_context(_tidy_log(output))
         try:
             change(graph, changes, inputs_of)
             outputs = server.loop.run_until_complete(_checked(server, graph))
+            trains = _trains(graph, peers)
             files = _event_files() if event_files else None
         except RefusedError as refusal:
-            return output.refuse(refusal.problems)
+            return output.refuse(refusal.problems), str(refusal)
         if files is not None:
             ends.callback(files.close)
         terminal = Terminal(graph, output, files)
         ends.enter_context(_heard(server, terminal, output))
-        interrupts = ends.enter_context(Interrupts().awaited())
-        work = _executed(server, (graph, outputs), terminal, interrupts)
-        record = server.loop.run_until_complete(work)
+        interrupts = ends.enter_context(Interrupts(apart=_SAME_WISH_SECONDS if trains else 0.0).awaited())
+        wanted = outputs if peers.first else trains
+        record = server.loop.run_until_complete(_executed(server, (graph, wanted), terminal, interrupts))
     if record is None:
-        return output.end("failed", "a node ended the thread of ComfyUI's queue; the reason is above")
+        return output.end("failed", _QUEUE_ENDED), _QUEUE_ENDED
     _tell_previews(record["outputs"], graph, terminal)
-    return _ended(record["status"], graph, terminal, output)
+    failed = dict(record["status"]["messages"]).get("execution_error")
+    own = failed is not None and not failed["exception_type"].endswith("PeerError")
+    return _ended(record["status"], graph, terminal, output), failed["exception_message"].strip() if own else ""
+
+
+def _trains(graph: Graph, peers: Peers) -> list[str]:
+    """The node that several processes execute together; nothing where there is one process.
+
+    Raises:
+        RefusedError: it is not one, or one that writes comes before it, which every process would do.
+    """
+    if peers.count == 1:
+        return []
+    trains = [node for node, one in graph.items() if one["class_type"] == _TRAIN_NODE]
+    if len(trains) != 1:
+        told = "No node trains" if not trains else f"{len(trains)} nodes train"
+        raise RefusedError(f"{told}; several processes share one training. Give them a graph with one, or start one.")
+    writes = [node for node in _before(graph, trains) if graph[node]["class_type"] in _WRITERS]
+    if writes:
+        raise RefusedError(
+            Problem(
+                f"{titled(graph, writes[0])} comes before the training and writes files, which every process would "
+                "do. Let one process do that first, by a graph of its own, and load what it wrote.",
+                node=writes[0],
+            )
+        )
+    return trains
+
+
+def _before(graph: Graph, wanted: list[str]) -> set[str]:
+    """The nodes that these are made from, and these."""
+    found, waiting = set(), list(wanted)
+    while waiting:
+        node = waiting.pop()
+        if node not in found and node in graph:
+            found.add(node)
+            links = (one for one in graph[node]["inputs"].values() if isinstance(one, list) and len(one) == 2)
+            waiting += [str(source) for source, _ in links]
+    return found
 
 
 def inputs_of(class_type: str) -> Schema:

@@ -66,6 +66,11 @@ def start_comfyui(folder: Path, flags: list[str]) -> Iterator[ModuleType]:
             "--database-url": "sqlite:///:memory:",
             "--verbose": "WARNING",
         }
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            # Each process has a card of its own; what the first one says, the others need not.
+            card = os.environ.get("LOCAL_RANK", "0")
+            defaults |= {} if "--cpu" in flags else {"--cuda-device": card}
+            defaults |= {} if os.environ.get("RANK", "0") == "0" else {"--verbose": "ERROR"}
         for name, value in defaults.items():
             if not any(flag == name or flag.startswith(f"{name}=") for flag in flags):
                 flags = [*flags, name, value]

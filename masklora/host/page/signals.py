@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import ctypes
 import logging
+import math
 import os
 import signal
 import sys
@@ -128,8 +129,9 @@ class Interrupts:
     at once.
     """
 
-    def __init__(self) -> None:
-        """Nothing was heard."""
+    def __init__(self, *, apart: float = 0.0) -> None:
+        """Nothing was heard. One that comes less than `apart` seconds after the first is the same wish."""
+        self._apart, self._when = apart, -math.inf
         self._heard = self._taken = False
 
     @contextlib.contextmanager
@@ -147,10 +149,12 @@ class Interrupts:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Note the first; end at the second."""
-        if self._heard:
+        now = time.monotonic()
+        if not self._heard:
+            self._heard, self._when = True, now
+        elif now - self._when >= self._apart:
             # Files are whole or absent at any time.
             os._exit(128 + number)
-        self._heard = True
 
     def take(self) -> bool:
         """Whether it is wished to interrupt what is executed; the wish is fulfilled with this."""

@@ -19,9 +19,9 @@ from ...autograd.places import Place, exchanged
 from ...cache.cache import Cache, Mender
 from ...errors import CacheError
 from ...folder.captions import with_word
+from ...optimizers.optim import Part
 from ...runs.lora_file import LoraRecord
 from ...settings import AdapterSettings
-from ...training.optim import Part
 from ..finders.borrowed import unload
 from ..model.encoders import literal_tokens
 from ..model.patches import autograd_parameters, recast_layers

@@ -107,7 +107,7 @@ def test_each_step_of_an_optimizer_is_computed_with_the_weights_that_the_last_on
     def trained(*, anew):
         bench, losses = Bench("flux"), []
         settings = OptimizerSettings(optimizer=optimizer, learning_rate=1e-2)
-        weights = Weights(AdaptedModel(bench.trainable, bench.adapters), settings, seed=0)
+        weights = Weights(AdaptedModel(bench.trainable, bench.adapters), settings)
         with bench.trainable.session(bench.adapters):
             for _ in range(3):
                 if anew:
@@ -126,7 +126,7 @@ def test_each_step_of_an_optimizer_is_computed_with_the_weights_that_the_last_on
 def test_weights_worn_for_a_while_are_computed_with(benches):
     bench = benches("flux")
     weights = Weights(
-        AdaptedModel(bench.trainable, bench.adapters), OptimizerSettings(learning_rate=1e-3, ema_decay=0.9), seed=0
+        AdaptedModel(bench.trainable, bench.adapters), OptimizerSettings(learning_rate=1e-3, ema_decay=0.9)
     )
     for average in weights.ema.shadow.values():
         average.zero_()

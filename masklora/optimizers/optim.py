@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import ConfigError, RunError
-from ..optimizers.library import BUILDERS, library
 from ..settings import OptimizerSettings, check
+from .library import BUILDERS, library
 
 LION_BETAS = (0.9, 0.99)
 _MODULES = {

@@ -12,8 +12,7 @@ from harness.toy import same
 from masklora.errors import ConfigError, RunError
 from masklora.files import pack, unpack
 from masklora.optimizers.library import BUILDERS, state_numbers
-from masklora.settings import OPTIMIZERS, SCHEDULES, OptimizerSettings
-from masklora.training.optim import (
+from masklora.optimizers.optim import (
     Ema,
     Part,
     StepGate,
@@ -27,6 +26,7 @@ from masklora.training.optim import (
     restore_optimizer,
     result_weights,
 )
+from masklora.settings import OPTIMIZERS, SCHEDULES, OptimizerSettings
 
 HERE = [name for name in OPTIMIZERS if name != "adamw8bit"]
 

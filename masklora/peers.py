@@ -1,0 +1,302 @@
+"""Processes that train one LoRA together, each with the model on a card of its own; usually there is only one.
+
+Each computes its share of a step's micro-batches. Their gradients, and the numbers to report, are then added up in one
+message, so that all take the same step. The first process alone is asked by people, writes files and tells; before
+each step's message all meet, and there it gives the others its word: go on, wait, or end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .errors import MaskLoraError
+
+# Of several words that are given in a meeting the largest counts.
+GO, WAIT, STOP, ENDED, FAILED = range(5)
+_REASON_BYTES = 2048
+# While the first one draws pictures or measures, the others wait for it; one that has died is noticed at once.
+_PATIENCE = datetime.timedelta(hours=12)
+# By which torchrun tells a process who it is, and where the others are.
+_GIVEN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class PeerError(MaskLoraError):
+    """Another process of the training failed, or is not there any more."""
+
+
+class LostPeerError(PeerError):
+    """Another process of the training is not there any more."""
+
+
+class Peers:
+    """This process alone; what it would do together with others, it has then done.
+
+    Attributes:
+        number: which process this is, from 0.
+        count: how many there are.
+        local: the same two among those of this machine.
+        messages: how many messages with tensors were exchanged.
+        sent_bytes: how large these were.
+    """
+
+    def __init__(self, number: int = 0, count: int = 1, local: tuple[int, int] = (0, 1)) -> None:
+        """Process `number` of `count`."""
+        self.number, self.count, self.local = number, count, local
+        self.messages = self.sent_bytes = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes, and is asked."""
+        return self.number == 0
+
+    def meet(self, word: int = GO, has: Sequence[bool] = (), *, reason: str = "") -> tuple[int, list[bool]]:
+        """The word that counts, once all are here, and which of `has` any has.
+
+        Args:
+            word: GO, WAIT, STOP, ENDED, or FAILED.
+            has: as many truth values in every process.
+            reason: why it failed.
+
+        Raises:
+            PeerError: another one failed, or ended.
+            LostPeerError: another one is not there any more.
+        """
+        return word, list(has)
+
+    def agree(self, what: str, text: str) -> None:
+        """Nothing if `text`, which stands for `what`, is the same in all.
+
+        Raises:
+            PeerError: it is not; or as `meet`.
+        """
+
+    def add_up(self, flat: Tensor) -> Tensor:
+        """The sum of all processes' tensors, each of shape (n,), in place."""
+        return flat
+
+    def mirror(self, folder: Path, files: Sequence[Path]) -> None:
+        """Write the first process's `files` into the others' `folder`, at the same places below it.
+
+        Args:
+            folder: of this process; an absent or empty one in all but the first.
+            files: below the first one's folder; not looked at in the others.
+        """
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the others, who wait in a meeting or will come to one, that this one ends by an error."""
+
+    def end(self, code: int, reason: str = "") -> int:
+        """The exit code of the first one, once all have ended; this one's where they cannot be asked any more.
+
+        Args:
+            code: of this one.
+            reason: why this one failed, by itself.
+        """
+        return code
+
+
+class Group(Peers):
+    """Several processes, over `torch.distributed`."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Join those that torchrun has started with this one; `device` is the one that computes here."""
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=_PATIENCE)
+        local = int(os.environ.get("LOCAL_RANK", dist.get_rank()))
+        there = int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))
+        super().__init__(dist.get_rank(), dist.get_world_size(), (local, there))
+
+    def meet(self, word: int = GO, has: Sequence[bool] = (), *, reason: str = "") -> tuple[int, list[bool]]:
+        """See `Peers.meet`. What is exchanged lies in main memory: no card is waited for."""
+        words = self._words(word)
+        while word == GO and max(words) == WAIT:
+            words = self._words(word)
+        heard = max(words)
+        if heard == FAILED:
+            self._raise_failure(reason, own=word == FAILED)
+        elif heard == ENDED and min(words) != ENDED:
+            raise PeerError("Another process of this training has ended before this one. Look at what it has said.")
+        elif heard == GO and has:
+            # By itself: one that fails or ends does not know how much the others have to say.
+            said = torch.tensor(has, dtype=torch.uint8)
+            self._all_reduce(said, dist.ReduceOp.MAX)
+            return heard, said.bool().tolist()
+        return heard, list(has)
+
+    def agree(self, what: str, text: str) -> None:
+        """See `Peers.agree`."""
+        self.meet()
+        for number, other in enumerate(self._gathered(text)):
+            if other != text:
+                raise PeerError(
+                    f"Process {number} has another {what} than process {self.number}. Give all the same graph, the "
+                    "same pictures and masks, and the same versions of ComfyUI and this pack."
+                )
+
+    def add_up(self, flat: Tensor) -> Tensor:
+        """See `Peers.add_up`."""
+        self._all_reduce(flat, dist.ReduceOp.SUM)
+        return flat
+
+    def mirror(self, folder: Path, files: Sequence[Path]) -> None:
+        """See `Peers.mirror`."""
+        self.meet()
+        listed = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files] if self.first else []
+        for place, size in json.loads(self._from_first(json.dumps(listed).encode())):
+            path = folder / place
+            content = self._from_first(path.read_bytes() if self.first else b"", size)
+            if not self.first:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+
+    def fail(self, error: BaseException) -> None:
+        """See `Peers.fail`."""
+        if isinstance(error, PeerError):
+            return
+        with contextlib.suppress(PeerError):
+            self.meet(FAILED, reason=str(error) or type(error).__name__)
+
+    def end(self, code: int, reason: str = "") -> int:
+        """See `Peers.end`."""
+        if reason:
+            with contextlib.suppress(PeerError):
+                self.meet(FAILED, reason=reason)
+        while True:
+            try:
+                self.meet(ENDED)
+                told = torch.tensor([code if self.first else 0])
+                self._all_reduce(told, dist.ReduceOp.SUM)
+                return int(told)
+            except LostPeerError:
+                return code
+            except PeerError:
+                # That one is still at work, or has just told why it ends, and comes here too.
+                continue
+
+    def leave(self) -> None:
+        """Be alone again."""
+        dist.destroy_process_group()
+
+    def _words(self, word: int) -> list[int]:
+        said = torch.zeros(self.count, dtype=torch.uint8)
+        said[self.number] = word
+        self._all_reduce(said, dist.ReduceOp.MAX)
+        return said.tolist()
+
+    def _raise_failure(self, reason: str, *, own: bool) -> None:
+        reasons = self._gathered(reason)
+        if not own:
+            number = next(number for number, text in enumerate(reasons) if text)
+            raise PeerError(f"Process {number} of this training failed: {reasons[number]}")
+
+    def _gathered(self, text: str) -> list[str]:
+        """The texts of all, each cut off at `_REASON_BYTES`."""
+        rows = torch.zeros(self.count, _REASON_BYTES, dtype=torch.uint8)
+        content = text.encode("utf-8", "replace")[:_REASON_BYTES]
+        rows[self.number, : len(content)] = torch.tensor(list(content), dtype=torch.uint8)
+        self._all_reduce(rows, dist.ReduceOp.MAX)
+        return [bytes(row.tolist()).rstrip(b"\0").decode("utf-8", "ignore") for row in rows]
+
+    def _from_first(self, content: bytes, size: int = -1) -> bytes:
+        if size < 0:
+            told = torch.tensor([len(content)])
+            self._exchange(lambda: dist.broadcast(told, 0), told)
+            size = int(told)
+        if not size:
+            return b""
+        held = torch.frombuffer(bytearray(content) if self.first else bytearray(size), dtype=torch.uint8)
+        self._exchange(lambda: dist.broadcast(held, 0), held)
+        return bytes(held.numpy())
+
+    def _all_reduce(self, tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> None:
+        self._exchange(lambda: dist.all_reduce(tensor, operation), tensor)
+
+    def _exchange(self, message: Callable[[], object], tensor: Tensor) -> None:
+        self.messages += 1
+        self.sent_bytes += tensor.numel() * tensor.element_size()
+        try:
+            message()
+        except RuntimeError as error:
+            raise LostPeerError(
+                "Another process of this training is not there any more; it may have been killed, or its machine lost. "
+                f"Start the same command again, with any number of processes, to go on. ({_first_line(error)})"
+            ) from error
+
+
+def exchanged(params: Mapping[str, nn.Parameter], rows: Tensor, peers: Peers) -> Tensor:
+    """Add up the gradients of all processes, in place; the rows of all their micro-batches, in the order of these.
+
+    One message carries both. A parameter that has no gradient in any process stays without one.
+
+    Args:
+        params: the same in all processes.
+        rows: the numbers of this process's micro-batches, (M, n); every `count`-th of the step's from `number` on.
+        peers: the processes.
+
+    Returns:
+        (M · count, n).
+
+    Raises:
+        PeerError: as `Peers.meet`.
+        StopAskedError: the first process stops before this step.
+    """
+    if peers.count == 1:
+        return rows
+    each = list(params.values())
+    word, has = peers.meet(GO, [one.grad is not None for one in each])
+    if word == STOP:
+        raise StopAskedError
+    learned = [one for one, any_has in zip(each, has, strict=True) if any_has]
+    grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in learned]
+    table = rows.new_zeros(len(rows) * peers.count, rows.shape[1])
+    table[peers.number :: peers.count] = rows
+    kind = grads[0].dtype if grads else rows.dtype
+    flat = peers.add_up(torch.cat([*(grad.flatten() for grad in grads), table.flatten().to(kind)]))
+    start = 0
+    for one in learned:
+        one.grad = flat[start : start + one.numel()].view_as(one)
+        start += one.numel()
+    return flat[start:].view_as(table).to(rows.dtype)
+
+
+class StopAskedError(Exception):
+    """The first process has stopped; nothing of the step in progress counts."""
+
+
+_ALONE = Peers()
+_here: list[Peers] = []
+
+
+def here() -> Peers:
+    """The processes that this one works with."""
+    return _here[-1] if _here else _ALONE
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[Peers]:
+    """While this lasts, this process works with those that torchrun has started with it, if it has."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not all(name in os.environ for name in _GIVEN):
+        yield _ALONE
+        return
+    if not dist.is_available():
+        raise PeerError("This torch was built without torch.distributed; start one process, without torchrun.")
+    group = Group(device)
+    _here.append(group)
+    try:
+        yield group
+    finally:
+        _here.pop()
+        group.leave()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:200]

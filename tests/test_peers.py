@@ -1,0 +1,119 @@
+"""Several processes that train one LoRA: the same as one, and an orderly end whatever happens to one of them."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import peers as benchmark
+from harness.damage import ALL
+from harness.toy import Recorder, open_run, same, toy_job
+from masklora.peers import Peers, exchanged
+from masklora.training.trainer import planned_steps, train
+
+AT_WORK = Path(__file__).parent / "harness" / "at_work.py"
+MARK = "11".rjust(64, "f")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("processes", [2, *([3, 4] if ALL else [])])
+def test_many_processes_learn_what_one_learns_with_as_many_batches_a_step(processes):
+    rows = benchmark.rows_of(processes)
+    assert set(rows) == set(benchmark.CASES)
+    for name, row in rows.items():
+        assert row["weights apart"] < 1e-6 and row["losses apart"] < 1e-6, (name, row)
+        # One large message a step, beside the words that are exchanged in main memory.
+        assert row["messages a step"] < 3.5, (name, row)
+        assert row["bytes a step"] < row["bytes of the gradients"] + 500, (name, row)
+
+
+def at_work(folder, what="", whom=0, after=0, *, processes=2, steps=10):
+    """How each process has ended, None for one that told nothing, and torchrun's exit code."""
+    for path in folder.glob("told *.json"):
+        path.unlink()
+    command = benchmark.torchrun(processes, AT_WORK, folder, steps, what, whom, after)
+    done = subprocess.run(command, env=benchmark.lean(), capture_output=True, text=True, timeout=120, check=False)
+    paths = [folder / f"told {number}.json" for number in range(processes)]
+    return [json.loads(p.read_text(encoding="utf-8")) if p.is_file() else None for p in paths], done.returncode
+
+
+def checkpoint(folder):
+    with open_run(folder / "runs", MARK) as run:
+        return run.load_checkpoint()
+
+
+def test_what_fails_in_one_is_told_by_the_first_with_a_checkpoint_and_any_number_goes_on(tmp_path):
+    told, _ = at_work(tmp_path, "fails", whom=1, after=4)
+    assert told[0]["kind"] == "PeerError" and told[0]["error"].startswith("Process 1 ")
+    assert "the card fell off the bus" in told[0]["error"]
+    assert told[1]["error"] == "the card fell off the bus"
+    assert [one["code"] for one in told] == [1, 1]
+    assert checkpoint(tmp_path).step == 4
+    # Alone it takes the batches that are due, half as many a step.
+    recorder = Recorder()
+    with open_run(tmp_path / "runs", MARK) as run:
+        alone = train(toy_job(steps=6), run=run, hooks=recorder)
+    assert (alone.resumed_from, alone.steps) == (4, 6)
+    assert any("2 batches so far; with 1 process it learns 1" in str(text) for text in recorder.messages)
+    with open_run(tmp_path / "runs", MARK) as run:
+        assert run.load_checkpoint().state["taken"] == 4 * 2 + 2
+
+
+def test_a_process_that_is_killed_ends_the_others_with_a_checkpoint_and_they_go_on_to_the_bit(tmp_path):
+    told, code = at_work(tmp_path, "killed", whom=1, after=4)
+    assert code and told[1] is None
+    assert told[0]["kind"] == "LostPeerError" and "not there any more" in told[0]["error"]
+    assert checkpoint(tmp_path).step == 4
+    told, code = at_work(tmp_path)
+    assert code == 0 and [one["resumed"] for one in told] == [4, 4] and told[0]["steps"] == 10
+    if not ALL:
+        return
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    at_work(whole)
+    assert same(checkpoint(tmp_path).adapter, checkpoint(whole).adapter)
+    # A finished run is loaded by all.
+    told, code = at_work(whole)
+    assert code == 0 and [one["steps"] for one in told] == [10, 10]
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"), [("pause and stop", None), *([("cancel", "KeyboardInterrupt")] if ALL else [])]
+)
+def test_what_a_person_asks_the_first_process_for_reaches_all(what, kind, tmp_path):
+    told, code = at_work(tmp_path, what, after=3)
+    assert code == 0 and told[0].get("kind") == kind
+    assert checkpoint(tmp_path).step == 3
+    if what == "cancel":
+        assert told[1]["kind"] == "PeerError" and "as asked" in told[1]["error"]
+    else:
+        assert [one["steps"] for one in told] == [3, 3]
+        assert told[0]["waited"] == 10
+
+
+def test_processes_with_other_settings_are_told_before_the_first_step(tmp_path):
+    told, _ = at_work(tmp_path, "other settings")
+    assert all("has another training than process" in one["error"] for one in told)
+    assert not list((tmp_path / "runs").rglob("adapter.safetensors"))
+
+
+def test_one_process_alone_exchanges_nothing():
+    alone, rows = Peers(), torch.ones(2, 3)
+    assert exchanged({}, rows, alone) is rows
+    assert alone.messages == alone.sent_bytes == 0
+
+
+def test_epochs_are_shared_out(tmp_path):
+    job = toy_job(steps=0, epochs=4)
+    alone = planned_steps(job)
+    job.peers = Peers(1, 3)
+    assert planned_steps(job) == -(-alone // 3)
