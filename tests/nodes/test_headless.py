@@ -139,6 +139,57 @@ def test_a_template_stopped_and_gone_on_with_makes_the_lora_of_the_page_bit_for_
     assert same(lora(headless.base, "without a page"), lora(comfy_server.base, "without a page"))
 
 
+def torchrun(host, *, processes=2):
+    """The command that starts train.py in several processes."""
+    start = [str(host.python), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [*start, str(ROOT / "train.py")]
+
+
+def learned(base, name):
+    """The weights of the newest checkpoint of a run, float32."""
+    (folder,) = (base / "user" / "masked_lora" / "runs").glob(f"{name.replace(' ', '_')}-*")
+    return load_file(sorted(folder.glob("checkpoints/step-*"))[-1] / "adapter.safetensors")
+
+
+def test_two_processes_train_what_one_trains_with_two_batches_a_step(
+    headless, comfy_host, comfy_client, comfy_server, train_graph
+):
+    graph = train_graph(name="by two", steps=3, batch_size=1)
+    done = headless.run(graph, "--json", command=torchrun(comfy_host))
+    assert done.code == 0, done.beside
+    assert [one["step"] for one in done.of("step")] == [1, 2, 3] and len(done.of("end")) == 1
+    assert any("shared out over 2 processes" in text for text in done.told("note"))
+    assert [one.name for one in (headless.base / "output" / "loras").iterdir()] == ["by two.safetensors"]
+    comfy_client.run(train_graph(name="by two", steps=3, batch_size=1, gradient_accumulation=2))
+    one, two = learned(comfy_server.base, "by two"), learned(headless.base, "by two")
+    apart = max(float((one[name] - two[name]).abs().max()) for name in one)
+    assert apart <= 1e-6 * max(float(weights.abs().max()) for weights in one.values())
+
+
+@long
+@pytest.mark.skipif(WINDOWS, reason="a process there cannot be sent this signal")
+def test_a_signal_to_torchrun_leaves_a_checkpoint_and_one_process_goes_on(headless, comfy_host, train_graph):
+    graph = train_graph(name="stopped by torchrun", steps=3000)
+    stopped = stopped_at(headless, graph, 3, command=torchrun(comfy_host))
+    assert stopped.of("end")[0]["state"] == "stopped", stopped.beside
+    last = stopped.of("step")[-1]["step"]
+    done = headless.run(graph, "--json", "--set", f"4.steps={last + 2}")
+    assert done.code == 0 and any("it learns 1 from here on" in text for text in done.told("note")), done.text
+    assert any("resumed from step" in text for text in done.told("note"))
+
+
+@long
+def test_a_process_that_cannot_train_ends_all_with_its_reason(headless, comfy_host, train_graph):
+    graph = train_graph(name="fails by two")
+    graph["2"]["inputs"]["folder"] = "nowhere"
+    failed = headless.run(graph, "--json", command=torchrun(comfy_host))
+    assert failed.code == 1 and "nowhere" in failed.told("error")[0], failed.beside
+    two = train_graph(name="twice")
+    two["9"] = {**two["4"], "inputs": {**two["4"]["inputs"], "name": "other"}}
+    refused = headless.run(two, "--json", command=torchrun(comfy_host))
+    assert "2 nodes train" in refused.of("refused")[0]["problems"][0]["text"], refused.beside
+
+
 @long
 @pytest.mark.skipif(WINDOWS, reason="a process there cannot be sent this signal")
 def test_a_signal_to_dev_py_stops_the_training_and_leaves_its_checkpoint(headless, train_graph):
