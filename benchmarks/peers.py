@@ -57,7 +57,7 @@ class Case:
         entries = toy_entries(7)
         settings = {"steps": STEPS, "batch_size": PAIR, "gradient_accumulation": micros, **self.train}
         job = toy_job(entries=entries, loss=self.loss, net=ToyNet(), **settings)
-        optim = OptimizerSettings(**{"learning_rate": 1e-3, **self.optim})
+        optim = OptimizerSettings(**{"learning_rate": 1e-2, **self.optim})
         return dataclasses.replace(job, cache=Hollow(entries) if self.hollow else job.cache, optim=optim)
 
 

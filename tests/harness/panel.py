@@ -31,6 +31,12 @@ STEP = """([selector, least]) => {
     const words = document.querySelector(`${selector} .mlt-numbers`)?.textContent ?? ""
     return Number(words.match(/step (\\d+)/)?.[1] ?? 0) >= least
 }"""
+IN_VIEW = """selector => {
+    const panel = document.querySelector(selector)
+    if (!panel?.checkVisibility({ checkVisibilityCSS: true })) return false
+    const { left, top, right, bottom } = panel.getBoundingClientRect()
+    return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight && right > left
+}"""
 STATE = """([selector, state]) => document.querySelector(`${selector} .mlt-state`)?.dataset.state === state"""
 
 
@@ -59,9 +65,14 @@ class Panel:
 
     def load(self, prompt):
         self.page.evaluate("async graph => { await window.app.loadApiJson(graph, 'training') }", prompt)
-        self.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-        self.tab.wait_for_selector(self.selector, timeout=20_000)
-        return self
+        for _ in range(20):
+            # What is out of view is hidden, and a busy page fits the view before it knows its nodes' sizes.
+            self.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+            self.tab.wait_for_selector(self.selector, state="attached", timeout=20_000)
+            self.tab.wait_for_timeout(500)
+            if self.page.evaluate(IN_VIEW, self.selector):
+                return self
+        raise TimeoutError("the panel does not come into view")
 
     def start(self):
         with self.tab.expect_response(lambda r: r.url.endswith("/prompt") and r.request.method == "POST") as caught:

@@ -287,7 +287,13 @@ def test_an_upload_is_stopped_and_what_has_come_stays_whole(way_in, loader, by):
         way_in.tab.keyboard.press("Escape")
     way_in.says("Stopped: 1 of 6 files have come into stopped, and stay there.")
     way_in.tab.unroute("**/files?path=*")
-    assert [path.name for path in (way_in.folders.input / "stopped").iterdir()] == ["0.png"]
+    arrived = way_in.folders.input / "stopped"
+    # What was on its way is taken away once the server has noticed.
+    for _ in range(100):
+        if [path.name for path in arrived.iterdir()] == ["0.png"]:
+            break
+        way_in.tab.wait_for_timeout(100)
+    assert [path.name for path in arrived.iterdir()] == ["0.png"]
     assert way_in.value() == "typed by hand"
 
 

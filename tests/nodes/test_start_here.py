@@ -32,8 +32,8 @@ TEMPLATE = "1 Start here - SDXL"
 # All that a person must touch before Run, whose nodes are green; each of the others is as it should be.
 DECISIONS = [("MLT_LoadDataset", "folder"), ("MLT_TrainLoRA", "name"), ("CLIPTextEncode", "text")]
 OF_PAIRS = [*DECISIONS[:2], ("PrimitiveStringMultiline", "value"), ("LoadImage", "image")]
-# One for each way to sample and each kind of data.
-USUAL = ("Z-Image", "Wan 2.2 5B", "LTX-2", "FLUX.2 klein Edit")
+# Pictures alone, and pairs; clips are those of the template for masks that follow one.
+USUAL = ("Z-Image", "FLUX.2 klein Edit")
 TRAINED = [
     (name, model)
     for name, model in zip(names(), MODELS, strict=True)
@@ -325,6 +325,7 @@ def test_the_captions_template_has_the_file_and_the_kind_of_the_official_one():
     assert loader["widgets_values"][:2] == [DESCRIBER.name, KIND] and link == DESCRIBER.as_json()
 
 
+@pytest.mark.skipif(not ALL, reason="with --all: the first template trains in a usual run")
 def test_the_blueprint_is_listed_and_trains_as_one_node(at_home, empty_server):
     page, tab = at_home, at_home.page
     listed = {one["name"]: number for number, one in empty_server.get("/global_subgraphs").items()}
