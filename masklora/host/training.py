@@ -23,12 +23,12 @@ from ..adapters import Change, Learned, from_file, to_comfyui
 from ..adapters.text_encoders import ENCODER_PREFIX, NewWord, kept_texts, kept_word
 from ..cache.cache import Cache
 from ..cache.keys import digest
-from ..errors import AdapterError
+from ..errors import AdapterError, RunError
 from ..experts import EXPERTS, file_of, parted, steps_of
 from ..files import clear_leftovers
 from ..findings import Finding, counted, note, warning
 from ..loss.noise import Schedule
-from ..peers import here
+from ..peers import LostPeerError, here
 from ..runs.checks import Room, check_takes_files, room_notes, trigger_notes, warmup_notes
 from ..runs.identity import lasting
 from ..runs.lora_file import LoraRecord, ModelLabels, free_name, tag_frequency
@@ -234,12 +234,24 @@ def _opened(request: Request, settings: Resolved, models: Models, runs: Path, fi
         # Only then: runs of before go on.
         identity["first_frame"] = first_frame
     anew = settings.train.if_a_run_exists == EXISTING_RUNS[1]
+    mark, own = fingerprint(identity), runs
     with contextlib.ExitStack() as ends:
         if not here().first:
             scratch = tempfile.TemporaryDirectory(prefix="masked-lora-run-", ignore_cleanup_errors=True)
-            runs = Path(ends.enter_context(scratch))
-        run = Run.open(runs, settings.train.name, fingerprint(identity), settings=identity, anew=anew)
-        yield ends.enter_context(run)
+            own = Path(ends.enter_context(scratch))
+        run = Run.open(own, settings.train.name, mark, settings=identity, anew=anew)
+        ends.enter_context(run)
+        try:
+            yield run
+        except LostPeerError:
+            if not here().first and not anew:
+                # If it was the first one, nobody has the run's folder any more.
+                with (
+                    contextlib.suppress(RunError, OSError),
+                    Run.open(runs, settings.train.name, mark, settings=identity) as left,
+                ):
+                    left.take_over(run)
+            raise
 
 
 def _sources(cache: Cache) -> list[Source]:

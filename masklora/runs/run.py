@@ -221,6 +221,19 @@ class Run:
         self._drop_old(keep_last, keep_every)
         return target
 
+    def take_over(self, other: Run) -> None:
+        """Put the newest checkpoint of another folder of the same run here, if this one has none as new.
+
+        Raises:
+            OSError: the disk is full or the folder not writable; what was begun goes when the run is opened again.
+        """
+        step = max(other.checkpoints(), default=0)
+        if step > max(self.checkpoints(), default=0):
+            target = self._checkpoint_folder(step)
+            temporary = target.with_name(f".tmp-{target.name}-{uuid.uuid4().hex[:8]}")
+            shutil.copytree(other._checkpoint_folder(step), temporary)
+            self._replace_folder(temporary, target)
+
     def _replace_folder(self, temporary: Path, target: Path) -> None:
         if target.exists():
             old = target.with_name(f".tmp-old-{target.name}-{uuid.uuid4().hex[:8]}")
@@ -257,8 +270,7 @@ class Run:
 
     def files_of(self, checkpoint: Checkpoint) -> list[Path]:
         """The files of a checkpoint, and of how the run has ended if it has."""
-        ended = self.folder / "result.json"
-        return [*sorted(checkpoint.folder.iterdir()), *([ended] if ended.is_file() else [])]
+        return [*sorted(checkpoint.folder.iterdir()), *self.folder.glob("result.json")]
 
     def load_checkpoint(self, step: int | None = None) -> Checkpoint | None:
         """The checkpoint of `step`, or the newest whole one.

@@ -16,7 +16,7 @@ from ..errors import ConfigError, NonFiniteLossError, RunError
 from ..experts import check_turns, joined, joined_states, steps_for_both, steps_of, turn_of
 from ..findings import counted, warning
 from ..loss.leak import Leak, mean_leak
-from ..peers import STOP, WAIT, StopAskedError, exchanged
+from ..peers import STOP, WAIT, LostPeerError, StopAskedError, exchanged
 from ..runs.marks import keep_favoured
 from ..runs.run import Checkpoint, Run
 from ..runs.sample_pictures import Sampling
@@ -172,7 +172,7 @@ class _Session:
             self.peers.fail(error)
             # A bad loss that is seen at once has not touched the weights, one that is seen late may have.
             if self.immediate or not isinstance(error, NonFiniteLossError):
-                self._rescue()
+                self._rescue(error)
             raise
         finally:
             self.showings.close()
@@ -260,6 +260,8 @@ class _Session:
                 self._save()
             self._sample()
             self.hooks.after_step(self.step)
+        if not self.peers.first:
+            return self.step >= self.total
         if self.leak_draws and self.step > self.measured_step:
             if settings.validate_every > 0 and self.step > self.validated_step:
                 self._validate()
@@ -417,8 +419,6 @@ class _Session:
         return joined(results) if self.job.pair else results[0]
 
     def _save(self, *, quiet: bool = False) -> None:
-        if not self.peers.first:
-            return
         self._flush(quiet=quiet)
         results, settings = [track.weights.result() for track in self.tracks], self.job.train
         states = [track.weights.state(result) for track, result in zip(self.tracks, results, strict=True)]
@@ -442,8 +442,10 @@ class _Session:
                 f"{counted(self.peers.count, '[process|processes]')} it learns {weights.micros} from here on."
             )
 
-    def _rescue(self) -> None:
-        if self.track.weights.updating or self.step == self.saved_step or not self.peers.first:
+    def _rescue(self, error: BaseException) -> None:
+        # Who has lost another process may have lost the first one, and then be the only one that has the weights.
+        owes = self.peers.first or isinstance(error, LostPeerError)
+        if self.track.weights.updating or self.step == self.saved_step or not owes:
             return
         try:
             self._save(quiet=True)

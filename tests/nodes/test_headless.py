@@ -1,7 +1,9 @@
 """Graphs trained without a page, by train.py: the LoRA of the page, told as there, stopped and gone on with."""
 
+import contextlib
 import importlib.util
 import json
+import os
 import re
 import shutil
 import signal
@@ -176,6 +178,36 @@ def test_a_signal_to_torchrun_leaves_a_checkpoint_and_one_process_goes_on(headle
     done = headless.run(graph, "--json", "--set", f"4.steps={last + 2}")
     assert done.code == 0 and any("it learns 1 from here on" in text for text in done.told("warning")), done.text
     assert any("resumed from step" in text for text in done.told("note"))
+
+
+def ranked(number):
+    """The process of train.py that torchrun has given this number."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words, around = ((folder / name).read_bytes() for name in ("cmdline", "environ"))
+            if b"train.py" in words and f"\0RANK={number}\0".encode() in around:
+                return int(folder.name)
+    raise LookupError(number)
+
+
+@long
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+@pytest.mark.parametrize("number", [0, 1])
+def test_whichever_process_is_killed_the_run_goes_on_from_its_last_step(number, headless, comfy_host, train_graph):
+    graph = train_graph(name=f"lost {number}", steps=3000, save_every=0)
+    process = headless.start(graph, "--json", command=torchrun(comfy_host))
+    heard = headless.until(process, 4)
+    os.kill(ranked(number), signal.SIGKILL)
+    ended = headless.end(process, heard=heard)
+    assert ended.code, ended.text
+    if number:
+        assert "not there any more" in ended.told("error")[0]
+    (folder,) = (headless.base / "user" / "masked_lora" / "runs").glob(f"lost_{number}-*")
+    (kept,) = (folder / "checkpoints").glob("step-*")
+    last = int(kept.name.removeprefix("step-"))
+    assert last >= ended.of("step")[-1]["step"] - 1
+    done = headless.run(graph, "--json", "--set", f"4.steps={last + 2}")
+    assert done.code == 0 and any(f"resumed from step {last}" in text for text in done.told("note")), done.text
 
 
 @long
