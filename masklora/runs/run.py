@@ -229,10 +229,9 @@ class Run:
         """
         step = max(other.checkpoints(), default=0)
         if step > max(self.checkpoints(), default=0):
-            target = self._checkpoint_folder(step)
-            temporary = target.with_name(f".tmp-{target.name}-{uuid.uuid4().hex[:8]}")
+            temporary = self.folder / "checkpoints" / f".tmp-{uuid.uuid4().hex[:8]}"
             shutil.copytree(other._checkpoint_folder(step), temporary)
-            self._replace_folder(temporary, target)
+            self._replace_folder(temporary, self._checkpoint_folder(step))
 
     def _replace_folder(self, temporary: Path, target: Path) -> None:
         if target.exists():
@@ -269,7 +268,7 @@ class Run:
         return document["step"] if document else None
 
     def files_of(self, checkpoint: Checkpoint) -> list[Path]:
-        """The files of a checkpoint, and of how the run has ended if it has."""
+        """Those of a checkpoint, and of the run's end if it has one."""
         return [*sorted(checkpoint.folder.iterdir()), *self.folder.glob("result.json")]
 
     def load_checkpoint(self, step: int | None = None) -> Checkpoint | None:
