@@ -225,16 +225,20 @@ def test_the_evidence_tells_the_stored_figures_and_nothing_else():
     evidence = (run.HERE.parents[1] / "docs" / "evidence.md").read_text(encoding="utf-8")
     for table in run.tables(stored["runs"]).split("\n\n"):
         assert table in evidence
-    check_promise(stored["runs"])
+    check_limits(stored["runs"])
 
 
-def check_promise(runs):
+def check_limits(runs):
     for error, drift in run.shares(runs, run.MASK).values():
         assert error <= run.ERROR_SHARE and drift <= run.DRIFT_SHARE
 
 
 @pytest.mark.skipif(not ALL, reason="with --all: two minutes of a thread")
-def test_a_whole_run_keeps_the_promise():
-    found = World(base.made(base.Schooling()))
-    effort = measure.Effort(asked=16, others=1)
-    check_promise(list(run.run_all(found, seeds=(303,), recipe=Recipe(), effort=effort, arms=(run.NO_MASK, run.MASK))))
+def test_the_whole_base_copies_and_a_mask_keeps_the_limits():
+    state, net = base.made(base.Schooling()), base.network()
+    net.load_state_dict(state)
+    # Of pure noise, whose mean square is 1.
+    assert max(base.errors(net, scenes.KEEP)) < 0.05
+    assert max(base.errors(net, "red")) < 0.1
+    effort, arms = measure.Effort(asked=16, others=1), (run.NO_MASK, run.MASK)
+    check_limits(list(run.run_all(World(state), seeds=(303,), recipe=Recipe(), effort=effort, arms=arms)))

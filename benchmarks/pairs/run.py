@@ -46,7 +46,7 @@ ARMS = {
     MASK: LossSettings(timestep_sampling=LEVELS),
     BARE: LossSettings(preset="custom", infill_probability=0.0, prior_weight=0.0, timestep_sampling=LEVELS),
 }
-# What is promised, of the arm with the mask: shares of the base's error and of the unmasked run's drift.
+# Limits of the arm with the mask that were set beforehand, of the base's error and of the unmasked run's drift.
 ERROR_SHARE, DRIFT_SHARE = 0.5, 0.1
 
 Runs = list[dict[str, Any]]
