@@ -56,7 +56,7 @@ def mask_findings(entries: Sequence[Entry], weights: Mapping[str, float], read: 
     """
     masked = [entry for entry in entries if entry.facts is not None]
     once = shown(masked)
-    found = [*lost_weight(masked, weights), *doubtful(once), *inverted(once, read)]
+    found = [*lost_weight(masked, weights), *doubtful(once), *inverted(once, read), *leaving_nothing_out(once)]
     return sorted(found, key=lambda finding: finding.level != "warning")
 
 
@@ -192,6 +192,21 @@ def doubtful(entries: Sequence[Entry]) -> list[Finding]:
         names = [entry.name for entry in those]
         found.append(warning(_doubt(names, entries, what)))
     return found
+
+
+def leaving_nothing_out(entries: Sequence[Entry]) -> list[Finding]:
+    """A warning where masks change nothing, because all are white; some may well be."""
+    judged = [entry for entry in entries if not entry.regularisation]
+    if not judged or not all(is_white(entry.facts.lowest) for entry in judged):
+        return []
+    which = f"All {len(judged)} masks are" if len(judged) > 1 else "The only mask is"
+    return [
+        warning(
+            f"{which} white everywhere, beginning with {judged[0].name}: the pictures are learned whole, as if they "
+            "had no masks. Black means leave out; look whether the masks are in other files or in another channel, or "
+            "are grown or binarized away in Transform Masks."
+        )
+    ]
 
 
 def inverted(entries: Sequence[Entry], read: Read) -> list[Finding]:

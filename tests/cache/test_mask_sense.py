@@ -174,6 +174,16 @@ def test_one_pale_colour_of_a_palette_is_learned_as_white(tmp_path):
     assert cache.weights[cache.entries[0].variants[0].mask] == pytest.approx((disc(255) > 0).mean(), abs=0.02)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_masks_that_leave_nothing_out_are_told_where_all_do(tmp_path, count):
+    white = [np.full_like(disc(255), 255)] * count
+    for name in ("white", "some"):
+        (tmp_path / name).mkdir()
+    (warned,) = told(cache_of(folder_of(tmp_path / "white", white)), "warning")
+    assert warned.startswith("All 2 masks are white everywhere" if count > 1 else "The only mask is white everywhere")
+    assert told(cache_of(folder_of(tmp_path / "some", [*white, disc(255)])), "warning") == []
+
+
 @pytest.mark.parametrize("kind", ["white on red", "white over a class", "grey against alpha"])
 def test_what_is_white_somewhere_is_still_asked_about(tmp_path, kind):
     white = disc(255)

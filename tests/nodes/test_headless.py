@@ -303,7 +303,12 @@ def test_warnings_are_those_of_the_page_and_come_before_the_first_step(
     assert in_page <= {*told.told("warning")}
     before = told.events[: told.events.index(told.of("step")[0])]
     early = " ".join(one["text"] for one in before if one["event"] == "told")
-    words = {"inverted": "The masks look inverted", "none": "0 with a mask", "large": "100 %", "good": "6 with a mask"}
+    words = {
+        "inverted": "The masks look inverted",
+        "none": "0 with a mask",
+        "large": "white everywhere",
+        "good": "6 with a mask",
+    }
     assert words[kind] in early
     assert ("look inverted" in early) == (kind == "inverted")
 
