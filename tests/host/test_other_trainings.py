@@ -1,4 +1,4 @@
-"""Whole trainings of LoKr, LoHa, full differences and ranks by layer: resumed, continued, exported, refused."""
+"""Whole trainings with adapters of every kind: resumed, continued, exported, refused."""
 
 import dataclasses
 import json
@@ -25,7 +25,12 @@ KINDS = {
     "loha": {"algorithm": "loha"},
     "full": {"full_layers": "qkv|head|time_embed|img_in|x_embedder"},
     "ranks": {"rank_by_layer": "blocks 0: 6, others 2"},
+    "lora": {"algorithm": "lora"},
+    "tlora": {"algorithm": "tlora", "least_rank": 1},
+    "dora": {"algorithm": "dora"},
 }
+# Those that are products of two factors, and are so in every format.
+PLAIN = ("ranks", "lora", "tlora")
 FAMILIES = ("sd15", "flux", "z_image", "wan")
 CASES = [(f, k) for f in FAMILIES for k in KINDS] if ALL else [("flux", "lokr"), ("wan", "full")]
 
@@ -68,12 +73,12 @@ def test_a_cancelled_training_goes_on_bit_for_bit_and_its_file_loads_whole(famil
     assert "not loaded" not in caplog.text
     names = {f"diffusion_model.{name}.weight" for name in resumed.factors}
     assert names <= set(loaded.patches) and all(key.endswith((".weight", ".bias")) for key in loaded.patches)
-    if kind != "ranks" and resumed.names.diffusers:
+    if kind not in (*PLAIN, "dora") and resumed.names.diffusers:
         with pytest.raises(AdapterError, match="format: diffusers"):
             export_lora(lora, tmp_path / "other", ExportSettings(format="diffusers"))
 
 
-@pytest.mark.parametrize(("family", "kind"), [c for c in CASES if c[1] != "ranks"] if ALL else CASES[:1])
+@pytest.mark.parametrize(("family", "kind"), [c for c in CASES if c[1] not in (*PLAIN, "dora")] if ALL else CASES[:1])
 def test_a_training_begins_with_the_change_of_a_file_and_says_what_is_in_it(family, kind, caches, tmp_path):
     request = asked(family, caches, kind, steps=2)
     trained = run(request, tmp_path / "first")
