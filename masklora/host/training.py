@@ -46,7 +46,7 @@ from .experts import Models, models_of, starts_of
 from .families import Resolved, families
 from .memory.plan import MemoryPlan, Training, optimizer_bytes, plan_memory
 from .memory.remedies import remedies_for
-from .model.blocks import paths_of
+from .model.blocks import counted_paths
 from .model.encoders import patcher_identity
 from .model.first_frame import first_frame_notes, read_from, settle_first_frame
 from .model.fitting import batch_notes
@@ -127,7 +127,7 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     models, settings = models_of(request, trainable, settings)
     adapters = models.adapters[0]
     names = layer_names(trainable.model, trainable.family)
-    blocks = paths_of(trainable.network, [block for block, _ in trainable.token_blocks or trainable.blocks])
+    blocks = counted_paths(trainable.network, trainable.blocks)
     for number, file in enumerate(starts_of(request.start_from, models)):
         _begin_with(file, models, number, names)
     first_frame = settle_first_frame(trainable, request.cache, settings.loss)

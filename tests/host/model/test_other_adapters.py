@@ -15,6 +15,7 @@ from harness.quantised import LAYOUTS, dequantised_model, quantised_model
 from masklora.adapters import to_comfyui
 from masklora.autograd.compiled import Compiler
 from masklora.dataset.geometry import Geometry
+from masklora.host.model.blocks import counted_paths
 from masklora.host.model.layer_names import layer_names
 from masklora.host.model.trainable import TrainableModel
 from masklora.runs.lora_file import cast_tensors
@@ -163,6 +164,19 @@ def test_comfyuis_loader_makes_the_output_of_the_training(family, kind, caplog):
         with patched(trainable, stored, strength, caplog):
             assert (answer(trainable, family) - out).norm() <= 1e-2 * changes[strength]
     assert torch.equal(answer(trainable, family), base)
+
+
+def test_blocks_are_counted_as_they_lie_in_the_model():
+    """On a U-Net, too, where those of one kind lie between those of another."""
+    unet, flux = (TrainableModel(small_model(family)) for family in ("sd15", "flux"))
+    wanted = ["input_blocks.1.0", "input_blocks.1.1.transformer_blocks.0", "input_blocks.3.0", "middle_block.0"]
+    found = counted_paths(unet.network, unet.blocks)
+    assert found[:4] == wanted and found[-1] == "output_blocks.3.1.transformer_blocks.0" and len(found) == 12
+    named = [f"{kind}_blocks.{number}" for kind in ("double", "single") for number in (0, 1)]
+    assert counted_paths(flux.network, flux.blocks) == named
+    adapters = unet.make_adapters(AdapterSettings(rank=4, alpha=4.0, rank_by_layer="blocks 1: 6"), seed=0)
+    ranks = {path: len(learned.down) for path, learned in adapters.factors().items()}
+    assert {path for path, rank in ranks.items() if rank == 6} == {path for path in ranks if f"{wanted[1]}." in path}
 
 
 HALF = [(*case, s) for case in CASES for s in (1.0, 0.5)] if ALL else [("flux", "lokr", 1.0), ("wan", "full", 0.5)]
