@@ -3,6 +3,9 @@
 import folder_paths
 from comfy_api.latest import io
 
+from ..masklora.adapters.by_layer import check_parts
+from ..masklora.adapters.targets import RANKS
+from ..masklora.errors import MaskLoraError
 from ..masklora.host.families import families
 from ..masklora.settings import AdapterSettings, OptimizerSettings
 from .types import (
@@ -97,8 +100,18 @@ class Adapter(io.ComfyNode):
         ]
 
     @classmethod
+    def validate_inputs(cls, rank_by_layer=None):
+        """Whether each part of the ranks is one: told when the graph is queued, before anything is loaded."""
+        try:
+            check_parts(rank_by_layer or "", RANKS)
+        except MaskLoraError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(cls, start_from, **widgets):
         """`start_from` stays the name in models/loras: the same graph works on another machine."""
+        check_parts(widgets["rank_by_layer"], RANKS)
         name = "" if start_from == NO_FILE else start_from
         return io.NodeOutput(AdapterSettings(start_from=name, **widgets))
 

@@ -35,6 +35,8 @@ _BEGUN = (
 class Continuing:
     """Gives each prompt the first frame of a clip: the first prompt that of the first clip, and so on, over again."""
 
+    of_clips = True
+
     def __init__(self, kind: str, pictures: list[Callable[[], np.ndarray]], vae: Any) -> None:
         """Give these to models that take them as `kind` says; nothing is read or encoded yet.
 

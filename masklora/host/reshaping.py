@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..adapters import Factors, Learned, to_comfyui
+from ..adapters import Learned, to_comfyui
 from ..adapters.by_layer import values_by_layer
+from ..adapters.changes import FULL, Change
 from ..adapters.reshaping import STRENGTHS, Error, resized, strengthened, together
 from ..adapters.text_encoders import is_of_texts
 from ..errors import AdapterError, ConfigError
@@ -92,21 +93,37 @@ def _strengthened(
 
 def _resized(
     factors: Mapping[str, Learned], settings: ExportSettings, found: list[Finding], of: str
-) -> tuple[dict[str, Factors], dict[str, Error]]:
+) -> tuple[dict[str, Learned], dict[str, Error]]:
+    """Layers that are learned whole have no rank and stay."""
+    whole = [path for path, one in factors.items() if isinstance(one, Change) and one.kind == FULL]
+    before = {path: one for path, one in factors.items() if path not in whole}
+    if not before:
+        raise AdapterError(
+            f"{of}new_rank, keep_energy: all layers are learned whole, so none has a rank. Set both to 0."
+        )
     made, errors = {}, {}
-    for path, one in factors.items():
+    for path, one in before.items():
         made[path], errors[path] = resized(one, rank=settings.new_rank, energy=settings.keep_energy, name=path)
-    ranks = [sorted({len(one.down) for one in each.values()}) for each in (factors, made)]
-    before, after = (f"{each[0]}" if len(each) == 1 else f"{each[0]} to {each[-1]}" for each in ranks)
+    old, new = (_ranks(each) for each in (before, made))
     most = sorted(errors, key=lambda path: errors[path].share, reverse=True)[:_TOLD]
     layers = ", ".join(f"{path} {errors[path].share:.2%}" for path in most)
     found.append(
         note(
-            f"{of}new_rank, keep_energy: from rank {before} to {after}. The change of the weights is "
+            f"{of}new_rank, keep_energy: from rank {old} to {new}. The change of the weights is "
             f"{together(errors).share:.2%} off in all, most in {layers}. The file's metadata tell it of every layer."
         )
     )
-    return made, errors
+    if whole:
+        kept = counted(
+            len(whole), "[layer is learned whole and stays as it is|layers are learned whole and stay as they are]"
+        )
+        found.append(note(f"{of}new_rank, keep_energy: {kept}, such as {whole[0]}."))
+    return {path: made.get(path, one) for path, one in factors.items()}, errors
+
+
+def _ranks(factors: Mapping[str, Any]) -> str:
+    ranks = sorted({len(one.down) for one in factors.values()})
+    return f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
 
 
 def _told(
@@ -121,7 +138,7 @@ def _told(
     if errors:
         # Where no rank became lower each layer keeps its alpha.
         if any(len(factors[path].down) < len(before[path].down) for path in errors):
-            rank = max(len(one.down) for one in factors.values())
+            rank = max(len(factors[path].down) for path in errors)
             changes = {"rank": rank, "alpha": float(rank)}
         off = {path: round(error.share, 6) for path, error in errors.items()}
         limits = {"new_rank": settings.new_rank, "keep_energy": settings.keep_energy}

@@ -26,7 +26,6 @@ from ..runs.sample_pictures import SampleFolder, SampleSettings
 from ..settings import check, check_choice
 from ..training.job import Hooks
 from ..training.seeds import own_global_random
-from .continuing import Continuing
 from .finders.borrowed import silent_progress, unload
 from .memory.plan import MemoryPlan
 from .model.fitting import clip_rate
@@ -138,6 +137,22 @@ class _Given(NamedTuple):
     mask: Any = None
 
 
+class Beginning(Protocol):
+    """What drawings begin with beside noise.
+
+    Attributes:
+        of_clips: Whether single pictures of a model for clips begin with noise alone.
+    """
+
+    of_clips: bool
+
+    def given(
+        self, number: int, positive: Any, negative: Any, latent: Any, *, size: tuple[int, int], frames: int
+    ) -> tuple[Any, Any, Any, Any]:
+        """Conditions, latent and noise mask of a sampling, in place of those of a prompt."""
+        ...
+
+
 class Painter:
     """Draws single pictures, or clips, of a request, with any model that takes latents as `trainable` does."""
 
@@ -147,14 +162,14 @@ class Painter:
         request: SampleRequest,
         *,
         switch: float = 0.0,
-        continuing: Continuing | None = None,
+        beginning: Beginning | None = None,
     ) -> None:
         """Pictures of `request`; `switch` is the noise level at which a second model goes on.
 
-        Clips begin with what `continuing` gives.
+        They begin with what `beginning` gives.
         """
         self.trainable, self.request = trainable, request
-        self.switch, self.continuing = switch, continuing
+        self.switch, self.beginning = switch, beginning
 
     @property
     def size(self) -> tuple[int, int]:
@@ -197,10 +212,10 @@ class Painter:
         negative = self.request.negatives[number] if self.request.negatives else self.request.negative
         told = (with_method(self.trainable, one) for one in (self.request.positive[number], negative))
         given = _Given(*told, self._empty())
-        if self.continuing is None or self._latent_frames == 1:
+        if self.beginning is None or (self.beginning.of_clips and self._latent_frames == 1):
             return given
         frames = 1 + (self._latent_frames - 1) * self._frames_at_once
-        begun = self.continuing.given(
+        begun = self.beginning.given(
             number, given.positive, given.negative, given.latent, size=self.size, frames=frames
         )
         return _Given(*begun)
@@ -298,15 +313,15 @@ class PictureSampler:
         *,
         hooks: Hooks,
         plan: MemoryPlan,
-        continuing: Continuing | None = None,
+        beginning: Beginning | None = None,
     ) -> None:
         """Draw with `models`; `plan` tells what room the training needs beside the weights.
 
-        Clips begin with what `continuing` gives.
+        They begin with what `beginning` gives.
         """
         self.models, self.trainable, self.request = models, models.trainables[0], request
         self.hooks, self.plan = hooks, plan
-        self._continuing = continuing
+        self._beginning = beginning
         self.folder: SampleFolder | None = None
 
     @property
@@ -348,7 +363,7 @@ class PictureSampler:
     ) -> None:
         if not numbers or self.folder is None:
             return
-        painter = Painter(self.trainable, request, switch=self.models.switch, continuing=self._continuing)
+        painter = Painter(self.trainable, request, switch=self.models.switch, beginning=self._beginning)
         # Those at the end of a stopped training are drawn after that wish.
         go_on = self.hooks.check_cancel if self.hooks.should_stop() else self._refuse_to_wait
         try:

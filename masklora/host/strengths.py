@@ -28,6 +28,7 @@ from .exporting import apply_lora, apply_texts, find_chosen
 from .finders.borrowed import silent_progress
 from .model.fitting import check_samples_fit
 from .model.trainable import TrainableModel
+from .references.conditions import is_inpainting
 from .sampling import Painter, SampleRequest, png_of
 from .texts.word import spelled
 
@@ -41,6 +42,10 @@ _OTHER_MODEL = (
 _BARE = (
     "samples: these clips are drawn as from text alone. Only during the training does a model that continues a picture "
     "get the first frame of a clip."
+)
+_UNFILLED = (
+    "samples: these pictures are drawn whole. Only during the training does a model for inpainting get pictures to "
+    "fill in."
 )
 
 
@@ -101,6 +106,8 @@ def draw_run(
     found = _said(folder, aside, drawn=drawn, count=count)
     if drawn and request.settings.frames > 1 and _begins(folder):
         found.append(warning(_BARE))
+    if drawn and is_inpainting(trainables[0]):
+        found.append(warning(_UNFILLED))
     return pictures, found
 
 

@@ -48,7 +48,7 @@ from .experts import Models, models_of, starts_of
 from .families import Resolved, families
 from .memory.plan import MemoryPlan, Training, optimizer_bytes, plan_memory
 from .memory.remedies import remedies_for
-from .model.blocks import paths_of
+from .model.blocks import counted_paths
 from .model.encoders import patcher_identity
 from .model.first_frame import first_frame_notes, read_from, settle_first_frame
 from .model.fitting import batch_notes
@@ -56,9 +56,11 @@ from .model.layer_names import LayerNames, layer_names
 from .model.trainable import TrainableModel
 from .notes import cache_notes, model_notes, models_notes, opening_notes
 from .references.checks import reference_notes
+from .references.conditions import is_inpainting
+from .references.filling import filling
 from .references.inpainting import inpainting_notes
 from .resolving import Request, goal_notes, resolve, triggers_of
-from .sampling import PictureSampler
+from .sampling import Beginning, PictureSampler
 from .swap.block_swap import BlockSwap
 from .swap.choosing import choose_swap
 from .swap.copies import copies_aside
@@ -127,15 +129,15 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     models, settings = models_of(request, trainable, settings)
     adapters = models.adapters[0]
     names = layer_names(trainable.model, trainable.family)
-    blocks = paths_of(trainable.network, [block for block, _ in trainable.token_blocks or trainable.blocks])
+    blocks = counted_paths(trainable.network, trainable.blocks)
     for number, file in enumerate(starts_of(request.start_from, models)):
         _begin_with(file, models, number, names)
     first_frame = settle_first_frame(trainable, request.cache, settings.loss)
     training = training_of(trainable, adapters, settings, request.cache, models=len(models), begins=bool(first_frame))
     training = with_texts_counted(training, request.texts)
     plan, swapped = _swapped(models, settings, plan_memory(training))
-    begun, notes = continuing(first_frame, request.cache, request.samples)
-    drawn = functools.partial(PictureSampler, models, hooks=hooks, plan=plan, continuing=begun)
+    begun, notes = _begun(trainable, first_frame, request)
+    drawn = functools.partial(PictureSampler, models, hooks=hooks, plan=plan, beginning=begun)
     texts = models.texts
     job = TrainJob(
         models.adapted[0],
@@ -258,6 +260,13 @@ def _sources(cache: Cache) -> list[Source]:
     """Where each entry's picture came from, as far as that is known."""
     kept = [(entry, cache.samples[entry.index]) for entry in cache.entries] if cache.samples else []
     return [Source(e.name, s.name, s.key, str(s.image_path) if s.image_path else "") for e, s in kept]
+
+
+def _begun(trainable: TrainableModel, first_frame: str, request: Request) -> tuple[Beginning | None, list[Finding]]:
+    """What sample pictures begin with beside noise, and what a person should know of it."""
+    if is_inpainting(trainable):
+        return filling(request.cache, request.samples)
+    return continuing(first_frame, request.cache, request.samples)
 
 
 def _notes(trainable: TrainableModel, settings: Resolved, request: Request, job: TrainJob) -> list[Finding]:

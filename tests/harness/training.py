@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import torch
 from comfy.model_management import InterruptProcessingException
 
 from masklora.cache.cache import build_cache
@@ -79,13 +80,18 @@ class Caches(dict):
 
 
 def make_samples(family, **changes):
-    """Two small pictures for it, drawn in three steps."""
+    """Two small pictures for it, drawn in three steps, with a reference picture where it makes nothing without."""
     side = picture_side(family)
     small = {"width": side, "height": side + 32, "every": 2, "steps": 3, "cfg": 2.0}
     settings = SampleSettings(prompts=PROMPTS, **small | changes)
     texts = HashedText(family).encode([*PROMPTS, ""])
-    encoded = [[[one["cond"], {k: v for k, v in one.items() if k != "cond"}]] for one in texts]
-    return SampleRequest(settings, encoded[:2], encoded[2], small_vae(family))
+    vae, beside = small_vae(family), {}
+    if needed_references(family) is not None:
+        shown = np.random.default_rng(1).random((1, side, side, 3), dtype=np.float32)
+        with torch.no_grad():
+            beside = {"reference_latents": [vae.encode(torch.from_numpy(shown))]}
+    encoded = [[[one["cond"], {**{k: v for k, v in one.items() if k != "cond"}, **beside}]] for one in texts]
+    return SampleRequest(settings, encoded[:2], encoded[2], vae)
 
 
 def make_request(family, cache, **train):

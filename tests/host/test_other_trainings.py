@@ -1,4 +1,4 @@
-"""Whole trainings of LoKr, LoHa, full differences and ranks by layer: resumed, continued, exported, refused."""
+"""Whole trainings with adapters of every kind: resumed, continued, exported, refused."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from safetensors import safe_open
 from harness.damage import ALL
 from harness.models import small_model
 from harness.training import Caches, CancelAt, make_request
-from masklora.errors import AdapterError, ConfigError
+from masklora.errors import AdapterError, ConfigError, RunError
 from masklora.host.exporting import LoraTensors, export_lora
 from masklora.host.training import train_lora
 from masklora.runs.record import kept_lora
@@ -25,7 +25,12 @@ KINDS = {
     "loha": {"algorithm": "loha"},
     "full": {"full_layers": "qkv|head|time_embed|img_in|x_embedder"},
     "ranks": {"rank_by_layer": "blocks 0: 6, others 2"},
+    "lora": {"algorithm": "lora"},
+    "tlora": {"algorithm": "tlora", "least_rank": 1},
+    "dora": {"algorithm": "dora"},
 }
+# Those that are products of two factors, and are so in every format.
+PLAIN = ("ranks", "lora", "tlora")
 FAMILIES = ("sd15", "flux", "z_image", "wan")
 CASES = [(f, k) for f in FAMILIES for k in KINDS] if ALL else [("flux", "lokr"), ("wan", "full")]
 
@@ -41,7 +46,11 @@ def run(request, folder, hooks=None):
 
 def asked(family, caches, kind, **train):
     request = make_request(family, caches[family], **train)
-    adapter = dataclasses.replace(request.adapter, **KINDS[kind], convolutions=family == "sd15")
+    changes = dict(KINDS[kind])
+    if kind == "ranks" and family == "sd15":
+        # Its first block has no layer that is trained by default.
+        changes["rank_by_layer"] = "blocks 0-3: 6, others 2"
+    adapter = dataclasses.replace(request.adapter, **changes, convolutions=family == "sd15")
     optimizer = OptimizerSettings(learning_rate=1e-2, ema_decay=0.5)
     return dataclasses.replace(request, adapter=adapter, optimizer=optimizer)
 
@@ -59,8 +68,13 @@ def test_a_cancelled_training_goes_on_bit_for_bit_and_its_file_loads_whole(famil
     assert resumed.result.resumed_from == 2
     assert all(torch.equal(value, resumed.tensors[key]) for key, value in straight.tensors.items())
     # A checkpoint without its model, and the file that ComfyUI's loader is given.
-    kept = kept_lora(resumed.result.folder, None).tensors
-    assert list(kept) == list(straight.tensors) and all(torch.equal(kept[key], straight.tensors[key]) for key in kept)
+    if kind == "dora":
+        with pytest.raises(RunError, match="magnitudes of a DoRA can only be written together with the model"):
+            kept_lora(resumed.result.folder, None)
+    else:
+        kept = kept_lora(resumed.result.folder, None).tensors
+        assert list(kept) == list(straight.tensors)
+        assert all(torch.equal(kept[key], straight.tensors[key]) for key in kept)
     lora = LoraTensors(resumed)
     (path,) = export_lora(lora, tmp_path / "lora", ExportSettings())
     with caplog.at_level("WARNING"):
@@ -68,12 +82,12 @@ def test_a_cancelled_training_goes_on_bit_for_bit_and_its_file_loads_whole(famil
     assert "not loaded" not in caplog.text
     names = {f"diffusion_model.{name}.weight" for name in resumed.factors}
     assert names <= set(loaded.patches) and all(key.endswith((".weight", ".bias")) for key in loaded.patches)
-    if kind != "ranks" and resumed.names.diffusers:
+    if kind not in (*PLAIN, "dora") and resumed.names.diffusers:
         with pytest.raises(AdapterError, match="format: diffusers"):
             export_lora(lora, tmp_path / "other", ExportSettings(format="diffusers"))
 
 
-@pytest.mark.parametrize(("family", "kind"), [c for c in CASES if c[1] != "ranks"] if ALL else CASES[:1])
+@pytest.mark.parametrize(("family", "kind"), [c for c in CASES if c[1] not in (*PLAIN, "dora")] if ALL else CASES[:1])
 def test_a_training_begins_with_the_change_of_a_file_and_says_what_is_in_it(family, kind, caches, tmp_path):
     request = asked(family, caches, kind, steps=2)
     trained = run(request, tmp_path / "first")
@@ -90,7 +104,7 @@ def test_a_training_begins_with_the_change_of_a_file_and_says_what_is_in_it(fami
         assert learned.delta().any()
         assert torch.allclose(onward.factors[name].delta(), learned.delta(), rtol=1e-4, atol=1e-7), name
     plain = dataclasses.replace(request.adapter, algorithm="lora", full_layers="")
-    with pytest.raises(AdapterError, match=r"start_from: .* Set algorithm to|Name it in full_layers|no targets here"):
+    with pytest.raises(AdapterError, match=r"start_from: .* Set algorithm to|Name it in full_layers|no targets? here"):
         run(dataclasses.replace(request, start_from=path, adapter=plain), tmp_path / "refused")
     assert not (tmp_path / "refused").exists()
 

@@ -225,6 +225,17 @@ def test_sample_pictures_without_references_are_a_warning_and_with_them_of_anoth
         resolve(dataclasses.replace(make_request("sd3", cached("sd3", bare)), samples=samples))
 
 
+def test_a_model_that_makes_nothing_without_a_reference_draws_no_sample_pictures_without(tmp_path):
+    side, seen = picture_side("joyimage"), SeeingText("joyimage", "joyimage")
+    request = make_request("joyimage", cached("joyimage", pairs(tmp_path / "set", side), text=seen), steps=1)
+    given = make_samples("joyimage", every=0)
+    bare = dataclasses.replace(request, samples=dataclasses.replace(given, positive=make_samples("flux").positive))
+    with pytest.raises(ConfigError, match=r"samples: JoyImage edits a reference picture, and the prompts have none"):
+        run(bare, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    resolve(dataclasses.replace(request, samples=given))
+
+
 def _beside(samples, *, count):
     shown = [torch.zeros(1, 16, 8, 8)] * count
     told = [[[cond, {**extra, "reference_latents": shown}] for cond, extra in one] for one in samples.positive]

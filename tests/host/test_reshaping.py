@@ -73,11 +73,16 @@ def applied(family, tensors):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_file_has_the_lower_rank_and_the_strengths_and_tells_what_it_lost(family, trained, tmp_path):
     lora = trained(family)
-    text = "blocks 0: 0.5, others -1"
+    # The first block of a U-Net has no layer that is trained by default.
+    number = next(
+        i for i, block in enumerate(lora.blocks) if any(name.startswith(f"{block}.") for name in lora.factors)
+    )
+    assert number == (family == "sd15")
+    text = f"blocks {number}: 0.5, others -1"
     asked = ExportSettings(new_rank=2, block_strengths=text, dtype="float32")
     made, told = reshaped(LoraTensors(lora), asked)
     (path,) = export_lora(made, tmp_path / "small", asked)
-    found, first = applied(family, load_file(path)), f"{lora.blocks[0]}."
+    found, first = applied(family, load_file(path)), f"{lora.blocks[number]}."
     with safe_open(path, "pt") as opened:
         metadata = opened.metadata()
     kept = json.loads(metadata["masklora.reshaped"])
@@ -143,8 +148,40 @@ def test_other_kinds_get_strengths_and_what_text_encoders_learned_stays_and_is_t
         assert float((after[name] - change * factor).norm()) <= 1e-3 * float(change.norm()), name
     assert all(torch.equal(made[key], tensor) for key, tensor in texts.items())
     assert "block_strengths: what was learned of the text encoder is written as it was trained" in told[-1].text
-    with pytest.raises(AdapterError, match=r"new_rank, keep_energy: what .* is of the kind (lokr|full)"):
+    with pytest.raises(AdapterError, match=r"new_rank, keep_energy: what .* is of the kind lokr"):
         reshaped(LoraTensors(lora), ExportSettings(new_rank=2))
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_layers_that_are_learned_whole_stay_beside_those_of_a_lower_rank_and_that_is_told(kept, trained, tmp_path):
+    lora = trained("flux", full_layers="final_layer.linear|img_in")
+    given = KeptTensors(kept_lora(lora.result.folder, None)) if kept else LoraTensors(lora)
+    asked = ExportSettings(new_rank=2, dtype="float32")
+    made, told = reshaped(given, asked)
+    (path,) = export_lora(made, tmp_path / "small", asked)
+    with safe_open(path, "pt") as opened:
+        metadata = opened.metadata()
+    written = load_file(path)
+    whole = {key for key in lora.tensors if key.endswith((".diff", ".diff_b"))}
+    assert len(whole) == 4 and all(torch.equal(written[key], lora.tensors[key]) for key in whole)
+    downs = {key: len(tensor) for key, tensor in written.items() if key.endswith("lora_down.weight")}
+    assert set(downs.values()) == {2} and written.keys() == lora.tensors.keys()
+    before, after = applied("flux", lora.tensors), applied("flux", written)
+    errors = json.loads(metadata["masklora.reshaped"])["errors"]
+    assert len(errors) == len(downs) and not errors.keys() & {"final_layer.linear", "img_in"}
+    for name, change in before.items():
+        error = float((after[name] - change).norm() / change.norm())
+        assert error == pytest.approx(errors.get(name, 0.0), rel=1e-2, abs=1e-5), name
+    assert metadata["ss_network_dim"] == metadata["ss_network_alpha"] == "2"
+    assert "from rank 4 to 2. The change" in told[0].text
+    assert "2 layers are learned whole and stay as they are, such as " in told[1].text
+
+
+def test_a_lora_of_nothing_but_whole_layers_has_no_rank_to_lower(trained):
+    # All of the targets, too.
+    lora = trained("flux", full_layers=".")
+    with pytest.raises(AdapterError, match="new_rank, keep_energy: all layers are learned whole"):
+        reshaped(LoraTensors(lora), ExportSettings(keep_energy=0.9))
 
 
 def test_with_nothing_asked_it_stays_what_it_is(trained):

@@ -9,12 +9,14 @@ from PIL import Image
 
 from harness.damage import ALL
 from harness.small import small_models, tried
-from harness.training import picture_side
+from harness.training import needed_references, picture_side
 from masklora.host.families import families
 
 # One with a clip VAE, one with a large text, one whose text is padded; all of them take their time.
 SHORT = ("qwen_image", "flux2", "z_image")
 NAMES = [name for name in tried() if small_models()[name].encoder is not None and (ALL or name in SHORT)]
+# What makes nothing without a reference picture is in test_reference_training.py.
+NAMES = [name for name in NAMES if needed_references(name) is None]
 # Their networks take sound beside the picture, of which there is none.
 WITH_SOUND = {family.name for family in families() if family.sound}
 DRAWN = {"steps": 2, "cfg": 1.5, "sampler": "euler", "scheduler": "simple", "seed": 3}

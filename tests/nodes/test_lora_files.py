@@ -195,6 +195,27 @@ def test_an_export_s_name_is_refused_when_the_graph_is_queued(comfy_client, trai
         comfy_client.submit(prompt)
 
 
+def test_parts_of_layers_that_are_none_are_refused_when_the_graph_is_queued_or_their_node_executes(
+    comfy_client, defaults, train_graph
+):
+    prompt = train_graph(name="no such parts", steps=5000)
+    prompt["4"]["inputs"]["adapter"] = ["6", 0]
+    prompt["6"] = {"class_type": "MLT_Adapter", "inputs": defaults("MLT_Adapter", rank_by_layer="blocks 3-1: 4")}
+    with pytest.raises(ComfyError, match='rank_by_layer: "blocks 3-1: 4" ends before it begins'):
+        comfy_client.submit(prompt)
+    # A text that comes by a link is not known before.
+    prompt["7"] = {"class_type": "PrimitiveString", "inputs": {"value": "attn: 0"}}
+    prompt["6"]["inputs"]["rank_by_layer"] = ["7", 0]
+    run = comfy_client.run(prompt, check=False)
+    assert run.error.startswith('rank_by_layer: "attn: 0" asks for 0, expected 1 to 1024')
+    (failed,) = [data["node_id"] for kind, data in run.record["status"]["messages"] if kind == "execution_error"]
+    assert failed == "6"
+    exported = {"lora": ["1", 0], "name": "strong", "format": "comfyui", "dtype": "float32", "block_strengths": "a b"}
+    export = {"1": prompt["1"], "2": {"class_type": "MLT_ExportLoRA", "inputs": exported}}
+    with pytest.raises(ComfyError, match='block_strengths: "a b" is no part such as'):
+        comfy_client.submit(export)
+
+
 @pytest.mark.usefixtures("forgotten_graphs")
 @pytest.mark.parametrize("widget", ["learning_rate", "guidance", "regularisation_weight", "validation_share"])
 def test_a_number_that_is_none_is_refused_by_its_widget(comfy_client, train_graph, widget):

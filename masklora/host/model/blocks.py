@@ -84,6 +84,21 @@ def paths_of(network: nn.Module, modules: Sequence[nn.Module]) -> list[str]:
     return [paths[id(module)] for module in modules]
 
 
+def counted_paths(network: nn.Module, blocks: Sequence[tuple[nn.Module, Blocks]]) -> list[str]:
+    """Paths of the blocks that people count, in the model's order: those that image tokens pass, on U-Nets all.
+
+    Args:
+        network: The diffusion network.
+        blocks: Of it, with what the family says of each.
+    """
+    passed = [block for block, kind in blocks if kind.image is not None]
+    if passed:
+        return paths_of(network, passed)
+    # They are found kind by kind.
+    found = set(paths_of(network, [block for block, _ in blocks]))
+    return [path for path, _ in network.named_modules() if path in found]
+
+
 def features_of(network: nn.Module, pattern: str) -> int:
     """What the first layer takes whose path `pattern` matches; 0 where none does."""
     for path, module in network.named_modules():

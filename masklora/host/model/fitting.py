@@ -249,7 +249,8 @@ def check_samples_fit(request: SampleRequest, trainable: TrainableModel) -> None
 
     Raises:
         FamilyError: The VAE is not the model's, or the model takes no reference pictures.
-        ConfigError: The model cannot draw pictures of this size, or takes fewer reference pictures.
+        ConfigError: The model cannot draw pictures of this size, takes fewer reference pictures, or
+            makes nothing without one.
     """
     check_shown(trainable, request.references)
     vae = request.vae

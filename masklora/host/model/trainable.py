@@ -32,7 +32,7 @@ from ..swap.block_swap import BlockSwap, unload_models
 from ..swap.copies import is_main_memory
 from ..swap.kept_inputs import KeptInputs
 from .assistant import with_assistant
-from .blocks import cross_paths, features_of, find_blocks, paths_of, refuse_foreign_layers
+from .blocks import counted_paths, cross_paths, features_of, find_blocks, refuse_foreign_layers
 from .conditioning import FROM_TEXT, filled, joined, mapped, refuse_trained, rows_alike, size_conditioning
 from .core_call import CoreCall, compute_dtype
 from .encoders import NO_TEXT_MASK, TEXT_MASK
@@ -220,11 +220,8 @@ class TrainableModel:
 
     def make_adapters(self, settings: AdapterSettings, *, seed: int) -> AdapterSet:
         """Adapters for this network, ejected; see `AdapterSet`."""
-        pattern, blocks = (
-            self.family.targets[settings.targets],
-            [block for block, _ in self.token_blocks or self.blocks],
-        )
-        layers = choose_layers(self.network, settings, pattern=pattern, blocks=paths_of(self.network, blocks))
+        pattern, blocks = self.family.targets[settings.targets], counted_paths(self.network, self.blocks)
+        layers = choose_layers(self.network, settings, pattern=pattern, blocks=blocks)
         with torch.inference_mode(False), autograd_parameters(self.network):
             cross = cross_paths(self.network, self.blocks)
             return AdapterSet(self.network, settings, targets=layers, seed=seed, device=self.device, cross=cross)

@@ -95,9 +95,14 @@ def check_shown(trainable: TrainableModel, number: int) -> None:
 
     Raises:
         FamilyError: It takes none.
-        ConfigError: It takes fewer.
+        ConfigError: It takes fewer, or makes nothing without one.
     """
     takes, title = references_of(trainable), trainable.family.title
+    if takes is not None and takes.needed and not number:
+        raise ConfigError(
+            f"samples: {title} edits a reference picture, and the prompts have none. Connect references, or the data "
+            "set, to Sample Pictures."
+        )
     if number and takes is None:
         raise FamilyError(f"samples: {title} takes no reference pictures. Disconnect them from Sample Pictures.")
     if takes is not None and number > takes.most:

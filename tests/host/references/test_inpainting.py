@@ -1,24 +1,34 @@
 """Models for inpainting are shown what ComfyUI's InpaintModelConditioning shows them: mask and picture, cut alike."""
 
 import dataclasses
+import io
 
+import comfy.sample
 import comfy.sampler_helpers
 import comfy.samplers
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from harness.damage import ALL
 from harness.models import HashedText, small_model
-from harness.training import make_cache, make_request
+from harness.training import make_cache, make_request, make_samples
 from harness.vaes import small_vae
 from masklora.cache.cache import build_cache
 from masklora.dataset.loading import from_images
+from masklora.dataset.sample import LoadedSample
 from masklora.errors import ConfigError
+from masklora.generators.apply import Watch
 from masklora.host.model.adapted import AdaptedModel
 from masklora.host.model.encoders import VaeEncoder
 from masklora.host.model.fitting import wants_cut_outs
+from masklora.host.outputs import runs_folder
+from masklora.host.references.filling import Filling, filling
 from masklora.host.resolving import resolve
+from masklora.host.strengths import Wanted, draw_run
 from masklora.host.training import train_lora
+from masklora.runs.sample_pictures import SampleFolder
 from masklora.settings import CacheSettings, DatasetSettings, LossSettings
 from masklora.training.batches import Draw
 from masklora.training.job import Hooks
@@ -149,3 +159,60 @@ def test_a_cache_with_pictures_to_fill_in_trains_other_models_as_one_without():
         batch = Feed(with_, LossSettings(), model=adapted).make([Draw(0, 0, 0)])
     assert "c_concat" not in batch.conditioning[0]
     assert not any(variant.start for entry in without.entries for variant in entry.variants)
+
+
+@pytest.mark.parametrize("name", MODELS if ALL else ["flux_fill"])
+def test_sample_pictures_fill_in_the_pictures_that_are_learned_as_comfyui_does(name, tmp_path):
+    cache, images, masks = cached(name)
+    samples = make_samples(name, every=0, height=SIDE)
+    request = dataclasses.replace(make_request(name, cache, steps=1), model=model_of(name), samples=samples)
+    told = []
+    with torch.inference_mode():
+        trained = train_lora(request, runs=tmp_path, hooks=Hooks(), report=lambda one: told.append(one.text))
+    assert sum("each fills in what the mask covers" in text for text in told) == 1
+    folder, settings = SampleFolder(trained.result.folder), samples.settings
+    for number in (0, 1):
+        one = slice(number, number + 1)
+        given = InpaintModelConditioning().encode(
+            samples.positive[number], samples.negative, images[one], samples.vae, masks[one], noise_mask=False
+        )
+        with torch.inference_mode():
+            empty = torch.zeros_like(given[2]["samples"])
+            noise = comfy.sample.prepare_noise(empty, settings.seed)
+            options = settings.steps, settings.cfg, settings.sampler, settings.scheduler
+            drawn = comfy.sample.sample(model_of(name), noise, *options, *given[:2], empty, seed=settings.seed)
+            picture = np.rint(samples.vae.decode(drawn)[0].clamp(0, 1).numpy() * 255)
+        shown = np.asarray(Image.open(io.BytesIO(folder.read(0, number)))).astype(float)
+        assert np.abs(shown - picture).max() <= 1
+
+
+def test_pictures_that_are_drawn_afterwards_with_nothing_to_fill_in_are_a_warning():
+    request = make_request("flux_fill", cached("flux_fill")[0], steps=1)
+    samples = make_samples("flux_fill", steps=1)
+    with torch.inference_mode():
+        trained = train_lora(request, runs=runs_folder(), hooks=Hooks(), report=lambda one: None)
+        _, found = draw_run(request.model, samples, Wanted(trained.result.folder.name, "", "1"), Watch())
+    assert [one.level for one in found if "get pictures to fill in" in one.text] == ["warning"]
+
+
+def test_without_any_mask_nothing_is_shown_to_fill_in(tmp_path):
+    dataset = from_images([np.full((SIDE, SIDE, 3), 0.5, np.float32)], [None], ["a"], DatasetSettings())
+    encoder = VaeEncoder(small_vae("sd15"))
+    encoder.rule = dataclasses.replace(encoder.rule, cut_outs=True)
+    settings = CacheSettings(resolution=SIDE, bucket_step=32, storage="memory")
+    cache = build_cache(dataset, settings, encoder=encoder, text=HashedText("sd15"))
+    assert filling(cache, make_samples("sd15")) == (None, [])
+
+
+def test_a_picture_of_another_shape_is_cut_to_the_sample_s_around_its_mask():
+    rgb, mask = np.zeros((SIDE, 4 * SIDE, 3), np.uint8), np.zeros((SIDE, 4 * SIDE), np.float32)
+    rgb[:, 3 * SIDE :], mask[:, 3 * SIDE + 16 : 3 * SIDE + 48] = 255, 1.0
+    filled = Filling([lambda: LoadedSample(rgb, mask, True, mask)], small_vae("sd15"))
+    (((_, told),), *_) = filled.given(
+        3, [[None, {}]], [[None, {}]], torch.zeros(1, 4, 8, 8), size=(SIDE, SIDE), frames=1
+    )
+    wanted = np.full((SIDE, SIDE, 3), 1.0, np.float32)
+    wanted[:, 16:48] = 0.5
+    assert torch.equal(told["concat_mask"][0, 0], torch.from_numpy(mask[:, 3 * SIDE :]))
+    with torch.inference_mode():
+        assert torch.allclose(told["concat_latent_image"], small_vae("sd15").encode(torch.from_numpy(wanted)[None]))
