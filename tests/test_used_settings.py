@@ -38,7 +38,7 @@ ALPHAS = 1 - torch.linspace(0.02, 0.98, 1000)
 PRIOR = {"prior_weight": 1.0}
 # Of each field: another value than the default, and for each way in which it is used settings that take this way.
 LOSS = {
-    "mask_probability_scope": ("batch", [{"mask_probability": 0.5}]),
+    "mask_probability_scope": ("batch", [{"mask_probability": 0.6}]),
     "floor_mode": ("max", [{"floor": 0.3, "gamma": 0.5}]),
     "timestep_mean": (1.0, [{"timestep_sampling": "shifted"}, {"timestep_weight": "logit-normal"}]),
     "timestep_std": (2.0, [{"timestep_sampling": "sigmoid"}, {"timestep_weight": "logit-normal"}]),
