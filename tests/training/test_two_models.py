@@ -7,7 +7,7 @@ import torch
 
 from harness.toy import Recorder, ToyNet, same, toy_job, train_toy
 from masklora.errors import ConfigError
-from masklora.experts import EXPERTS, HIGH, LOW, levels_of, parted, steps_for_both, steps_of, turn_of
+from masklora.experts import EXPERTS, HIGH, LOW, levels_of, parted, steps_for_both, steps_of, steps_until, turn_of
 from masklora.runs.history import read_curve, read_run
 from masklora.runs.run import Run
 from masklora.settings import LossSettings, OptimizerSettings
@@ -161,6 +161,9 @@ def test_passes_over_the_data_are_those_of_each(tmp_path):
             total = steps_for_both(each, every)
             # The last turn may end later than that of the other, and never before.
             assert steps_of(1, total, every) == each and each <= steps_of(0, total, every) < each + every
+            for expert in (0, 1):
+                last = steps_until(expert, each, every)
+                assert [steps_of(expert, steps, every) for steps in (last - 1, last)] == [each - 1, each]
 
 
 @pytest.mark.parametrize(
