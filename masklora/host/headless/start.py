@@ -102,13 +102,13 @@ def card_of(own: Place, flags: list[str]) -> dict[str, str]:
         )
     # ComfyUI's flag overwrites these.
     left = next((os.environ[name] for name in _CARDS if name in os.environ), None)
-    cards = list(map(str, range(own.there))) if left is None else [one.strip() for one in left.split(",") if one.strip()]
+    cards = [one.strip() for one in left.split(",") if one.strip()] if left is not None else range(own.there)
     if own.local >= len(cards):
         raise RefusedError(
             f"This machine has {own.there} processes, and CUDA_VISIBLE_DEVICES leaves "
             f"{counted(len(cards), '[card|cards]')}. Start as many processes as there are cards."
         )
-    return {"--cuda-device": cards[own.local]}
+    return {"--cuda-device": str(cards[own.local])}
 
 
 def _given(name: str, flags: list[str]) -> bool:
