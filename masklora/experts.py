@@ -54,10 +54,17 @@ def steps_of(expert: int, steps: int, every: int) -> int:
     return rounds * every + (min(rest, every) if expert == 0 else max(0, rest - every))
 
 
+def steps_until(expert: int, own: int, every: int) -> int:
+    """After how many steps this one has taken `own`: the other way round of `steps_of`."""
+    if not own:
+        return 0
+    rounds, rest = divmod(own - 1, every)
+    return (2 * rounds + expert) * every + rest + 1
+
+
 def steps_for_both(each: int, every: int) -> int:
     """How many steps give the second of the two `each` of its own, and the first at least as many."""
-    rounds, rest = divmod(each, every)
-    return 2 * every * rounds + (every + rest if rest else 0)
+    return steps_until(1, each, every)
 
 
 def check_turns(steps: int, every: int) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,15 +18,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .errors import MaskLoraError
+from .errors import MaskLoraError, RunError
+from .torchrun import Place, place
 
 # Of several words that are given in a meeting the largest counts.
 GO, WAIT, STOP, ENDED, FAILED = range(5)
 _REASON_BYTES = 2048
 # While the first one draws pictures or measures, the others wait for it; one that has died is noticed at once.
 _PATIENCE = datetime.timedelta(hours=12)
-# By which torchrun tells a process who it is, and where the others are.
-_GIVEN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class PeerError(MaskLoraError):
@@ -89,6 +88,10 @@ class Peers:
         Args:
             folder: of this process; an absent or empty one in all but the first.
             files: below the first one's folder; not looked at in the others.
+
+        Raises:
+            RunError: one cannot be read or written here.
+            PeerError: as `meet`.
         """
 
     def fail(self, error: BaseException) -> None:
@@ -107,13 +110,13 @@ class Peers:
 class Group(Peers):
     """Several processes, over `torch.distributed`."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, own: Place, device: torch.device) -> None:
         """Join those that torchrun has started with this one; `device` is the one that computes here."""
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=_PATIENCE)
-        local = int(os.environ.get("LOCAL_RANK", dist.get_rank()))
-        there = int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))
-        super().__init__(dist.get_rank(), dist.get_world_size(), (local, there))
+        super().__init__(own.number, own.count, (own.local, own.there))
+        # Windows has no NCCL.
+        over_cards = device.type == "cuda" and dist.is_nccl_available()
+        dist.init_process_group("cpu:gloo,cuda:nccl" if over_cards else "gloo", timeout=_PATIENCE)
+        self._over_cards = over_cards
 
     def meet(self, word: int = GO, has: Sequence[bool] = (), *, reason: str = "") -> tuple[int, list[bool]]:
         """See `Peers.meet`. What is exchanged lies in main memory: no card is waited for."""
@@ -144,26 +147,40 @@ class Group(Peers):
 
     def add_up(self, flat: Tensor) -> Tensor:
         """See `Peers.add_up`."""
-        self._all_reduce(flat, dist.ReduceOp.SUM)
-        return flat
+        held = flat if self._over_cards else flat.cpu()
+        self._all_reduce(held, dist.ReduceOp.SUM)
+        return flat if held is flat else flat.copy_(held)
 
     def mirror(self, folder: Path, files: Sequence[Path]) -> None:
         """See `Peers.mirror`."""
-        self.meet()
         listed = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files] if self.first else []
-        for place, size in json.loads(self._from_first(json.dumps(listed).encode())):
-            path = folder / place
-            content = self._from_first(path.read_bytes() if self.first else b"", size)
-            if not self.first:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+        self.meet()
+        failed: OSError | None = None
+        for name, size in json.loads(self._from_first(json.dumps(listed).encode())):
+            content = bytes(size)
+            try:
+                if self.first:
+                    content = _whole(folder / name, size)
+            except OSError as error:
+                failed = error
+            content = self._from_first(content, size)
+            try:
+                if not self.first:
+                    _write(folder / name, content)
+            except OSError as error:
+                failed = error
+        # Only now: the others are in the midst of the same messages.
+        if failed:
+            raise RunError(f"The checkpoint could not be given to all processes: {failed}.") from failed
 
     def fail(self, error: BaseException) -> None:
         """See `Peers.fail`."""
         if isinstance(error, PeerError):
             return
+        # An interrupt is no failure: the others stop as if the first one had been asked to.
+        word = FAILED if isinstance(error, Exception) or not self.first else STOP
         with contextlib.suppress(PeerError):
-            self.meet(FAILED, reason=str(error) or type(error).__name__)
+            self.meet(word, reason=str(error) or type(error).__name__)
 
     def end(self, code: int, reason: str = "") -> int:
         """See `Peers.end`."""
@@ -251,21 +268,22 @@ def exchanged(params: Mapping[str, nn.Parameter], rows: Tensor, peers: Peers) ->
     """
     if peers.count == 1:
         return rows
-    each = list(params.values())
+    each = [one for one in params.values() if one.requires_grad]
+    table = rows.new_zeros(len(rows) * peers.count, rows.shape[1])
+    table[peers.number :: peers.count] = rows
+    # Made before all meet: who lacks the memory for it can still say so.
+    grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in each]
+    flat = torch.cat([*(grad.flatten().to(rows) for grad in grads), table.flatten()])
     word, has = peers.meet(GO, [one.grad is not None for one in each])
     if word == STOP:
         raise StopAskedError
-    learned = [one for one, any_has in zip(each, has, strict=True) if any_has]
-    grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in learned]
-    table = rows.new_zeros(len(rows) * peers.count, rows.shape[1])
-    table[peers.number :: peers.count] = rows
-    kind = grads[0].dtype if grads else rows.dtype
-    flat = peers.add_up(torch.cat([*(grad.flatten() for grad in grads), table.flatten().to(kind)]))
+    peers.add_up(flat)
     start = 0
-    for one in learned:
-        one.grad = flat[start : start + one.numel()].view_as(one)
+    for one, any_has in zip(each, has, strict=True):
+        # A text encoder may be trained elsewhere than the model.
+        one.grad = flat[start : start + one.numel()].view_as(one).to(one) if any_has else None
         start += one.numel()
-    return flat[start:].view_as(table).to(rows.dtype)
+    return flat[start:].view_as(table)
 
 
 class StopAskedError(Exception):
@@ -284,18 +302,34 @@ def here() -> Peers:
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Peers]:
     """While this lasts, this process works with those that torchrun has started with it, if it has."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not all(name in os.environ for name in _GIVEN):
+    own = place()
+    if own is None:
         yield _ALONE
         return
     if not dist.is_available():
         raise PeerError("This torch was built without torch.distributed; start one process, without torchrun.")
-    group = Group(device)
+    # Where it is imported while there is a group, as optimizers do, it keeps that: threads of it outlive Python, which
+    # then may abort at the end of a training that went well.
+    importlib.import_module("torch._dynamo")
+    group = Group(own, device)
     _here.append(group)
     try:
         yield group
     finally:
         _here.pop()
         group.leave()
+
+
+def _whole(path: Path, size: int) -> bytes:
+    content = path.read_bytes()
+    if len(content) != size:
+        raise OSError(f"{path} has changed meanwhile")
+    return content
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 def _first_line(error: BaseException) -> str:

@@ -340,6 +340,8 @@ def _make_own_share(builder: Builder, entries: list[Entry], text: TextEncoder | 
     peers = here()
     if peers.count == 1 or builder.settings.storage == "memory":
         return []
+    # What is planned depends on what is there already: nobody begins before all have looked.
+    peers.meet()
     builder.pictures(entries, share=peers.local)
     if text is not None:
         builder.texts(entries, text, share=peers.local)

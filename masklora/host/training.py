@@ -246,7 +246,7 @@ def _opened(request: Request, settings: Resolved, models: Models, runs: Path, fi
         try:
             yield run
         except LostPeerError:
-            if not here().first and not anew:
+            if not here().first and not anew and run.checkpoints():
                 # If it was the first one, nobody has the run's folder any more.
                 with (
                     contextlib.suppress(RunError, OSError),

@@ -41,7 +41,7 @@ class Track:
         settings = job.train
         self._job, self._plan = job, plan
         self.model, self.loss, self.expert, self.total = course.model, course.loss, course.expert, total
-        self.weights = Weights(course.model, job.optim, micros=job.micros, parts=job.parts)
+        self.weights = Weights(course.model, job.optim, micros=job.micros, processes=job.peers.count, parts=job.parts)
         self.feed = Feed(
             job.cache,
             course.loss,
@@ -58,6 +58,12 @@ class Track:
             adapter = parted(checkpoint.adapter, self.expert)
             checkpoint = dataclasses.replace(checkpoint, step=state["step"], adapter=adapter, state=state)
         return self.weights.restore(checkpoint)
+
+    @property
+    def due(self) -> int:
+        """Steps in which what is left of its micro-batches is learned, if as many as planned were to be learned."""
+        weights = self.weights
+        return weights.step + max(0, -((weights.taken - self.total * weights.micros) // weights.micros))
 
     @property
     def numbers(self) -> range:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, NonFiniteLossError, RunError
-from ..experts import check_turns, joined, joined_states, steps_for_both, steps_of, turn_of
+from ..experts import check_turns, joined, joined_states, steps_for_both, steps_of, steps_until, turn_of
 from ..findings import counted, warning
 from ..loss.leak import Leak, mean_leak
 from ..peers import STOP, WAIT, LostPeerError, StopAskedError, exchanged
@@ -194,8 +194,11 @@ class _Session:
         """Where the run stands, in all processes."""
         self.peers.agree("training", self.run.fingerprint)
         found = self.run.load_checkpoint() if self.peers.first else None
-        self.peers.mirror(self.run.folder, [*self.run.files_of(found)] if found else [])
-        return found if self.peers.first else self.run.load_checkpoint()
+        self.peers.mirror(self.run.folder, self.run.files_of(found) if found else [])
+        if self.peers.first:
+            return found
+        # By its number: one that cannot be read here is an error, for the first one goes on from it.
+        return next((self.run.load_checkpoint(step) for step in self.run.checkpoints()), None)
 
     def _tell_lost_numbers(self, records: list[dict[str, Any]], steps: int) -> None:
         lost = steps - len({r["step"] for r in records if "loss" in r})
@@ -434,6 +437,8 @@ class _Session:
         if not kept and self.step < self.total:
             self.hooks.on_message(warning(FRESH_STATE))
         self.saved_step = self.resumed_from = self.step
+        if self.job.train.epochs > 0:
+            self._plan_rest()
         self.hooks.on_message(f"Going on from the checkpoint of step {self.step}.")
         weights = self.track.weights
         if self.peers.first and weights.taken != weights.step * weights.micros:
@@ -441,6 +446,14 @@ class _Session:
                 f"A step learned {weights.taken / weights.step:g} batches so far; with "
                 f"{counted(self.peers.count, '[process|processes]')} it learns {weights.micros} from here on."
             )
+
+    def _plan_rest(self) -> None:
+        """What is left of the epochs takes other many steps where more or fewer processes were at work before."""
+        due, pair = [track.due for track in self.tracks], self.job.pair
+        self.total = max(steps_until(i, own, pair.every) for i, own in enumerate(due)) if pair else due[0]
+        self.buffer.total = self.total
+        for number, track in enumerate(self.tracks):
+            track.total = self._own(number, self.total)
 
     def _rescue(self, error: BaseException) -> None:
         # Who has lost another process may have lost the first one, and then be the only one that has the weights.

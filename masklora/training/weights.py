@@ -27,9 +27,15 @@ class Weights:
     """
 
     def __init__(
-        self, model: Trainable, settings: OptimizerSettings, *, micros: int = 1, parts: Sequence[optim.Part] = ()
+        self,
+        model: Trainable,
+        settings: OptimizerSettings,
+        *,
+        micros: int = 1,
+        processes: int = 1,
+        parts: Sequence[optim.Part] = (),
     ) -> None:
-        """As a run begins, of `micros` micro-batches a step; `parts` have learning rates of their own.
+        """As a run begins, of `micros` micro-batches a step over all `processes`; `parts` have rates of their own.
 
         Raises:
             ConfigError: a setting is out of range, or there is nothing to train.
@@ -39,7 +45,7 @@ class Weights:
         self.optimizer = optim.make_optimizer(groups, settings)
         self.ema = optim.Ema(model.params, settings.ema_decay) if settings.ema_decay > 0 else None
         self.scaler = torch.amp.GradScaler(model.device.type) if model.grad_scaling else None
-        self.step, self.taken, self.micros = 0, 0, micros
+        self.step, self.taken, self.micros, self._alone = 0, 0, micros, micros // processes
         self.best: float | None = None
         self.updating = False
         self._gate = optim.StepGate(model.device)
@@ -140,7 +146,7 @@ class Weights:
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.best = checkpoint.step, state["best"]
         # Earlier versions did not tell, and had one process.
-        self.taken = state.get("taken", self.step * self.micros)
+        self.taken = state.get("taken", self.step * self._alone)
         return state["optimizer"] is not None
 
     def _data(self) -> dict[str, Tensor]:

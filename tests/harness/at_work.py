@@ -63,16 +63,20 @@ def main():
         hands = Hands(what, int(after))
         root = folder / "runs" if group.first else folder / f"scratch {group.number} {time.time_ns()}"
         mark = str(job.train.seed).rjust(64, "f")
-        code = 0
+        code, reason = 0, ""
         try:
             with open_run(root, mark) as run:
+                if what == "cannot write" and group.number == int(whom):
+                    (run.folder / "checkpoints" / f"step-{int(after):06d}").touch()
                 done = train(job, run=run, hooks=hands)
             told = {"steps": done.steps, "completed": done.completed, "resumed": done.resumed_from}
             told |= {"losses": done.losses, "messages": hands.messages, "waited": hands.waited}
         except (Exception, KeyboardInterrupt) as error:
             told = {"error": str(error), "kind": type(error).__name__, "messages": hands.messages}
-            code = 1
-        told["code"] = group.end(code, told.get("error", "") if told.get("kind") == "ValueError" else "")
+            code, reason = 1, "" if isinstance(error, peers.PeerError | KeyboardInterrupt) else str(error)
+        told["code"] = group.end(code, reason)
+    threads = [one.read_text(encoding="ascii").strip() for one in Path("/proc/self/task").glob("*/comm")]
+    told["threads left"] = [name for name in threads if "gloo" in name]
     (folder / f"told {group.number}.json").write_text(json.dumps(told), encoding="utf-8")
 
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.toy import Recorder, ToyNet, same, toy_job, train_toy
+from harness.toy import Recorder, ToyNet, open_run, same, toy_job, train_toy
 from masklora.errors import ConfigError
-from masklora.experts import EXPERTS, HIGH, LOW, levels_of, parted, steps_for_both, steps_of, turn_of
+from masklora.experts import EXPERTS, HIGH, LOW, levels_of, parted, steps_for_both, steps_of, steps_until, turn_of
+from masklora.peers import Peers
 from masklora.runs.history import read_curve, read_run
 from masklora.runs.run import Run
 from masklora.settings import LossSettings, OptimizerSettings
@@ -161,6 +162,25 @@ def test_passes_over_the_data_are_those_of_each(tmp_path):
             total = steps_for_both(each, every)
             # The last turn may end later than that of the other, and never before.
             assert steps_of(1, total, every) == each and each <= steps_of(0, total, every) < each + every
+            for expert in (0, 1):
+                last = steps_until(expert, each, every)
+                assert [steps_of(expert, steps, every) for steps in (last - 1, last)] == [each - 1, each]
+
+
+@pytest.mark.parametrize("counts", [(2, 1), (1, 2)])
+def test_passes_over_the_data_hold_for_both_where_more_or_fewer_processes_go_on(counts, tmp_path):
+    # Six pictures in two sizes at two a step, accumulated twice.
+    due, micros = 6 * 6 // 2, 2 * counts[-1]
+    for count, hooks in zip(counts, (Recorder(stop_at=6), None), strict=True):
+        job = pair_job(epochs=6, every=2)[0]
+        job.peers = Peers(0, count)
+        done = train_toy(tmp_path, job, hooks)
+    assert done.completed
+    with open_run(tmp_path) as run:
+        taken = run.load_checkpoint().state["taken"]
+    assert due <= taken[LOW] < due + 2 * micros
+    # The last turn of the one may end later.
+    assert due <= taken[HIGH] < due + 2 * micros + 2 * micros
 
 
 @pytest.mark.parametrize(

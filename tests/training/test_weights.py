@@ -66,9 +66,11 @@ def test_a_checkpoint_of_an_earlier_version_goes_on_with_the_micro_batch_that_is
     checkpoint = saved(tmp_path, weights)
     checkpoint.state["generator"] = torch.Generator().get_state()
     del checkpoint.state["taken"]
-    later, _ = made(ADAMW)
-    later.restore(checkpoint)
-    assert (later.step, later.taken) == (3, 6)
+    for processes in (1, 3):
+        later = Weights(ToyNet().eval(), ADAMW, micros=2 * processes, processes=processes)
+        later.restore(checkpoint)
+        # It had one process, however many there are now.
+        assert (later.step, later.taken) == (3, 6)
 
 
 def test_a_lost_optimizer_state_is_told_and_the_weights_are_taken(tmp_path):

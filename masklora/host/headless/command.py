@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
-import os
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
+from ...torchrun import place
 from .graph import Graph, read_graph
 from .output import Output, open_output
 from .problems import RefusedError
@@ -65,8 +65,8 @@ def main(arguments: list[str], pack: Path) -> int:
         pack: the folder of this pack, for where ComfyUI has not loaded it from one of its own.
     """
     options, flags = parse(arguments)
-    number = int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
-    with open_output(json_lines=options.json, silent=number > 0) as output:
+    own = place()
+    with open_output(json_lines=options.json, silent=own is not None and own.number > 0) as output:
         try:
             graph = _prepared(options)
             comfyui = find_comfyui(options.comfyui, pack)

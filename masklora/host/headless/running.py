@@ -31,7 +31,8 @@ _POLL_SECONDS = 0.05
 _REST_SECONDS = 0.2
 # torchrun hands Ctrl-C on to processes that have heard it from the terminal.
 _SAME_WISH_SECONDS = 3.0
-_TRAIN_NODE, _WRITERS = "MLT_TrainLoRA", ("MLT_SaveMasks", "MLT_SaveCaptions", "MLT_ExportLoRA", "MLT_SampleRun")
+_TRAIN_NODE, _CACHE_NODE = "MLT_TrainLoRA", "MLT_CacheDataset"
+_WRITERS = ("MLT_SaveMasks", "MLT_SaveCaptions", "MLT_ExportLoRA", "MLT_SampleRun")
 _QUEUE_ENDED = "a node ended the thread of ComfyUI's queue; the reason is above"
 _PACKAGE = __package__.removesuffix(".masklora.host.headless")
 _STOPPING = "Stopping after this step, with a checkpoint. A second signal ends at once, without one."
@@ -85,7 +86,8 @@ def _trains(graph: Graph, peers: Peers) -> list[str]:
     """The node that several processes execute together; nothing where there is one process.
 
     Raises:
-        RefusedError: it is not one, or one that writes comes before it, which every process would do.
+        RefusedError: it is not one; one that writes comes before it, which every process would do; or a cache is not
+            for it, which the first process would wait to share with the others.
     """
     if peers.count == 1:
         return []
@@ -93,8 +95,16 @@ def _trains(graph: Graph, peers: Peers) -> list[str]:
     if len(trains) != 1:
         told = "No node trains" if not trains else f"{len(trains)} nodes train"
         raise RefusedError(f"{told}; several processes share one training. Give them a graph with one, or start one.")
-    writes = [node for node in _before(graph, trains) if graph[node]["class_type"] in _WRITERS]
-    if writes:
+    needed = _before(graph, trains)
+    if others := [n for n, one in graph.items() if one["class_type"] == _CACHE_NODE and n not in needed]:
+        raise RefusedError(
+            Problem(
+                f"{titled(graph, others[0])} caches what the training does not use; several processes share what they "
+                "cache. Let one process do that, by a graph of its own.",
+                node=others[0],
+            )
+        )
+    if writes := [node for node in needed if graph[node]["class_type"] in _WRITERS]:
         raise RefusedError(
             Problem(
                 f"{titled(graph, writes[0])} comes before the training and writes files, which every process would "

@@ -19,10 +19,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ...findings import counted
+from ...torchrun import Place, place
 from .problems import RefusedError
 
 _UP_TO_LISTENING = "--quick-test-for-ci"
 _TRAIN_NODE = "MLT_TrainLoRA"
+_CARDS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 
 def find_comfyui(given: str | None, pack: Path) -> Path:
@@ -66,13 +69,11 @@ def start_comfyui(folder: Path, flags: list[str]) -> Iterator[ModuleType]:
             "--database-url": "sqlite:///:memory:",
             "--verbose": "WARNING",
         }
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            # Each process has a card of its own; what the first one says, the others need not.
-            card = os.environ.get("LOCAL_RANK", "0")
-            defaults |= {} if "--cpu" in flags else {"--cuda-device": card}
-            defaults |= {} if os.environ.get("RANK", "0") == "0" else {"--verbose": "ERROR"}
+        if (own := place()) is not None:
+            # What the first one says, the others need not.
+            defaults |= card_of(own, flags) | ({"--verbose": "ERROR"} if own.number else {})
         for name, value in defaults.items():
-            if not any(flag == name or flag.startswith(f"{name}=") for flag in flags):
+            if not _given(name, flags):
                 flags = [*flags, name, value]
         sys.argv = [str(folder / "main.py"), *flags, _UP_TO_LISTENING]
         sys.path.insert(0, str(folder))
@@ -84,6 +85,34 @@ def start_comfyui(folder: Path, flags: list[str]) -> Iterator[ModuleType]:
         sys.stderr.write(f"ComfyUI in {folder}\n")
         # The queue's thread lives in it.
         yield main
+
+
+def card_of(own: Place, flags: list[str]) -> dict[str, str]:
+    """The flag that gives a process a card of its own, of those that the environment leaves.
+
+    Raises:
+        RefusedError: one card is asked for by all of a machine, or there are fewer cards than processes.
+    """
+    if "--cpu" in flags or own.there == 1:
+        return {}
+    if _given("--cuda-device", flags):
+        raise RefusedError(
+            f"--cuda-device gives all {own.there} processes of this machine one card. Leave it out: each takes one of "
+            "its own. CUDA_VISIBLE_DEVICES chooses which."
+        )
+    # ComfyUI's flag overwrites these.
+    left = next((os.environ[name] for name in _CARDS if name in os.environ), None)
+    cards = [one.strip() for one in left.split(",") if one.strip()] if left is not None else range(own.there)
+    if own.local >= len(cards):
+        raise RefusedError(
+            f"This machine has {own.there} processes, and CUDA_VISIBLE_DEVICES leaves "
+            f"{counted(len(cards), '[card|cards]')}. Start as many processes as there are cards."
+        )
+    return {"--cuda-device": str(cards[own.local])}
+
+
+def _given(name: str, flags: list[str]) -> bool:
+    return any(flag == name or flag.startswith(f"{name}=") for flag in flags)
 
 
 def _execute(main: ModuleType, loader: Loader, folder: Path) -> None:
