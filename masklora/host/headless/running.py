@@ -73,6 +73,8 @@ def _run(graph: Graph, changes: list[str], peers: Peers, *, output: Output, even
         ends.enter_context(_heard(server, terminal, output))
         interrupts = ends.enter_context(Interrupts(apart=_SAME_WISH_SECONDS if trains else 0.0).awaited())
         wanted = outputs if peers.first else trains
+        # The others end as the first one does, not in a step: they may have the only weights that are left.
+        interrupts = interrupts if peers.first else Interrupts()
         record = server.loop.run_until_complete(_executed(server, (graph, wanted), terminal, interrupts))
     if record is None:
         return output.end("failed", _QUEUE_ENDED), _QUEUE_ENDED
