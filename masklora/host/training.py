@@ -66,7 +66,8 @@ from .swap.choosing import choose_swap
 from .swap.copies import copies_aside
 from .texts.trained import with_texts
 
-# Part of every run's identity: raise it when equal settings would no longer give equal results.
+# Part of every run's identity: raise it when equal settings no longer ask for the same, so that runs of before must
+# not be gone on with. That other noise is drawn is no reason.
 FORMAT = 2
 _OTHER_PICTURES = (
     "samples: this run is finished. It has no sample pictures, or they were drawn with other prompts or settings and "

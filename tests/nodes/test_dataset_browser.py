@@ -192,6 +192,28 @@ def test_every_view_is_shown(looker, looking, request):
     assert looker.page.problems == []
 
 
+def test_a_reference_stands_before_its_picture(looker, looking, folders):
+    folder = folders.make("looked pairs", size=(96, 64))
+    (folder / "before").mkdir()
+    Image.new("RGB", (192, 128), (200, 60, 40)).save(folder / "before" / "cat 1.png")
+    graph = looking("looked pairs", mask_folder="")
+    graph["2"]["inputs"] |= {"reference_folders": "before", "missing_reference": "train without"}
+    looker.run(graph).shows(3).open(0)
+    looker.button("Pair").click()
+    at = "x => [...document.querySelector('.mlt-dialog canvas').getContext('2d')"
+    at += ".getImageData(x * document.querySelector('.mlt-dialog canvas').width, "
+    at += "document.querySelector('.mlt-dialog canvas').height / 2, 1, 1).data]"
+
+    def shown(x):
+        return np.abs(np.array(looker.page.evaluate(at, x)[:3]) - (200, 60, 40)).max() <= 12
+
+    looker.until(lambda: shown(0.25) and not shown(0.75))
+    looker.shot("pair")
+    looker.select("cat 2.png")
+    looker.until(lambda: not shown(0.25))
+    assert looker.page.problems == []
+
+
 @pytest.mark.parametrize(
     ("settings", "widgets"),
     [
