@@ -111,7 +111,7 @@ class Adapter(io.ComfyNode):
     @classmethod
     def execute(cls, start_from, **widgets):
         """`start_from` stays the name in models/loras: the same graph works on another machine."""
-        check_parts(widgets["rank_by_layer"], RANKS)
+        check_parts(widgets.get("rank_by_layer", ""), RANKS)
         name = "" if start_from == NO_FILE else start_from
         return io.NodeOutput(AdapterSettings(start_from=name, **widgets))
 
