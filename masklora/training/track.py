@@ -40,6 +40,7 @@ class Track:
         """
         settings = job.train
         self._job, self._plan = job, plan
+        self._own_names: dict[int, tuple[str, ...]] = {}
         self.model, self.loss, self.expert, self.total = course.model, course.loss, course.expert, total
         self.weights = Weights(course.model, job.optim, micros=job.micros, processes=job.peers.count, parts=job.parts)
         self.feed = Feed(
@@ -77,11 +78,13 @@ class Track:
         peers = self._job.peers
         return self.numbers[peers.number :: peers.count]
 
-    @property
     def names(self) -> tuple[str, ...]:
-        """Of the pictures of the step that begins, over all processes."""
-        entries, plan = self._job.cache.entries, self._plan
-        return tuple(entries[draw.entry].name for number in self.numbers for draw in plan.batch(number))
+        """Of the pictures of the step whose own micro-batches were learned, over all processes."""
+        own, self._own_names = self._own_names, {}
+        return tuple(name for number in self.numbers for name in own.get(number) or self._others(number))
+
+    def _others(self, number: int) -> list[str]:
+        return [self._job.cache.entries[draw.entry].name for draw in self._plan.batch(number)]
 
     def learn(self, number: int) -> Tensor:
         """Add up the gradients of a micro-batch.
@@ -93,6 +96,7 @@ class Track:
         seed_global_random(device, mix(seed, number))
         plain = preservation_runs(self.loss, seed=seed, number=number)
         batch = self.feed.make(self._plan.batch(number), plain=plain)
+        self._own_names[number] = batch.names
         self._read_ahead(number + self._job.peers.count)
         chance, progress = chance_of(device, seed, number), weights.step / self.total
         values, part = [], {}

@@ -290,7 +290,7 @@ class _Session:
             if number == weights.taken and track.objective.seen is not None:
                 self.hooks.on_seen(track.objective.seen)
         micros = exchanged(weights.params, torch.stack(learned), self.peers)
-        names = track.names
+        names = track.names()
         norm = weights.clip()
         row = step_row(micros[:, : len(COLUMNS) - 1], norm)
         weights.observe(row[0], norm)
