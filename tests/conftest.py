@@ -169,6 +169,17 @@ def memory_given_back(memory_held):
         memory_held[0] = resident_bytes()
 
 
+@pytest.fixture
+def one_thread():
+    """One thread for torch: what is small is faster by it, and the same to the bit wherever it runs."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def host_with():
     """A function: the interpreter and ComfyUI folder that the tests run in, with the page of a frontend."""

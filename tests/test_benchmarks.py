@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from benchmarks import (
     compiled_beside_core,
@@ -33,14 +32,6 @@ STORED = ROOT / "benchmarks" / "train_step.json"
 # What others do on the machine decides how long these take and what they find.
 timed = pytest.mark.skipif(not ALL, reason="with --all: it times steps")
 EVIDENCE = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8").splitlines()
-
-
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @timed

@@ -17,13 +17,7 @@ from masklora.training.job import Hooks
 GRID = (scenes.SIDE, scenes.SIDE)
 TINY = base.Schooling(steps=2, batch=2)
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

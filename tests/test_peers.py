@@ -17,13 +17,7 @@ from masklora.training.trainer import planned_steps, train
 AT_WORK = Path(__file__).parent / "harness" / "at_work.py"
 MARK = "11".rjust(64, "f")
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("processes", [2, *([3, 4] if ALL else [])])

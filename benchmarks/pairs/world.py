@@ -15,20 +15,16 @@ from torch import Tensor
 
 from benchmarks.drawing import drawn
 from benchmarks.leakage import words
+from benchmarks.learning import with_lora
 from harness.models import small_model
 from masklora.cache.cache import Cache, build_cache
 from masklora.dataset.loading import load_dataset
-from masklora.host.exporting import LoraTensors, apply_lora
 from masklora.host.model.encoders import ClipTextEncoder
-from masklora.host.training import Request, train_lora
 from masklora.settings import (
     OWN_SIZE,
-    AdapterSettings,
     CacheSettings,
     DatasetSettings,
     LossSettings,
-    OptimizerSettings,
-    TrainSettings,
 )
 from masklora.training.job import Hooks
 
@@ -109,25 +105,7 @@ class World:
 
     def train(self, cache: Cache, loss: LossSettings, recipe: Recipe, *, seed: int, hooks: Hooks | None = None) -> Any:
         """The MODEL with the LoRA that the pack's trainer learns from the cache."""
-        with tempfile.TemporaryDirectory() as runs, torch.inference_mode():
-            request = Request(
-                model=self.model,
-                cache=cache,
-                loss=loss,
-                adapter=AdapterSettings(rank=recipe.rank, alpha=float(recipe.rank)),
-                optimizer=OptimizerSettings(learning_rate=recipe.rate, schedule="cosine"),
-                train=TrainSettings(
-                    steps=recipe.steps,
-                    batch_size=recipe.batch,
-                    seed=seed,
-                    checkpointing="off",
-                    guidance=GUIDANCE,
-                    save_every=0,
-                    leak_every=-1,
-                ),
-            )
-            trained = train_lora(request, runs=Path(runs), hooks=hooks or Hooks(), report=lambda text: None)
-            return apply_lora(self.model, LoraTensors(trained))
+        return with_lora(self.model, cache, loss, recipe, seed=seed, hooks=hooks, guidance=GUIDANCE, leak_every=-1)
 
     def sample(
         self, model: Any, references: np.ndarray, edits: Sequence[str], *, seed: int, steps: int = STEPS
