@@ -19,7 +19,10 @@ _PROBE = (
 COMFYUI_NEEDS = ("torch", "aiohttp")
 PACK_NEEDS = ("peft", "cv2", "safetensors")
 OPTIMIZERS = ("prodigyopt", "schedulefree", "lion_pytorch", "pytorch_optimizer")
-TESTS_NEED = ("pytest", "xdist", "pytest_timeout", "ruff", "playwright", "skimage", "diffusers", *OPTIMIZERS)
+TESTS_NEED = (
+    *("pytest", "xdist", "pytest_timeout", "pytest_rerunfailures", "ruff", "playwright", "skimage", "diffusers"),
+    *OPTIMIZERS,
+)
 
 
 @dataclass(frozen=True)

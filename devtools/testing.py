@@ -32,7 +32,7 @@ def run_tests(host, arguments):
         # What takes long, or tries a thousand cases where a usual run tries some.
         arguments = [argument for argument in arguments if argument != "--all"]
         environment["MASKLORA_ALL"] = environment["MASKLORA_EVERY_MODE"] = "1"
-    command = [str(host.python), "-c", _PYTEST, "--import-mode=importlib", "--durations=15"]
+    command = [str(host.python), "-c", _PYTEST, "--import-mode=importlib", "--durations=15", "-rfER"]
     command += [*_workers(arguments), *([] if everything else [f"--timeout={_HANGS}"]), *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     pages = _run_with_newest_frontend(host, command, environment) if everything else 0

@@ -27,6 +27,8 @@ SELECT = """type => {
     window.app.graph.add(node)
     window.app.canvas.selectNode(node)
 }"""
+# Milliseconds that a page on a busy machine may take for what is asked of it.
+PATIENCE = 90_000
 # What the page of ComfyUI 0.30 reports without any pack: an absent user.css, and its own start.
 HOSTS_OWN_ERRORS = ("Failed to load resource", "ComfyApp graph accessed before initialization")
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
@@ -82,6 +84,7 @@ class ComfyPage:
         self.page = page
         self.server = server
         self.problems = []
+        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.problems.append(f"page error: {error}"))
         page.on("console", self._note)
 

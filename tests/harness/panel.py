@@ -68,7 +68,7 @@ class Panel:
         for _ in range(20):
             # What is out of view is hidden, and a busy page fits the view before it knows its nodes' sizes.
             self.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-            self.tab.wait_for_selector(self.selector, state="attached", timeout=20_000)
+            self.tab.wait_for_selector(self.selector, state="attached")
             self.tab.wait_for_timeout(500)
             if self.page.evaluate(IN_VIEW, self.selector):
                 return self

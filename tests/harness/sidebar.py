@@ -15,12 +15,12 @@ class Sidebar(Panel):
 
     def open(self):
         self.page.evaluate(OPEN, RUNS)
-        self.tab.wait_for_selector(self.selector, timeout=20_000)
+        self.tab.wait_for_selector(self.selector)
         return self
 
     def choose_run(self, name):
         run = self.tab.locator(f"{TAB} .mlt-run").filter(has_text=f"{name} ·").first
-        run.wait_for(timeout=20_000)
+        run.wait_for()
         run.click()
         self.tab.wait_for_function(
             "([s, name]) => document.querySelector(`${s} .mlt-title`).textContent === name", arg=[self.selector, name]
@@ -34,5 +34,4 @@ class Sidebar(Panel):
         self.tab.wait_for_function(
             "([s, words]) => document.querySelector(s).textContent.includes(words)",
             arg=[f"{TAB} .mlt-actions .mlt-note", words],
-            timeout=20_000,
         )

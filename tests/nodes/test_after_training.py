@@ -62,7 +62,7 @@ def test_a_lora_is_in_the_lists_of_comfyui_once_it_is_written_and_they_are_read_
         return paged.evaluate(VALUES) == values
 
     panel = trained("listed at once")
-    panel.tab.wait_for_function(OFFERED, arg="listed at once.safetensors", timeout=20_000)
+    panel.tab.wait_for_function(OFFERED, arg="listed at once.safetensors")
     assert paged.evaluate(READ) == 1 and same()
     # A run that is there is loaded, and writes nothing.
     paged.server.wait(panel.start(), timeout=120)

@@ -166,7 +166,7 @@ def test_from_the_template_to_pictures_with_the_new_lora(case, browser, host_wit
         page.page.locator(".mlt-panel").get_by_role("button", name="Use this LoRA").first.click()
         page.page.wait_for_function("() => window.app.graph.nodes.filter(one => one.type === 'KSampler').length === 2")
         # The view moves there.
-        page.page.wait_for_function(f"() => ({SEEN})().join() === 'true,true'", timeout=20_000)
+        page.page.wait_for_function(f"() => ({SEEN})().join() === 'true,true'")
         page.page.wait_for_timeout(500)
         assert page.evaluate(OVERLAPS) == 0
         before = set((base / "temp").glob("*")) if (base / "temp").is_dir() else set()

@@ -121,7 +121,7 @@ def test_while_it_trains_the_table_grows_and_says_where_a_picture_is(page, own_s
         cells = "document.querySelectorAll('dialog td:nth-child(4)')"
         total = f"() => [...{cells}].reduce((n, one) => n + Number(one.textContent), 0)"
         before = tab.evaluate(total)
-        tab.wait_for_function(f"before => ({total})() > before", arg=before, timeout=20_000)
+        tab.wait_for_function(f"before => ({total})() > before", arg=before)
         rows_of(tab).first.locator("button").click()
         said = tab.locator(f"{TABLE} [role=status]").inner_text()
         assert "input/growing/" in said and "Inspect Dataset" in said

@@ -234,7 +234,7 @@ def test_the_current_sample_is_shown_while_a_run_trains(both_canvases, training,
     run = training("current-" + kind)
     side = Sidebar(both_canvases).open().choose_run(run["name"])
     shown = side.choose(".mlt-current img")
-    shown.wait_for(timeout=20_000)
+    shown.wait_for()
     assert "zibble_" in shown.get_attribute("alt")
     assert shown.evaluate("one => one.naturalWidth") > 200
     assert "GiB" in side.choose(".mlt-numbers").text_content()

@@ -84,7 +84,7 @@ def test_the_grid_shows_each_strength_that_was_drawn(comfy_client, page, train_g
     inputs = {"model": ["1", 0], "samples": ["5", 0], "run": name, "steps": "", "strengths": "0.5, 1"}
     asked = {key: graph[key] for key in ("1", "5")} | {"6": {"class_type": "MLT_SampleRun", "inputs": inputs}}
     comfy_client.run(asked)
-    choice.wait_for(timeout=20_000)
+    choice.wait_for()
     assert choice.locator("option").all_inner_texts() == ["0.50", "1.00"] and choice.input_value() == "1.00"
     rows = grid.locator("tbody tr")
     rows.nth(2).locator("td button").nth(1).click()

@@ -95,7 +95,7 @@ def test_the_panel_says_in_words_what_the_curves_say_and_no_line_of_it_is_cut(pa
     learned(folder, outside)
     panel = Panel(paged).load(graph)
     said = panel.tab.locator(".mlt-verdict").first
-    panel.tab.wait_for_function("() => document.querySelector('.mlt-verdict')?.textContent", timeout=10_000)
+    panel.tab.wait_for_function("() => document.querySelector('.mlt-verdict')?.textContent")
     assert said.text_content().startswith(words)
     # The node grows to its panel with one of the next frames.
     panel.tab.wait_for_function(f"() => {{ const [needed, there] = ({CUT})(); return needed <= there + 1 }}")
