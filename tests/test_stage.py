@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.stage import judge, measure, run
 from benchmarks.stage.scenes import BACKDROPS, SUBJECTS, draw_backdrop, paint_subject, training_pictures
-from benchmarks.stage.world import Recipe, World
+from benchmarks.stage.world import Recipe
 from demo import judge as demo_judge
 from demo import scenes
 
