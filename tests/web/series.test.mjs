@@ -58,6 +58,15 @@ test("a log scale leaves out zero, and the learning rate is never smoothed", () 
   assert.deepEqual(data, [[1, 2], [null, 2], [1, 0.5]]);
 });
 
+test("what is measured now and then is shown as it was measured", () => {
+  const rows = [{ step: 4, loss: 4, leak: 0, validation: 2 }, { step: 8, loss: 8, leak: 1, validation: 4 }];
+  const data = columns([rows], { curves: ["loss", "leak", "validation"], weight: 0.9 });
+  assert.deepEqual(data.slice(2), [[0, 1], [2, 4]]);
+  const { loss, ...rest } = newest(rows, 0.9);
+  assert.deepEqual(rest, { leak: 1, validation: 4 });
+  assert.ok(loss < 6);
+});
+
 test("the newest numbers and the curves that there are", () => {
   const rows = [{ step: 1, loss: 2, prior: 1 }, { step: 2, loss: 4 }];
   assert.deepEqual(curvesIn(rows), ["loss", "prior"]);

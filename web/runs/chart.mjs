@@ -1,12 +1,12 @@
 // The curves of one run, or of two in one chart.
 import uPlot from "../vendor/uplot/uPlot.esm.mjs?v=0.1.0";
-import { columns } from "./series.mjs?v=0.1.0";
+import { columns, MEASURED } from "./series.mjs?v=0.1.0";
 
 const FONT = "11px sans-serif";
 
 /** Colour of a curve, from the panel's style sheet. */
 export function colourOf(key) {
-  return `var(--mlt-${key.replace("_", "-")})`;
+  return `var(--mlt-${key.replaceAll("_", "-")})`;
 }
 
 export class Chart {
@@ -51,7 +51,7 @@ export class Chart {
     return {
       text: value("--input-text") || "gray",
       grid: value("--border-color") || "gray",
-      curves: curves.map((key) => value(`--mlt-${key.replace("_", "-")}`) || "gray"),
+      curves: curves.map((key) => value(`--mlt-${key.replaceAll("_", "-")}`) || "gray"),
     };
   }
 
@@ -66,7 +66,8 @@ export class Chart {
           width: run ? 1 : 2,
           dash: run ? [6, 4] : undefined,
           spanGaps: true,
-          points: { show: false },
+          // A line from a single measure to nowhere could not be seen.
+          points: { show: MEASURED.has(key), size: 5 },
         });
       });
     }
