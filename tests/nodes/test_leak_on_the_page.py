@@ -69,7 +69,7 @@ def test_a_leak_is_a_curve_words_a_column_and_a_favoured_step(page, routes, leak
     run, rows = measured(routes, "leaky")
     leaks = [row["leak"] for row in rows]
     assert [row["step"] for row in rows] == run["checkpoints"] == [4, 8, 12]
-    assert LIMIT < leaks[-1] and all(row["drift_plain"] > 0 for row in rows)
+    assert leaks[-1] > LIMIT and all(row["drift_plain"] > 0 for row in rows)
     panel = Panel(page).load(leaky).in_state("finished").at_step(12)
     tab = panel.tab
     said = panel.choose(".mlt-verdict")
@@ -123,7 +123,9 @@ def test_the_favoured_step_is_marked_where_a_step_is_chosen_and_a_good_mask_has_
     shot(tab, "leak-grid")
     tab.keyboard.press("Escape")
     side.choose_run("tight")
-    tab.wait_for_function("s => document.querySelector(`${s} .mlt-verdict`).dataset.verdict === 'noLeak'", arg=side.selector)
+    tab.wait_for_function(
+        "s => document.querySelector(`${s} .mlt-verdict`).dataset.verdict === 'noLeak'", arg=side.selector
+    )
     assert side.choose(".mlt-verdict").inner_text().startswith("Background not learned")
     # Measured once, at the end: a point, where a line has no length.
     assert 2 <= leak_alone(side) <= 12
