@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { columns, curvesIn, lastStep, mergeRows, newest, smooth, thin, valuesAt } from "../../web/runs/series.mjs?v=0.1.0";
+import { columns, curvesIn, lastStep, mergeRows, newest, scaleOf, smooth, thin, valuesAt } from "../../web/runs/series.mjs?v=0.1.0";
 
 const row = (step, loss = step) => ({ step, loss });
 const steps = (rows) => rows.map((one) => one.step);
@@ -65,6 +65,13 @@ test("what is measured now and then is shown as it was measured", () => {
   const { loss, ...rest } = newest(rows, 0.9);
   assert.deepEqual(rest, { leak: 1, validation: 4 });
   assert.ok(loss < 6);
+});
+
+test("figures of pictures have an axis of their own, which knows no log scale", () => {
+  const rows = [{ step: 1, loss: 0, picture_leak: -0.1, picture_drift: 0 }, { step: 2, loss: 4, picture_leak: 0.2 }];
+  const curves = ["loss", "picture_leak", "picture_drift"];
+  assert.deepEqual(columns([rows], { curves, log: true }), [[1, 2], [null, 4], [-0.1, 0.2], [0, null]]);
+  assert.deepEqual([...curves, "leak", "learning_rate"].map(scaleOf), ["y", "pictures", "pictures", "y", "rate"]);
 });
 
 test("the newest numbers and the curves that there are", () => {

@@ -2,10 +2,12 @@
 
 export const CURVES = [
   "loss", "inside", "outside", "prior", "drift", "preservation", "loss_low", "inside_low", "outside_low", "validation",
-  "leak", "drift_plain", "learning_rate",
+  "leak", "drift_plain", "picture_likeness", "picture_leak", "picture_drift", "learning_rate",
 ];
+/** Those of the sample pictures. */
+export const OF_PICTURES = CURVES.filter((key) => key.startsWith("picture_"));
 /** What is measured at single steps, each time of the same in the same noise: it does not jump by chance. */
-export const MEASURED = new Set(["validation", "leak", "drift_plain"]);
+export const MEASURED = new Set(["validation", "leak", "drift_plain", ...OF_PICTURES]);
 export const MOST_ROWS = 4000;
 
 /** Rows sorted by step, `fresh` laid over `old`; steps after `last` are gone, because a run went back to one. */
@@ -74,6 +76,9 @@ export function smooth(steps, values, weight) {
   });
 }
 
+/** The axis of a curve: that of the losses, or one of its own, because its numbers are of another size. */
+export const scaleOf = (key) => (key === "learning_rate" ? "rate" : OF_PICTURES.includes(key) ? "pictures" : "y");
+
 const drawn = (key, steps, values, weight) =>
   key === "learning_rate" || MEASURED.has(key) ? values : smooth(steps, values, weight);
 
@@ -85,7 +90,8 @@ export function curvesIn(rows) {
 /**
  * What uPlot takes: [steps, values, values, …], one column for each run and curve, runs outermost.
  * @param {Array<Array<object>>} runs rows of each run.
- * @param {{curves: string[], weight: number, log: boolean}} options a log scale leaves out what is not above 0.
+ * @param {{curves: string[], weight: number, log: boolean}} options a log scale, which only losses have, leaves
+ *   out what is not above 0.
  */
 export function columns(runs, { curves, weight = 0, log = false }) {
   const steps = [...new Set(runs.flatMap((rows) => rows.map((row) => row.step)))].sort((a, b) => a - b);
@@ -98,7 +104,7 @@ export function columns(runs, { curves, weight = 0, log = false }) {
       data.push(steps.map((step) => {
         const i = place.get(step);
         const value = i === undefined ? null : smoothed[i];
-        return log && value !== null && value <= 0 ? null : value;
+        return log && scaleOf(key) === "y" && value !== null && value <= 0 ? null : value;
       }));
     }
   }
