@@ -113,7 +113,7 @@ def prepared(rgb: np.ndarray, *, patch: int) -> torch.Tensor:
     aspect = math.sqrt(width / height)
     size = tuple(patch * max(1, round(side / patch)) for side in (SIDE * aspect, SIDE / aspect))
     scaled = Image.fromarray(np.ascontiguousarray(rgb)).resize(size, Image.Resampling.BICUBIC)
-    colours = (np.asarray(scaled, np.float32) / 255 - np.float32(MEAN)) / np.float32(DEVIATION)
+    colours = (np.asarray(scaled, np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
     return torch.from_numpy(colours).permute(2, 0, 1)[None].contiguous()
 
 
