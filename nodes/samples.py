@@ -4,6 +4,8 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..masklora.generators.apply import Watch
+from ..masklora.host.finders.model_folders import find_model_folder, model_folders
+from ..masklora.host.likeness.dinov2 import DINOV2, class_of
 from ..masklora.host.page.progress import NodeProgress
 from ..masklora.host.page.telling import tell
 from ..masklora.host.references.shown import references_for
@@ -11,7 +13,7 @@ from ..masklora.host.sampling import encode_prompts
 from ..masklora.host.strengths import Wanted, draw_run, drawn_state
 from ..masklora.runs.sample_pictures import MOST_STRENGTHS, SIDES, STRENGTHS, SampleSettings, split_prompts
 from .load_run import run_drop_down, run_is_there
-from .types import MLT_DATASET, MLT_SAMPLES, TRAIN_CATEGORY, advanced, drop_down, number, seed, text
+from .types import MLT_DATASET, MLT_SAMPLES, NO_FILE, TRAIN_CATEGORY, advanced, drop_down, number, seed, text
 
 _D = SampleSettings()
 _EXAMPLE = "a photo of my subject on a beach\na photo of my subject at night"
@@ -31,7 +33,13 @@ class Samples(io.ComfyNode):
                 "Prompts that are drawn before the training, every so many steps and at its end, with the same seed "
                 "each time. The training panel shows them beside the base model's. They do not change the training."
             ),
-            inputs=[*cls._sockets(), *cls._visible(), *advanced(cls._advanced()), *cls._references()],
+            inputs=[
+                *cls._sockets(),
+                *cls._visible(),
+                *advanced(cls._advanced()),
+                *cls._references(),
+                *advanced([cls._likeness()]),
+            ],
             outputs=[MLT_SAMPLES.Output("samples", tooltip="For the training node.")],
         )
 
@@ -112,12 +120,30 @@ class Samples(io.ComfyNode):
             ),
         ]
 
+    @staticmethod
+    def _likeness():
+        return drop_down(
+            "likeness",
+            [NO_FILE, *model_folders(DINOV2)],
+            NO_FILE,
+            "Measure how sample pictures resemble the pictures that are learned, with a DINOv2 model that you put into "
+            "a folder below models/dinov2; see the help page. none: not measured.",
+        )
+
     @classmethod
-    def execute(cls, clip, vae, prompts, references=None, dataset=None, reference_of="", **widgets):
+    def validate_inputs(cls, likeness=None):
+        """Leaves a missing model to `execute`, whose message tells which files go where."""
+        return True
+
+    @classmethod
+    def execute(cls, clip, vae, prompts, references=None, dataset=None, reference_of="", likeness=NO_FILE, **widgets):
         """The prompts are encoded now, before the training needs the memory."""
+        folder = None if likeness == NO_FILE else find_model_folder(DINOV2, likeness)
+        if folder is not None:
+            class_of(folder)
         settings = SampleSettings(prompts=split_prompts(prompts), **widgets)
         shown = references_for(len(settings.prompts), given=references, dataset=dataset, name=reference_of)
-        return io.NodeOutput(encode_prompts(clip, vae, settings, references=shown))
+        return io.NodeOutput(encode_prompts(clip, vae, settings, references=shown, likeness=folder))
 
 
 class SampleRun(io.ComfyNode):

@@ -43,7 +43,7 @@ FLOORS = (
     ("host/swap",),
     ("host/layers", "host/references"),
     ("host/model", "host/finders"),
-    ("host/texts",),
+    ("host/texts", "host/likeness"),
     ("host/memory",),
     ("host",),
     ("host/page",),

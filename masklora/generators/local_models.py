@@ -82,7 +82,7 @@ def require_files(folder: Path, kind: ModelKind) -> Path:
             f"{kind.folder}: {folder} lacks {named}. {kind.instructions(folder.parent)} Weights in other formats "
             "(.bin, .pt) are not read, because such files can run code."
         )
-    declared = _declared_type(folder, kind)
+    declared = declared_type(folder, kind)
     if declared not in kind.types:
         raise DataError(
             f"{kind.folder}: {folder} holds a model of type {declared!r}, expected {' or '.join(kind.types)}. "
@@ -159,7 +159,12 @@ def image_inputs(rgb: np.ndarray) -> dict[str, Any]:
     return {"images": np.require(rgb, requirements="W"), "input_data_format": "channels_last"}
 
 
-def _declared_type(folder: Path, kind: ModelKind) -> Any:
+def declared_type(folder: Path, kind: ModelKind) -> Any:
+    """What config.json says of the model's type, of whatever kind that is; None where it says nothing.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
     try:
         config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

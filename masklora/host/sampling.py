@@ -27,6 +27,7 @@ from ..settings import check, check_choice
 from ..training.job import Hooks
 from ..training.seeds import own_global_random
 from .finders.borrowed import silent_progress, unload
+from .likeness.measuring import SampleLikeness
 from .memory.plan import MemoryPlan
 from .model.fitting import clip_rate
 from .model.patches import adapted_layers_asked
@@ -56,6 +57,7 @@ class SampleRequest:
         vae: ComfyUI's VAE.
         negatives: of each prompt the negative one with its reference pictures; none where there are none.
         clip: ComfyUI's CLIP that encoded them; None where it is not known.
+        likeness: folder of the DINOv2 model by which a training's pictures are measured; None for none.
     """
 
     settings: SampleSettings
@@ -64,6 +66,7 @@ class SampleRequest:
     vae: Any
     negatives: tuple[Any, ...] = ()
     clip: Any = None
+    likeness: Path | None = None
 
     @property
     def references(self) -> int:
@@ -89,7 +92,12 @@ class SampleRequest:
 
 
 def encode_prompts(
-    clip: Any, vae: Any, settings: SampleSettings, *, references: Sequence[Sequence[torch.Tensor]] = ()
+    clip: Any,
+    vae: Any,
+    settings: SampleSettings,
+    *,
+    references: Sequence[Sequence[torch.Tensor]] = (),
+    likeness: Path | None = None,
 ) -> SampleRequest:
     """A request whose prompts are encoded now, so that no text encoder is needed during the training.
 
@@ -99,6 +107,7 @@ def encode_prompts(
         settings: What is drawn.
         references: Of each prompt the reference pictures, float32 (1, H, W, 3) in 0..1; none at all for pictures from
             text alone.
+        likeness: See `SampleRequest`.
 
     Raises:
         FamilyError: a socket is empty.
@@ -125,7 +134,7 @@ def encode_prompts(
         settings = dataclasses.replace(settings, references=digest("references", told))
     positive = [encode(*one) for one in zip(settings.prompts, beside, strict=True)]
     negatives = tuple(encode(settings.negative, pictures, negative=True) for pictures in references)
-    return SampleRequest(settings, positive, encode(settings.negative, ()), vae, negatives, clip)
+    return SampleRequest(settings, positive, encode(settings.negative, ()), vae, negatives, clip, likeness)
 
 
 class _Given(NamedTuple):
@@ -314,14 +323,16 @@ class PictureSampler:
         hooks: Hooks,
         plan: MemoryPlan,
         beginning: Beginning | None = None,
+        likeness: SampleLikeness | None = None,
     ) -> None:
         """Draw with `models`; `plan` tells what room the training needs beside the weights.
 
-        They begin with what `beginning` gives.
+        They begin with what `beginning` gives, and are measured by `likeness`.
         """
         self.models, self.trainable, self.request = models, models.trainables[0], request
         self.hooks, self.plan = hooks, plan
-        self._beginning = beginning
+        self._beginning, self._likeness = beginning, likeness
+        self._figures: dict[str, float] = {}
         self.folder: SampleFolder | None = None
 
     @property
@@ -337,12 +348,14 @@ class PictureSampler:
         room = self.plan.activations + (0 if step else self.plan.trained)
         self._draw(0, self._missing(0), contextlib.nullcontext, self.request, room=room)
 
-    def draw(self, step: int) -> None:
-        """Draw every prompt that has no picture of this step yet, with the adapter as it is."""
+    def draw(self, step: int) -> dict[str, float]:
+        """Draw every prompt that has no picture of this step yet, with the adapter as it is; what was measured."""
         missing, texts, request = self._missing(step), self.models.texts, self.request
+        self._figures = {}
         if missing and texts is not None:
             request = request.read_by(texts.prompt)
         self._draw(step, missing, self._injected, request, room=self.plan.activations)
+        return self._figures
 
     def has(self, step: int) -> bool:
         """Whether every prompt has a picture of this step."""
@@ -372,6 +385,8 @@ class PictureSampler:
                 stack.enter_context(self.models.suspended(activation_bytes=room))
                 stack.enter_context(silent_progress())
                 stack.callback(self._make_room)
+                # While the model rests, and what drew has given its adapters back.
+                stack.callback(self._measure, step)
                 stack.enter_context(wearing())
                 # Also where one fails: no more are coming.
                 stack.callback(self.hooks.on_drawing, step, done=len(numbers), count=len(numbers))
@@ -383,6 +398,10 @@ class PictureSampler:
                     self.folder.thin()
         except _GivenUpError:
             self.hooks.on_message(f"Stopping: not all sample pictures of step {step} were drawn.")
+
+    def _measure(self, step: int) -> None:
+        if self._likeness is not None and self.folder is not None and self.has(step):
+            self._figures = self._likeness.measure(self.folder, step)
 
     def _refuse_to_wait(self) -> None:
         self.hooks.check_cancel()

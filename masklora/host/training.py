@@ -46,6 +46,7 @@ from .continuing import continuing
 from .estimating import judged, training_of, with_texts_counted
 from .experts import Models, models_of, starts_of
 from .families import Resolved, families
+from .likeness.measuring import likeness_notes, likeness_of
 from .memory.plan import MemoryPlan, Training, optimizer_bytes, plan_memory
 from .memory.remedies import remedies_for
 from .model.blocks import counted_paths
@@ -138,7 +139,8 @@ def train_lora(request: Request, *, runs: Path, hooks: Hooks, report: Callable[[
     training = with_texts_counted(training, request.texts)
     plan, swapped = _swapped(models, settings, plan_memory(training))
     begun, notes = _begun(trainable, first_frame, request)
-    drawn = functools.partial(PictureSampler, models, hooks=hooks, plan=plan, beginning=begun)
+    watched = likeness_of(request.samples, request.cache, triggers_of(request.cache), hooks)
+    drawn = functools.partial(PictureSampler, models, hooks=hooks, plan=plan, beginning=begun, likeness=watched)
     texts = models.texts
     job = TrainJob(
         models.adapted[0],
@@ -342,6 +344,7 @@ def _before_training(request: Request, settings: Resolved, run: Run, job: TrainJ
             free = free_name(file).name
             found.append(warning(f"name: {file.name} is there already and stays. This LoRA will be written as {free}."))
     found += room_notes(_room(job, settings), lora=lora, run=run.folder / "x")
+    found += likeness_notes(request.samples, request.cache, triggers_of(request.cache))
     if settings.train.if_a_run_exists == EXISTING_RUNS[0] and not run.checkpoints():
         found += _go_on(settings, run, planned_steps(job))
     return found

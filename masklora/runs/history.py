@@ -17,6 +17,7 @@ from typing import Any
 
 from ..documents import metric_rows
 from ..experts import LOW
+from ..loss.likeness import FIGURES
 from ..loss.terms import TERMS
 from .graph import has_graph
 from .marks import read_favoured, read_marks
@@ -26,7 +27,7 @@ from .sample_pictures import SampleFolder
 from .told import Told, read_told
 
 # In the order in which the page offers them.
-_MEASURED = ("validation", "leak", "drift_plain")
+_MEASURED = ("validation", "leak", "drift_plain", *FIGURES)
 CURVES = ("loss", *TERMS, "loss_low", "inside_low", "outside_low", *_MEASURED, "learning_rate")
 # Where two models take turns, the numbers of the one for low noise that have curves of their own: the levels of the
 # two are so unlike that one curve of both would only jump.

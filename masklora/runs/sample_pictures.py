@@ -146,8 +146,8 @@ class Sampler(Protocol):
         """Get the run's folder ready to go on after `step`, and draw the base model's pictures that are missing."""
         ...
 
-    def draw(self, step: int) -> None:
-        """Draw the pictures of a step that are missing, with the adapter as it is."""
+    def draw(self, step: int) -> dict[str, float] | None:
+        """Draw the pictures of a step that are missing, with the adapter as it is; what was measured of them."""
         ...
 
     def has(self, step: int) -> bool:
@@ -187,16 +187,16 @@ class Sampling:
             self.hooks.on_message(f"The sample pictures of step {step} are there already.")
         return step != self._drawn and (wished or ended or (every > 0 and step % every == 0))
 
-    def draw(self, step: int) -> None:
-        """Draw the pictures after `step`; the model wears the weights to show."""
+    def draw(self, step: int) -> dict[str, float]:
+        """Draw the pictures after `step`; the model wears the weights to show. What was measured of them, by curve."""
         self._drawn = step
-        self._guard(lambda sampler: sampler.draw(step))
+        return self._guard(lambda sampler: sampler.draw(step)) or {}
 
-    def _guard(self, act: Callable[[Sampler], None]) -> None:
+    def _guard(self, act: Callable[[Sampler], dict[str, float] | None]) -> dict[str, float] | None:
         assert self.sampler is not None
         self._set_training(False)
         try:
-            act(self.sampler)
+            return act(self.sampler)
         except Exception as error:
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             self.hooks.on_message(

@@ -319,6 +319,9 @@ class Hooks:
     def on_leak(self, step: int, leak: Leak, favoured: int | None) -> None:
         """What was measured of backgrounds after `step`, and the step of the checkpoint that speaks best for itself."""
 
+    def on_likeness(self, step: int, figures: Mapping[str, float]) -> None:
+        """What was measured of the sample pictures after `step`, by the names of their curves."""
+
     def on_checkpoint(self, step: int, folder: Path) -> None:
         """A checkpoint was written."""
 

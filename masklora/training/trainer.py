@@ -413,7 +413,10 @@ class _Session:
         with contextlib.ExitStack() as stack:
             for track in self.tracks:
                 stack.enter_context(track.weights.wearing_result())
-            self.sampling.draw(self.step)
+            figures = self.sampling.draw(self.step)
+        if figures:
+            self.run.append_metrics([{"step": self.step, **figures}])
+            self.hooks.on_likeness(self.step, figures)
         self.buffer.restart_clock()
 
     def _adapter(self) -> dict[str, Tensor]:

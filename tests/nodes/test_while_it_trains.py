@@ -101,5 +101,5 @@ def test_the_panel_says_in_words_what_the_curves_say_and_no_line_of_it_is_cut(pa
     panel.tab.wait_for_function(f"() => {{ const [needed, there] = ({CUT})(); return needed <= there + 1 }}")
     assert paged.evaluate(CUT)[2] > 0
     hints = panel.tab.locator(".mlt-curve").evaluate_all("all => all.map(one => one.title)")
-    assert len(hints) == 13 and all(len(hint) > 20 for hint in hints)
+    assert len(hints) == 16 and all(len(hint) > 20 for hint in hints)
     assert paged.problems == []

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { columns, curvesIn, lastStep, mergeRows, newest, smooth, thin, valuesAt } from "../../web/runs/series.mjs?v=0.1.0";
+import { columns, curvesIn, lastStep, mergeRows, newest, scaleOf, smooth, thin, valuesAt } from "../../web/runs/series.mjs?v=0.1.0";
 
 const row = (step, loss = step) => ({ step, loss });
 const steps = (rows) => rows.map((one) => one.step);
@@ -56,6 +56,22 @@ test("a log scale leaves out zero, and the learning rate is never smoothed", () 
   const rows = [{ step: 1, loss: 0, learning_rate: 1 }, { step: 2, loss: 4, learning_rate: 0.5 }];
   const data = columns([rows], { curves: ["loss", "learning_rate"], weight: 0.5, log: true });
   assert.deepEqual(data, [[1, 2], [null, 2], [1, 0.5]]);
+});
+
+test("what is measured now and then is shown as it was measured", () => {
+  const rows = [{ step: 4, loss: 4, leak: 0, validation: 2 }, { step: 8, loss: 8, leak: 1, validation: 4 }];
+  const data = columns([rows], { curves: ["loss", "leak", "validation"], weight: 0.9 });
+  assert.deepEqual(data.slice(2), [[0, 1], [2, 4]]);
+  const { loss, ...rest } = newest(rows, 0.9);
+  assert.deepEqual(rest, { leak: 1, validation: 4 });
+  assert.ok(loss < 6);
+});
+
+test("figures of pictures have an axis of their own, which knows no log scale", () => {
+  const rows = [{ step: 1, loss: 0, picture_leak: -0.1, picture_drift: 0 }, { step: 2, loss: 4, picture_leak: 0.2 }];
+  const curves = ["loss", "picture_leak", "picture_drift"];
+  assert.deepEqual(columns([rows], { curves, log: true }), [[1, 2], [null, 4], [-0.1, 0.2], [0, null]]);
+  assert.deepEqual([...curves, "leak", "learning_rate"].map(scaleOf), ["y", "pictures", "pictures", "y", "rate"]);
 });
 
 test("the newest numbers and the curves that there are", () => {

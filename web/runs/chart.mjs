@@ -1,12 +1,12 @@
 // The curves of one run, or of two in one chart.
 import uPlot from "../vendor/uplot/uPlot.esm.mjs?v=0.1.0";
-import { columns } from "./series.mjs?v=0.1.0";
+import { columns, MEASURED, scaleOf } from "./series.mjs?v=0.1.0";
 
 const FONT = "11px sans-serif";
 
 /** Colour of a curve, from the panel's style sheet. */
 export function colourOf(key) {
-  return `var(--mlt-${key.replace("_", "-")})`;
+  return `var(--mlt-${key.replaceAll("_", "-")})`;
 }
 
 export class Chart {
@@ -51,7 +51,7 @@ export class Chart {
     return {
       text: value("--input-text") || "gray",
       grid: value("--border-color") || "gray",
-      curves: curves.map((key) => value(`--mlt-${key.replace("_", "-")}`) || "gray"),
+      curves: curves.map((key) => value(`--mlt-${key.replaceAll("_", "-")}`) || "gray"),
     };
   }
 
@@ -61,15 +61,19 @@ export class Chart {
       curves.forEach((key, i) => {
         series.push({
           label: key,
-          scale: key === "learning_rate" ? "rate" : "y",
+          scale: scaleOf(key),
           stroke: palette.curves[i],
           width: run ? 1 : 2,
           dash: run ? [6, 4] : undefined,
           spanGaps: true,
-          points: { show: false },
+          // A line from a single measure to nowhere could not be seen.
+          points: { show: MEASURED.has(key), size: 5 },
         });
       });
     }
+    const beside = (scale) => ({
+      ...axis, scale, side: 1, size: 56, values: short, grid: { show: false }, show: curves.some((key) => scaleOf(key) === scale),
+    });
     const axis = { stroke: palette.text, font: FONT, grid: { stroke: palette.grid, width: 1 }, ticks: { show: false } };
     const short = (_, values) => values.map((value) => (value === null ? "" : String(Number(value.toPrecision(3)))));
     return {
@@ -91,12 +95,13 @@ export class Chart {
       hooks: {
         setCursor: [(plot) => this.hover(plot.cursor.idx == null || plot.cursor.left < 0 ? null : plot.data[0][plot.cursor.idx])],
       },
-      scales: { x: { time: false }, y: { distr: log ? 3 : 1 }, rate: {} },
+      scales: { x: { time: false }, y: { distr: log ? 3 : 1 }, rate: {}, pictures: {} },
       series,
       axes: [
         { ...axis, size: 24 },
         { ...axis, scale: "y", size: 52, values: short },
-        { ...axis, scale: "rate", side: 1, size: 56, values: short, grid: { show: false }, show: curves.includes("learning_rate") },
+        beside("pictures"),
+        beside("rate"),
       ],
     };
   }

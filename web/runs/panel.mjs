@@ -7,14 +7,16 @@ import { begun, isLive, memory, number, progress } from "./describe.mjs?v=0.1.0"
 import { Gallery } from "./samples/gallery.mjs?v=0.1.0";
 import { headlessButton } from "./headless.mjs?v=0.1.0";
 import { button, keepKeys, make, say } from "../page/elements.mjs?v=0.1.0";
-import { CURVES, curvesIn, newest, valuesAt } from "./series.mjs?v=0.1.0";
+import { CURVES, curvesIn, newest, OF_PICTURES, valuesAt } from "./series.mjs?v=0.1.0";
 import { titleOf } from "./kept/marks.mjs?v=0.1.0";
 import { text } from "../page/strings.mjs?v=0.1.0";
 import { tableButton } from "./table/dialog.mjs?v=0.1.0";
 import { verdict } from "./verdict.mjs?v=0.1.0";
 import { told } from "../page/told.mjs?v=0.1.0";
 
-const SHOWN_FIRST = new Set(["loss", "inside", "outside", "loss_low", "inside_low", "outside_low", "validation"]);
+const SHOWN_FIRST = new Set([
+  "loss", "inside", "outside", "loss_low", "inside_low", "outside_low", "validation", ...OF_PICTURES,
+]);
 const CURRENT_HEIGHT = 330;
 const GALLERY_HEIGHT = 540;
 const CHART_HEIGHT = 160;
@@ -125,7 +127,9 @@ export class RunPanel {
     this.legend = make("div", { className: "mlt-row mlt-legend", role: "group", "aria-label": text("runs.curves") });
     this.boxes = new Map(CURVES.map((key) => [key, this.curveBox(key)]));
     this.reading = make("span", { className: "mlt-value" });
-    this.legend.append(...[...this.boxes.values()].map((box) => box.label), this.reading);
+    this.ofPictures = make("div", { className: "mlt-row mlt-legend", role: "group", "aria-label": text("runs.samples"), hidden: true });
+    for (const [key, { label }] of this.boxes) (OF_PICTURES.includes(key) ? this.ofPictures : this.legend).append(label);
+    this.legend.append(this.reading);
     return make(
       "section",
       { className: "mlt mlt-panel", "aria-label": text("runs.panel") },
@@ -133,6 +137,7 @@ export class RunPanel {
       this.numbers,
       this.chart.element,
       this.legend,
+      this.ofPictures,
       this.verdict,
       this.settings(),
       this.buttons(),
@@ -234,6 +239,7 @@ export class RunPanel {
       box.label.hidden = !curves.includes(key);
       say(box.value, number(last[key]));
     }
+    this.ofPictures.hidden = !OF_PICTURES.some((key) => curves.includes(key));
     this.legend.dataset.hovered = this.hovered ?? "";
     say(this.reading, this.hovered === null ? "" : text("runs.hovered", { step: this.hovered }));
     this.current.update(run);

@@ -2,8 +2,12 @@
 
 export const CURVES = [
   "loss", "inside", "outside", "prior", "drift", "preservation", "loss_low", "inside_low", "outside_low", "validation",
-  "leak", "drift_plain", "learning_rate",
+  "leak", "drift_plain", "picture_likeness", "picture_leak", "picture_drift", "learning_rate",
 ];
+/** Those of the sample pictures. */
+export const OF_PICTURES = CURVES.filter((key) => key.startsWith("picture_"));
+/** What is measured at single steps, each time of the same in the same noise: it does not jump by chance. */
+export const MEASURED = new Set(["validation", "leak", "drift_plain", ...OF_PICTURES]);
 export const MOST_ROWS = 4000;
 
 /** Rows sorted by step, `fresh` laid over `old`; steps after `last` are gone, because a run went back to one. */
@@ -72,6 +76,12 @@ export function smooth(steps, values, weight) {
   });
 }
 
+/** The axis of a curve: that of the losses, or one of its own, because its numbers are of another size. */
+export const scaleOf = (key) => (key === "learning_rate" ? "rate" : OF_PICTURES.includes(key) ? "pictures" : "y");
+
+const drawn = (key, steps, values, weight) =>
+  key === "learning_rate" || MEASURED.has(key) ? values : smooth(steps, values, weight);
+
 /** The curves that any of the rows has, in the order of CURVES. */
 export function curvesIn(rows) {
   return CURVES.filter((key) => rows.some((row) => row[key] !== undefined));
@@ -80,7 +90,8 @@ export function curvesIn(rows) {
 /**
  * What uPlot takes: [steps, values, values, …], one column for each run and curve, runs outermost.
  * @param {Array<Array<object>>} runs rows of each run.
- * @param {{curves: string[], weight: number, log: boolean}} options a log scale leaves out what is not above 0.
+ * @param {{curves: string[], weight: number, log: boolean}} options a log scale, which only losses have, leaves
+ *   out what is not above 0.
  */
 export function columns(runs, { curves, weight = 0, log = false }) {
   const steps = [...new Set(runs.flatMap((rows) => rows.map((row) => row.step)))].sort((a, b) => a - b);
@@ -89,30 +100,28 @@ export function columns(runs, { curves, weight = 0, log = false }) {
     const own = rows.map((row) => row.step);
     const place = new Map(own.map((step, i) => [step, i]));
     for (const key of curves) {
-      const values = rows.map((row) => row[key] ?? null);
-      const smoothed = key === "learning_rate" ? values : smooth(own, values, weight);
+      const smoothed = drawn(key, own, rows.map((row) => row[key] ?? null), weight);
       data.push(steps.map((step) => {
         const i = place.get(step);
         const value = i === undefined ? null : smoothed[i];
-        return log && value !== null && value <= 0 ? null : value;
+        return log && scaleOf(key) === "y" && value !== null && value <= 0 ? null : value;
       }));
     }
   }
   return data;
 }
 
-/** The numbers of each curve at `step`, smoothed, as the chart draws them. */
+/** The numbers of each curve at `step`, as the chart draws them. */
 export function valuesAt(rows, weight, step) {
   return newest(rows.filter((row) => row.step <= step), weight);
 }
 
-/** The last number of each curve, smoothed: {loss: 0.1, …}. */
+/** The last number of each curve as the chart draws it: {loss: 0.1, …}. */
 export function newest(rows, weight) {
   const steps = rows.map((row) => row.step);
   const found = {};
   for (const key of curvesIn(rows)) {
-    const values = rows.map((row) => row[key] ?? null);
-    const shown = key === "learning_rate" ? values : smooth(steps, values, weight);
+    const shown = drawn(key, steps, rows.map((row) => row[key] ?? null), weight);
     found[key] = shown.findLast((value) => value !== null);
   }
   return found;

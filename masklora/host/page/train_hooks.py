@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,13 @@ class NodeHooks(Hooks):
             self._live.add(curve_row({"step": step, **leak.row}))
         if leak.leak is not None:
             logger.info("masked lora: step %d, leak %.4f ± %.4f", step, leak.leak, leak.spread)
+
+    def on_likeness(self, step: int, figures: Mapping[str, float]) -> None:
+        """Log it and show it in the chart."""
+        if self._live is not None:
+            self._live.add(curve_row({"step": step, **figures}))
+        told = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
+        logger.info("masked lora: step %d, %s", step, told)
 
     def on_checkpoint(self, step: int, folder: Path) -> None:
         """Log where the checkpoint lies."""

@@ -107,9 +107,10 @@ export class SampleGrid {
 
   row(run, list, { step, numbers }, offered) {
     const name = step ? stepName(run, step) : text("runs.base");
+    const hint = step && step === run.favoured ? text("runs.favouredHint") : "";
     const cells = offered.map(({ number, prompt }) =>
       make("td", {}, numbers.includes(number) ? this.cell(run, list, step, number, prompt) : ""));
-    return make("tr", { ariaCurrent: this.isPicked(run, step) ? "true" : null }, make("th", { scope: "row" }, name, this.pick(run, step)), ...cells);
+    return make("tr", { ariaCurrent: this.isPicked(run, step) ? "true" : null }, make("th", { scope: "row", title: hint }, name, this.pick(run, step)), ...cells);
   }
 
   /** A picture, which is made once and stays when others come. */
