@@ -67,7 +67,6 @@ class Samples(io.ComfyNode):
                 _D,
                 "every",
                 "Training steps between pictures, 0 (only before and at the end) to 1000000. Drawing takes time.",
-                step=10,
             ),
         ]
 
