@@ -20,14 +20,14 @@ from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, advanced, choice, choi
 D = CacheSettings()
 
 
-def infill_inputs():
+def infill_inputs(defaults=D):
     """Which backgrounds are put behind what is learned."""
     return [
         choice_by_goal(
-            D, "infill", "What replaces the background in the infill variants: each kind in turn, or one kind."
+            defaults, "infill", "What replaces the background in the infill variants: each kind in turn, or one kind."
         ),
         number(
-            D,
+            defaults,
             "infill_variants",
             "Variants with a replaced background to encode per picture with a mask, 0 (none) to 100. "
             "Masked Loss says how often training sees them.",

@@ -18,6 +18,8 @@ from .cache import infill_inputs
 from .types import DATA_CATEGORY, MLT_CACHE, MLT_DATASET, MLT_LOSS, advanced, drop_down, number
 
 USUAL_STRIDE = 8
+# What the view infill shows: the cache's usual number where it makes any.
+_SHOWN = CacheSettings(infill_variants=3)
 
 
 class InspectDataset(io.ComfyNode):
@@ -62,7 +64,7 @@ class InspectDataset(io.ComfyNode):
                             max=400,
                             tooltip="Pictures on the sheet at most, 1 to 400. The report is about all.",
                         ),
-                        *infill_inputs(),
+                        *infill_inputs(_SHOWN),
                         io.Int.Input(
                             "infill_seed",
                             default=CacheSettings().seed,
@@ -112,7 +114,7 @@ class InspectDataset(io.ComfyNode):
     def execute(cls, dataset, resolution, view, max_pictures=24, infill_seed=0, **values):
         """Reads every mask once and the shown pictures once."""
         vae, cache, loss, sam3 = (values.pop(name, None) for name in ("vae", "cache", "loss", "sam3"))
-        values, _ = decide(dataset.goal, values, ["infill"])
+        values, _ = decide(dataset.goal, {"infill_variants": _SHOWN.infill_variants, **values}, ["infill"])
         settings = CacheSettings(resolution=max(resolution, 64), seed=infill_seed, **values)
         check_settings(settings)
         progress = NodeProgress()

@@ -95,6 +95,7 @@ class World:
                 resolution=scenes.PIXELS,
                 bucket_step=16,
                 storage="memory",
+                infill_variants=3,
                 seed=seed,
             ).args[0]
 

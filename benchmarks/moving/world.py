@@ -93,7 +93,11 @@ class World:
                     write_clip(folder / "masks" / f"clip{number}.mkv", scenes.to_pixels(clip.masks))
             given = DatasetSettings(folder=name, caption=CaptionSettings(trigger=TRIGGER))
             settings = CacheSettings(
-                resolution=80, bucket_step=2 * scenes.SQUARE, storage="memory", clip_frames=scenes.FRAMES
+                resolution=80,
+                bucket_step=2 * scenes.SQUARE,
+                storage="memory",
+                clip_frames=scenes.FRAMES,
+                infill_variants=3,
             )
             dataset = load_dataset(given, allowed=lambda path: path)
             return build_cache(dataset, settings, encoder=codec.SquareEncoder(), text=self.text)

@@ -98,7 +98,11 @@ class World:
             side = scenes.SIDE * scenes.SQUARE
             # What is left to the model is this for FLUX.
             settings = CacheSettings(
-                resolution=side, bucket_step=2 * scenes.SQUARE, storage="memory", reference_size=OWN_SIZE
+                resolution=side,
+                bucket_step=2 * scenes.SQUARE,
+                storage="memory",
+                reference_size=OWN_SIZE,
+                infill_variants=3,
             )
             dataset = load_dataset(given, allowed=lambda path: path)
             return build_cache(dataset, settings, encoder=codec.SquareEncoder(), text=self.text)

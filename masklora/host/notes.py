@@ -112,7 +112,8 @@ def cache_notes(loss: LossSettings, cache: Cache) -> list[str]:
     notes = [*_channel_notes(loss, cache), *_trigger_notes(loss, cache), *_token_notes(loss, cache)]
     masked = [entry for entry in cache.entries if entry.has_mask]
     replaced = any(entry.infills for entry in masked)
-    if loss.infill_probability > 0 and masked and not replaced:
+    # At our default it is no wish of a person's, and the cache makes none by default.
+    if loss.infill_probability not in (0, LossSettings().infill_probability) and masked and not replaced:
         notes.append("Every step sees the pictures' own backgrounds: infill_variants of Cache Dataset is 0.")
     if loss.infill_probability == 0 and replaced:
         notes.append("The replaced backgrounds in the cache are not used: infill_probability is 0.")

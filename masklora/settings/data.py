@@ -108,7 +108,7 @@ class CacheSettings:
     max_gigabytes: float = ranged(50.0, 0.0, 1_000_000.0, used=[{"storage": being("disk")}])
     seed: int = seeded()
     infill: str = chosen("mixed", INFILLS, used=[{"infill_variants": other_than(0)}])
-    infill_variants: int = ranged(3, 0, 100)
+    infill_variants: int = ranged(0, 0, 100)
     crop_margin: float = ranged(0.2, 0.0, 10.0, used=[{"crop": being(BY_GOAL, "around mask", "masked crop")}])
     crop_margin_max: float = ranged(0.2, 0.0, 10.0, used=[{"crop": being(BY_GOAL, "around mask")}])
     rotate: float = ranged(0.0, 0.0, 180.0)

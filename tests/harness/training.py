@@ -65,7 +65,7 @@ def make_cache(family, settings=None):
     beside = needed_references(family)
     return build_cache(
         pictures(settings=settings, side=side, beside=beside is not None),
-        CacheSettings(resolution=side, bucket_step=32, storage="memory"),
+        CacheSettings(resolution=side, bucket_step=32, storage="memory", infill_variants=3),
         encoder=encoder,
         text=HashedText(family) if beside is None else SeeingText(family, beside.pictures),
     )

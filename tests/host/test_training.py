@@ -346,7 +346,8 @@ def test_a_cache_without_replaced_backgrounds_is_told_where_training_asks_for_th
     cache = dataclasses.replace(
         caches["sd15"], entries=tuple(dataclasses.replace(e, infills=()) for e in caches["sd15"].entries)
     )
-    (note,) = cache_notes(LossSettings(), cache)
+    assert cache_notes(LossSettings(), cache) == []
+    (note,) = cache_notes(LossSettings(infill_probability=0.8), cache)
     assert "infill_variants" in note
 
 
