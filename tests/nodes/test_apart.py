@@ -7,12 +7,14 @@ import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from devtools.comfy import ComfyServer
 from harness.damage import ALL
+from harness.panel import INK, PANEL, Panel
 from harness.routes import Routes
 
 long = pytest.mark.skipif(not ALL, reason="with --all: a ComfyUI of its own for each process")
@@ -239,3 +241,55 @@ def test_a_comfyui_that_is_started_anew_finds_it_and_its_page_can_stop_it(
             assert (tmp_path / "output" / "loras" / "left apart.safetensors").is_file()
         finally:
             apart.clear()
+
+
+PART = ".mlt-panel .mlt-apart"
+WORDS = """([selector, words]) => document.querySelector(selector)?.textContent.includes(words)"""
+
+
+def test_a_person_trains_the_open_graph_apart_from_the_button_to_the_lora(apart, page, comfy_server, train_graph):
+    name = f"apart in the page {time.monotonic_ns()}"
+    panel = Panel(page).load(train_graph(name=name, steps=30000))
+    tab, start = panel.tab, panel.button("Train as a process of its own")
+    start.click()
+    dialog = tab.locator(".mlt-apart-ask")
+    assert dialog.locator("input").input_value() == "1"
+    assert "the queue stays free" in dialog.text_content() and "no faster than the queue" in dialog.text_content()
+    dialog.locator("input").fill("2")
+    assert "2 processes learn 2 times as many pictures a step" in dialog.text_content()
+    tab.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+    assert apart.now() is None
+    start.click()
+    shown(tab, "dialog")
+    tab.locator(".mlt-apart-ask").get_by_role("button", name="Start", exact=True).click()
+    tab.wait_for_function(WORDS, arg=[PART, "a process is starting"], timeout=20_000)
+    shown(tab, "starting")
+    assert start.is_disabled()
+    # A page that is opened meanwhile finds it.
+    tab.reload(wait_until="domcontentloaded")
+    page.open()
+    panel.load(train_graph(name=name, steps=30000))
+    tab.wait_for_function(WORDS, arg=[PART, "training as a process of its own"], timeout=120_000)
+    panel.in_state("running").at_step(3)
+    tab.wait_for_function(f"selector => ({INK})(selector) > 0", arg=PANEL)
+    shown(tab, "training")
+    panel.button("Pause").click()
+    panel.in_state("paused")
+    panel.button("Go on").click()
+    panel.in_state("running")
+    panel.button("Stop and save").click()
+    panel.in_state("stopped")
+    tab.wait_for_function(WORDS, arg=[PART, "everything in the graph was done"], timeout=30_000)
+    tab.wait_for_function(WORDS, arg=[".mlt-ending", f"output/loras/{name}.safetensors"], timeout=20_000)
+    shown(tab, "ended")
+    panel.button("Hide").click()
+    tab.locator(PART).first.wait_for(state="hidden")
+    assert start.is_enabled()
+    assert page.problems == []
+
+
+def shown(tab, moment):
+    """Keeps a picture of the page for a person, where one asks for it."""
+    if folder := os.environ.get("MASKLORA_SHOTS"):
+        tab.screenshot(path=str(Path(folder) / f"apart {moment}.png"))

@@ -1,9 +1,10 @@
 // One run: its state, its curves, and the buttons that act on it.
 import { useButton } from "./actions.mjs?v=0.1.0";
+import { apartButton, ApartPart } from "./apart/part.mjs?v=0.1.0";
 import { Chart, colourOf } from "./chart.mjs?v=0.1.0";
 import { Current } from "./current.mjs?v=0.1.0";
 import { Ending } from "./ending.mjs?v=0.1.0";
-import { begun, isLive, memory, number, progress } from "./describe.mjs?v=0.1.0";
+import { begun, isLive, memory, number, progress, safeName } from "./describe.mjs?v=0.1.0";
 import { Gallery } from "./samples/gallery.mjs?v=0.1.0";
 import { headlessButton } from "./headless.mjs?v=0.1.0";
 import { button, keepKeys, make, say } from "../page/elements.mjs?v=0.1.0";
@@ -50,6 +51,9 @@ export class RunPanel {
     const use = page && useButton(store, page, choose, (words) => this.tell(words));
     this.ending = new Ending(roomy, use ? [use] : []);
     this.table = page && tableButton(page, () => this.choose());
+    this.trainApart = name && apartButton(store.apart, page, (words) => this.tell(words));
+    // Of another graph's training the side bar tells, and of all.
+    this.apart = name && new ApartPart(store.apart, (start) => !name || safeName(start.name) === safeName(name()));
     this.headless = name && headlessButton(page, name, (words) => this.tell(words));
     this.element = this.build();
     keepKeys(this.element);
@@ -130,6 +134,7 @@ export class RunPanel {
       "section",
       { className: "mlt mlt-panel", "aria-label": text("runs.panel") },
       make("div", { className: "mlt-row mlt-head" }, this.title, this.state),
+      ...(this.apart ? [this.apart.element] : []),
       this.numbers,
       this.chart.element,
       this.legend,
@@ -190,7 +195,7 @@ export class RunPanel {
     this.pause = button(text("runs.pause"), text("runs.pauseHint"), () =>
       this.act(this.choose()?.state === "paused" ? "resume" : "pause"));
     this.sample = button(text("runs.sample"), text("runs.sampleHint"), () => this.act("sample"));
-    const more = [this.table, this.headless].filter(Boolean);
+    const more = [this.table, this.headless, this.trainApart?.element].filter(Boolean);
     return make("div", { className: "mlt-row mlt-buttons" }, this.stop, this.save, this.sample, this.pause, ...more);
   }
 
@@ -222,6 +227,8 @@ export class RunPanel {
     this.judge(rows);
     say(this.note, this.message(run, rows));
     this.offer(run);
+    this.apart?.update();
+    this.trainApart?.update();
     this.stop.disabled = !isLive(run) || run.state === "stopping";
     this.save.disabled = this.pause.disabled = this.stop.disabled;
     if (this.table) this.table.disabled = !run;

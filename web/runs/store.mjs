@@ -1,4 +1,5 @@
 // What the page knows of the runs: from events while one trains here, by asking for everything else.
+import { ApartStore, goesOn } from "./apart/store.mjs?v=0.1.0";
 import { isLive } from "./describe.mjs?v=0.1.0";
 import { lastStep, mergeRows, thin } from "./series.mjs?v=0.1.0";
 import { told } from "../page/told.mjs?v=0.1.0";
@@ -39,6 +40,7 @@ export class RunStore {
     this.listeners = new Map();
     this.listed = 0;
     this.queued = false;
+    this.apart = new ApartStore(this);
     api.addEventListener(EVENT, (event) => this.hear(event.detail));
     api.addEventListener("status", (event) => this.noteQueue(event.detail));
     api.addEventListener("reconnected", () => this.refresh(true));
@@ -49,6 +51,7 @@ export class RunStore {
     this.listeners.set(listener, wanted);
     this.timer ??= setInterval(() => this.tick(), TICK);
     this.refresh();
+    this.apart.refresh();
     return () => {
       this.listeners.delete(listener);
       if (this.listeners.size) return;
@@ -259,7 +262,10 @@ export class RunStore {
   tick() {
     if (document.hidden) return;
     const now = Date.now();
-    if ((this.queued || !this.online) && now - this.listed > SILENCE) this.refresh();
+    this.apart.tick(now);
+    // Of what other processes train no event tells.
+    const followed = this.queued || goesOn(this.apart.start) || this.runs.some((run) => run.elsewhere && isLive(run));
+    if ((followed || !this.online) && now - this.listed > SILENCE) this.refresh();
     const shown = new Set([...this.listeners.values()].flatMap((wanted) => wanted()));
     for (const id of shown) {
       const run = this.run(id);
