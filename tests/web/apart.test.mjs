@@ -13,13 +13,13 @@ test("only where there are several cards the button speaks of them", () => {
 });
 
 test("a training apart says what it does and how it ended", () => {
-  assert.equal(stateLine(going), "cat: 2 processes are starting.");
-  assert.equal(stateLine({ ...going, count: 1 }), "cat: a process is starting.");
+  assert.equal(stateLine(going), "2 processes are starting.");
+  assert.equal(stateLine({ ...going, count: 1 }), "A process is starting.");
   assert.match(stateLine({ ...going, cancelled: true }), /as soon as the node at work looks up/);
   assert.match(stateLine({ ...going, state: "training", step: 3, cancelled: true }), /after this step, with a checkpoint/);
   const progress = { title: "My cache", done: 3, total: 10, text: "caching" };
   assert.equal(details({ ...going, progress }), "My cache · 3 / 10 · caching");
-  assert.match(stateLine(ended("killed")), /ended without a word/);
+  assert.match(stateLine(ended("killed")), /The process ended without a word/);
   assert.equal(details(ended("refused", ["No node trains.", "Another."])), "No node trains.\nAnother.");
 });
 

@@ -225,9 +225,9 @@ export class RunPanel {
     this.state.dataset.state = run?.state ?? "";
     say(this.numbers, run ? [progress(run), memory(run)].filter(Boolean).join(" · ") : "");
     this.judge(rows);
+    this.apart?.update();
     say(this.note, this.message(run, rows));
     this.offer(run);
-    this.apart?.update();
     this.trainApart?.update();
     this.stop.disabled = !isLive(run) || run.state === "stopping";
     this.save.disabled = this.pause.disabled = this.stop.disabled;
@@ -279,7 +279,8 @@ export class RunPanel {
 
   message(run, rows) {
     if (!this.store.online) return text("runs.offline");
-    if (!run) return (this.wordsOf === undefined && this.words) || text("runs.noRun");
+    const begins = this.apart && !this.apart.element.hidden;
+    if (!run) return (this.wordsOf === undefined && this.words) || (begins ? "" : text("runs.noRun"));
     if (isLive(run) && run.drawing) return text("runs.drawing", { ...run.drawing, done: run.drawing.done + 1 });
     if (isLive(run) && rows.length === 0) return text("runs.waiting");
     if (this.words && this.wordsOf === run.id && this.wordsWhileLive === isLive(run)) return this.words;

@@ -10,10 +10,9 @@ export function buttonName(choices) {
 
 /** What it is doing, or how it ended, in a line. */
 export function stateLine(start) {
-  const { name, count } = start;
-  if (!goesOn(start)) return text(`runs.apart.end.${start.end.state}`, { name });
-  if (start.cancelled) return text(start.step ? "runs.apart.cancelling" : "runs.apart.cancellingEarly", { name });
-  return text(`runs.apart.${start.state}`, { name, count });
+  if (!goesOn(start)) return text(`runs.apart.end.${start.end.state}`);
+  if (start.cancelled) return text(start.step ? "runs.apart.cancelling" : "runs.apart.cancellingEarly");
+  return text(`runs.apart.${start.state}`, { count: start.count });
 }
 
 /** What follows the line: the node at work, or the reasons of an end. */

@@ -37,10 +37,11 @@ export function apartButton(apart, page, tell) {
 export class ApartPart {
   /**
    * @param apart an ApartStore.
-   * @param {(start: object) => boolean} concerns whether a training apart is shown here.
+   * @param {(start: object) => boolean} concerns whether a training apart is shown here; without it all are, by name.
    */
-  constructor(apart, concerns = () => true) {
+  constructor(apart, concerns = null) {
     Object.assign(this, { apart, concerns });
+    this.name = make("div", { className: "mlt-title", hidden: Boolean(concerns) });
     this.line = make("strong", { role: "status" });
     this.details = make("div", { className: "mlt-note mlt-apart-details" });
     this.warnings = make("ul", { className: "mlt-notes" });
@@ -50,6 +51,7 @@ export class ApartPart {
     this.element = make(
       "div",
       { className: "mlt-apart", role: "group", "aria-label": text("runs.apart.part"), hidden: true },
+      this.name,
       make("div", { className: "mlt-row" }, this.line, this.cancel, this.hide),
       this.details, this.warnings, this.error,
     );
@@ -66,9 +68,10 @@ export class ApartPart {
 
   update() {
     const { shown } = this.apart;
-    this.element.hidden = !shown || !this.concerns(shown);
+    this.element.hidden = !shown || this.concerns?.(shown) === false;
     if (this.element.hidden) return;
     const going = goesOn(shown);
+    say(this.name, shown.name);
     say(this.line, stateLine(shown));
     this.element.dataset.state = going ? shown.state : shown.end.state;
     say(this.details, details(shown));
