@@ -221,6 +221,11 @@ def test_whatever_ends_it_is_told(apart, train_graph):
     second.kill()
     end = apart.ended()["end"]
     assert end["state"] == "failed" and "not there any more" in end["reasons"][0]
+    apart.started(train_graph(name="beheaded apart", steps=30000), 2)
+    found = apart.until(lambda found: found["state"] == "training")
+    next(one for one in apart.processes(found) if one.environ().get("RANK") == "0").kill()
+    end = apart.ended()["end"]
+    assert end["state"] == "killed" and "process 1: " in end["reasons"][0]
 
 
 @long
