@@ -44,6 +44,8 @@ export class RunStore {
     api.addEventListener(EVENT, (event) => this.hear(event.detail));
     api.addEventListener("status", (event) => this.noteQueue(event.detail));
     api.addEventListener("reconnected", () => this.refresh(true));
+    // From a terminal, where a training may have been started.
+    globalThis.addEventListener?.("focus", () => this.glance());
   }
 
   /** Calls `listener` on every change until the returned function is called; `wanted()` gives ids of shown runs. */
@@ -252,6 +254,13 @@ export class RunStore {
 
   take(run, rows) {
     this.rows.set(run.id, thin(mergeRows(this.rowsOf(run.id), rows, run.step)));
+  }
+
+  /** A person has come back to the page. */
+  glance() {
+    if (!this.listeners.size || Date.now() - this.listed < SILENCE) return;
+    this.refresh();
+    this.apart.refresh();
   }
 
   noteQueue(status) {

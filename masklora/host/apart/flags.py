@@ -11,6 +11,7 @@ from pathlib import Path
 import comfy.options
 import folder_paths
 
+TRAIN = "train.py"
 # What tells how the server listens and what its page is like, which cards it sees (it has told its environment, which
 # is handed on) and what is each process's own; with the number of values of each as ComfyUI has it.
 _SERVER: dict[str, str | int] = {
@@ -71,7 +72,7 @@ def command(graph: Path, *, count: int, cancel: Path, pack: Path) -> list[str]:
         pack: folder of this pack.
     """
     several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    train = [str(pack / "train.py"), str(graph), "--json", "--cancel-file", str(cancel)]
+    train = [str(pack / TRAIN), str(graph), "--json", "--cancel-file", str(cancel)]
     return [
         sys.executable,
         *(several if count > 1 else []),

@@ -54,7 +54,8 @@ class Newest:
 
     def get(self) -> Start | None:
         """It, also where an earlier ComfyUI has started it. For those who hold the lock."""
-        if self._looked_in != _root():
+        gone = self._start is not None and not self._start.folder.exists()
+        if gone or self._looked_in != _root():
             self._looked_in, self._start = _root(), newest(_root())
         return self._start
 

@@ -8,8 +8,8 @@
         cancel        as soon as somebody has asked it to end
         hidden        once a person has read how it ended
 
-The processes are no children that end with ComfyUI. They are known by their command line, which names this folder: a
-process that has only inherited the number does not.
+The processes are no children that end with ComfyUI. They are known by their command line, which names the graph in this
+folder: a process that has only inherited the number does not.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import psutil
 from ...documents import read_document
 from ...errors import RunError
 from ...files import cannot_write, write_text_atomically
-from .flags import command, environment
+from .flags import TRAIN, command, environment
 from .telling import Telling
 
 _GRAPH, _START, _TOLD, _LOG, _CANCEL, _HIDDEN = (
@@ -81,14 +81,17 @@ class Start:
         return not self._gone
 
     def processes(self) -> list[psutil.Process]:
-        """All processes whose command line names this folder."""
+        """All processes that train its graph, and what has started these."""
         return [one for one in psutil.process_iter() if self._is_ours(one.pid)]
 
     def _is_ours(self, pid: int) -> bool:
         with contextlib.suppress(psutil.Error, OSError):
             process = psutil.Process(pid)
-            named = any(self.id in word for word in process.cmdline())
-            return named and process.status() != psutil.STATUS_ZOMBIE
+            words = process.cmdline()
+            named = any(self.id in word and word.endswith(_GRAPH) for word in words)
+            # An editor that shows the graph is none.
+            trains = any(word.endswith(TRAIN) for word in words)
+            return named and trains and process.status() != psutil.STATUS_ZOMBIE
         return False
 
     def facts(self) -> dict[str, Any]:

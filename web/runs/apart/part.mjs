@@ -43,7 +43,7 @@ export class ApartPart {
     Object.assign(this, { apart, concerns });
     this.name = make("div", { className: "mlt-title", hidden: Boolean(concerns) });
     this.line = make("strong", { role: "status" });
-    this.details = make("div", { className: "mlt-note mlt-apart-details" });
+    this.details = make("div", { className: "mlt-apart-details" });
     this.warnings = make("ul", { className: "mlt-notes" });
     this.error = make("div", { className: "mlt-bad", role: "status" });
     this.cancel = button("", "", () => this.act(() => this.apart.cancel()));
