@@ -168,7 +168,17 @@ def test_two_processes_train_while_the_queue_is_free_and_hear_what_their_run_is_
 
 
 @long
-def test_a_training_apart_runs_to_its_end_and_is_refused_where_that_name_trains(apart, comfy_server, train_graph):
+def test_a_training_apart_draws_when_asked_runs_to_its_end_and_waits_for_the_queue(apart, comfy_server, train_graph):
+    apart.started(train_graph(name="drawn apart", steps=30000, samples={}))
+    run = apart.routes.running("drawn_apart")
+    assert run["can_sample"]
+    before = run["pictures_mark"]
+    assert apart.routes.post(f"/runs/{run['id']}/sample")[0] == 200
+    apart.routes.until(lambda: apart.routes.named("drawn_apart")["pictures_mark"] != before)
+    apart.routes.until(lambda: len(apart.routes.get(f"/runs/{run['id']}/samples")["steps"]) > 1)
+    assert apart.routes.named("drawn_apart")["state"] == "running"
+    assert apart.routes.post(f"/runs/{run['id']}/stop")[0] == 200
+    assert apart.ended()["end"]["state"] == "finished"
     apart.started(train_graph(name="whole apart", steps=3))
     assert apart.ended()["end"]["state"] == "finished"
     assert (comfy_server.base / "output" / "loras" / "whole apart.safetensors").is_file()
