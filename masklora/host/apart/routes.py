@@ -49,19 +49,28 @@ class Newest:
     def __init__(self) -> None:
         """It is looked for when somebody asks."""
         self._start: Start | None = None
-        self._looked_in: Path | None = None
+        self._stamp: tuple[Path, int] | None = None
         self.lock = threading.Lock()
 
     def get(self) -> Start | None:
-        """It, also where an earlier ComfyUI has started it. For those who hold the lock."""
-        gone = self._start is not None and not self._start.folder.exists()
-        if gone or self._looked_in != _root():
-            self._looked_in, self._start = _root(), newest(_root())
+        """It, also where another ComfyUI of this user folder has started it. For those who hold the lock."""
+        stamp = self._look()
+        if stamp != self._stamp:
+            found = newest(_root())
+            # What was read of one that is known need not be read again.
+            same = found is not None and self._start is not None and found.id == self._start.id
+            self._start, self._stamp = self._start if same else found, stamp
         return self._start
 
     def set(self, start: Start) -> None:
         """A newer one. For those who hold the lock."""
-        self._looked_in, self._start = _root(), start
+        self._start, self._stamp = start, self._look()
+
+    def _look(self) -> tuple[Path, int]:
+        try:
+            return _root(), _root().stat().st_mtime_ns
+        except OSError:
+            return _root(), 0
 
 
 NEWEST = Newest()

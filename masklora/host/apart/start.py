@@ -188,7 +188,9 @@ def begin(root: Path, saved: Mapping[str, Any], *, count: int, name: str, node: 
     facts = {"pid": process.pid, "count": count, "name": name, "node": node, "started": time.time()}
     try:
         write_text_atomically(folder / _START, json.dumps(facts))
-    except RunError:
+        # Another ComfyUI, which follows by the time of this folder, may have looked too early.
+        os.utime(root)
+    except (RunError, OSError):
         process.kill()
         raise
     _prune(root)
