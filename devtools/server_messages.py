@@ -20,8 +20,8 @@ FOLDERS = ("masklora", "nodes")
 PLACEHOLDER = re.compile(r"\{(\d+)\}")
 # What is written for GitHub, in English, whatever the page's language.
 ENGLISH_ONLY = {"masklora/host/report.py", "masklora/host/anonymous.py", "masklora/host/memory/cards.py"}
-# What a terminal shows, and no page.
-TERMINAL = "masklora/host/headless/"
+# What a terminal shows, and no page; but for what both refuse.
+TERMINAL, BOTH = "masklora/host/headless/", "masklora/host/headless/shared.py"
 # Texts of nothing but names of settings.
 NAMES_ONLY = {"masklora/runs/identity.py"}
 # What stands in a widget before anybody writes there, by name.
@@ -178,7 +178,7 @@ def catalogue():
             assigned = extraction.assigned.get(node)
             if (
                 path in ENGLISH_ONLY | NAMES_ONLY
-                or path.startswith(TERMINAL)
+                or (path.startswith(TERMINAL) and path != BOTH)
                 or _written_out(assigned, used, loads, name)
             ):
                 continue

@@ -23,7 +23,7 @@ from .errors import RunError
 
 TRIES, WAIT_SECONDS = 10, 0.1
 _AN_HOUR, _LONG_AGO = 3600.0, 86400.0
-_HOST = hashlib.sha256(platform.node().encode("utf-8", "replace")).hexdigest()[:6]
+HOST = hashlib.sha256(platform.node().encode("utf-8", "replace")).hexdigest()[:6]
 _OURS = re.compile(r"\.mlt-([0-9a-f]{6})-([0-9]{1,10})-[0-9a-f]{8}\.tmp")
 _EARLIER = re.compile(r"\.(.+)\.[0-9]{1,10}\.tmp")
 
@@ -194,7 +194,7 @@ def _rename_alone(temporary: Path, path: Path) -> None:
 
 def temporary_beside(path: Path) -> Path:
     """A name in the folder of `path` that nothing else has: hidden, short whatever the name, and known as ours."""
-    return path.with_name(f".mlt-{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    return path.with_name(f".mlt-{HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
 
 
 def drop(path: Path) -> None:
@@ -230,14 +230,19 @@ def _is_left(entry: os.DirEntry[str], suffixes: tuple[str, ...]) -> bool:
     except OSError:
         return False
     age = time.time() - changed
-    if ours and ours[1] == _HOST:
-        return age > _LONG_AGO or not _lives(int(ours[2]), since=changed)
+    if ours and ours[1] == HOST:
+        return age > _LONG_AGO or not lives(int(ours[2]), since=changed)
     # Another machine's process may share the folder, and its number says nothing here.
     return age > (_LONG_AGO if ours else _AN_HOUR)
 
 
-def _lives(pid: int, *, since: float) -> bool:
-    """Whether the process `pid` of then still runs; one that was started later has only inherited its number."""
+def lives(pid: int, *, since: float) -> bool:
+    """Whether the process `pid` of then still runs; one that was started later has only inherited its number.
+
+    Args:
+        pid: of this machine.
+        since: a time at which it ran, in seconds since 1970.
+    """
     try:
         return psutil.Process(pid).create_time() <= since + 1.0
     except psutil.AccessDenied:

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
+from ..masklora.host.apart.routes import APART_GETS, APART_POSTS
 from ..masklora.host.outputs import offer_embeddings
 from ..masklora.host.page.routes import register
 from .cache import CacheDataset
@@ -59,7 +60,7 @@ class MaskedLoraExtension(ComfyExtension):
 
     async def on_load(self):
         """Adds the routes of the page's panels to ComfyUI's server, and lets prompts find words that were learned."""
-        register()
+        register(APART_GETS, APART_POSTS)
         offer_embeddings()
 
     async def get_node_list(self):

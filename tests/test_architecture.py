@@ -48,6 +48,7 @@ FLOORS = (
     ("host",),
     ("host/page",),
     ("host/headless",),
+    ("host/apart",),
 )
 RANKS = {name: rank for rank, names in enumerate(FLOORS) for name in names}
 NODES_RANK = len(FLOORS)

@@ -28,7 +28,7 @@ import { followUses } from "./uses.mjs?v=0.1.0";
 // By then a workflow that is being loaded has given its nodes their sizes.
 const SETTLED_MS = 150;
 const STYLES = [
-  "vendor/uplot/uPlot.min.css", "page/page.css", "page/report.css", "runs/panel.css", "runs/samples/gallery.css",
+  "vendor/uplot/uPlot.min.css", "page/page.css", "page/report.css", "runs/panel.css", "runs/apart/apart.css", "runs/samples/gallery.css",
   "runs/samples/grid.css", "runs/table/table.css", "clips/clips.css", "dataset/dataset.css", "dataset/captions/captions.css",
   "mask_editor/editor.css", "folders/folders.css", "guides/guides.css",
 ];
@@ -66,6 +66,10 @@ const graphs = {
     workflow ? app.loadGraphData(workflow, true, true, name) : app.loadApiJson(prompt, name),
   queue: () => app.queuePrompt(0, 1),
   prompt: async () => (await app.graphToPrompt()).output,
+  async whole() {
+    const { output, workflow } = await app.graphToPrompt();
+    return { prompt: output, workflow };
+  },
   refresh: () => app.reloadNodeDefs(),
   pictures: (run) => new PictureTable({ api, store: runs(), run, edit: editMask }).open(),
   samples: (run) => new SampleGrid({ store: runs(), run, page: graphs }).open(),

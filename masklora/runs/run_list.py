@@ -14,6 +14,7 @@ from typing import Any
 
 from ..documents import strict_json
 from .history import PastRun, folder_paths, read_run
+from .processes.presence import is_shown
 
 # All that a run's row is made of; a file that is written whole changes the time of its folder.
 _STAMPED = ("", "/checkpoints", "/samples", "/metrics.jsonl", "/result.json")
@@ -23,9 +24,14 @@ _YOUNG_NS = 2 * 10**9
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One run, as an object and as JSON, and its files' stamps; `settled` if these were old enough to tell."""
+    """One run, as an object and as JSON, and its files' stamps; `settled` if these were old enough to tell.
+
+    `shown` tells whether a process has shown itself in its folder, which may have ended since.
+    """
 
     run: PastRun
+    folder: Path
+    shown: bool
     text: str
     stamps: tuple[tuple[int, int], ...]
     settled: bool
@@ -85,7 +91,8 @@ class RunList:
         settled = time.time_ns() - max(changed for changed, _ in stamps) > _YOUNG_NS
         try:
             run = read_run(folder)
-            return Row(run, strict_json(self._defaults | dataclasses.asdict(run)), stamps, settled)
+            text = strict_json(self._defaults | dataclasses.asdict(run))
+            return Row(run, folder, is_shown(folder), text, stamps, settled)
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             # One bad run hides no other.
             return None

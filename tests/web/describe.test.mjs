@@ -34,6 +34,9 @@ test("a node shows what it trains, else the newest run of its name", () => {
   assert.equal(runOf([newer, live], { node: 4, name: "cat" }), live);
   assert.equal(runOf([live, old], { node: 5, name: "cat" }), old);
   assert.equal(runOf([live], { node: 5, name: "cat" }), null);
+  // Another process trains it, and went on with an older folder.
+  const elsewhere = { id: "5", name: "cat", state: "paused", node: null };
+  assert.equal(runOf([newer, elsewhere], { node: 4, name: "cat" }), elsewhere);
   assert.deepEqual([live, old, null].map((run) => isLive(run)), [true, false, false]);
 });
 

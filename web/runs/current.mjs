@@ -44,6 +44,10 @@ export class Current {
       if (this.image.hidden) say(this.words, text("runs.currentNone"));
       return;
     }
+    if (run.elsewhere) {
+      say(this.words, text("runs.currentElsewhere"));
+      return;
+    }
     const visible = this.element.checkVisibility() && !document.hidden;
     const now = performance.now();
     if (!visible || this.loading || now - this.asked < INTERVAL || run.step === this.shown) return;

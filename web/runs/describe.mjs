@@ -62,7 +62,7 @@ export function safeName(name) {
 }
 
 /**
- * The run that a node shows: the one it trains now, else the newest under its name.
+ * The run that a node shows: the one it trains now, or that is trained under its name, else the newest of that name.
  * @param {object[]} runs newest first.
  */
 export function runOf(runs, { node, name }) {
@@ -71,6 +71,8 @@ export function runOf(runs, { node, name }) {
   return (
     live.find((run) => run.name === wanted && run.node === String(node)) ??
     live.find((run) => run.node === String(node)) ??
+    // Another process does not tell its node: that may be one of another graph.
+    live.find((run) => run.name === wanted) ??
     runs.find((run) => run.name === wanted) ??
     null
   );

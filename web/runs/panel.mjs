@@ -1,9 +1,10 @@
 // One run: its state, its curves, and the buttons that act on it.
 import { useButton } from "./actions.mjs?v=0.1.0";
+import { apartButton, ApartPart } from "./apart/part.mjs?v=0.1.0";
 import { Chart, colourOf } from "./chart.mjs?v=0.1.0";
 import { Current } from "./current.mjs?v=0.1.0";
 import { Ending } from "./ending.mjs?v=0.1.0";
-import { begun, isLive, memory, number, progress } from "./describe.mjs?v=0.1.0";
+import { begun, isLive, memory, number, progress, safeName } from "./describe.mjs?v=0.1.0";
 import { Gallery } from "./samples/gallery.mjs?v=0.1.0";
 import { headlessButton } from "./headless.mjs?v=0.1.0";
 import { button, keepKeys, make, say } from "../page/elements.mjs?v=0.1.0";
@@ -52,6 +53,9 @@ export class RunPanel {
     const use = page && useButton(store, page, choose, (words) => this.tell(words));
     this.ending = new Ending(roomy, use ? [use] : []);
     this.table = page && tableButton(page, () => this.choose());
+    this.trainApart = name && apartButton(store.apart, page, (words) => this.tell(words));
+    // Of another graph's training the side bar tells, and of all.
+    this.apart = name && new ApartPart(store.apart, (start) => !name || safeName(start.name) === safeName(name()));
     this.headless = name && headlessButton(page, name, (words) => this.tell(words));
     this.element = this.build();
     keepKeys(this.element);
@@ -134,6 +138,7 @@ export class RunPanel {
       "section",
       { className: "mlt mlt-panel", "aria-label": text("runs.panel") },
       make("div", { className: "mlt-row mlt-head" }, this.title, this.state),
+      ...(this.apart ? [this.apart.element] : []),
       this.numbers,
       this.chart.element,
       this.legend,
@@ -195,7 +200,7 @@ export class RunPanel {
     this.pause = button(text("runs.pause"), text("runs.pauseHint"), () =>
       this.act(this.choose()?.state === "paused" ? "resume" : "pause"));
     this.sample = button(text("runs.sample"), text("runs.sampleHint"), () => this.act("sample"));
-    const more = [this.table, this.headless].filter(Boolean);
+    const more = [this.table, this.headless, this.trainApart?.element].filter(Boolean);
     return make("div", { className: "mlt-row mlt-buttons" }, this.stop, this.save, this.sample, this.pause, ...more);
   }
 
@@ -225,8 +230,10 @@ export class RunPanel {
     this.state.dataset.state = run?.state ?? "";
     say(this.numbers, run ? [progress(run), memory(run)].filter(Boolean).join(" · ") : "");
     this.judge(rows);
+    this.apart?.update();
     say(this.note, this.message(run, rows));
     this.offer(run);
+    this.trainApart?.update();
     this.stop.disabled = !isLive(run) || run.state === "stopping";
     this.save.disabled = this.pause.disabled = this.stop.disabled;
     if (this.table) this.table.disabled = !run;
@@ -278,7 +285,8 @@ export class RunPanel {
 
   message(run, rows) {
     if (!this.store.online) return text("runs.offline");
-    if (!run) return (this.wordsOf === undefined && this.words) || text("runs.noRun");
+    const begins = this.apart && !this.apart.element.hidden;
+    if (!run) return (this.wordsOf === undefined && this.words) || (begins ? "" : text("runs.noRun"));
     if (isLive(run) && run.drawing) return text("runs.drawing", { ...run.drawing, done: run.drawing.done + 1 });
     if (isLive(run) && rows.length === 0) return text("runs.waiting");
     if (this.words && this.wordsOf === run.id && this.wordsWhileLive === isLive(run)) return this.words;

@@ -1,6 +1,7 @@
 // The sidebar tab: every run, and the panel of the one that is chosen.
 import { begun, isLive, progress } from "./describe.mjs?v=0.1.0";
 import { RunActions } from "./actions.mjs?v=0.1.0";
+import { ApartPart } from "./apart/part.mjs?v=0.1.0";
 import { Demos } from "./demos.mjs?v=0.1.0";
 import { filesOf } from "./ending.mjs?v=0.1.0";
 import { keepKeys, make, say } from "../page/elements.mjs?v=0.1.0";
@@ -15,14 +16,16 @@ export class RunList {
     this.chosen = null;
     this.list = make("ul", { className: "mlt-runs", "aria-label": text("runs.runs") });
     this.empty = make("p", { className: "mlt-note" }, text("runs.noRuns"));
+    this.apart = new ApartPart(store.apart);
     this.panel = new RunPanel(store, () => this.run(), { roomy: true, pages: page });
     this.actions = new RunActions(store, page);
     this.demos = new Demos(store, page);
     this.element = make(
       "div",
       { className: "mlt mlt-sidebar" },
-      this.list, this.empty, this.actions.element, this.panel.element, this.demos.element,
+      this.apart.element, this.list, this.empty, this.actions.element, this.panel.element, this.demos.element,
     );
+    keepKeys(this.apart.element);
     keepKeys(this.list);
     keepKeys(this.actions.element);
     this.leave = store.listen(() => this.update());
@@ -46,6 +49,7 @@ export class RunList {
     const current = this.run();
     this.empty.hidden = runs.length > 0;
     this.panel.element.hidden = this.actions.element.hidden = runs.length === 0;
+    this.apart.update();
     this.actions.update(current);
     // The buttons stay the same elements, so that the focus stays where it is.
     const wanted = starredFirst(runs).map((run) => this.item(run, run.id === current?.id));

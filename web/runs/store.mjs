@@ -1,4 +1,5 @@
 // What the page knows of the runs: from events while one trains here, by asking for everything else.
+import { ApartStore, goesOn } from "./apart/store.mjs?v=0.1.0";
 import { isLive } from "./describe.mjs?v=0.1.0";
 import { lastStep, mergeRows, thin } from "./series.mjs?v=0.1.0";
 import { told } from "../page/told.mjs?v=0.1.0";
@@ -39,9 +40,12 @@ export class RunStore {
     this.listeners = new Map();
     this.listed = 0;
     this.queued = false;
+    this.apart = new ApartStore(this);
     api.addEventListener(EVENT, (event) => this.hear(event.detail));
     api.addEventListener("status", (event) => this.noteQueue(event.detail));
     api.addEventListener("reconnected", () => this.refresh(true));
+    // From a terminal, where a training may have been started.
+    globalThis.addEventListener?.("focus", () => this.glance());
   }
 
   /** Calls `listener` on every change until the returned function is called; `wanted()` gives ids of shown runs. */
@@ -49,6 +53,7 @@ export class RunStore {
     this.listeners.set(listener, wanted);
     this.timer ??= setInterval(() => this.tick(), TICK);
     this.refresh();
+    this.apart.refresh();
     return () => {
       this.listeners.delete(listener);
       if (this.listeners.size) return;
@@ -251,6 +256,13 @@ export class RunStore {
     this.rows.set(run.id, thin(mergeRows(this.rowsOf(run.id), rows, run.step)));
   }
 
+  /** A person has come back to the page. */
+  glance() {
+    if (!this.listeners.size || Date.now() - this.listed < SILENCE) return;
+    this.refresh();
+    this.apart.refresh();
+  }
+
   noteQueue(status) {
     this.queued = (status?.exec_info?.queue_remaining ?? 0) > 0;
     if (this.listeners.size) this.refresh();
@@ -259,7 +271,10 @@ export class RunStore {
   tick() {
     if (document.hidden) return;
     const now = Date.now();
-    if ((this.queued || !this.online) && now - this.listed > SILENCE) this.refresh();
+    this.apart.tick(now);
+    // Of what other processes train no event tells.
+    const followed = this.queued || goesOn(this.apart.start) || this.runs.some((run) => run.elsewhere && isLive(run));
+    if ((followed || !this.online) && now - this.listed > SILENCE) this.refresh();
     const shown = new Set([...this.listeners.values()].flatMap((wanted) => wanted()));
     for (const id of shown) {
       const run = this.run(id);

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...torchrun import place
-from .graph import Graph, read_graph
+from .graph import SavedGraph, read_graph
 from .output import Output, open_output
 from .problems import RefusedError
 from .start import find_comfyui, pack_package, start_comfyui
@@ -50,6 +50,12 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--tensorboard", action="store_true", help="write TensorBoard's event files into the run's folder as well"
     )
+    parser.add_argument(
+        "--cancel-file",
+        metavar="PATH",
+        type=Path,
+        help="do what Ctrl-C does once there is a file at PATH, for those who cannot send signals",
+    )
     parser.add_argument("--comfyui", metavar="PATH", help="ComfyUI's folder (else COMFYUI_PATH, else around the pack)")
     if arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
         # A value of one of ComfyUI's flags could not be told from it.
@@ -68,9 +74,9 @@ def main(arguments: list[str], pack: Path) -> int:
     own = place()
     with open_output(json_lines=options.json, silent=own is not None and own.number > 0) as output:
         try:
-            graph = _prepared(options)
+            saved = _prepared(options)
             comfyui = find_comfyui(options.comfyui, pack)
-            return _start_and_run(options, comfyui, flags, pack=pack, graph=graph, output=output)
+            return _start_and_run(options, comfyui, flags, pack=pack, saved=saved, output=output)
         except RefusedError as refusal:
             return output.refuse(refusal.problems)
         except KeyboardInterrupt:
@@ -81,7 +87,7 @@ def main(arguments: list[str], pack: Path) -> int:
             return output.end("failed", "the reason is above")
 
 
-def _prepared(options: argparse.Namespace) -> Graph:
+def _prepared(options: argparse.Namespace) -> SavedGraph:
     if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise RefusedError(
             f"--tensorboard needs the package tensorboard, which {sys.executable} lacks. Install it with "
@@ -91,13 +97,15 @@ def _prepared(options: argparse.Namespace) -> Graph:
 
 
 def _start_and_run(
-    options: argparse.Namespace, comfyui: Path, flags: list[str], *, pack: Path, graph: Graph, output: Output
+    options: argparse.Namespace, comfyui: Path, flags: list[str], *, pack: Path, saved: SavedGraph, output: Output
 ) -> int:
     with start_comfyui(comfyui, flags):
         package = pack_package(pack)
         # From here on in the pack as ComfyUI has loaded it: its runs, hooks and errors exist once.
         running: Any = importlib.import_module(f"{package}.{__package__.partition('.')[2]}.running")
-        code = running.run(graph, options.changes, output=output, event_files=options.tensorboard)
+        code = running.run(
+            saved, options.changes, output=output, event_files=options.tensorboard, cancel=options.cancel_file
+        )
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         return code

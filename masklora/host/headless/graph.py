@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,21 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _PAGE = "In the page, press Save for headless on Train Masked LoRA, or Export (API) in ComfyUI's menu."
 
 
-def read_graph(path: Path) -> Graph:
-    """The graph in a file: alone, or as `prompt` of what a run's folder keeps as graph.json.
+@dataclass(frozen=True)
+class SavedGraph:
+    """What a file holds.
+
+    Attributes:
+        graph: what is executed.
+        workflow: how the page shows it; None where the file does not tell it.
+    """
+
+    graph: Graph
+    workflow: dict[str, Any] | None = None
+
+
+def read_graph(path: Path) -> SavedGraph:
+    """The graph in a file: alone, or as `prompt` of what a run's folder keeps as graph.json, beside its `workflow`.
 
     Raises:
         RefusedError: there is no such file, it is no JSON, or no graph in API format.
@@ -32,13 +46,15 @@ def read_graph(path: Path) -> Graph:
         raise RefusedError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"{path} is no JSON: {error}. {_PAGE}") from error
+    workflow = None
     if isinstance(found, dict) and isinstance(found.get("prompt"), dict):
+        workflow = found["workflow"] if isinstance(found.get("workflow"), dict) else None
         found = found["prompt"]
     if not isinstance(found, dict) or not found:
         raise RefusedError(f"{path} holds no graph. {_PAGE}")
     if isinstance(found.get("nodes"), list):
         raise RefusedError(f"{path} is a workflow as the page saves it, not in API format. {_PAGE}")
-    return _checked(path, found)
+    return SavedGraph(_checked(path, found), workflow)
 
 
 def _checked(path: Path, graph: dict[str, Any]) -> Graph:

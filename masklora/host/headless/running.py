@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -21,49 +22,55 @@ from ...peers import Peers, joined
 from ..page.signals import Interrupts
 from .client import CLIENT, PackLog, Terminal
 from .event_files import EventFiles
-from .graph import Graph, Schema, change, titled
+from .graph import Graph, SavedGraph, Schema, change, titled
 from .output import Output
-from .problems import Problem, RefusedError
+from .problems import RefusedError
 from .refusals import problems_of
+from .shared import shared_training
 
 _POLL_SECONDS = 0.05
 # For what ComfyUI's queue still does: Python aborts if it ends while another thread writes to the same stream.
 _REST_SECONDS = 0.2
 # torchrun hands Ctrl-C on to processes that have heard it from the terminal.
 _SAME_WISH_SECONDS = 3.0
-_TRAIN_NODE, _CACHE_NODE = "MLT_TrainLoRA", "MLT_CacheDataset"
-_WRITERS = ("MLT_SaveMasks", "MLT_SaveCaptions", "MLT_ExportLoRA", "MLT_SampleRun")
 _QUEUE_ENDED = "a node ended the thread of ComfyUI's queue; the reason is above"
 _PACKAGE = __package__.removesuffix(".masklora.host.headless")
 _STOPPING = "Stopping after this step, with a checkpoint. A second signal ends at once, without one."
 
 
-def run(graph: Graph, changes: list[str], *, output: Output, event_files: bool) -> int:
+def run(saved: SavedGraph, changes: list[str], *, output: Output, event_files: bool, cancel: Path | None = None) -> int:
     """Execute a graph in the ComfyUI of this process, which has started; the exit code.
 
     Of several processes the first one goes through the whole graph, and its exit code is that of all; the others
     execute the node that trains, and what it needs.
 
     Args:
-        graph: in API format.
+        saved: the graph. As the page shows it, it is kept with the run where nothing is changed.
         changes: see `graph.change`.
         output: where everything is told.
         event_files: whether TensorBoard's event files are written too.
+        cancel: as soon as there is such a file, that is as a first signal.
     """
     with joined(comfy.model_management.get_torch_device()) as peers:
-        code, reason = _run(graph, changes, peers, output=output, event_files=event_files and peers.first)
+        cancel = cancel if peers.first else None
+        code, reason = _run(
+            saved, changes, peers, output=output, event_files=event_files and peers.first, cancel=cancel
+        )
         return peers.end(code, reason)
 
 
-def _run(graph: Graph, changes: list[str], peers: Peers, *, output: Output, event_files: bool) -> tuple[int, str]:
+def _run(
+    saved: SavedGraph, changes: list[str], peers: Peers, *, output: Output, event_files: bool, cancel: Path | None
+) -> tuple[int, str]:
     """The exit code, and why what was executed failed."""
     server: Any = PromptServer.instance
+    graph, shown = saved.graph, None if changes else saved.workflow
     with contextlib.ExitStack() as ends:
         ends.enter_context(_tidy_log(output))
         try:
             change(graph, changes, inputs_of)
             outputs = server.loop.run_until_complete(_checked(server, graph))
-            trains = _trains(graph, peers)
+            trains = shared_training(graph) if peers.count > 1 else []
             files = _event_files() if event_files else None
         except RefusedError as refusal:
             return output.refuse(refusal.problems), str(refusal)
@@ -71,62 +78,18 @@ def _run(graph: Graph, changes: list[str], peers: Peers, *, output: Output, even
             ends.callback(files.close)
         terminal = Terminal(graph, output, files)
         ends.enter_context(_heard(server, terminal, output))
-        interrupts = ends.enter_context(Interrupts(apart=_SAME_WISH_SECONDS if trains else 0.0).awaited())
+        heard = Interrupts(apart=_SAME_WISH_SECONDS if trains else 0.0, file=cancel)
+        interrupts = ends.enter_context(heard.awaited())
         wanted = outputs if peers.first else trains
         # The others end as the first one does, not in a step: they may have the only weights that are left.
         interrupts = interrupts if peers.first else Interrupts()
-        record = server.loop.run_until_complete(_executed(server, (graph, wanted), terminal, interrupts))
+        record = server.loop.run_until_complete(_executed(server, (graph, wanted, shown), terminal, interrupts))
     if record is None:
         return output.end("failed", _QUEUE_ENDED), _QUEUE_ENDED
     _tell_previews(record["outputs"], graph, terminal)
     failed = dict(record["status"]["messages"]).get("execution_error")
     own = failed is not None and not failed["exception_type"].endswith("PeerError")
     return _ended(record["status"], graph, terminal, output), failed["exception_message"].strip() if own else ""
-
-
-def _trains(graph: Graph, peers: Peers) -> list[str]:
-    """The node that several processes execute together; nothing where there is one process.
-
-    Raises:
-        RefusedError: it is not one; one that writes comes before it, which every process would do; or a cache is not
-            for it, which the first process would wait to share with the others.
-    """
-    if peers.count == 1:
-        return []
-    trains = [node for node, one in graph.items() if one["class_type"] == _TRAIN_NODE]
-    if len(trains) != 1:
-        told = "No node trains" if not trains else f"{len(trains)} nodes train"
-        raise RefusedError(f"{told}; several processes share one training. Give them a graph with one, or start one.")
-    needed = _before(graph, trains)
-    if others := [n for n, one in graph.items() if one["class_type"] == _CACHE_NODE and n not in needed]:
-        raise RefusedError(
-            Problem(
-                f"{titled(graph, others[0])} caches what the training does not use; several processes share what they "
-                "cache. Let one process do that, by a graph of its own.",
-                node=others[0],
-            )
-        )
-    if writes := [node for node in needed if graph[node]["class_type"] in _WRITERS]:
-        raise RefusedError(
-            Problem(
-                f"{titled(graph, writes[0])} comes before the training and writes files, which every process would "
-                "do. Let one process do that first, by a graph of its own, and load what it wrote.",
-                node=writes[0],
-            )
-        )
-    return trains
-
-
-def _before(graph: Graph, wanted: list[str]) -> set[str]:
-    """The nodes that these are made from, and these."""
-    found, waiting = set(), list(wanted)
-    while waiting:
-        node = waiting.pop()
-        if node not in found and node in graph:
-            found.add(node)
-            links = (one for one in graph[node]["inputs"].values() if isinstance(one, list) and len(one) == 2)
-            waiting += [str(source) for source, _ in links]
-    return found
 
 
 def inputs_of(class_type: str) -> Schema:
@@ -159,14 +122,16 @@ def _event_files() -> EventFiles:
 
 
 async def _executed(
-    server: Any, prompt: tuple[Graph, list[str]], terminal: Terminal, interrupts: Interrupts
+    server: Any, prompt: tuple[Graph, list[str], Any], terminal: Terminal, interrupts: Interrupts
 ) -> dict[str, Any] | None:
     """What ComfyUI's history keeps of the graph once it has ended; None where a node ended the queue's thread."""
-    graph, outputs = prompt
+    graph, outputs, shown = prompt
     sending = asyncio.create_task(server.publish_loop())
     worker = next((one for one in threading.enumerate() if "prompt_worker" in one.name), None)
     name = str(uuid.uuid4())
     extra = {"client_id": CLIENT, "create_time": int(time.time() * 1000)}
+    if shown is not None:
+        extra["extra_pnginfo"] = {"workflow": shown}
     server.prompt_queue.put((0, name, graph, extra, outputs, {}))
     while not (found := server.prompt_queue.get_history(prompt_id=name)):
         if sending.done():

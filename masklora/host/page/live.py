@@ -1,7 +1,7 @@
 """The runs that are being trained in this process: wishes come in here, numbers go out.
 
 The queue's thread trains, the server's event loop takes a person's wishes; between them stand only events of
-`threading`. `LIVE` is the pack's one registry of state.
+`threading`. Other processes leave theirs in the run's folder. `LIVE` is the pack's one registry of state.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from server import PromptServer
 
 from ...runs.history import run_id, thin, told_facts
 from ...runs.marks import read_favoured
+from ...runs.processes.presence import Presence
+from ...runs.processes.wishes import Wishes
 from ...runs.sample_pictures import SampleFolder
 from ...runs.told import Told, reason_of
 from ...training.job import TrainJob
@@ -44,6 +46,8 @@ class LiveRun:
         self.preview, self.device = job.model.preview, job.model.device
         self.can_sample = job.sampler is not None
         self._samples = SampleFolder(folder)
+        # For other processes, whose pages show this run as well.
+        self._wishes, self._presence = Wishes(folder), Presence(folder)
         self.pictures_mark = self._samples.mark()
         self.message = ""
         self.seen: Seen | None = None
@@ -74,22 +78,32 @@ class LiveRun:
         else:
             self._pause.clear()
 
+    def hear(self) -> None:
+        """Take what was wished in other processes."""
+        for action in self._wishes.news():
+            if action in ACTIONS and (action != "sample" or self.can_sample):
+                self.wish(action)
+
     def should_stop(self) -> bool:
         """Whether to end here and keep what was learned."""
+        self.hear()
         return self._stop.is_set()
 
     def should_pause(self) -> bool:
         """Whether to wait."""
+        self.hear()
         return self._pause.is_set()
 
     def should_save(self) -> bool:
         """Whether to write a checkpoint; the wish is fulfilled with it."""
+        self.hear()
         wished = self._save.is_set()
         self._save.clear()
         return wished
 
     def should_sample(self) -> bool:
         """Whether to draw sample pictures; the wish is fulfilled with them."""
+        self.hear()
         wished = self._sample.is_set()
         self._sample.clear()
         return wished
@@ -149,6 +163,7 @@ class LiveRun:
 
     def tell(self, *, last: bool = False) -> None:
         """Send what is new, at most ten times a second; the last message waits until it may go."""
+        self.show()
         news = (self.state, self.step, self.pictures_mark, self._drawing is None, self.message)
         if not self._rows and news == self._told:
             return
@@ -165,9 +180,16 @@ class LiveRun:
         if client is not None:
             PromptServer.instance.send_sync(EVENT, {"run": self.facts(), "after": after, "rows": rows}, client)
 
+    def show(self) -> None:
+        """Let other processes see how it is doing."""
+        news = (self.state, self._drawing, self.message, self._wishes.taken)
+        if self._end is None and self._presence.due(news):
+            self._presence.show(self.facts(), news=news, taken=self._wishes.taken)
+
     def end(self, state: str, *, failed: str = "") -> None:
         """Tell how the run ended, and why where it `failed`."""
         self._end, self.names, self._drawing = state, (), None
+        self._presence.withdraw()
         self.told = replace(self.told, failed=failed)
         self.tell(last=True)
 

@@ -23,9 +23,11 @@ from ...runs.deletion import delete_run, folder_size
 from ...runs.graph import read_graph
 from ...runs.history import PastRun, find_run, read_curve, read_run
 from ...runs.marks import keep_marks, read_marks
+from ...runs.processes.presence import present
+from ...runs.processes.wishes import leave_wish, waiting
 from ...runs.record import kept_size, kept_trigger, write_kept
 from ...runs.run import trained_elsewhere
-from ...runs.run_list import RunList
+from ...runs.run_list import Row, RunList
 from ...runs.sample_pictures import FULL, MOST_PROMPTS, STRENGTHS, SampleFolder, look_of, split_strengths
 from ...runs.side_by_side import Pictures, side_by_side
 from ...runs.told import read_told
@@ -45,6 +47,7 @@ RESTING = {
     "can_sample": False,
     "drawing": None,
     "names": [],
+    "elsewhere": False,
 }
 
 LIST = RunList(RESTING)
@@ -59,7 +62,11 @@ _TWO = (
     "file behind the loader of its model."
 )
 _RESTS = "This run is not being trained now. Queue its graph again to go on with it."
-_ELSEWHERE = "This run is being trained by another ComfyUI, or by another job. Its own page can act on it."
+_ELSEWHERE = (
+    "This run is being trained by another ComfyUI, or by another job, which does not hear wishes yet, or hears none. "
+    "Wait for its first step, or ask its own page."
+)
+_NO_SAMPLES = "No sample pictures are asked for. Connect Sample Pictures to the training node's input samples."
 
 
 async def get_runs(request: web.Request) -> Any:
@@ -67,8 +74,13 @@ async def get_runs(request: web.Request) -> Any:
     # Before its files: of a run that ends meanwhile, these may tell less than it knows itself.
     live = dict(LIVE)
     rows = await asyncio.to_thread(LIST.rows, runs_folder())
-    texts = (row.text if row.run.id not in live else strict_json(_facts(row.run, live[row.run.id])) for row in rows)
+    texts = await asyncio.to_thread(lambda: [_row_text(row, live.get(row.run.id)) for row in rows])
     return web.Response(text=f'{{"runs": [{", ".join(texts)}]}}', content_type="application/json")
+
+
+def _row_text(row: Row, live: LiveRun | None) -> str:
+    rests = live is None and not row.shown
+    return row.text if rests else strict_json(_facts(row.run, live, row.folder))
 
 
 async def get_run(request: web.Request) -> Any:
@@ -76,7 +88,7 @@ async def get_run(request: web.Request) -> Any:
     since = query_number(request, "since", 0)
     live = LIVE.get(path_id(request, "run"))
     folder = await run_folder_of(request)
-    facts = _facts(await asyncio.to_thread(read_run, folder), live)
+    facts = await asyncio.to_thread(lambda: _facts(read_run(folder), live, folder))
     # After them: a run that is told to rest has all its rows in this answer.
     return {"run": facts, "rows": await asyncio.to_thread(read_curve, folder, since=since)}
 
@@ -89,14 +101,23 @@ async def post_action(request: web.Request) -> Any:
         raise RefusedError(404, f"There is no such action. Expected one of: {', '.join(ACTIONS)}.")
     live = LIVE.get(path_id(request, "run"))
     if live is None:
-        elsewhere = await asyncio.to_thread(trained_elsewhere, await run_folder_of(request))
-        raise RefusedError(409, _ELSEWHERE if elsewhere else _RESTS)
+        folder = await run_folder_of(request)
+        return {"run": await asyncio.to_thread(_wish_elsewhere, folder, action)}
     if action == "sample" and not live.can_sample:
-        raise RefusedError(
-            409, "No sample pictures are asked for. Connect Sample Pictures to the training node's input samples."
-        )
+        raise RefusedError(409, _NO_SAMPLES)
     live.wish(action)
     return {"run": live.facts()}
+
+
+def _wish_elsewhere(folder: Path, action: str) -> dict[str, Any]:
+    """Leave a wish to the process that trains in `folder`; the run's facts."""
+    found = present(folder)
+    if found is None:
+        raise RefusedError(409, _ELSEWHERE if trained_elsewhere(folder) else _RESTS)
+    if action == "sample" and not found[0].get("can_sample"):
+        raise RefusedError(409, _NO_SAMPLES)
+    leave_wish(folder, action)
+    return _facts(read_run(folder), None, folder)
 
 
 async def get_samples(request: web.Request) -> Any:
@@ -249,7 +270,7 @@ def _pick(folder: Path, step: int) -> dict[str, Any]:
     lora = load_run(folder.name, step)
     export_word(lora, (LOAD, folder))
     note_files(folder, loaded_files(lora))
-    return _facts(read_run(folder), None)
+    return _facts(read_run(folder), None, folder)
 
 
 def _export(folder: Path, step: int | None) -> list[Path]:
@@ -271,8 +292,24 @@ def _png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _facts(run: PastRun, live: LiveRun | None) -> dict[str, Any]:
-    return RESTING | dataclasses.asdict(run) | (live.facts() if live else {})
+def _facts(run: PastRun, live: LiveRun | None, folder: Path) -> dict[str, Any]:
+    return RESTING | dataclasses.asdict(run) | (live.facts() if live else _elsewhere(folder, run.step))
+
+
+def _elsewhere(folder: Path, step: int) -> dict[str, Any]:
+    """What is told of a run that another process trains; nothing of any other."""
+    found = present(folder)
+    if found is None:
+        return {}
+    facts, taken = found
+    wished = waiting(folder, taken)
+    held = [one for one in wished if one in ("pause", "resume")]
+    # A step may take long; whoever has wished is told at once that it was heard.
+    if "stop" in wished or facts["state"] == "stopping":
+        state = "stopping"
+    else:
+        state = {"pause": "paused", "resume": "running"}.get(held[-1] if held else "", facts["state"])
+    return {**facts, "state": state, "step": max(step, facts.get("step", 0)), "elsewhere": True}
 
 
 async def run_folder_of(request: web.Request) -> Path:

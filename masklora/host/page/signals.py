@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -31,6 +32,7 @@ _PATIENCE = 2.0
 _REST_SECONDS, _LAST_LINE_SECONDS = 0.6, 0.2
 # Close, log off and shut down, and the time that Windows gives, less a little.
 _CONSOLE_ENDS, _CONSOLE_SECONDS = (2, 5, 6), 4.0
+_LOOK_SECONDS = 0.5
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP") if hasattr(signal, name))
 
 logger = logging.getLogger(__name__)
@@ -126,12 +128,18 @@ class Interrupts:
     """What signals do to a process that executes one graph and has no page: the handler of each of them.
 
     The first is a wish to do what cancel does in the page, and waits as long as that takes; the second ends the process
-    at once.
+    at once. Whoever cannot send signals may leave a file in their place.
     """
 
-    def __init__(self, *, apart: float = 0.0) -> None:
-        """Nothing was heard. One that comes less than `apart` seconds after the first is the same wish."""
-        self._apart, self._when = apart, -math.inf
+    def __init__(self, *, apart: float = 0.0, file: Path | None = None) -> None:
+        """Nothing was heard.
+
+        Args:
+            apart: one that comes less than so many seconds after the first is the same wish.
+            file: as soon as it is there, that is the first.
+        """
+        self._apart, self._file = apart, file
+        self._when = self._looked = -math.inf
         self._heard = self._taken = False
 
     @contextlib.contextmanager
@@ -158,6 +166,10 @@ class Interrupts:
 
     def take(self) -> bool:
         """Whether it is wished to interrupt what is executed; the wish is fulfilled with this."""
+        now = time.monotonic()
+        if self._file is not None and now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            self._heard = self._heard or self._file.exists()
         wished = self._heard and not self._taken
         self._taken = self._taken or wished
         return wished

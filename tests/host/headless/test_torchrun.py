@@ -3,9 +3,8 @@
 import pytest
 
 from masklora.host.headless.problems import RefusedError
-from masklora.host.headless.running import _trains
+from masklora.host.headless.shared import shared_training
 from masklora.host.headless.start import card_of
-from masklora.peers import Peers
 from masklora.torchrun import Place, place
 
 GIVEN = {"RANK": "3", "WORLD_SIZE": "4", "MASTER_ADDR": "first", "MASTER_PORT": "29500"}
@@ -60,15 +59,12 @@ def graph(**more):
 
 
 def test_what_several_processes_cannot_share_is_refused_and_named():
-    two = Peers(0, 2)
-    assert _trains(graph(), two) == ["2"]
+    assert shared_training(graph()) == ["2"]
     # A cache that only the first one makes would have it wait for the others in the midst of their training.
     other = graph(**{"3": ("MLT_CacheDataset", {}), "4": ("MLT_EstimateMemory", {"cache": ["3", 0]})})
     with pytest.raises(RefusedError) as refused:
-        _trains(other, two)
+        shared_training(other)
     assert refused.value.problems[0].node == "3" and "caches what the training does not use" in str(refused.value)
     saves = graph(**{"1": ("MLT_CacheDataset", {"dataset": ["3", 0]}), "3": ("MLT_SaveMasks", {})})
     with pytest.raises(RefusedError, match="writes files"):
-        _trains(saves, two)
-    for one in (other, saves):
-        assert _trains(one, Peers()) == []
+        shared_training(saves)

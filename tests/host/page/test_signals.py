@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,16 @@ def test_without_a_page_the_first_signal_is_one_wish_and_the_training_puts_in_no
         signal.raise_signal(signal.SIGTERM)
         assert (interrupts.take(), interrupts.take(), end.wished) == (True, False, False)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_file_in_its_place_is_the_first_signal(tmp_path):
+    interrupts = Interrupts(file=tmp_path / "cancel")
+    assert not interrupts.take()
+    (tmp_path / "cancel").touch()
+    # The disk is looked at twice a second.
+    assert not interrupts.take()
+    time.sleep(0.6)
+    assert (interrupts.take(), interrupts.take()) == (True, False)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the number is another there")

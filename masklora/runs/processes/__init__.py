@@ -1,0 +1,1 @@
+"""What the process that trains a run, and others that look at it, tell each other through the run's folder."""

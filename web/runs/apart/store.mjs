@@ -1,0 +1,63 @@
+// The training that the page has started as processes of its own: asked for while it goes on, told to who listens.
+const ROUTE = "/masked_lora/apart";
+const EVERY = 2000;
+
+/** A training apart goes on until it has told its end, or is gone. */
+export const goesOn = (start) => Boolean(start) && start.state !== "ended";
+
+export class ApartStore {
+  /** @param store a RunStore: it asks the server, and its listeners are told. */
+  constructor(store) {
+    this.store = store;
+    // Cards, most and usual number of processes, whether the queue is at work; null while that is not known.
+    this.choices = null;
+    this.start = null;
+    this.asked = -Infinity;
+  }
+
+  /** What is shown: a training that goes on, or one that has ended and was not read yet. */
+  get shown() {
+    return this.start && (goesOn(this.start) || !this.start.hidden) ? this.start : null;
+  }
+
+  /** Called about once a second while somebody listens. */
+  tick(now) {
+    if (goesOn(this.start) && now - this.asked > EVERY) this.refresh();
+  }
+
+  async refresh() {
+    this.asked = Date.now();
+    const was = this.start;
+    try {
+      const { start, ...choices } = await this.store.ask(ROUTE);
+      Object.assign(this, { start, choices });
+    } catch {
+      // The list of runs tells where ComfyUI does not answer.
+      return;
+    }
+    // At its end its run rests, whose file the nodes' lists shall hold.
+    if (goesOn(was) && !goesOn(this.start)) await this.store.refresh(true);
+    this.store.tell();
+  }
+
+  /** Starts so many processes on a graph: {prompt, workflow}. Rejects with the server's words. */
+  async begin({ prompt, workflow }, count) {
+    await this.post(ROUTE, { prompt, workflow: workflow ?? null, count });
+  }
+
+  /** Asks it to end with a checkpoint, and the second time at once. Rejects with the server's words. */
+  cancel() {
+    return this.post(`${ROUTE}/${this.start.id}/cancel`, {});
+  }
+
+  /** Its end was read. Rejects with the server's words. */
+  hide() {
+    return this.post(`${ROUTE}/${this.start.id}/hide`, {});
+  }
+
+  async post(path, body) {
+    const { start } = await this.store.post(path, body);
+    this.start = start;
+    this.store.tell();
+  }
+}
