@@ -187,7 +187,7 @@ def test_a_refined_mask_is_the_transformed_mask(comfy_client, graph):
 def test_a_second_run_finds_everything_in_the_cache(comfy_client, graph, folders):
     folders.make("cached twice", alpha=True)
     load = graph.add("MLT_LoadDataset", folder="cached twice", trigger_word="first")
-    text = cached_run(graph, comfy_client, [load, 0])
+    text = cached_run(graph, comfy_client, [load, 0], infill_variants=3)
     assert "3 pictures in 1 bucket:" in text
     assert "12 latent, 3 mask" in text
     assert "No CLIP is connected" in text
