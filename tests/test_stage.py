@@ -1,9 +1,13 @@
 """The larger stage: what is drawn, its judge, and a tiny run of it from pictures to tables."""
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks.stage import judge, measure, run
+from benchmarks.stage import judge, measure, picture, run
 from benchmarks.stage.scenes import BACKDROPS, SUBJECTS, draw_backdrop, paint_subject, training_pictures
 from benchmarks.stage.world import Recipe
 from demo import judge as demo_judge
@@ -74,13 +78,34 @@ def test_a_tiny_run_goes_from_pictures_to_tables_and_goes_on_where_it_was(tmp_pa
     path, cells, heard = tmp_path / "results.json", run.CELLS[:1], []
     first, all_arms = (run.BASE, run.NO_MASK), (run.BASE, *run.ARMS)
     for arms in (first, all_arms):
-        runs = run.run_all(path, (7,), arms, recipe, effort, cells=cells, shots=None, tell=heard.append)
+        runs = run.run_all(path, (7,), arms, recipe, effort, cells=cells, tell=heard.append)
     assert len(heard) == len(runs) == len(all_arms) and runs == run.read(path)
     assert all(set(one["figures"]) == set(measure.FIGURES) for one in runs)
     assert len({one["figures"][measure.FAR] for one in runs}) == len(all_arms)
     told = run.table(runs)
     assert [line.split(" | ")[0].strip("| ") for line in told.splitlines()[2:]] == [*all_arms, "*infill: change*"]
     assert run.cells_table(runs).splitlines()[2].startswith("| figure on zigzag | ")
+
+
+def test_the_sheet_has_a_row_for_each_arm_of_which_there_are_pictures(tmp_path):
+    for subject, backdrop in picture.SHOWN:
+        for arm, value in ((run.BASE, 50), (run.BOTH, 200)):
+            row = np.full((scenes.SIZE, 2 * scenes.SIZE, 3), value, np.uint8)
+            Image.fromarray(row).save(tmp_path / picture.shot_name(7, subject, backdrop, arm))
+    sheet = picture.compose(tmp_path, 7, [run.BASE, run.NO_MASK, run.BOTH], columns=2)
+    training = picture.compose(tmp_path, 8, [run.BASE], columns=2)
+    assert sheet.height == pytest.approx(3 * training.height, abs=2) and sheet.width == training.width
+    pixels = np.asarray(sheet)[:, sheet.width // 4].astype(int)
+    third = sheet.height // 3
+    assert abs(pixels[third + third // 2] - 50).max() <= 1 and abs(pixels[2 * third + third // 2] - 200).max() <= 1
+
+
+def test_the_evidence_tells_the_stored_figures():
+    stored = json.loads((run.HERE / "results.json").read_text(encoding="utf-8"))
+    assert stored["setting"] == {"recipe": asdict(Recipe()), "effort": asdict(measure.Effort())}
+    assert sorted({one["seed"] for one in stored["runs"]}) == list(run.SEEDS)
+    evidence = (run.HERE.parents[1] / "docs" / "evidence.md").read_text(encoding="utf-8")
+    assert run.table(stored["runs"]) in evidence and run.cells_table(stored["runs"]) in evidence
 
 
 def test_a_change_is_paired_by_seed_and_averaged_over_subjects_and_backdrops():

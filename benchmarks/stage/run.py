@@ -33,17 +33,16 @@ import torch
 from PIL import Image
 
 from benchmarks.stage.measure import BG, FIGURES, LEAK0, SF, Effort, figures
+from benchmarks.stage.picture import compose, shot_name
 from benchmarks.stage.scenes import BACKDROPS, SUBJECTS
 from benchmarks.stage.world import Recipe, World
 from masklora.settings import LossSettings
 
 HERE = Path(__file__).resolve().parent
 SEEDS = (410, 411, 412, 413, 414)
-BASE, NO_MASK, MASK, PRIOR, BOTH = "base model", "no mask", "mask alone", "mask + prior", "mask + prior + infill"
-_ALONE = {"preset": "custom", "infill_probability": 0.0, "prior_weight": 0.0}
+BASE, NO_MASK, PRIOR, BOTH = "base model", "no mask", "mask + prior", "mask + prior + infill"
 ARMS = {
-    NO_MASK: LossSettings(**_ALONE),
-    MASK: LossSettings(**_ALONE),
+    NO_MASK: LossSettings(preset="custom", infill_probability=0.0, prior_weight=0.0),
     PRIOR: LossSettings(preset="custom", infill_probability=0.0),
     BOTH: LossSettings(),
 }
@@ -82,7 +81,7 @@ def run_all(
         if shots:
             shots.mkdir(exist_ok=True)
             row = np.concatenate([pictures[i] for i in _SHOWN], axis=1)
-            Image.fromarray(row).save(shots / f"{seed} {subject} {backdrop} {arm}.png")
+            Image.fromarray(row).save(shots / shot_name(seed, subject, backdrop, arm))
         tell(f"{seed} {subject} {backdrop} {arm}: {found}, {time.process_time() - began:.0f} s\n")
     return runs
 
@@ -139,7 +138,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--arms", nargs="+", choices=[BASE, *ARMS], default=[BASE, *ARMS])
     parser.add_argument("--output", type=Path, default=HERE / "results.json")
-    parser.add_argument("--shots", type=Path, help="a folder for some pictures of each run")
+    parser.add_argument("--shots", type=Path, help="a folder for pictures of each run, of which stage.webp is made")
     parser.add_argument("--report", action="store_true", help="print what is stored, train nothing")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -149,6 +148,9 @@ def main() -> None:
     if not options.report:
         given = (options.output, options.seeds, options.arms, Recipe(), Effort())
         runs = run_all(*given, shots=options.shots, tell=sys.stderr.write)
+    if options.shots:
+        shown = [BASE, NO_MASK, PRIOR, BOTH]
+        compose(options.shots, SEEDS[0], shown, columns=len(_SHOWN)).save(HERE / "stage.webp", quality=85)
     sys.stdout.write(f"{table(runs)}\n\n{cells_table(runs)}\n")
 
 
