@@ -7,6 +7,7 @@
         log.txt       everything else that it says
         cancel        as soon as somebody has asked it to end
         hidden        once a person has read how it ended
+        launchers, processes    how several processes find each other
 
 The processes are no children that end with ComfyUI. They are known by their command line, which names the graph in this
 folder: a process that has only inherited the number does not.
@@ -204,7 +205,7 @@ def _spawn(folder: Path, words: list[str], count: int) -> subprocess.Popen[bytes
         options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     with (folder / _TOLD).open("wb") as told, (folder / _LOG).open("wb") as log:
         return subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=told, stderr=log, env=environment(count), **options
+            words, stdin=subprocess.DEVNULL, stdout=told, stderr=log, env=environment(count, folder), **options
         )
 
 
