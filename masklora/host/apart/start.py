@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -44,6 +45,8 @@ _GRAPH, _START, _TOLD, _LOG, _CANCEL, _HIDDEN = (
     "cancel",
     "hidden",
 )
+# Of a folder's name; no other can be asked for.
+_ID = re.compile(r"[0-9a-f]{20}")
 _KEPT = 5
 _KINDS = {"pid": int, "count": int, "name": str, "node": str, "started": float}
 _LOG_BYTES, _LOG_LINES, _LOG_LETTERS = 1 << 14, 4, 800
@@ -86,7 +89,7 @@ class Start:
         return [one for one in psutil.process_iter() if self._is_ours(one.pid)]
 
     def _is_ours(self, pid: int) -> bool:
-        with contextlib.suppress(psutil.Error, OSError):
+        with contextlib.suppress(psutil.Error, OSError, ValueError):
             process = psutil.Process(pid)
             words = process.cmdline()
             named = any(self.id in word and word.endswith(_GRAPH) for word in words)
@@ -220,9 +223,10 @@ def _starts(root: Path) -> list[Start]:
         folders = [one for one in root.iterdir() if one.is_dir() and not one.is_symlink()]
     except OSError:
         return []
-    found = [(one, read_document(one / _START, _KINDS)) for one in folders]
-    starts = [Start(folder, facts) for folder, facts in found if facts is not None]
-    return sorted(starts, key=lambda one: one.started, reverse=True)
+    found = [(one, read_document(one / _START, _KINDS)) for one in folders if _ID.fullmatch(one.name)]
+    starts, now = [Start(folder, facts) for folder, facts in found if facts is not None], time.time()
+    # One of a clock that has been set back since was there before those that it would outlast.
+    return sorted(starts, key=lambda one: one.started if one.started <= now else 0, reverse=True)
 
 
 def _prune(root: Path) -> None:
