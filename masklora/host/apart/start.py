@@ -33,7 +33,7 @@ import psutil
 
 from ...documents import read_document
 from ...errors import RunError
-from ...files import cannot_write, write_text_atomically
+from ...files import HOST, cannot_write, write_text_atomically
 from .flags import TRAIN, command, environment
 from .telling import Telling
 
@@ -48,7 +48,7 @@ _GRAPH, _START, _TOLD, _LOG, _CANCEL, _HIDDEN = (
 # Of a folder's name; no other can be asked for.
 _ID = re.compile(r"[0-9a-f]{20}")
 _KEPT = 5
-_KINDS = {"pid": int, "count": int, "name": str, "node": str, "started": float}
+_KINDS = {"host": str, "pid": int, "count": int, "name": str, "node": str, "started": float}
 _LOG_BYTES, _LOG_LINES, _LOG_LETTERS = 1 << 14, 4, 800
 
 
@@ -189,7 +189,7 @@ def begin(root: Path, saved: Mapping[str, Any], *, count: int, name: str, node: 
         raise cannot_write(folder, error) from error
     # So that its end is noticed, and it leaves nothing in the system's list.
     threading.Thread(target=process.wait, daemon=True, name="masked-lora-apart").start()
-    facts = {"pid": process.pid, "count": count, "name": name, "node": node, "started": time.time()}
+    facts = {"host": HOST, "pid": process.pid, "count": count, "name": name, "node": node, "started": time.time()}
     try:
         write_text_atomically(folder / _START, json.dumps(facts))
         # Another ComfyUI, which follows by the time of this folder, may have looked too early.
@@ -218,13 +218,15 @@ def newest(root: Path) -> Start | None:
 
 
 def _starts(root: Path) -> list[Start]:
-    """All, the newest first."""
+    """All of this machine, the newest first."""
     try:
         folders = [one for one in root.iterdir() if one.is_dir() and not one.is_symlink()]
     except OSError:
         return []
     found = [(one, read_document(one / _START, _KINDS)) for one in folders if _ID.fullmatch(one.name)]
-    starts, now = [Start(folder, facts) for folder, facts in found if facts is not None], time.time()
+    # Whether a process of another machine lives cannot be told from here.
+    starts = [Start(folder, facts) for folder, facts in found if facts is not None and facts["host"] == HOST]
+    now = time.time()
     # One of a clock that has been set back since was there before those that it would outlast.
     return sorted(starts, key=lambda one: one.started if one.started <= now else 0, reverse=True)
 

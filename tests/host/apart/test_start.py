@@ -3,9 +3,10 @@
 import json
 import time
 
+from masklora.files import HOST
 from masklora.host.apart.start import newest
 
-FACTS = {"pid": 1, "count": 1, "name": "a", "node": "1", "started": 0.0}
+FACTS = {"host": HOST, "pid": 1, "count": 1, "name": "a", "node": "1", "started": 0.0}
 
 
 def made(root, name, **changes):
@@ -34,4 +35,10 @@ def test_the_newest_is_followed_though_the_clock_was_set_back_since_another(tmp_
 def test_a_folder_of_another_name_cannot_be_asked_for_and_is_none(tmp_path):
     own = made(tmp_path, "a" * 20, started=1.0)
     made(tmp_path, f"{own} - Copy", started=2.0)
+    assert newest(tmp_path).id == own
+
+
+def test_one_of_another_machine_with_the_same_user_folder_is_none_here(tmp_path):
+    own = made(tmp_path, "a" * 20, started=1.0)
+    made(tmp_path, "b" * 20, started=2.0, host="f" * len(HOST))
     assert newest(tmp_path).id == own
