@@ -240,14 +240,14 @@ def lives(pid: int, *, since: float) -> bool:
     """Whether the process `pid` of then still runs; one that was started later has only inherited its number.
 
     Args:
-        pid: of this machine.
+        pid: of this machine; a number that no process can have is none's.
         since: a time at which it ran, in seconds since 1970.
     """
     try:
         return psutil.Process(pid).create_time() <= since + 1.0
     except psutil.AccessDenied:
         return True
-    except psutil.Error:
+    except (psutil.Error, ValueError):
         return False
 
 

@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import importlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .errors import MaskLoraError, RunError
-from .torchrun import Place, place
+from .torchrun import MEETING, Place, place
 
 # Of several words that are given in a meeting the largest counts.
 GO, WAIT, STOP, ENDED, FAILED = range(5)
@@ -115,7 +116,10 @@ class Group(Peers):
         super().__init__(own.number, own.count, (own.local, own.there))
         # Windows has no NCCL.
         over_cards = device.type == "cuda" and dist.is_nccl_available()
-        dist.init_process_group("cpu:gloo,cuda:nccl" if over_cards else "gloo", timeout=_PATIENCE)
+        there = {}
+        if meeting := os.environ.get(MEETING):
+            there = {"store": dist.FileStore(meeting, own.count), "rank": own.number, "world_size": own.count}
+        dist.init_process_group("cpu:gloo,cuda:nccl" if over_cards else "gloo", timeout=_PATIENCE, **there)
         self._over_cards = over_cards
 
     def meet(self, word: int = GO, has: Sequence[bool] = (), *, reason: str = "") -> tuple[int, list[bool]]:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 # All four, or nothing: some clusters set one or two of them for programs of their own.
 _GIVEN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
+# Names the file by which the processes of one machine find each other, where that shall not be by a port.
+MEETING = "MASKED_LORA_MEETING"
+
 
 @dataclass(frozen=True)
 class Place:

@@ -291,6 +291,9 @@ class CacheDataset(io.ComfyNode):
     def execute(cls, dataset, vae, clip=None, model=None, **widgets):
         """Stops at once with a message where a picture, mask, size or the VAE does not fit."""
         widgets, by_goal = decide(dataset.goal, widgets, ("crop", "infill"))
+        if not widgets.get("infill_variants", D.infill_variants):
+            # Told, it would sound as if backgrounds were replaced.
+            by_goal.pop("infill", None)
         progress = NodeProgress()
         encoder = VaeEncoder(vae)
         settings, of_clips = at_rate(CacheSettings(**widgets), dataset, model)

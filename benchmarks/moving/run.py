@@ -3,9 +3,9 @@
 A small world of clips (`scenes`) and a small base model in Wan's layout trained from nothing (`base`), in ComfyUI's own
 class. The subject crosses one new background in every training clip. Three arms, alike in all but their masks: none,
 one still mask of all that the subject ever covers, and a mask for each frame. Clips and masks are written as files,
-read and cached by the pack, a LoRA of rank 8 is trained by its own trainer with its default loss, ComfyUI's sampler
-draws, and closed forms judge. Writes results.json after every run (an interrupted benchmark goes on) and moving.png,
-and prints a table.
+read and cached by the pack, with replaced backgrounds, a LoRA of rank 8 is trained by its own trainer with its default
+loss, ComfyUI's sampler draws, and closed forms judge. Writes results.json after every run (an interrupted benchmark
+goes on) and moving.png, and prints a table.
 
 How world, base, steps and rate were chosen: the world was made before anything was trained. Pictures of 12×12 squares,
 figures that also go up and down, and six backgrounds were given up for the time that a base takes to learn them. On
@@ -42,7 +42,7 @@ from masklora.settings import LossSettings
 HERE = Path(__file__).resolve().parent
 SEEDS = (0, 1, 2, 3, 4)
 BASE = "base model"
-# What each arm is trained with, beyond its masks: the pack's default, and the mask without any remedy.
+# What each arm is trained with, beyond its masks: the pack's loss with replaced backgrounds, and no remedy.
 DEFAULT, BARE = "our preset", "the mask alone"
 LOSSES = {
     DEFAULT: LossSettings(),

@@ -3,9 +3,9 @@
 A small world of pairs (`scenes`) and a small base model of ComfyUI's own FLUX class that is taught first (`base`). Its
 references lie behind the picture's tokens as FLUX.1 Kontext's do. Each training pair shows the edit that is wanted
 inside of the mask and, everywhere else, a change that nobody asked for. Three arms, alike in all else: no mask, the
-mask with the pack's default loss, and the mask alone. Pairs are written as files, read and cached by the pack, a LoRA
-of rank 8 is trained by its own trainer, ComfyUI's sampler draws the edit of references that were never seen, and mean
-squares judge. Writes results.json and prints a table.
+mask with the pack's default loss and replaced backgrounds, and the mask alone. Pairs are written as files, read and
+cached by the pack, a LoRA of rank 8 is trained by its own trainer, ComfyUI's sampler draws the edit of references that
+were never seen, and mean squares judge. Writes results.json and prints a table.
 
 How things were chosen: world and base were made before any LoRA was trained. On seeds 200 and 201, 8 pairs and 200
 steps at 3e-3 at the family's own noise levels left 0.06 of the unmasked run's drift. On seed 200 alone, 16 pairs, the

@@ -17,6 +17,8 @@ from ..settings import CaptionSettings, DatasetSettings, about, check, widgets_o
 LONGEST_CAPTION = 40_000
 # Whatever a workflow says, no other files beside a picture are read as its caption.
 TEXT_EXTENSIONS = (".txt", ".caption", ".captions", ".cap", ".tags", ".text", ".prompt")
+# Kana, Han and Hangul, as a range of a regular expression.
+_UNSPACED = "\u3005-\u30ff\u3400-\u9fff\uac00-\ud7af"
 # Where a trigger word stood; no caption holds it.
 _GONE = "\0"
 # Where words are not parted by blanks, a sentence shows by these alone.
@@ -276,6 +278,15 @@ def without_trigger(caption: str, settings: CaptionSettings, *, others: Iterable
 def _trigger_word(trigger: str, *, before: str = "") -> re.Pattern[str] | None:
     trigger = trigger.strip()
     return re.compile(rf"(?<!\w){before}{re.escape(trigger)}(?!\w)", re.IGNORECASE) if trigger else None
+
+
+def asks_for(prompt: str, trigger: str) -> bool:
+    """Whether a prompt has a trigger word as a word: `sks` is in "sks on a desk", but not in "two desks".
+
+    Chinese, Japanese and Korean are written without blanks, so that their letters beside it do not hide one.
+    """
+    letter, trigger = rf"[^\W{_UNSPACED}]", re.escape(trigger.strip())
+    return bool(trigger) and re.search(rf"(?<!{letter}){trigger}(?!{letter})", prompt, re.IGNORECASE) is not None
 
 
 def with_word(caption: str, trigger: str, word: str) -> str:

@@ -129,7 +129,7 @@ def _has_own_rate(texts: TextEncoderSettings, learning_rate: float) -> bool:
 def triggers_of(cache: Cache) -> list[str]:
     """The trigger words of the data sets that are learned, those that have one."""
     found = (one["settings"]["caption"]["trigger"] for one in cache.sources if not one["regularisation"])
-    return [trigger for trigger in found if trigger]
+    return [trigger.strip() for trigger in found if trigger.strip()]
 
 
 def goal_notes(request: Request, settings: Resolved) -> list[str]:

@@ -24,7 +24,8 @@ class Likeness:
 
     Attributes:
         likeness: Mean cosine between the pictures that ask for what was learned and the references whose background
-            is flat, −1 to 1; 1 for the references themselves.
+            is flat, over all pairs, −1 to 1; 1 only where they are all one picture. Of the references themselves it
+            is less than 1 as far as they differ, see `alike`.
         leak: Mean cosine of the same pictures and the references' backgrounds alone, less that of the base model's
             pictures of the same prompts and seeds: 0 for as near as without training, above it for nearer.
         drift: 1 less the mean cosine between the other pictures and the base model's of the same prompts and seeds,

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..documents import fits
 from ..errors import RunError
+from ..folder.captions import asks_for
 from .sample_pictures import SIDES, SampleSettings
 
 TRAIN = "MLT_TrainLoRA"
@@ -46,7 +47,7 @@ class Pictures:
     def prompt(self) -> str:
         """The first prompt that holds the trigger word; else the first one, behind that word."""
         prompts = [one for one in self.told("prompts", []) if isinstance(one, str)]
-        holding = [one for one in prompts if self.trigger.casefold() in one.casefold()]
+        holding = [one for one in prompts if not self.trigger or asks_for(one, self.trigger)]
         return holding[0] if holding else ", ".join(filter(None, (self.trigger, *prompts[:1])))
 
 

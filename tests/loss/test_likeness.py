@@ -91,6 +91,13 @@ def test_each_picture_counts_for_what_its_prompt_asks():
     assert (found.likeness, found.leak, found.drift) == (asked.likeness, asked.leak, rest.drift)
 
 
+def test_references_are_like_themselves_as_far_as_they_are_alike():
+    own = torch.eye(2)
+    known = {"backgrounds": torch.zeros(0, 2), "asking": [True, True], "plain": [False, False]}
+    assert compare(own, own, subjects=own, **known).likeness == pytest.approx(0.5)
+    assert compare(own[:1], own[:1], subjects=own[:1], **(known | {"asking": [True], "plain": [False]})).likeness == 1
+
+
 def test_how_alike_pictures_are_among_themselves():
     one = features(1)
     assert alike(one) is None and alike(one[:0]) is None

@@ -101,6 +101,9 @@ def test_what_cannot_be_trained_apart_is_refused_with_its_reason(apart, train_gr
     two = {**graph, "9": {**graph["4"], "inputs": {**graph["4"]["inputs"], "name": "other"}}}
     wrong = {**graph, "4": {**graph["4"], "inputs": {**graph["4"]["inputs"], "steps": -5}}}
     titled = {**wrong, "4": {**wrong["4"], "_meta": {"title": "My training"}}}
+    # ComfyUI puts others in the place of its old nodes, also those of a graph of before.
+    old = {"class_type": "Preview3DAnimation", "inputs": {"model_file": "a.glb"}}
+    replaced = {**titled, "10": old}
     saves = {"class_type": "MLT_SaveMasks", "inputs": {"dataset": ["2", 0]}}
     cached = {**graph["3"], "inputs": {**graph["3"]["inputs"], "dataset": ["8", 0]}}
     for made, count, words in (
@@ -109,6 +112,7 @@ def test_what_cannot_be_trained_apart_is_refused_with_its_reason(apart, train_gr
         (graph, 0, "Expected 1 to "),
         (graph, 10**6, "Expected 1 to "),
         (titled, 1, "My training (node 4): Value -5 smaller than min"),
+        (replaced, 1, "wrong in the graph. My training (node 4): Value -5 smaller than min"),
         ({**graph, "8": saves, "3": cached}, 2, "writes files"),
     ):
         status, answer = apart.start(made, count)

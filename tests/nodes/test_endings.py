@@ -66,9 +66,7 @@ def test_a_cancelled_run_says_that_no_lora_was_written_and_what_can_be_exported(
     comfy_server.interrupt()
     comfy_server.wait(prompt_id, timeout=120, check=False)
     panel.in_state("open")
-    panel.tab.wait_for_function(
-        "s => document.querySelector(s).textContent.includes('can be exported')", arg=ENDING
-    )
+    panel.tab.wait_for_function("s => document.querySelector(s).textContent.includes('can be exported')", arg=ENDING)
     assert said(panel).startswith("No LoRA was written. The checkpoint of step ")
 
 

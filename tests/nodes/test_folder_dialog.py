@@ -26,7 +26,8 @@ LOAD = """async graph => {
     app.canvas.ds.offset = [-app.graph.nodes[0].pos[0] + 380, -app.graph.nodes[0].pos[1] + 120]
     app.canvas.setDirty(true, true)
 }"""
-# Where the button is drawn on the classic canvas, in pixels of the page; a node that undo has just made is not drawn yet.
+# Where the button is drawn on the classic canvas, in pixels of the page; a node that undo has just made is not drawn
+# yet.
 PLACE = """async () => {
     for (let frames = 0; frames < 2; frames++) await new Promise(done => requestAnimationFrame(done))
     const { canvas } = window.app

@@ -59,6 +59,7 @@ def text_of(run, node):
 def test_cache_and_training_follow_the_goal_tell_it_and_keep_what_came_of_it(comfy_client, comfy_server, train_graph):
     graph = train_graph(name="goal style")
     graph["2"]["inputs"]["goal"] = "style"
+    graph["3"]["inputs"]["infill_variants"] = 1
     run = comfy_client.run(graph)
     assert "By the goal style: crop centre, infill mixed." in text_of(run, "3")
     rank = SD3.defaults.rank * 2
@@ -67,6 +68,13 @@ def test_cache_and_training_follow_the_goal_tell_it_and_keep_what_came_of_it(com
     kept = json.loads(settings.read_text(encoding="utf-8"))
     assert kept["adapter"]["rank"] == rank and kept["loss"]["infill_probability"] == 0
     assert kept["loss"]["preset"] == "masked lora"
+
+
+def test_what_would_replace_backgrounds_is_not_told_where_none_is_replaced(comfy_client, train_graph):
+    graph = train_graph(name="goal clothing")
+    graph["2"]["inputs"]["goal"] = "clothing"
+    told = text_of(comfy_client.run(graph), "3")
+    assert "By the goal clothing: crop around mask." in told and "infill" not in told
 
 
 def test_what_is_set_on_a_node_goes_before_the_goal(comfy_client, train_graph):

@@ -92,6 +92,15 @@ def test_a_training_counts_while_its_process_lives_and_is_another_one(tmp_path, 
     # Another machine's number says nothing here.
     shown_by(tmp_path, other.pid, host="f" * len(HOST))
     assert present(tmp_path) is None
+    for odd in (-1, 0, 10**30):
+        shown_by(tmp_path, odd)
+        assert present(tmp_path) is None
+    # A copy that was made while it trained.
+    shown_by(tmp_path, other.pid)
+    copy = tmp_path / "a copy"
+    copy.mkdir()
+    (copy / NAME).write_bytes((tmp_path / NAME).read_bytes())
+    assert present(copy) is None and present(tmp_path) is not None
     # This one knows by itself what it trains.
     shown_by(tmp_path, os.getpid())
     assert present(tmp_path) is None

@@ -90,6 +90,7 @@ def test_a_run_without_pictures_is_drawn_as_a_ksampler_would_and_by_its_trigger_
     [
         (["a star"], "zib", "zib, a star"),
         (["a star", "a zib"], "zib", "a zib"),
+        (["zibs", "a zib"], "zib", "a zib"),
         (["a star"], "", "a star"),
         ([3], "", ""),
     ],

@@ -16,7 +16,8 @@ from server import PromptServer
 
 from ...runs.history import run_id, runs_called
 from ...runs.run import trained_elsewhere
-from ..headless.graph import Graph, titled
+from ..headless.client import CLIENT
+from ..headless.graph import Graph, as_from_the_page, titled
 from ..headless.problems import RefusedError as Refusal
 from ..headless.shared import shared_training, training_nodes
 from ..outputs import runs_folder
@@ -182,10 +183,10 @@ def _training_node(graph: Graph, count: int) -> str:
 async def _check(graph: Graph) -> None:
     """Let ComfyUI check a graph as it would for its queue; the processes do so again."""
     # Other packs note in it what they find.
-    checked = copy.deepcopy(graph)
+    checked = as_from_the_page(_server(), copy.deepcopy(graph), CLIENT)
     _, error, _, by_node = await execution.validate_prompt(str(uuid.uuid4()), checked, None)
     found = [
-        f"{titled(graph, node)}: {' '.join(filter(None, (one['message'] + '.', str(one.get('details', '')))))}"
+        f"{titled(checked, node)}: {' '.join(filter(None, (one['message'] + '.', str(one.get('details', '')))))}"
         for node, told in by_node.items()
         for one in told.get("errors", ())
     ]

@@ -7,6 +7,7 @@
         log.txt       everything else that it says
         cancel        as soon as somebody has asked it to end
         hidden        once a person has read how it ended
+        launchers, processes    how several processes find each other
 
 The processes are no children that end with ComfyUI. They are known by their command line, which names the graph in this
 folder: a process that has only inherited the number does not.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -31,7 +33,7 @@ import psutil
 
 from ...documents import read_document
 from ...errors import RunError
-from ...files import cannot_write, write_text_atomically
+from ...files import HOST, cannot_write, write_text_atomically
 from .flags import TRAIN, command, environment
 from .telling import Telling
 
@@ -43,8 +45,10 @@ _GRAPH, _START, _TOLD, _LOG, _CANCEL, _HIDDEN = (
     "cancel",
     "hidden",
 )
+# Of a folder's name; no other can be asked for.
+_ID = re.compile(r"[0-9a-f]{20}")
 _KEPT = 5
-_KINDS = {"pid": int, "count": int, "name": str, "node": str, "started": float}
+_KINDS = {"host": str, "pid": int, "count": int, "name": str, "node": str, "started": float}
 _LOG_BYTES, _LOG_LINES, _LOG_LETTERS = 1 << 14, 4, 800
 
 
@@ -85,7 +89,7 @@ class Start:
         return [one for one in psutil.process_iter() if self._is_ours(one.pid)]
 
     def _is_ours(self, pid: int) -> bool:
-        with contextlib.suppress(psutil.Error, OSError):
+        with contextlib.suppress(psutil.Error, OSError, ValueError):
             process = psutil.Process(pid)
             words = process.cmdline()
             named = any(self.id in word and word.endswith(_GRAPH) for word in words)
@@ -185,7 +189,7 @@ def begin(root: Path, saved: Mapping[str, Any], *, count: int, name: str, node: 
         raise cannot_write(folder, error) from error
     # So that its end is noticed, and it leaves nothing in the system's list.
     threading.Thread(target=process.wait, daemon=True, name="masked-lora-apart").start()
-    facts = {"pid": process.pid, "count": count, "name": name, "node": node, "started": time.time()}
+    facts = {"host": HOST, "pid": process.pid, "count": count, "name": name, "node": node, "started": time.time()}
     try:
         write_text_atomically(folder / _START, json.dumps(facts))
         # Another ComfyUI, which follows by the time of this folder, may have looked too early.
@@ -204,7 +208,7 @@ def _spawn(folder: Path, words: list[str], count: int) -> subprocess.Popen[bytes
         options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     with (folder / _TOLD).open("wb") as told, (folder / _LOG).open("wb") as log:
         return subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=told, stderr=log, env=environment(count), **options
+            words, stdin=subprocess.DEVNULL, stdout=told, stderr=log, env=environment(count, folder), **options
         )
 
 
@@ -214,14 +218,17 @@ def newest(root: Path) -> Start | None:
 
 
 def _starts(root: Path) -> list[Start]:
-    """All, the newest first."""
+    """All of this machine, the newest first."""
     try:
         folders = [one for one in root.iterdir() if one.is_dir() and not one.is_symlink()]
     except OSError:
         return []
-    found = [(one, read_document(one / _START, _KINDS)) for one in folders]
-    starts = [Start(folder, facts) for folder, facts in found if facts is not None]
-    return sorted(starts, key=lambda one: one.started, reverse=True)
+    found = [(one, read_document(one / _START, _KINDS)) for one in folders if _ID.fullmatch(one.name)]
+    # Whether a process of another machine lives cannot be told from here.
+    starts = [Start(folder, facts) for folder, facts in found if facts is not None and facts["host"] == HOST]
+    now = time.time()
+    # One of a clock that has been set back since was there before those that it would outlast.
+    return sorted(starts, key=lambda one: one.started if one.started <= now else 0, reverse=True)
 
 
 def _prune(root: Path) -> None:

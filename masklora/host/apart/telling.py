@@ -60,8 +60,7 @@ class Telling:
             self.progress = told if numbers else None
         elif kind == "step" and fits(event.get("step"), int):
             self.run, self.step, self.progress = str(event.get("run", "")), event["step"], None
-        elif kind == "refused":
-            found = event.get("problems")
-            self.problems = [str(one["text"]) for one in found or [] if isinstance(one, dict) and "text" in one]
+        elif kind == "refused" and fits(found := event.get("problems"), list):
+            self.problems = [str(one["text"]) for one in found if isinstance(one, dict) and "text" in one]
         elif kind == "end":
             self.end = {"state": str(event.get("state", "")), "text": str(event.get("text", ""))}

@@ -87,6 +87,23 @@ def titled(graph: Graph, node: str) -> str:
     return f"{title(graph, node)} (node {node})"
 
 
+def as_from_the_page(server: Any, graph: Graph, client: str) -> Graph:
+    """What ComfyUI would queue of a graph: other packs have their say on it, and old nodes are replaced.
+
+    Args:
+        server: ComfyUI's.
+        graph: may be changed.
+        client: who asks, to other packs.
+    """
+    found: Graph = server.trigger_on_prompt({"prompt": dict(graph), "client_id": client, "extra_data": {}})["prompt"]
+    for one in found.values():
+        # ComfyUI replaces no node without it, which only the page writes.
+        if not isinstance(one.get("_meta"), dict):
+            one["_meta"] = {"title": one["class_type"]}
+    server.node_replace_manager.apply_replacements(found)
+    return found
+
+
 def change(graph: Graph, changes: list[str], schema: Callable[[str], Schema]) -> None:
     """Set widgets of `graph`, in place.
 

@@ -22,7 +22,7 @@ from ...peers import Peers, joined
 from ..page.signals import Interrupts
 from .client import CLIENT, PackLog, Terminal
 from .event_files import EventFiles
-from .graph import Graph, SavedGraph, Schema, change, titled
+from .graph import Graph, SavedGraph, Schema, as_from_the_page, change, titled
 from .output import Output
 from .problems import RefusedError
 from .refusals import problems_of
@@ -104,10 +104,9 @@ def inputs_of(class_type: str) -> Schema:
 
 async def _checked(server: Any, graph: Graph) -> list[str]:
     """The ids of the nodes whose outputs are wanted, once other packs had their say on the graph, as from the page."""
-    asked = server.trigger_on_prompt({"prompt": dict(graph), "client_id": CLIENT, "extra_data": {}})
+    asked = as_from_the_page(server, graph, CLIENT)
     graph.clear()
-    graph.update(asked["prompt"])
-    server.node_replace_manager.apply_replacements(graph)
+    graph.update(asked)
     _, error, outputs, by_node = await execution.validate_prompt(str(uuid.uuid4()), graph, None)
     if problems := problems_of(graph, error, by_node, schema=inputs_of, known=nodes.NODE_CLASS_MAPPINGS):
         raise RefusedError(*problems)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...dataset.sample import Sample, fit_mask, load_sample
 from ...findings import Finding, counted, note, warning
+from ...folder.captions import asks_for
 from ...loss.likeness import Likeness, alike, compare
 from ...training.job import Hooks
 from ..finders.model_folders import return_memory
@@ -80,7 +81,7 @@ def askers(prompts: Sequence[str], triggers: Sequence[str]) -> tuple[list[bool],
     """Which prompts ask for what is learned, and which do not; where no trigger word tells, all of them both."""
     if not triggers:
         return [True] * len(prompts), [True] * len(prompts)
-    asking = [any(word.casefold() in prompt.casefold() for word in triggers) for prompt in prompts]
+    asking = [any(asks_for(prompt, word) for word in triggers) for prompt in prompts]
     return asking, [not one for one in asking]
 
 
@@ -194,8 +195,11 @@ def flattened(rgb: np.ndarray, kept: np.ndarray) -> np.ndarray:
         rgb: uint8 (H, W, 3).
         kept: (H, W) in 0..1.
     """
-    share = kept[..., None].astype(np.float32)
-    return np.rint(rgb * share + NEUTRAL * (1 - share)).astype(np.uint8)
+    share, found = kept.astype(np.float32), np.empty_like(rgb)
+    # One after the other: of a large picture all three would take gigabytes.
+    for colour, neutral in enumerate(NEUTRAL):
+        found[..., colour] = np.rint(rgb[..., colour] * share + neutral * (1 - share))
+    return found
 
 
 def _pixels(png: bytes) -> np.ndarray:

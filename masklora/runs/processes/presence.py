@@ -55,7 +55,8 @@ class Presence:
         """
         self._shown, self._when = news, time.monotonic()
         told = {key: facts[key] for key in ("state", *_FACTS)}
-        document = {"host": HOST, "pid": os.getpid(), "since": self._since, "taken": taken, "facts": told}
+        document = {"host": HOST, "pid": os.getpid(), "since": self._since, "folder": self._folder.name}
+        document |= {"taken": taken, "facts": told}
         temporary = temporary_beside(self._folder / NAME)
         try:
             temporary.write_text(json.dumps(document), encoding="utf-8")
@@ -80,9 +81,12 @@ def present(folder: Path) -> tuple[dict[str, Any], int] | None:
     Returns:
         None where none trains there, or none that shows itself.
     """
-    kinds = {"host": str, "pid": int, "since": float, "taken": int, "facts": dict}
+    kinds = {"host": str, "pid": int, "since": float, "folder": str, "taken": int, "facts": dict}
     found = read_document(folder / NAME, kinds)
     if found is None or found["host"] != HOST or found["pid"] == os.getpid():
+        return None
+    if found["folder"] != folder.name:
+        # A copy that was made while it trained.
         return None
     facts = found["facts"]
     if facts.get("state") not in _STATES or not lives(found["pid"], since=found["since"]):

@@ -42,6 +42,7 @@ def test_lines_that_are_none_of_ours_are_passed_over(tmp_path):
         line(event="told", level="loud"),
     ]
     odd += [line(event="progress", done="x", total=1), line(event="refused", problems=[1, {"text": "No node trains."}])]
+    odd += [line(event="refused", problems=7)]
     path.write_text("".join(odd), encoding="utf-8")
     told = Telling(path)
     told.look()

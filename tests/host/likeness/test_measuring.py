@@ -146,6 +146,9 @@ def test_prompts_with_the_trigger_word_ask_for_what_is_learned():
     assert askers(prompts, ["zibble"]) == ([True, False, True], [False, True, False])
     assert askers(prompts, []) == ([True] * 3, [True] * 3)
     assert askers(prompts, ["zibble", "dog"])[0] == [True] * 3
+    # As a word: other words may hold it.
+    assert askers(["two desks and masks", "sks, on a desk", "一张sks的照片"], ["sks "])[0] == [False, True, True]
+    assert askers(["我的小明在海边", "大海"], ["小明"])[0] == [True, False]
 
 
 def test_references_have_a_mask_and_are_evenly_chosen(caches):
