@@ -1,12 +1,23 @@
 """Every frame asked for is that frame: in every container, from the start and from the middle."""
 
+import os
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
-from harness.clips import KINDS, SIZE, number_of, numbered, numbered_clip, write_animation, write_clip, write_sequence
+from harness.clips import (
+    KINDS,
+    SIZE,
+    number_of,
+    numbered,
+    numbered_clip,
+    threads,
+    write_animation,
+    write_clip,
+    write_sequence,
+)
 from masklora.clips import video
 from masklora.clips.reading import frame_times, is_animated, read_clip_header, read_frames
 from masklora.errors import DataError
@@ -28,6 +39,12 @@ def clips(tmp_path_factory):
     made |= {name: write_animation(folder / name, pictures, 40) for name in ANIMATIONS}
     made["a folder"] = write_sequence(folder / "a folder with blanks", pictures, "shot (1) {}.png")
     return made
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system has no such priorities")
+def test_writing_clips_leaves_the_process_its_priority(tmp_path):
+    numbered_clip(tmp_path / "av1.webm", 3)
+    assert {os.sched_getscheduler(thread) for thread in threads()} == {os.SCHED_OTHER}
 
 
 @pytest.mark.parametrize("name", [*KINDS, *ANIMATIONS, "a folder"])
