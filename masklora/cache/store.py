@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import struct
 import time
 from collections.abc import Callable
@@ -253,17 +254,17 @@ class DiskStore:
         for kind in KINDS:
             for path in (self.folder / kind).glob("*/*"):
                 try:
-                    stat = path.stat()
+                    state = path.stat()
                     if path.suffix == ".tmp":
                         unfinished.add(path.parent)
-                        if now - stat.st_mtime > GRACE_SECONDS:
+                        if now - state.st_mtime > GRACE_SECONDS:
                             path.unlink()
                         continue
                 except OSError:
                     continue
-                total += stat.st_size
-                if (kind, path.stem) not in keep and now - stat.st_mtime > KEPT_SECONDS:
-                    old.append((stat.st_mtime, stat.st_size, path))
+                total += state.st_size
+                if (kind, path.stem) not in keep and now - state.st_mtime > KEPT_SECONDS:
+                    old.append((state.st_mtime, state.st_size, path))
         for folder in unfinished:
             clear_leftovers(folder)
         for _, size, path in sorted(old):
@@ -330,7 +331,8 @@ def _checksum(tensors: Tensors, text: str) -> str:
 
 def _read_header(path: Path) -> dict[str, Any]:
     """What an entry's file says of itself; raises `ValueError` if the file is not whole."""
-    if not path.is_file() and path.exists():
+    # By one look: another process may make it between two.
+    if not stat.S_ISREG(path.stat().st_mode):
         # To open a pipe may wait for ever.
         raise ValueError("it is no regular file")
     with path.open("rb") as file:

