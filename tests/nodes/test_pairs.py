@@ -111,6 +111,7 @@ def test_the_model_says_how_large_references_are_and_its_caches_are_made_so(comf
         vae=[small, 2],
         resolution=64,
         bucket_step=16,
+        infill_variants=3,
     )
     graph.text([node, 1])
     text = told(comfy_client.run(graph.nodes))
