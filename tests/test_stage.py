@@ -106,6 +106,20 @@ def test_the_evidence_tells_the_stored_figures():
     assert sorted({one["seed"] for one in stored["runs"]}) == list(run.SEEDS)
     evidence = (run.HERE.parents[1] / "docs" / "evidence.md").read_text(encoding="utf-8")
     assert run.table(stored["runs"]) in evidence and run.cells_table(stored["runs"]) in evidence
+    subjects = measure.Effort().asked + measure.Effort().unasked
+    painted = {arm: sum(one["arm"] == arm for one in stored["runs"]) * subjects for arm in run.ARMS}
+    shown = {arm: sum(with_backdrop(one) for one in stored["runs"] if one["arm"] == arm) for arm in run.ARMS}
+    assert shown[run.PRIOR] == shown[run.BOTH] == 0 and painted[run.PRIOR] == 720
+    assert round(shown[run.NO_MASK] / painted[run.NO_MASK], 2) == 0.97
+    readme = " ".join((run.HERE.parents[1] / "README.md").read_text(encoding="utf-8").split())
+    assert "came back in none of 720 pictures, and without masks in 97 %" in readme
+    assert "of 720 pictures none has it, where without masks 97 % do" in evidence
+
+
+def with_backdrop(one):
+    """How many of a run's pictures of the subject have the training background."""
+    effort, figures = measure.Effort(), one["figures"]
+    return round(figures[measure.LEAK0] * effort.unasked + figures[measure.LEAK] * effort.asked)
 
 
 def test_a_change_is_paired_by_seed_and_averaged_over_subjects_and_backdrops():
