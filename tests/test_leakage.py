@@ -407,11 +407,11 @@ def test_the_table_of_the_evidence_is_of_the_stored_results():
         "**our preset: mask + prior + infill**": conditions.OURS,
     }
     stored = Results.load(run.HERE / "results.json")
-    lines = (run.HERE.parents[1] / "docs" / "evidence.md").read_text(encoding="utf-8").splitlines()
-    rows = {
-        cells[0]: cells[1:]
-        for cells in ([c.strip() for c in x.strip("|").split("|")] for x in reversed(lines) if "±" in x)
-    }
+    evidence = (run.HERE.parents[1] / "docs" / "evidence.md").read_text(encoding="utf-8")
+    section = evidence.split("\n## What a mask does not do\n")[1].split("\n## ")[0]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "±" in line]
+    rows = {cells[0]: cells[1:] for cells in lines}
+    assert len(rows) == len(lines)
     for title, name in shown.items():
         for cell, figure in zip(rows[title], measure.FIGURES, strict=True):
             mean, spread = (float(part) for part in cell.split(" ± "))

@@ -40,7 +40,7 @@ def test_the_file_is_the_last_line_and_a_taken_name_is_told_with_the_new_one(pan
     assert [line for line in lines if line not in ("Copy", "Use this LoRA")][-1] == f"Written: {file}"
     assert listed(panel, "of-another") == file
     # What was told before the training is told in the list again.
-    told = panel.tab.locator(".mlt-sidebar .mlt-notes").inner_text()
+    told = panel.tab.locator(".mlt-sidebar .mlt-ending .mlt-notes").inner_text()
     assert "of-another.safetensors is there already" in told
     assert panel.page.problems == []
 

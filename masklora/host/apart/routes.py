@@ -19,6 +19,7 @@ from ...runs.run import trained_elsewhere
 from ..headless.client import CLIENT
 from ..headless.graph import Graph, as_from_the_page, titled
 from ..headless.problems import RefusedError as Refusal
+from ..headless.refusals import in_order
 from ..headless.shared import shared_training, training_nodes
 from ..outputs import runs_folder
 from ..page.live import LIVE
@@ -187,8 +188,7 @@ async def _check(graph: Graph) -> None:
     _, error, _, by_node = await execution.validate_prompt(str(uuid.uuid4()), checked, None)
     found = [
         f"{titled(checked, node)}: {' '.join(filter(None, (one['message'] + '.', str(one.get('details', '')))))}"
-        for node, told in by_node.items()
-        for one in told.get("errors", ())
+        for node, one in in_order(checked, by_node)
     ]
     if not found and error:
         found = [f"{error['message']}. {error.get('details', '')}".strip()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 from .graph import Graph, Schema, titled
@@ -32,12 +32,13 @@ def problems_of(
     unknown = [node for node in graph if graph[node]["class_type"] not in known]
     if unknown and error:
         return [_missing(graph, node) for node in unknown]
-    found = [
-        _problem(graph, node, one, schema(told["class_type"]))
-        for node, told in by_node.items()
-        for one in told.get("errors", ())
-    ]
+    found = [_problem(graph, node, one, schema(by_node[node]["class_type"])) for node, one in in_order(graph, by_node)]
     return found or ([_whole(graph, error)] if error else [])
+
+
+def in_order(graph: Graph, by_node: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What is wrong with single nodes, each with its node's id, in the graph's order: ComfyUI tells it in no order."""
+    return ((node, one) for node in graph for one in by_node.get(node, {}).get("errors", ()))
 
 
 def _missing(graph: Graph, node: str) -> Problem:

@@ -41,6 +41,12 @@ def without(name):
     return node
 
 
+def test_what_is_wrong_is_told_in_the_graph_s_order():
+    wrong = {"class_type": "SaveLatent", "inputs": {"filename_prefix": "a"}}
+    order = [str(name) for name in (5, 11, 3, 2, 8, 13, 4, 9)]
+    assert [one.node for one in problems(dict.fromkeys(order, wrong))] == order
+
+
 @pytest.mark.parametrize(
     ("node", "widget", "words"),
     [
