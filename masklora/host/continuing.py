@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..dataset.moving import load_frames
 from ..findings import Finding, note
-from .families.family import BEFORE_GREY, IN_PLACE
-from .model.first_frame import beside_noise, given_mask
+from .families.family import BEFORE_GREY, BY_NETWORK, IN_PLACE
+from .model.first_frame import REPLACED, beside_noise, given_mask
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache
@@ -37,15 +37,18 @@ class Continuing:
 
     of_clips = True
 
-    def __init__(self, kind: str, pictures: list[Callable[[], np.ndarray]], vae: Any) -> None:
+    def __init__(
+        self, kind: str, pictures: list[Callable[[], np.ndarray]], vae: Any, *, latent_out: Callable[[Tensor], Tensor]
+    ) -> None:
         """Give these to models that take them as `kind` says; nothing is read or encoded yet.
 
         Args:
             kind: As in `Family.first_frame`.
             pictures: What reads each, uint8 (H, W, 3); at least one.
             vae: ComfyUI's VAE.
+            latent_out: what becomes of the model's latents on their way to the VAE.
         """
-        self.kind, self.pictures, self.vae = kind, pictures, vae
+        self.kind, self.pictures, self.vae, self.latent_out = kind, pictures, vae, latent_out
         self._latents: dict[tuple[int, tuple[int, ...]], Tensor] = {}
 
     def given(
@@ -65,15 +68,18 @@ class Continuing:
             DataError: The clip whose first frame it is cannot be read.
         """
         start, mask = self._encoded(number, size, frames), given_mask(latent.shape[2:])
-        if self.kind == IN_PLACE:
-            latent = latent.clone()
+        if self.kind in (IN_PLACE, BY_NETWORK):
+            # ComfyUI scales a latent that is not empty, and what is drawn begins with nothing.
+            latent = self.latent_out(torch.zeros_like(latent))
             latent[:, :, :1] = start[:, :, :1].to(latent)
+            if self.kind == BY_NETWORK:
+                told = {REPLACED: start[:, :, :1], "concat_mask": mask}
+                positive, negative = (_with(one, told) for one in (positive, negative))
             return positive, negative, latent, mask
         if start.shape[2] < latent.shape[2]:
             start = torch.cat([start, torch.zeros_like(latent[:, :, start.shape[2] :]).to(start)], dim=2)
         told = {"concat_latent_image": beside_noise(self.kind, start), "concat_mask": mask}
-        positive, negative = ([[cond, {**extra, **told}] for cond, extra in one] for one in (positive, negative))
-        return positive, negative, latent, None
+        return _with(positive, told), _with(negative, told), latent, None
 
     def _encoded(self, number: int, size: tuple[int, int], frames: int) -> Tensor:
         """The latent of a first frame (1, C, F, h, w); F is 1 where no grey frames follow."""
@@ -89,13 +95,20 @@ class Continuing:
         return self._latents[slot]
 
 
-def continuing(kind: str, cache: Cache, request: SampleRequest | None) -> tuple[Continuing | None, list[Finding]]:
+def _with(conditioning: Any, told: dict[str, Any]) -> Any:
+    return [[cond, {**extra, **told}] for cond, extra in conditioning]
+
+
+def continuing(
+    kind: str, cache: Cache, request: SampleRequest | None, *, latent_out: Callable[[Tensor], Tensor]
+) -> tuple[Continuing | None, list[Finding]]:
     """What gives sample clips their first frame, and what a person should know of it; None where they have none.
 
     Args:
         kind: As in `Family.first_frame`; "" where the training gives none.
         cache: Of the training.
         request: For samples; None for none.
+        latent_out: See `Continuing`.
     """
     clips = [entry for entry in cache.entries if entry.latent_frames]
     if not kind or request is None or not clips or not cache.samples:
@@ -104,7 +117,7 @@ def continuing(kind: str, cache: Cache, request: SampleRequest | None) -> tuple[
         return None, [note(_SINGLE)]
     chosen = clips[: len(request.positive)]
     pictures = [functools.partial(_first_frame, cache.samples[entry.index], entry.frames[0]) for entry in chosen]
-    return Continuing(kind, pictures, request.vae), [note(_BEGUN)]
+    return Continuing(kind, pictures, request.vae, latent_out=latent_out), [note(_BEGUN)]
 
 
 def _first_frame(sample: Sample, number: int) -> np.ndarray:

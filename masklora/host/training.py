@@ -269,7 +269,7 @@ def _begun(trainable: TrainableModel, first_frame: str, request: Request) -> tup
     """What sample pictures begin with beside noise, and what a person should know of it."""
     if is_inpainting(trainable):
         return filling(request.cache, request.samples)
-    return continuing(first_frame, request.cache, request.samples)
+    return continuing(first_frame, request.cache, request.samples, latent_out=trainable.model.process_latent_out)
 
 
 def _notes(trainable: TrainableModel, settings: Resolved, request: Request, job: TrainJob) -> list[Finding]:

@@ -4,6 +4,9 @@ import dataclasses
 import io
 
 import comfy.sample
+import comfy_extras.nodes_cosmos
+import comfy_extras.nodes_kandinsky5
+import comfy_extras.nodes_lt
 import comfy_extras.nodes_wan
 import numpy as np
 import pytest
@@ -122,7 +125,9 @@ def _without_first(masks):
     return masks
 
 
-@pytest.mark.parametrize("name", ["wan22_5b", "ltxv", "hunyuan_video15"] if ALL else ["wan22_5b"])
+@pytest.mark.parametrize(
+    "name", ["wan22_5b", "ltxv", "ltxav", "hunyuan_video15", "kandinsky5"] if ALL else ["wan22_5b"]
+)
 def test_models_that_do_both_are_given_it_only_where_that_is_chosen(name, tmp_path):
     data = clips(tmp_path / "set", picture_side(name))
     found = {}
@@ -138,6 +143,21 @@ def test_models_that_do_both_are_given_it_only_where_that_is_chosen(name, tmp_pa
         assert any("neither learned" in text for text in told) is (setting == "always")
         assert any("as from text alone" in text for text in told) is (setting == "auto")
     assert found["auto"] == found["never"] != found["always"]
+
+
+def test_cosmos_which_only_continues_is_given_it_unless_that_is_switched_off(tmp_path):
+    data = clips(tmp_path / "set", picture_side("cosmos_predict2_i2v"))
+    found = {}
+    for setting in ("auto", "never", "always"):
+        told = []
+        request = make_request(
+            "cosmos_predict2_i2v", cached("cosmos_predict2_i2v", data, setting), steps=2, batch_size=1
+        )
+        trained = run(request, tmp_path / ("never" if setting == "never" else "given"), told=told)
+        found[setting] = trained.result.losses
+        assert any("neither learned" in text for text in told) is (setting != "never")
+        assert any("makes clips from a first frame" in text for text in told) is (setting == "never")
+    assert found["auto"] == found["always"] != found["never"]
 
 
 def test_a_picture_in_a_run_of_a_model_that_continues_pictures_is_told(dataset, tmp_path):
@@ -209,7 +229,7 @@ def shown(png):
     return np.stack(frames)
 
 
-@pytest.mark.parametrize("name", ["wan21_i2v", "wan22_5b"])
+@pytest.mark.parametrize("name", ["wan21_i2v", "wan22_5b", "cosmos_predict2_i2v", "kandinsky5", "ltxav"])
 def test_sample_clips_are_those_that_comfyui_makes_of_a_clip_s_first_frame(name, tmp_path):
     data = clips(tmp_path / "set", picture_side(name))
     request = make_request(name, cached(name, data, "always"), steps=2, batch_size=1)
@@ -247,8 +267,18 @@ def drawn_by_comfyui(name, samples, number, first):
     sizes = {"width": settings.width, "height": settings.height, "length": FRAMES, "batch_size": 1}
     positive, negative = samples.positive[number], samples.negative
     with torch.inference_mode():
+        kept = None
         if name == "wan22_5b":
             latent = comfy_extras.nodes_wan.Wan22ImageToVideoLatent.execute(vae, **sizes, start_image=first)[0]
+        elif name == "cosmos_predict2_i2v":
+            node = comfy_extras.nodes_cosmos.CosmosPredict2ImageToVideoLatent
+            latent = node.execute(vae, **sizes, start_image=first)[0]
+        elif name == "kandinsky5":
+            node = comfy_extras.nodes_kandinsky5.Kandinsky5ImageToVideo
+            positive, negative, latent, kept = node.execute(positive, negative, vae, **sizes, start_image=first).result
+        elif name == "ltxav":
+            node = comfy_extras.nodes_lt.LTXVImgToVideo
+            positive, negative, latent = node.execute(positive, negative, first, vae, **sizes, strength=1.0).result
         else:
             made = comfy_extras.nodes_wan.WanImageToVideo.execute(positive, negative, vae, **sizes, start_image=first)
             positive, negative, latent = made[0], made[1], made[2]
@@ -258,5 +288,8 @@ def drawn_by_comfyui(name, samples, number, first):
         options = settings.steps, settings.cfg, settings.sampler, settings.scheduler
         told = {"noise_mask": latent.get("noise_mask"), "seed": settings.seed}
         drawn = comfy.sample.sample(model, noise, *options, positive, negative, begun, **told)
+        if kept is not None:
+            # As ComfyUI's template of such a model does behind the sampler.
+            drawn[:, :, :1] = kept["samples"]
         pictures = vae.decode(drawn)[0]
     return np.rint(pictures.clamp(0, 1).numpy() * 255)

@@ -1,16 +1,17 @@
-"""Cosmos-Predict2, text to image; a picture is a clip of one frame."""
+"""Cosmos-Predict2, for pictures and for clips that continue one; a picture is a clip of one frame."""
 
 from .cosmos_blocks import COSMOS_BLOCKS, COSMOS_TARGETS
-from .family import Defaults, Family
+from .family import IN_PLACE, Defaults, Family
 
 FAMILY = Family(
     name="cosmos_predict2",
     title="Cosmos-Predict2",
-    configs={"CosmosT2IPredict2": 16.0},
+    configs={"CosmosT2IPredict2": 16.0, "CosmosI2VPredict2": 16.0},
     blocks=COSMOS_BLOCKS,
     targets=COSMOS_TARGETS,
     architecture="cosmos-predict2",
     base_model_version="cosmos_predict2",
+    first_frame={"CosmosI2VPredict2": IN_PLACE},
     text_layer=r"blocks\.\d+\.cross_attn\.k_proj",
     defaults=Defaults(
         learning_rate=6e-5,

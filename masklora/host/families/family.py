@@ -21,8 +21,8 @@ from ...settings import USUAL_RATES, AdapterSettings, LossSettings, OptimizerSet
 # The guidance that stands for the family's own: no model is trained with a negative one.
 FAMILY_GUIDANCE = -1.0
 # How a network is given the first frame of a clip that it continues: beside the noise, the latent of that frame
-# followed by grey frames, or of the frame alone; or in place of the noise.
-BEFORE_GREY, ALONE, IN_PLACE = "before grey", "alone", "in place"
+# followed by grey frames, or of the frame alone; in place of the noise; or for the network to put it there by itself.
+BEFORE_GREY, ALONE, IN_PLACE, BY_NETWORK = "before grey", "alone", "in place", "by network"
 # Of the sequence that self-attention looks at.
 PARTS = ("text", "image", "references", "pad")
 
@@ -197,8 +197,8 @@ class Family:
             and no position depends on their length. With neither, samples of unequal text length run one by one.
         kohya_as_diffusers: Whether kohya's tools name this family's layers as diffusers does.
         diffusers: How diffusers' loaders know its layers; None where they take no names that ComfyUI knows too.
-        first_frame: How the models of a configuration are given a clip's first frame, `BEFORE_GREY`, `ALONE` or
-            `IN_PLACE`; those of the first two kinds only where they have the channels for it.
+        first_frame: How the models of a configuration are given a clip's first frame, `BEFORE_GREY`, `ALONE`,
+            `IN_PLACE` or `BY_NETWORK`; those of the first two kinds only where they have the channels for it.
         references: How its models are given reference pictures; None where they take none.
         inpainting: Configurations whose models may have channels for a mask and for the picture without what it covers.
         experts: Of models that are two, one for high and one for low noise: the noise level at which they change over

@@ -1,9 +1,10 @@
 """LTX-2 and 2.3: a picture is a clip of one frame without sound."""
 
-from .family import Blocks, Defaults, DiffusersNames, Family, Note, Slot, attention_and_mlp
+from .family import IN_PLACE, Blocks, Defaults, DiffusersNames, Family, Note, Slot, attention_and_mlp
 
 _BLOCK = r"transformer_blocks\.\d+\."
 _PICTURE = attention_and_mlp(_BLOCK + r"attn[12]\.to_(q|k|v|out\.0)", _BLOCK + r"ff\.net\.(0\.proj|2)")
+_END = {"cross": ("attn2",), "tails": ("ff.net.2",), "gates": (Slot("v_timestep"),)}
 FAMILY = Family(
     name="ltxav",
     title="LTX-2",
@@ -15,9 +16,7 @@ FAMILY = Family(
             result=Slot(0),
             rotary=(Slot("v_pe", item=0),),
             order=("image",),
-            cross=("attn2",),
-            tails=("ff.net.2",),
-            gates=(Slot("v_timestep"),),
+            **_END,
         ),
     ),
     # What no picture passes, and what reads the texts before they are kept, learns nothing.
@@ -28,6 +27,7 @@ FAMILY = Family(
     mutates=True,
     text_adapter=r".*connector\..*",
     diffusers=DiffusersNames("diffusion_model"),
+    first_frame={"LTXAV": IN_PLACE},
     defaults=Defaults(
         learning_rate=1e-4,
         rank=32,

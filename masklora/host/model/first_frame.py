@@ -11,7 +11,7 @@ from torch import Tensor
 from ...errors import ConfigError, FamilyError
 from ...findings import Finding, counted, note, warning
 from ...settings import ALWAYS, NEVER
-from ..families.family import ALONE, BEFORE_GREY, IN_PLACE
+from ..families.family import ALONE, BEFORE_GREY, BY_NETWORK, IN_PLACE
 from ..references.conditions import is_inpainting
 from .conditioning import mapped
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Where the conditions of a sample hold what lies in place of its noise, (1, C, 1, h, w) in the network's space.
 _START = "masked_lora_start"
+# ComfyUI's name for the frames, (1, C, f, h, w), that a network puts in place of its first ones.
+REPLACED = "time_dim_replace"
 # Channels in which Wan is told which frames it is given, beside those of the picture.
 _MARKS = 4
 
@@ -41,6 +43,11 @@ def first_frame_of(trainable: TrainableModel) -> str:
 def is_read_from_cache(kind: str) -> bool:
     """Whether a cache must hold a latent more for each clip; else the first frame is taken from the clip's own."""
     return kind == BEFORE_GREY
+
+
+def only_continues(trainable: TrainableModel) -> bool:
+    """Whether a model that is given first frames makes no clips from text alone."""
+    return first_frame_of(trainable) == BEFORE_GREY or bool(trainable.model.concat_keys)
 
 
 def read_from(kind: str) -> str:
@@ -67,15 +74,16 @@ def with_first_frames(
 
 
 def _first_frame(trainable: TrainableModel, kind: str, start: Tensor, mask: Tensor) -> dict[str, Any]:
-    if kind == IN_PLACE:
-        # ComfyUI's samplers put the latent back before each call, and the model tells its first frame of no noise.
-        found = {_START: trainable.latent_in(start[:, :, :1]), "denoise_mask": mask}
-    else:
-        shown = beside_noise(kind, start)
-        beside = trainable.model.concat_cond(
-            noise=torch.zeros_like(start), concat_latent_image=shown, concat_mask=mask, device=start.device
-        )
-        found = {"c_concat": beside}
+    first = trainable.latent_in(start[:, :, :1])
+    # ComfyUI's samplers put the latent back before each call, and the model tells its first frame of no noise.
+    own = {IN_PLACE: {_START: first, "denoise_mask": mask}, BY_NETWORK: {REPLACED: first}}
+    found = own.get(kind, {})
+    shown = beside_noise(kind, start)
+    beside = trainable.model.concat_cond(
+        noise=torch.zeros_like(start), concat_latent_image=shown, concat_mask=mask, device=start.device
+    )
+    if beside is not None:
+        found["c_concat"] = beside
     return mapped(found, lambda v: v.to(trainable.device, trainable.dtype, copy=True))
 
 
@@ -108,9 +116,9 @@ def refuse_other_given(trainable: TrainableModel) -> None:
     """Nothing if the model is given nothing beside the noise that ComfyUI's samplers alone have.
 
     Raises:
-        FamilyError: It is: HunyuanVideo's and Cosmos' for image to video, and those for inpainting.
+        FamilyError: It is: HunyuanVideo's for image to video, and those for inpainting.
     """
-    if trainable.model.concat_keys and not is_inpainting(trainable):
+    if trainable.model.concat_keys and not is_inpainting(trainable) and not first_frame_of(trainable):
         raise FamilyError(
             f"model: this {trainable.family.title} model reads a picture beside the noise, for image to video or for "
             "inpainting, which no training here gives it. Train the model of the family that makes pictures or clips "
@@ -135,7 +143,7 @@ def settle_first_frame(trainable: TrainableModel, cache: Cache, loss: LossSettin
     setting, kind = cache.settings.first_frame, first_frame_of(trainable)
     clips = [entry for entry in cache.entries if entry.latent_frames]
     check_first_frame(trainable, setting, cache.entries)
-    if not clips or not kind or setting == NEVER or (setting != ALWAYS and kind != BEFORE_GREY):
+    if not clips or not kind or setting == NEVER or (setting != ALWAYS and not only_continues(trainable)):
         return ""
     if is_read_from_cache(kind) and not all(variant.start for entry in clips for variant in entry.variants):
         raise ConfigError(
@@ -178,7 +186,7 @@ def first_frame_notes(trainable: TrainableModel, cache: Cache, kind: str) -> lis
     stills = len(cache.entries) - len(clips)
     own = first_frame_of(trainable)
     found = [*_given(trainable, kind), *_not_given(trainable, cache, clips=bool(clips), kind=kind)]
-    if own == BEFORE_GREY and stills and cache.settings.first_frame != NEVER:
+    if own and only_continues(trainable) and stills and cache.settings.first_frame != NEVER:
         found.append(
             warning(
                 f"first_frame: {counted(stills, '[picture is|pictures are]')} learned as from text alone, since this "
@@ -209,7 +217,7 @@ def _not_given(trainable: TrainableModel, cache: Cache, *, clips: bool, kind: st
     title, own = trainable.family.title, first_frame_of(trainable)
     if not clips or kind:
         return []
-    if own in (ALONE, IN_PLACE):
+    if own and not only_continues(trainable):
         if cache.settings.first_frame == NEVER:
             return []
         return [

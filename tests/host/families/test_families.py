@@ -24,7 +24,7 @@ TEMPLATES = {
 # Small models whose network is told a rate, which is this one where a graph says nothing, as in training.
 TOLD = {"LTXV": "ltxv", "LTXAV": "ltxav"}
 # Those of which ComfyUI's templates make pictures alone: the source of their defaults names where it is from.
-CITED = {"CosmosT2IPredict2", "Anima"}
+CITED = {"CosmosT2IPredict2", "CosmosI2VPredict2", "Anima"}
 RATES = {config: (rate, family) for family in families() for config, rate in family.rates.items()}
 
 

@@ -3,7 +3,9 @@
 import dataclasses
 
 import comfy.sample
+import comfy_extras.nodes_cosmos
 import comfy_extras.nodes_hunyuan
+import comfy_extras.nodes_kandinsky5
 import comfy_extras.nodes_lt
 import comfy_extras.nodes_wan
 import pytest
@@ -25,7 +27,7 @@ from masklora.training.objective import Objective
 
 SIDE = 64
 SQUARE = Geometry(source=(SIDE, SIDE), resized=(SIDE, SIDE), crop=(0, 0, SIDE, SIDE))
-GIVEN = ["wan21_i2v", "wan22_i2v", "wan22_5b", "ltxv", "hunyuan_video15"]
+GIVEN = ["wan21_i2v", "wan22_i2v", "wan22_5b", "ltxv", "ltxav", "hunyuan_video15", "kandinsky5", "cosmos_predict2_i2v"]
 FRAMES = 9
 
 
@@ -43,7 +45,13 @@ def by_comfyui(name, vae, text):
     positive = conds(text)
     if name == "wan22_5b":
         return positive, comfy_extras.nodes_wan.Wan22ImageToVideoLatent.execute(vae, **sizes, start_image=first)[0]
-    if name == "ltxv":
+    if name == "cosmos_predict2_i2v":
+        node = comfy_extras.nodes_cosmos.CosmosPredict2ImageToVideoLatent
+        return positive, node.execute(vae, **sizes, start_image=first)[0]
+    if name == "kandinsky5":
+        node = comfy_extras.nodes_kandinsky5.Kandinsky5ImageToVideo
+        made = node.execute(positive, positive, vae, **sizes, start_image=first)
+    elif name in ("ltxv", "ltxav"):
         node = comfy_extras.nodes_lt.LTXVImgToVideo
         made = node.execute(positive, positive, first, vae, **sizes, strength=1.0)
     elif name == "hunyuan_video15":
@@ -60,9 +68,18 @@ def start_of(name, vae, positive, latent):
         begun = torch.full((FRAMES, SIDE, SIDE, 3), 0.5)
         begun[0] = frames()[0]
         return VaeEncoder(vae).encode_clip(begun)[None]
-    if "concat_latent_image" in positive[0][1]:
-        return positive[0][1]["concat_latent_image"]
-    return latent["samples"]
+    given = positive[0][1]
+    start = given.get("concat_latent_image", given.get("time_dim_replace", latent["samples"]))
+    count = latent["samples"].shape[2]
+    return torch.cat([start, torch.zeros_like(start).repeat(1, 1, count - 1, 1, 1)], dim=2)[:, :, :count]
+
+
+def loudest(sampling, noise):
+    """What a sampler of ComfyUI begins with, as the network sees it, and its noise level (1,)."""
+    sigma = sampling.sigma_max.reshape(1)
+    begun = sampling.noise_scaling(sigma[0], noise, torch.zeros_like(noise), True)
+    level = sigma / (1 + sigma) if sigma > 1 else sigma
+    return sampling.calculate_input(sigma, begun), level.float()
 
 
 def calls_of(network):
@@ -72,6 +89,9 @@ def calls_of(network):
     def keep(_, args, kwargs):
         named = dict(zip(("x", "timestep"), args, strict=False)) | kwargs
         named["context"] = kwargs.get("context", args[2] if len(args) > 2 else None)
+        # A network that makes sound too is given a list of what there is, and the noise of each.
+        if isinstance(named["timestep"], tuple):
+            named |= {"x": named["x"][0], "timestep": named["timestep"][0], "of the sound": named["timestep"][1]}
         found.append({k: v.clone() for k, v in named.items() if isinstance(v, torch.Tensor)})
 
     network.register_forward_pre_hook(keep, with_kwargs=True)
@@ -94,7 +114,8 @@ def test_the_network_is_given_what_comfyui_s_node_and_sampler_give_it(name):
     ours = calls_of(trainable.network)
     made = model.collate([text], [SQUARE], noise.shape[1:], keys=["a"])
     start = start_of(name, vae, positive, latent).float()
-    model.denoise(noise, torch.ones(1), model.with_first_frames(made, start))
+    noisy, u = loudest(patcher.model.model_sampling, noise)
+    model.denoise(noisy, u, model.with_first_frames(made, start))
     assert len(theirs) == len(ours) == 1
     assert torch.equal(theirs[0]["context"], ours[0]["context"])
     # What is given is the same bit for bit; the noise is ComfyUI's at a level that it may round to just below one.
@@ -102,13 +123,15 @@ def test_the_network_is_given_what_comfyui_s_node_and_sampler_give_it(name):
     assert torch.allclose(*times, rtol=1e-6, atol=0) and torch.equal(*(one == 0 for one in times))
     x, y, channels = theirs[0]["x"], ours[0]["x"], noise.shape[1]
     assert torch.equal(x[:, channels:], y[:, channels:])
-    assert torch.equal(x[:, :, 0], y[:, :, 0])
+    # Cosmos' sampler divides what is given by what the model multiplies it with.
+    assert torch.equal(x[:, :, 0], y[:, :, 0]) or name.startswith("cosmos")
     assert torch.allclose(x, y, rtol=1e-6, atol=1e-6)
-    kept = set(theirs[0]) & {"denoise_mask", "c_concat"}
-    assert kept <= set(ours[0])
+    rest = theirs[0].keys() - {"x", "timestep", "context"}
+    assert rest <= ours[0].keys()
+    assert all(torch.allclose(theirs[0][one], ours[0][one], rtol=1e-6, atol=1e-6) for one in rest)
     # Without it the network sees something else.
-    model.denoise(noise, torch.ones(1), made)
-    assert not torch.equal(ours[0]["x"], ours[1]["x"])
+    model.denoise(noisy, u, made)
+    assert ours[1].keys() < ours[0].keys() or not torch.equal(ours[0]["x"], ours[1]["x"])
 
 
 @pytest.mark.parametrize("name", ["wan21_i2v", "ltxv"])
