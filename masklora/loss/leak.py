@@ -2,7 +2,7 @@
 
 A training picture is shown with its background blurred: of what stood there only the broad colours are left, and no
 word asks for more. The base model paints something of its own into it; where the LoRA moves that towards what is
-blurred away, of this picture or of another, it has learned it. Everything is pure; the trainer runs the models.
+blurred away, it has learned it. Everything is pure; the trainer runs the models.
 """
 
 from __future__ import annotations
@@ -25,13 +25,10 @@ class Pull(NamedTuple):
     """What a LoRA does to the pictures of a batch outside of their masks, (B,) each on the CPU; NaN for unknown.
 
     Attributes:
-        nearest: How much of the way from the shown background to one of the pictures' backgrounds it goes, to that of
-            which it goes the most: 0 none, 1 all, below 0 away from all.
-        way: The same to the picture's own.
+        way: How much of the way from the shown background to the picture's own it goes: 0 none, 1 all, below 0 away.
         straight: The cosine of where it goes and where the own background is, −1 to 1.
     """
 
-    nearest: Tensor
     way: Tensor
     straight: Tensor
 
@@ -60,39 +57,30 @@ def _gaussian(size: int, sigma: float, *, like: Tensor) -> Tensor:
     return torch.exp(-0.5 * ((places[:, None] - places) / sigma).square())
 
 
-def pull(moved: Tensor, towards: Tensor, outside: Tensor, *, own: Sequence[int] | None = None) -> Pull:
-    """How far each picture's change m goes along the backgrounds t of its own and of others.
+def pull(moved: Tensor, towards: Tensor, outside: Tensor) -> Pull:
+    """The projection ⟨m, t⟩ / |t|² of each picture's change m on t, and its cosine ⟨m, t⟩ / |m||t|.
 
-    On its own that is the projection ⟨m, t⟩ / |t|² and the cosine ⟨m, t⟩ / |m||t|. What a LoRA has learned of a room it
-    paints into every picture as the room lies in any of them, so that the nearest counts. There a background that has
-    less to be moved to than is usual counts as a usual one, ⟨m, t⟩ / |t|u with u the root of the mean |t|²: along
-    nearly nothing everything goes a long way. Products and lengths are weighted by how much of a cell is outside of
-    both pictures, the geometric mean, so that what lies inside of a mask counts for nothing.
+    Products and lengths are weighted by `outside`, so that what lies inside of a mask counts for nothing.
 
     Args:
         moved: how the picture that the model has in mind changes by the LoRA, (B, C, [F,] h, w).
-        towards: of N pictures the own latent less the shown one, (N, C, [F,] h, w).
-        outside: how much of each of their cells is ignored, (N, 1, [F,] h, w) in [0, 1].
-        own: which of the N each of the B is; in their order where it is None.
+        towards: the picture's own latent less the shown one, likewise.
+        outside: how much of each cell is ignored, (B, 1, [F,] h, w) in [0, 1].
 
     Returns:
-        NaN for a picture that has no outside or whose background is no other; 0s where nothing moves.
+        NaN for a picture that has no outside or whose background is no other; 0 and 0 where nothing moves.
     """
     # In float64, which not every accelerator has.
     m, t, v = (one.to("cpu").double() for one in (moved, towards, outside))
-    mine, rows = torch.arange(len(m)) if own is None else torch.tensor(own), torch.arange(len(m))
-    root = v.sqrt()
-    weighted = (m * root[mine]).flatten(1)
-    along = weighted @ (t * root).flatten(1).T
-    length = root[mine].flatten(1) @ (t.square().sum(dim=1, keepdim=True) * root).flatten(1).T
-    there = length > _NOTHING
-    usual = length.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1)
-    goes = along / (length * torch.maximum(length, usual)).sqrt().clamp(min=_NOTHING)
-    nearest = torch.where(there, goes, -math.inf).amax(dim=1)
-    its, lengths, apart = along[rows, mine], length[rows, mine], there[rows, mine]
-    way = its / lengths.clamp(min=_NOTHING)
-    straight = (its / (lengths * weighted.square().sum(dim=1)).sqrt().clamp(min=_NOTHING)).clamp(-1, 1)
-    return Pull(*(torch.where(apart, one, math.nan) for one in (nearest, way, straight)))
+
+    def product(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b * v).flatten(1).sum(dim=1)
+
+    along, length, change = product(m, t), product(t, t), product(m, m)
+    apart = length > _NOTHING
+    way = torch.where(apart, along / length.clamp(min=_NOTHING), math.nan)
+    straight = along / (length * change).sqrt().clamp(min=_NOTHING)
+    return Pull(way, torch.where(apart, straight.clamp(-1, 1), math.nan))
 
 
 # What is told of a run, in the order of the fields of `Leak`.
@@ -104,13 +92,14 @@ class Leak:
     """What was measured of a LoRA at one step.
 
     Attributes:
-        leak: Mean of `Pull.nearest` over the showings; None where no picture could be measured.
-        mean: Mean of `Pull.way`.
-        spread: Standard deviation of `Pull.nearest`, over pictures and noise; 0 of one.
+        leak: Mean of `Pull.way` over that half of the showings in which it is larger: a LoRA that knows a background
+            brings it back where it recognises it, not always. None where no picture could be measured.
+        mean: Mean of `Pull.way` over all of them.
+        spread: Their standard deviation, over pictures and noise; 0 of one.
         straight: Mean of `Pull.straight`.
         drift: Mean square change of the prediction on captions without their trigger word, over the base model's own
             mean square error there; None where no caption has one.
-        pictures: Mean of `Pull.nearest` by picture.
+        pictures: Mean of `Pull.way` by picture.
     """
 
     leak: float | None = None
@@ -154,15 +143,17 @@ def gather(names: Sequence[str], pulls: Pull, *, changed: float = 0.0, error: fl
         error: Sum of the base model's squared errors there; 0 where no caption has one.
     """
     drift = changed / error if error > 0 else None
-    showings = zip(names, *(one.tolist() for one in pulls), strict=True)
-    known = [one for one in showings if all(map(math.isfinite, one[1:]))]
+    showings = zip(names, pulls.way.tolist(), pulls.straight.tolist(), strict=True)
+    known = [one for one in showings if math.isfinite(one[1]) and math.isfinite(one[2])]
     if not known:
         return Leak(drift=drift)
-    _, *columns = zip(*known, strict=True)
-    leak, mean, straight = (sum(one) / len(known) for one in columns)
-    spread = math.sqrt(sum((one - leak) ** 2 for one in columns[0]) / max(1, len(known) - 1))
+    ways = sorted(way for _, way, _ in known)
+    mean, count = sum(ways) / len(ways), len(ways)
+    upper = ways[count // 2 :]
+    spread = math.sqrt(sum((way - mean) ** 2 for way in ways) / max(1, count - 1))
+    straight = sum(one for _, _, one in known) / count
     shown: dict[str, list[float]] = {}
-    for name, nearest, *_ in known:
-        shown.setdefault(name, []).append(nearest)
+    for name, way, _ in known:
+        shown.setdefault(name, []).append(way)
     pictures = {name: sum(each) / len(each) for name, each in shown.items()}
-    return Leak(leak, mean, spread, straight, drift, pictures)
+    return Leak(sum(upper) / len(upper), mean, spread, straight, drift, pictures)

@@ -135,21 +135,6 @@ def snr_of(u: Tensor, *, schedule: Schedule) -> Tensor:
     return ac / (1 - ac)
 
 
-def level_like(sigma: float, *, schedule: Schedule) -> float:
-    """The noise level u at which as much of a picture is left beside the noise as at σ of a flow model.
-
-    Args:
-        sigma: between 0 and 1.
-        schedule: of the model.
-    """
-    if schedule.prediction == "flow" or schedule.alphas_cumprod is None:
-        return sigma
-    table = schedule.alphas_cumprod
-    kept = (1 - sigma) ** 2 / ((1 - sigma) ** 2 + sigma**2)
-    # In the middle of its step, where rounding finds it again.
-    return (min(int((table > kept).sum()), len(table) - 1) + 0.5) / len(table)
-
-
 def timestep_weights(u: Tensor, settings: TimestepSettings, *, schedule: Schedule) -> Tensor:
     """The timestep weight ω (B,) at noise level u, of the kind that fits what the model predicts.
 

@@ -26,7 +26,7 @@ FLUSH_STEPS = 50
 FLUSH_SECONDS = 0.25
 SUMMARY_STEPS = 100
 # How much of a difference counts between checkpoints: of the leak as it is, of the others as a share of the largest.
-CLEAR = {"leak": 0.005, "validation": 0.02, "drift_plain": 0.1}
+CLEAR = {"leak": 0.01, "validation": 0.02, "drift_plain": 0.1}
 SUMMARISED = ("loss", *TERMS, "coverage")
 # A term is NaN where there is nothing to take a mean of.
 COLUMNS = ("loss", *TERMS, "coverage", "zero_weight_samples", "grad_norm")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..loss.leak import Leak, Pull, blurred_outside, gather, pull
-from ..loss.noise import add_noise, level_like, picture_change, target
+from ..loss.noise import add_noise, picture_change, target
 from ..settings import TimestepSettings
 from .batches import EMPTY_CAPTION, Draw, EntryLike, shape_of
 from .job import Trainable, TrainEntry
@@ -23,12 +23,11 @@ VALIDATION_DRAWS = 16
 # Keeps the held-out noise apart from the training noise, whatever the seed.
 VALIDATION_SALT = 0x5EED
 LEAK_SALT = 0x1EAC
-# σ of a flow model at which a picture in mind is not yet settled by what is shown.
-LEAK_LEVEL = 0.8
-DRIFT_LEVEL = 0.6
+# Between these a picture in mind is neither settled by what is shown nor free of it; at more noise it moves anyway.
+LEAK_LEVELS = (0.6, 0.8)
 LEAK_PICTURES = 12
-# Single showings tell little: of fewer pictures each is shown more often, in other noise.
-LEAK_SHOWINGS = 48
+# Single showings tell little: of fewer pictures each is shown several times, in other noise.
+LEAK_SHOWINGS = 12
 
 
 def held_out_loss(
@@ -99,11 +98,11 @@ def background_leak(
     seed: int,
     check_cancel: Callable[[], None] = lambda: None,
 ) -> Leak:
-    """How far the LoRA pulls pictures whose background is blurred towards their backgrounds; see `loss.leak`.
+    """How far the LoRA pulls pictures whose background is blurred towards what it was; see `loss.leak`.
 
-    In `LEAK_SHOWINGS` showings or more the network is asked with the LoRA and without, and once of
-    each picture with its caption without the trigger word, if it has one. Of pictures of one shape each is compared
-    with all. Noise is the same each time. It changes nothing: no weight, no random number of the run.
+    In `LEAK_SHOWINGS` showings at each noise level or more the network is asked with the LoRA and without, and once of
+    each picture with its caption without the trigger word, if it has one. Noise is the same each time. It changes
+    nothing: no weight, no random number of the run.
 
     Args:
         model: with the weights to be measured. One that continues a picture is given it as it is, and its background
@@ -118,24 +117,18 @@ def background_leak(
     pulls: list[Pull] = []
     changed = error = 0.0
     generator = torch.Generator(device=model.device).manual_seed(mix(seed + LEAK_SALT, 0))
-    level = trained_level(level_like(LEAK_LEVEL, schedule=model.schedule), feed.loss)
     model.set_training(False)
     try:
         with torch.no_grad():
-            for members in _by_shape(feed, draws):
-                groups = list(_parts(members, batch_size))
-                backgrounds = _Backgrounds.of(feed.make(group) for group in groups)
-                for number, group in enumerate(groups):
-                    batch = feed.make(group, plain=True)
-                    own = range(number * batch_size, number * batch_size + len(group))
-                    for _ in range(-(-LEAK_SHOWINGS // len(draws))):
-                        check_cancel()
-                        moved = _moved(model, batch, level, generator)
-                        pulls.append(pull(moved, *backgrounds, own=own))
-                        names += batch.names
-                    if batch.plain is not None:
-                        squares = _plain_squares(model, batch, trained_level(DRIFT_LEVEL, feed.loss), generator)
-                        changed, error = changed + squares[0], error + squares[1]
+            for group in _alike(feed, draws, batch_size):
+                batch = feed.make(group, plain=True)
+                for level in leak_levels(feed.loss) * -(-LEAK_SHOWINGS // len(draws)):
+                    check_cancel()
+                    pulls.append(_pulls(model, batch, level, generator))
+                    names += batch.names
+                if batch.plain is not None:
+                    squares = _plain_squares(model, batch, leak_levels(feed.loss)[0], generator)
+                    changed, error = changed + squares[0], error + squares[1]
     finally:
         model.set_training(True)
     if not pulls:
@@ -144,39 +137,20 @@ def background_leak(
     return gather(names, joined, changed=changed, error=error)
 
 
-def trained_level(level: float, settings: TimestepSettings) -> float:
-    """The noise level at which a model is measured: this one if it is trained at it, else the middle of its range."""
+def leak_levels(settings: TimestepSettings) -> list[float]:
+    """The noise levels at which a model is measured: those of `LEAK_LEVELS` that it is trained at, else its middle."""
     low, high = settings.timestep_min, settings.timestep_max
-    return level if low <= level <= high else (low + high) / 2
+    return [level for level in LEAK_LEVELS if low <= level <= high] or [(low + high) / 2]
 
 
-class _Backgrounds(NamedTuple):
-    """What a blur takes from pictures of one shape, and where, on the CPU; see `pull`."""
-
-    towards: Tensor
-    outside: Tensor
-
-    @classmethod
-    def of(cls, batches: Iterable[MicroBatch]) -> _Backgrounds:
-        """Those of the pictures of some micro-batches, in their order."""
-        parts = []
-        for batch in batches:
-            shown, outside = _shown(batch)
-            parts.append([_counted(one, batch).cpu() for one in (batch.latents - shown, outside)])
-        return cls(*(torch.cat(each) for each in zip(*parts, strict=True)))
-
-
-def _shown(batch: MicroBatch) -> tuple[Tensor, Tensor]:
-    """A micro-batch's latents with their backgrounds blurred, and what lies outside of the masks."""
+def _pulls(model: Trainable, batch: MicroBatch, level: float, generator: torch.Generator) -> Pull:
+    """The pulls of a micro-batch at a noise level."""
     outside = 1 - batch.masks.clamp(0, 1)
-    return blurred_outside(batch.latents, outside), outside
-
-
-def _moved(model: Trainable, batch: MicroBatch, level: float, generator: torch.Generator) -> Tensor:
-    """How the LoRA changes what a model makes of a micro-batch that is shown with blurred backgrounds in noise."""
-    asked = _Asked(model, _shown(batch)[0], level, generator)
+    shown = blurred_outside(batch.latents, outside)
+    asked = _Asked(model, shown, level, generator)
     base, adapted = asked(batch.conditioning)
-    return _counted(picture_change(adapted - base, asked.u, schedule=asked.schedule), batch)
+    moved = picture_change(adapted - base, asked.u, schedule=asked.schedule)
+    return pull(*(_counted(one, batch) for one in (moved, batch.latents - shown, outside)))
 
 
 def _plain_squares(
@@ -223,17 +197,9 @@ def _caption(entry: EntryLike) -> int:
 
 def _alike(feed: Feed, draws: Sequence[Draw], size: int) -> Iterator[list[Draw]]:
     """Micro-batches of draws of one shape each, the last of a shape smaller."""
-    for members in _by_shape(feed, draws):
-        yield from _parts(members, size)
-
-
-def _by_shape(feed: Feed, draws: Sequence[Draw]) -> list[list[Draw]]:
-    shapes: dict[tuple[int, ...], list[Draw]] = {}
+    by_shape: dict[tuple[int, ...], list[Draw]] = {}
     for draw in draws:
-        shapes.setdefault(shape_of(feed.cache.entries[draw.entry]), []).append(draw)
-    return list(shapes.values())
-
-
-def _parts(members: list[Draw], size: int) -> Iterator[list[Draw]]:
-    for start in range(0, len(members), size):
-        yield members[start : start + size]
+        by_shape.setdefault(shape_of(feed.cache.entries[draw.entry]), []).append(draw)
+    for members in by_shape.values():
+        for start in range(0, len(members), size):
+            yield members[start : start + size]

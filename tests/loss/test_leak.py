@@ -68,8 +68,8 @@ def test_nothing_can_be_said_without_an_outside_or_before_the_own_background_and
     towards[1] = 0
     moved[2] = 0
     found = pull(moved, towards, outside)
-    assert [one.isnan().tolist() for one in found] == [[True, True, False]] * 3
-    assert [float(one[2]) for one in found] == [0, 0, 0]
+    assert found.way.isnan().tolist() == found.straight.isnan().tolist() == [True, True, False]
+    assert found.way[2] == found.straight[2] == 0
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda one: one.prediction)
@@ -88,90 +88,21 @@ def test_predictions_of_two_pictures_in_the_same_noise_are_those_pictures_apart(
     torch.testing.assert_close(picture_change(change, u, schedule=schedule), other - one)
 
 
-def going(share, others, *, outside=None):
-    """The pull of a picture that goes `share` of the way to the second of two backgrounds."""
-    towards = torch.stack([drawn((4, 5, 6), 1), *others])
-    outside = torch.ones(len(towards), 1, 5, 6, dtype=torch.float64) if outside is None else outside
-    return pull(share * towards[1:2], towards, outside, own=[0])
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_background_of_which_it_goes_the_most_counts_whosever_it_is(shape):
-    towards, outside = drawn(shape, 1), outside_of(shape)
-    equal = (towards.square() * outside).flatten(1).sum(1).rsqrt().view(-1, *[1] * (len(shape) - 1)) * towards
-    seen = torch.ones_like(outside)
-    for ways in ([0.3, 0.0, 0.2], [0.0, 0.4, 0.0]):
-        moved = sum(way * one for way, one in zip(ways, equal, strict=True)).expand(shape)
-        products = [[float((m * t).sum() / (t * t).sum()) for t in equal] for m in moved]
-        each = pull(moved, equal * 0 + equal, seen)
-        lengths = torch.tensor([float((t * t).sum()) for t in equal])
-        usual = float(lengths.mean())
-        for row, found in zip(products, each.nearest.tolist(), strict=True):
-            goes = [way * min(1.0, (float(n) / usual) ** 0.5) for way, n in zip(row, lengths, strict=True)]
-            assert found == pytest.approx(max(goes))
-
-
-def test_of_a_picture_by_itself_its_own_background_is_the_nearest():
-    moved, towards, outside = drawn((1, 4, 5, 6), 1), drawn((1, 4, 5, 6), 2), outside_of((1, 4, 5, 6))
-    found = pull(moved, towards, outside)
-    torch.testing.assert_close(found.nearest, found.way)
-
-
-def test_another_pictures_background_that_comes_whole_is_all_the_way_and_the_own_one_need_not():
-    other = drawn((4, 5, 6), 2)
-    found = going(1.0, [other * 1.5])
-    assert found.nearest == pytest.approx(1) and abs(float(found.way)) < 0.5
-
-
-def test_along_next_to_nothing_nothing_goes_a_long_way():
-    before = going(0.25, [drawn((4, 5, 6), 2)])
-    plain = 1e-3 * drawn((4, 5, 6), 3)
-    found = going(0.25, [drawn((4, 5, 6), 2), plain])
-    # A third background makes the usual one shorter, by no more than a plain one can.
-    assert 0.2 < float(found.nearest) <= 0.25 + 1e-9 and float(before.nearest) <= 0.25 + 1e-9
-    alone = pull(drawn((1, 4, 5, 6), 2), plain[None], torch.ones(1, 1, 5, 6, dtype=torch.float64))
-    assert float(alone.nearest.abs()) > 10
-
-
-def test_where_either_mask_lies_the_other_background_counts_for_nothing_and_pictures_may_come_in_parts():
-    shape = (3, 4, 5, 6)
-    moved, towards, outside = drawn(shape, 1), drawn(shape, 2), (outside_of(shape) > 0.4).double()
-    before = pull(moved, towards, outside)
-    changed = towards + 9 * (1 - outside) * drawn(shape, 3)
-    for one, its in zip(pull(moved + 7 * (1 - outside), changed, outside), before, strict=True):
-        torch.testing.assert_close(one, its)
-    parts = [pull(moved[rows], towards, outside, own=rows) for rows in ([2], [0, 1])]
-    for found, one, other in zip(before, parts[1], parts[0], strict=True):
-        torch.testing.assert_close(torch.cat([one, other]), found)
-
-
-def test_scale_changes_no_share_and_half_precision_is_counted_in_float64():
-    shape = SHAPES[0]
-    moved, towards, outside = drawn(shape, 1), drawn(shape, 2), outside_of(shape)
-    before = pull(moved, towards, outside)
-    torch.testing.assert_close(pull(3 * moved, 3 * towards, outside).nearest, before.nearest)
-    torch.testing.assert_close(pull(3 * moved, towards, outside).nearest, 3 * before.nearest)
-    torch.testing.assert_close(pull(moved, towards, 0.5 * outside).nearest, before.nearest)
-    halves = pull(moved.half(), towards.half(), outside.half())
-    assert {one.dtype for one in halves} == {torch.float64}
-    torch.testing.assert_close(halves.nearest, before.nearest, atol=1e-2, rtol=1e-2)
-
-
-def test_the_mean_of_the_nearest_is_the_leak_and_each_picture_has_its_own():
+def test_the_half_that_is_pulled_most_is_the_leak_and_each_picture_has_its_mean():
     nan = math.nan
-    nearest, ways, straights = [0.2, 0.3, 0.6, nan, 0.3], [0.1, 0.3, 0.6, nan, 0.2], [0.5, 0.7, 0.2, nan, 0.6]
-    pulls = Pull(*map(torch.tensor, (nearest, ways, straights)))
-    found = gather(["a", "a", "b", "c", "b"], pulls, changed=3.0, error=4.0)
-    assert found.pictures == pytest.approx({"a": 0.25, "b": 0.45})
-    assert (found.leak, found.mean, found.straight, found.drift) == pytest.approx((0.35, 0.3, 0.5, 0.75))
-    assert found.spread == pytest.approx(torch.tensor([0.2, 0.3, 0.6, 0.3]).std().item())
-    assert list(found.row.values()) == pytest.approx([0.35, 0.3, found.spread, 0.5, 0.75])
-    one = Pull(*map(torch.tensor, ([0.5], [0.25], [1.0])))
-    assert gather(["a"], one) == Leak(0.5, 0.25, 0.0, 1.0, None, {"a": 0.5})
+    ways, straights = [0.1, 0.3, 0.6, nan, 0.2], [0.5, 0.7, 0.2, nan, 0.6]
+    found = gather(["a", "a", "b", "c", "b"], Pull(torch.tensor(ways), torch.tensor(straights)), changed=3.0, error=4.0)
+    assert found.pictures == pytest.approx({"a": 0.2, "b": 0.4})
+    assert (found.leak, found.mean, found.straight, found.drift) == pytest.approx((0.45, 0.3, 0.5, 0.75))
+    assert found.spread == pytest.approx(torch.tensor([0.1, 0.3, 0.6, 0.2]).std().item())
+    assert list(found.row.values()) == pytest.approx([0.45, 0.3, found.spread, 0.5, 0.75])
+    assert gather(["a"], Pull(torch.tensor([0.25]), torch.tensor([1.0]))) == Leak(
+        0.25, 0.25, 0.0, 1.0, None, {"a": 0.25}
+    )
 
 
 def test_without_anything_to_measure_there_is_no_number():
-    found = gather(["c"], Pull(*[torch.tensor([math.nan])] * 3))
+    found = gather(["c"], Pull(torch.tensor([math.nan]), torch.tensor([math.nan])))
     assert found == Leak() and found.row == {}
 
 
