@@ -12,6 +12,8 @@ import torch
 from benchmarks.leakage import leaks
 from benchmarks.leakage.conditions import BOTH, MASK, NO_MASK, remedies
 from benchmarks.leakage.world import Recipe, World
+from masklora.cache.infill import KINDS
+from masklora.loss.leak import MEASURES
 from masklora.runs.history import read_curve
 from masklora.runs.lora_file import lora_metadata
 from masklora.showings.leaks import read_leaks
@@ -63,6 +65,12 @@ def test_no_masks_masks_too_large_and_good_ones_have_three_verdicts(world, expec
     else:
         assert json.loads(told["masklora.leak"])["leak"] == rows[-1]["leak"] == trained.result.summary["leak"]
         assert len(read_leaks(trained.result.folder)) == 6
+
+
+def test_a_model_without_a_lora_has_no_leak_by_any_measure(world):
+    found = leaks.leak_of(world, world.model, world.make_cache(15, 320), seed=320)
+    assert set(found) == {*MEASURES, *(f"before {kind}" for kind in KINDS)}
+    assert set(found.values()) == {0}
 
 
 def test_the_stored_runs_are_complete_and_break_one_promise_and_no_other():

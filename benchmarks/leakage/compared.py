@@ -16,6 +16,7 @@ class Compared:
     """With the LoRA it is one MODEL, without it the other; nothing can be trained."""
 
     tokens = None
+    inpaints = False
 
     def __init__(self, base: Any, adapted: Any) -> None:
         """Of two MODELs of ComfyUI."""
