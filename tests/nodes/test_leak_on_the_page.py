@@ -9,7 +9,7 @@ from harness.panel import INK, Panel
 from harness.sidebar import TAB, Sidebar
 
 TABLE = "dialog.mlt-picture-table"
-LIMIT = 0.04
+LIMIT = 0.03
 # Channels of a colour of the page, as a browser writes them.
 COLOUR = "(one, name) => getComputedStyle(one)[name].match(/\\d+/g).slice(0, 3).map(Number)"
 
@@ -79,7 +79,7 @@ def test_a_leak_is_a_curve_words_a_column_and_a_favoured_step(page, routes, leak
     leak = curves.filter(has_text="leak")
     # As it was measured: a mean with what was before it would hide what the words say.
     assert float(leak.locator(".mlt-value").inner_text()) == pytest.approx(leaks[-1], rel=0.01)
-    assert "0.04" in leak.get_attribute("title")
+    assert "0.03" in leak.get_attribute("title")
     wide = leak_alone(panel)
     shot(tab, "leak-panel")
     assert wide > 0.3 * panel.pixels().shape[1]

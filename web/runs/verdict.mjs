@@ -10,7 +10,7 @@ const ALIKE = 0.5;
 // A drift begins at nothing and rises somewhat in every training.
 const DRIFTS = 0.5;
 // In the leakage benchmark LoRAs that paint the training background unasked stay above, those that never do below.
-export const LEAKS = 0.04;
+export const LEAKS = 0.03;
 
 /**
  * How a curve has changed from its first quarter to its last, as a share of where it was: below 0 it fell.
