@@ -2,7 +2,6 @@
 
 import io
 import json
-import time
 import uuid
 
 import numpy as np
@@ -58,11 +57,15 @@ def test_samples_are_listed_and_shown_and_drawn_on_a_wish(routes, drawing):
 def test_a_wish_is_drawn_while_the_training_waits(routes, drawing):
     path = f"/runs/{drawing['id']}"
     routes.post(f"{path}/pause")
-    step = routes.until(lambda: (run := routes.named(drawing["name"]))["state"] == "paused" and run["step"])
-    time.sleep(0.5)
-    step = routes.named(drawing["name"])["step"]
+    routes.until(lambda: routes.named(drawing["name"])["state"] == "paused")
+    count = len(routes.get(f"{path}/samples")["steps"])
     routes.post(f"{path}/sample")
-    routes.until(lambda: step in [one["step"] for one in routes.get(f"{path}/samples")["steps"]])
+    # A step that had begun when it was asked to wait ends first.
+    routes.until(lambda: len(routes.get(f"{path}/samples")["steps"]) > count)
+    step = routes.named(drawing["name"])["step"]
+    assert routes.get(f"{path}/samples")["steps"][-1]["step"] == step
+    routes.until(lambda: routes.get(f"{path}/samples")["steps"][-1]["numbers"] == [0, 1])
+    assert routes.named(drawing["name"])["step"] == step
     assert routes.named(drawing["name"])["state"] == "paused"
     routes.post(f"{path}/resume")
 
