@@ -83,7 +83,7 @@ def assert_exact(row):
     assert all(row[key] <= 1e-10 for key in truths), row
 
 
-@pytest.mark.parametrize("family", [n for n in NAMES if n != "sdxl"])
+@pytest.mark.parametrize("family", [n for n in widely() if n != "sdxl"])
 def test_gradients_agree_between_checkpointing_modes_in_float32(family):
     row = measure(family, dtype=torch.float32)
     for mode in MODES:
