@@ -7,13 +7,14 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import torch
 
 from harness.toy import Recorder, open_run, toy_job
-from masklora import peers
+from masklora import peers, pulse
 from masklora.training.trainer import train
 
 
@@ -45,10 +46,23 @@ def meets_with(what, net, after, micros):
         if calls[0] > after * micros:
             if what == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if what == "hangs":
+                threading.Event().wait()
+            if what == "takes long":
+                works_on(2 * pulse.LOOK_SECONDS * pulse.MOST_LOOKS)
+                return inner(*given, **planned)
             raise ValueError("the card fell off the bus")
         return inner(*given, **planned)
 
     net.denoise = denoise
+
+
+def works_on(seconds):
+    """Take long, as what asks between its parts whether it is cancelled."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(pulse.LOOK_SECONDS)
+        peers.here().move()
 
 
 def main():
@@ -56,9 +70,14 @@ def main():
     folder, steps, what, whom, after = Path(sys.argv[1]), *sys.argv[2:]
     torch.set_num_threads(1)
     told = {}
+    if what == "killed":
+        # As train.py, the other one ends in its own time when torchrun asks it to.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if what in ("hangs", "takes long"):
+        pulse.LOOK_SECONDS, pulse.MOST_LOOKS = 0.1, 20
     with peers.joined(torch.device("cpu")) as group:
         job = toy_job(steps=int(steps), seed=11 if what != "other settings" else 11 + group.number)
-        if group.number == int(whom) and what in ("killed", "fails"):
+        if group.number == int(whom) and what in ("killed", "fails", "hangs", "takes long"):
             meets_with(what, job.model, int(after), job.train.gradient_accumulation)
         hands = Hands(what, int(after))
         root = folder / "runs" if group.first else folder / f"scratch {group.number} {time.time_ns()}"

@@ -73,8 +73,8 @@ class Apart:
         return kept
 
     def clear(self):
-        found = self.now()
-        for process in self.processes(found) if found else ():
+        folders = (self.server.base / "user" / "masked_lora" / "apart").glob("*/")
+        for process in [one for folder in folders for one in self.processes({"id": folder.name})]:
             process.kill()
         shutil.rmtree(self.server.base / "user" / "masked_lora" / "apart", ignore_errors=True)
 
