@@ -52,12 +52,14 @@ class Peers:
         local: the same two among those of this machine.
         messages: how many messages with tensors were exchanged.
         sent_bytes: how large these were.
+        lost: why another one is known not to be there any more; empty while that is not known.
     """
 
     def __init__(self, number: int = 0, count: int = 1, local: tuple[int, int] = (0, 1)) -> None:
         """Process `number` of `count`."""
         self.number, self.count, self.local = number, count, local
         self.messages = self.sent_bytes = 0
+        self.lost = ""
 
     @property
     def first(self) -> bool:
@@ -140,8 +142,8 @@ class Group(Peers):
             world_size=own.count,
         )
         self._over_cards = over_cards
-        # Why no message can be sent any more.
-        self._broken = ""
+        # A message has not arrived, and none can be sent any more.
+        self._stuck = False
 
     def meet(self, word: int = GO, has: Sequence[bool] = (), *, reason: str = "") -> tuple[int, list[bool]]:
         """See `Peers.meet`. What is exchanged lies in main memory: no card is waited for."""
@@ -237,7 +239,7 @@ class Group(Peers):
     def leave(self) -> None:
         """Be alone again."""
         # It would wait for the message that did not arrive.
-        if not self._broken:
+        if not self._stuck:
             dist.destroy_process_group()
 
     def _words(self, word: int) -> list[int]:
@@ -278,8 +280,8 @@ class Group(Peers):
         self.messages += 1
         self.sent_bytes += tensor.numel() * tensor.element_size()
         self._pulse.move()
-        if self._broken:
-            raise LostPeerError(self._broken)
+        if self._stuck:
+            raise LostPeerError(self.lost)
         try:
             sent = message()
             if tensor.device.type == "cpu":
@@ -287,10 +289,11 @@ class Group(Peers):
             else:
                 sent.wait()
         except RuntimeError as error:
-            raise LostPeerError(
+            self.lost = (
                 "Another process of this training is not there any more; it may have been killed, or its machine lost. "
                 f"Start the same command again, with any number of processes, to go on. ({_first_line(error)})"
-            ) from error
+            )
+            raise LostPeerError(self.lost) from error
 
     def _await(self, sent: Any) -> None:
         """Wait for a message to arrive, as long as those are at work whom it needs."""
@@ -310,14 +313,15 @@ class Group(Peers):
 
     def _give_up(self, silent: int) -> None:
         minutes = round(pulse.LOOK_SECONDS * pulse.MOST_LOOKS / 60)
-        self._broken = (
+        self._stuck = True
+        self.lost = (
             f"Process {silent} of this training has done nothing for {minutes} minutes, and the others waited for it. "
             "Its card or a drive may not answer any more. End what is left of it, and start the same command again, "
             "with any number of processes, to go on."
         )
         # A thread of the message that did not arrive would keep this process from ending.
         atexit.register(_end_at_once)
-        raise LostPeerError(self._broken)
+        raise LostPeerError(self.lost)
 
 
 def _store(own: Place) -> dist.Store:

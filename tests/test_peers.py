@@ -83,6 +83,13 @@ def test_a_process_that_is_killed_ends_the_others_with_a_checkpoint_and_they_go_
     assert code == 0 and [one["steps"] for one in told] == [10, 10]
 
 
+def test_one_that_is_asked_to_end_because_another_was_killed_knows_of_that(tmp_path):
+    told, code = at_work(tmp_path, "killed and asked to end", whom=1, after=4)
+    assert code and told[0]["kind"] == "KeyboardInterrupt"
+    assert "not there any more" in told[0]["lost"]
+    assert checkpoint(tmp_path).step == 4
+
+
 @pytest.mark.parametrize("whom", [1, *([0] if ALL else [])])
 def test_a_process_that_hangs_is_named_by_the_others_which_end_with_a_checkpoint(whom, tmp_path):
     told, code = at_work(tmp_path, "hangs", whom=whom, after=4)
