@@ -7,25 +7,31 @@ each step's message all meet, and there it gives the others its word: go on, wai
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
 import importlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from . import pulse
 from .errors import MaskLoraError, RunError
+from .pulse import Pulse
 from .torchrun import MEETING, Place, place
 
 # Of several words that are given in a meeting the largest counts.
 GO, WAIT, STOP, ENDED, FAILED = range(5)
 _REASON_BYTES = 2048
-# While the first one draws pictures or measures, the others wait for it; one that has died is noticed at once.
+# While the first one draws pictures or measures, the others wait for it; one that has died is noticed at once, and one
+# that hangs by its pulse. This is for what neither tells: a machine that is lost, or a card's own messages.
 _PATIENCE = datetime.timedelta(hours=12)
 
 
@@ -46,12 +52,14 @@ class Peers:
         local: the same two among those of this machine.
         messages: how many messages with tensors were exchanged.
         sent_bytes: how large these were.
+        lost: why another one is known not to be there any more; empty while that is not known.
     """
 
     def __init__(self, number: int = 0, count: int = 1, local: tuple[int, int] = (0, 1)) -> None:
         """Process `number` of `count`."""
         self.number, self.count, self.local = number, count, local
         self.messages = self.sent_bytes = 0
+        self.lost = ""
 
     @property
     def first(self) -> bool:
@@ -95,6 +103,14 @@ class Peers:
             PeerError: as `meet`.
         """
 
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """While this lasts, the others wait for this process only as long as it does something: see `move`."""
+        yield
+
+    def move(self) -> None:
+        """Something was done. Whatever takes long says so in between; see `pulse`."""
+
     def fail(self, error: BaseException) -> None:
         """Tell the others, who wait in a meeting or will come to one, that this one ends by an error."""
 
@@ -116,11 +132,18 @@ class Group(Peers):
         super().__init__(own.number, own.count, (own.local, own.there))
         # Windows has no NCCL.
         over_cards = device.type == "cuda" and dist.is_nccl_available()
-        there = {}
-        if meeting := os.environ.get(MEETING):
-            there = {"store": dist.FileStore(meeting, own.count), "rank": own.number, "world_size": own.count}
-        dist.init_process_group("cpu:gloo,cuda:nccl" if over_cards else "gloo", timeout=_PATIENCE, **there)
+        store = _store(own)
+        self._pulse = Pulse(dist.PrefixStore("pulse", store), own.number, own.count)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if over_cards else "gloo",
+            timeout=_PATIENCE,
+            store=dist.PrefixStore("group", store),
+            rank=own.number,
+            world_size=own.count,
+        )
         self._over_cards = over_cards
+        # A message has not arrived, and none can be sent any more.
+        self._stuck = False
 
     def meet(self, word: int = GO, has: Sequence[bool] = (), *, reason: str = "") -> tuple[int, list[bool]]:
         """See `Peers.meet`. What is exchanged lies in main memory: no card is waited for."""
@@ -177,6 +200,16 @@ class Group(Peers):
         if failed:
             raise RunError(f"The checkpoint could not be given to all processes: {failed}.") from failed
 
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """See `Peers.watched`."""
+        with self._pulse.watched():
+            yield
+
+    def move(self) -> None:
+        """See `Peers.move`."""
+        self._pulse.move()
+
     def fail(self, error: BaseException) -> None:
         """See `Peers.fail`."""
         if isinstance(error, PeerError):
@@ -205,7 +238,9 @@ class Group(Peers):
 
     def leave(self) -> None:
         """Be alone again."""
-        dist.destroy_process_group()
+        # It would wait for the message that did not arrive.
+        if not self._stuck:
+            dist.destroy_process_group()
 
     def _words(self, word: int) -> list[int]:
         said = torch.zeros(self.count, dtype=torch.uint8)
@@ -230,27 +265,78 @@ class Group(Peers):
     def _from_first(self, content: bytes, size: int = -1) -> bytes:
         if size < 0:
             told = torch.tensor([len(content)])
-            self._exchange(lambda: dist.broadcast(told, 0), told)
+            self._exchange(lambda: dist.broadcast(told, 0, async_op=True), told)
             size = int(told)
         if not size:
             return b""
         held = torch.frombuffer(bytearray(content) if self.first else bytearray(size), dtype=torch.uint8)
-        self._exchange(lambda: dist.broadcast(held, 0), held)
+        self._exchange(lambda: dist.broadcast(held, 0, async_op=True), held)
         return bytes(held.numpy())
 
     def _all_reduce(self, tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> None:
-        self._exchange(lambda: dist.all_reduce(tensor, operation), tensor)
+        self._exchange(lambda: dist.all_reduce(tensor, operation, async_op=True), tensor)
 
-    def _exchange(self, message: Callable[[], object], tensor: Tensor) -> None:
+    def _exchange(self, message: Callable[[], Any], tensor: Tensor) -> None:
         self.messages += 1
         self.sent_bytes += tensor.numel() * tensor.element_size()
+        self._pulse.move()
+        if self._stuck:
+            raise LostPeerError(self.lost)
         try:
-            message()
+            sent = message()
+            if tensor.device.type == "cpu":
+                self._await(sent)
+            else:
+                sent.wait()
         except RuntimeError as error:
-            raise LostPeerError(
+            self.lost = (
                 "Another process of this training is not there any more; it may have been killed, or its machine lost. "
                 f"Start the same command again, with any number of processes, to go on. ({_first_line(error)})"
-            ) from error
+            )
+            raise LostPeerError(self.lost) from error
+
+    def _await(self, sent: Any) -> None:
+        """Wait for a message to arrive, as long as those are at work whom it needs."""
+        seen: dict[int, tuple[int, int]] = {}
+        while True:
+            try:
+                sent.wait(datetime.timedelta(seconds=pulse.LOOK_SECONDS))
+                return
+            except RuntimeError:
+                if sent.is_completed():
+                    # It failed, or has arrived meanwhile.
+                    sent.wait()
+                    return
+            self._pulse.move()
+            if (silent := self._pulse.silent(seen)) is not None:
+                self._give_up(silent)
+
+    def _give_up(self, silent: int) -> None:
+        minutes = round(pulse.LOOK_SECONDS * pulse.MOST_LOOKS / 60)
+        self._stuck = True
+        self.lost = (
+            f"Process {silent} of this training has done nothing for {minutes} minutes, and the others waited for it. "
+            "Its card or a drive may not answer any more. End what is left of it, and start the same command again, "
+            "with any number of processes, to go on."
+        )
+        # A thread of the message that did not arrive would keep this process from ending.
+        atexit.register(_end_at_once)
+        raise LostPeerError(self.lost)
+
+
+def _store(own: Place) -> dist.Store:
+    """By which the processes find each other: a file where one is named, else as torchrun says."""
+    if meeting := os.environ.get(MEETING):
+        return dist.FileStore(meeting, own.count)
+    found = next(dist.rendezvous("env://", own.number, own.count, timeout=_PATIENCE))[0]
+    found.set_timeout(_PATIENCE)
+    return found
+
+
+def _end_at_once() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(1)
 
 
 def exchanged(params: Mapping[str, nn.Parameter], rows: Tensor, peers: Peers) -> Tensor:

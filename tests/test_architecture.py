@@ -31,7 +31,7 @@ FLOORS = (
     ("errors", "findings"),
     ("files", "documents", "file_names"),
     ("settings",),
-    ("goals", "experts", "peers", "torchrun"),
+    ("goals", "experts", "peers", "pulse", "torchrun"),
     ("loss", "pictures", "adapters", "autograd", "optimizers"),
     ("clips",),
     ("folder",),

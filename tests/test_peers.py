@@ -83,6 +83,32 @@ def test_a_process_that_is_killed_ends_the_others_with_a_checkpoint_and_they_go_
     assert code == 0 and [one["steps"] for one in told] == [10, 10]
 
 
+def test_one_that_is_asked_to_end_because_another_was_killed_knows_of_that(tmp_path):
+    told, code = at_work(tmp_path, "killed and asked to end", whom=1, after=4)
+    assert code and told[0]["kind"] == "KeyboardInterrupt"
+    assert "not there any more" in told[0]["lost"]
+    assert checkpoint(tmp_path).step == 4
+
+
+@pytest.mark.parametrize("whom", [1, *([0] if ALL else [])])
+def test_a_process_that_hangs_is_named_by_the_others_which_end_with_a_checkpoint(whom, tmp_path):
+    told, code = at_work(tmp_path, "hangs", whom=whom, after=4)
+    assert code and told[whom] is None
+    other = told[1 - whom]
+    assert other["kind"] == "LostPeerError" and other["code"] == 1
+    assert f"Process {whom} of this training has done nothing" in other["error"]
+    if whom:
+        assert checkpoint(tmp_path).step == 4
+        told, code = at_work(tmp_path, steps=6)
+        assert code == 0 and [one["resumed"] for one in told] == [4, 4]
+
+
+@pytest.mark.parametrize("whom", [0, *([1] if ALL else [])])
+def test_a_process_that_takes_long_is_waited_for(whom, tmp_path):
+    told, code = at_work(tmp_path, "takes long", whom=whom, after=4, steps=5)
+    assert code == 0 and [one["steps"] for one in told] == [5, 5]
+
+
 @pytest.mark.parametrize(
     ("what", "kind"), [("pause and stop", None), *([("cancel", "KeyboardInterrupt")] if ALL else [])]
 )

@@ -340,12 +340,13 @@ def _make_own_share(builder: Builder, entries: list[Entry], text: TextEncoder | 
     peers = here()
     if peers.count == 1 or builder.settings.storage == "memory":
         return []
-    # What is planned depends on what is there already: nobody begins before all have looked.
-    peers.meet()
-    builder.pictures(entries, share=peers.local)
-    if text is not None:
-        builder.texts(entries, text, share=peers.local)
-    peers.meet()
+    with peers.watched():
+        # What is planned depends on what is there already: nobody begins before all have looked.
+        peers.meet()
+        builder.pictures(entries, share=peers.local)
+        if text is not None:
+            builder.texts(entries, text, share=peers.local)
+        peers.meet()
     return [f"shared out over {peers.local[1]} processes; the first one's are told"]
 
 

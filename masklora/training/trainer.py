@@ -66,7 +66,8 @@ def train(job: TrainJob, *, run: Run, hooks: Hooks | None = None) -> TrainResult
         RunError: the run folder cannot be written.
         BaseException: whatever a hook or the model raised, after a resumable checkpoint was written.
     """
-    with torch.inference_mode(False), torch.enable_grad(), own_global_random(job.model.device):
+    random = own_global_random(job.model.device)
+    with torch.inference_mode(False), torch.enable_grad(), random, job.peers.watched():
         # What people are told, and ask for, goes through the first process.
         return _Session(job, run, hooks if hooks and job.peers.first else Hooks()).result()
 
@@ -284,6 +285,7 @@ class _Session:
             self.hooks.on_message(f"{part.title}: trained for {steps}; from here on it stays as it is.")
         learned = []
         for number in track.own_numbers:
+            self.peers.move()
             if learned:
                 self.hooks.check_cancel()
             learned.append(track.learn(number))

@@ -7,13 +7,14 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import torch
 
 from harness.toy import Recorder, open_run, toy_job
-from masklora import peers
+from masklora import peers, pulse
 from masklora.training.trainer import train
 
 
@@ -43,9 +44,36 @@ def meets_with(what, net, after, micros):
     def denoise(*given, **planned):
         calls[0] += 1
         if calls[0] > after * micros:
-            if what == "killed":
+            if what.startswith("killed"):
                 os.kill(os.getpid(), signal.SIGKILL)
+            if what == "hangs":
+                threading.Event().wait()
+            if what == "takes long":
+                works_on(2 * pulse.LOOK_SECONDS * pulse.MOST_LOOKS)
+                return inner(*given, **planned)
             raise ValueError("the card fell off the bus")
+        return inner(*given, **planned)
+
+    net.denoise = denoise
+
+
+def works_on(seconds):
+    """Take long, as what asks between its parts whether it is cancelled."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(pulse.LOOK_SECONDS)
+        peers.here().move()
+
+
+def ends_late(net, after, micros):
+    """Ask this process to end, after another one was killed in the same step and before it can know."""
+    inner, calls = net.denoise, [0]
+
+    def denoise(*given, **planned):
+        calls[0] += 1
+        if calls[0] > after * micros:
+            time.sleep(1)
+            raise KeyboardInterrupt
         return inner(*given, **planned)
 
     net.denoise = denoise
@@ -56,9 +84,16 @@ def main():
     folder, steps, what, whom, after = Path(sys.argv[1]), *sys.argv[2:]
     torch.set_num_threads(1)
     told = {}
+    if what.startswith("killed"):
+        # As train.py, the other one ends in its own time when torchrun asks it to.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if what in ("hangs", "takes long"):
+        pulse.LOOK_SECONDS, pulse.MOST_LOOKS = 0.1, 20
     with peers.joined(torch.device("cpu")) as group:
         job = toy_job(steps=int(steps), seed=11 if what != "other settings" else 11 + group.number)
-        if group.number == int(whom) and what in ("killed", "fails"):
+        if what == "killed and asked to end" and group.number != int(whom):
+            ends_late(job.model, int(after), job.train.gradient_accumulation)
+        if group.number == int(whom) and what in ("killed", "killed and asked to end", "fails", "hangs", "takes long"):
             meets_with(what, job.model, int(after), job.train.gradient_accumulation)
         hands = Hands(what, int(after))
         root = folder / "runs" if group.first else folder / f"scratch {group.number} {time.time_ns()}"
@@ -75,6 +110,7 @@ def main():
             told = {"error": str(error), "kind": type(error).__name__, "messages": hands.messages}
             code, reason = 1, "" if isinstance(error, peers.PeerError | KeyboardInterrupt) else str(error)
         told["code"] = group.end(code, reason)
+        told["lost"] = group.lost
     threads = [one.read_text(encoding="ascii").strip() for one in Path("/proc/self/task").glob("*/comm")]
     told["threads left"] = [name for name in threads if "gloo" in name]
     (folder / f"told {group.number}.json").write_text(json.dumps(told), encoding="utf-8")

@@ -27,6 +27,15 @@ SELECT = """type => {
     window.app.graph.add(node)
     window.app.canvas.selectNode(node)
 }"""
+# The browser's own notifications, noted instead of shown, in a page that lies in the background.
+NOTIFIED = """() => {
+    window.notified = []
+    window.Notification = class {
+        static permission = "granted"
+        constructor(title, { body }) { window.notified.push([title, body]) }
+    }
+    Object.defineProperty(document, "hidden", { get: () => true })
+}"""
 # Milliseconds that a page on a busy machine may take for what is asked of it.
 PATIENCE = 90_000
 # What the page of ComfyUI 0.30 reports without any pack: an absent user.css, and its own start.

@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -14,6 +16,7 @@ import pytest
 
 from devtools.comfy import ComfyServer
 from harness.damage import ALL
+from harness.page import NOTIFIED, ComfyPage
 from harness.panel import INK, PANEL, Panel
 from harness.routes import Routes
 
@@ -70,8 +73,8 @@ class Apart:
         return kept
 
     def clear(self):
-        found = self.now()
-        for process in self.processes(found) if found else ():
+        folders = (self.server.base / "user" / "masked_lora" / "apart").glob("*/")
+        for process in [one for folder in folders for one in self.processes({"id": folder.name})]:
             process.kill()
         shutil.rmtree(self.server.base / "user" / "masked_lora" / "apart", ignore_errors=True)
 
@@ -131,8 +134,11 @@ def test_two_processes_train_while_the_queue_is_free_and_hear_what_their_run_is_
     identifier = apart.started(graph, 2, workflow={"nodes": [], "extra": "as the page shows it"})
     status, answer = apart.start(train_graph(name="another apart"))
     assert status == 409 and "by two apart is being trained apart already" in answer["error"]
+    status, answer = routes.post(f"/apart/{identifier}/hide")
+    assert status == 409 and "by two apart is still being trained apart" in answer["error"]
     assert comfy_client.run(other_graph()).succeeded
     run = routes.running("by_two_apart", step=3)
+    assert not apart.now()["hidden"]
     assert run["elsewhere"] and run["total"] == 30000 and run["node"] is None
     routes.until(lambda: routes.named("by_two_apart")["steps_per_second"] > 0)
     found = apart.until(lambda found: found["state"] == "training")
@@ -262,6 +268,35 @@ def test_a_comfyui_that_is_started_anew_finds_it_and_its_page_can_stop_it(
             apart.clear()
 
 
+@long
+def test_of_two_comfyuis_that_share_a_user_folder_one_starts_at_a_time(
+    apart, comfy_host, comfy_server, train_graph, tmp_path
+):
+    user = ["--user-directory", str(comfy_server.base / "user")]
+    with ComfyServer(comfy_host, tmp_path, models=comfy_server.base / "models", arguments=user) as second:
+        shutil.copytree(comfy_server.base / "input" / "train demo", tmp_path / "input" / "train demo")
+        both = [apart, Apart(second)]
+        for _ in range(3):
+            # Each looks once, so that the next look is no slower than the other's.
+            assert [one.now() is None or one.now()["state"] == "ended" for one in both] == [True, True]
+            graphs = [train_graph(name=f"raced apart {time.monotonic_ns()}", steps=30000) for _ in both]
+            together = threading.Barrier(2)
+
+            def start(one, graph, together=together):
+                together.wait()
+                return one.start(graph)
+
+            with ThreadPoolExecutor(2) as pool:
+                answers = list(pool.map(start, both, graphs))
+            assert sorted(status for status, _ in answers) == [200, 409], answers
+            (refused,) = [answer["error"] for status, answer in answers if status == 409]
+            assert "is being trained apart already" in refused
+            (started,) = [answer["start"] for status, answer in answers if status == 200]
+            assert [one.now()["id"] for one in both] == [started["id"]] * 2
+            assert both[1].cancel(started["id"])[0] == both[0].cancel(started["id"])[0] == 200
+            apart.ended()
+
+
 PART = ".mlt-panel .mlt-apart"
 WORDS = """([selector, words]) => document.querySelector(selector)?.textContent.includes(words)"""
 
@@ -306,6 +341,44 @@ def test_a_person_trains_the_open_graph_apart_from_the_button_to_the_lora(apart,
     tab.locator(PART).first.wait_for(state="hidden")
     assert start.is_enabled()
     assert page.problems == []
+
+
+OFFERED = """name => window.LiteGraph.createNode("LoraLoaderModelOnly").widgets
+    .find(one => one.name === "lora_name").options.values.includes(name)"""
+
+
+@long
+def test_in_the_background_one_of_two_pages_tells_its_end_and_both_offer_its_lora(
+    apart, browser, comfy_server, train_graph
+):
+    name = f"told apart {time.monotonic_ns()}"
+    comfy_server.post("/settings", {"masked_lora.notify": True})
+    context = browser.new_context()
+    try:
+        apart.started(train_graph(name=name, steps=30000))
+        run = apart.routes.running(name.replace(" ", "_"))
+        # Neither has a panel open.
+        pages = [ComfyPage(context.new_page(), comfy_server).open() for _ in range(2)]
+        for one in pages:
+            one.evaluate(NOTIFIED)
+            one.page.wait_for_function("name => document.title.includes(`%] ${name} · `)", arg=name, timeout=30_000)
+        assert apart.routes.post(f"/runs/{run['id']}/stop")[0] == 200
+        apart.ended()
+        for one in pages:
+            one.page.wait_for_function(OFFERED, arg=f"{name}.safetensors", timeout=30_000)
+            assert name not in one.page.title()
+        pages[0].page.wait_for_timeout(8000)
+        (notice,) = [notice for one in pages for notice in one.evaluate("() => window.notified")]
+        assert notice == [name, f"Written: output/loras/{name}.safetensors"]
+        # A page that is opened afterwards has nothing to tell.
+        late = ComfyPage(context.new_page(), comfy_server).open()
+        late.evaluate(NOTIFIED)
+        late.page.wait_for_timeout(6000)
+        assert late.evaluate("() => window.notified") == [] and name not in late.page.title()
+        assert [one.problems for one in (*pages, late)] == [[], [], []]
+    finally:
+        context.close()
+        comfy_server.post("/settings", {"masked_lora.notify": False})
 
 
 def shown(tab, moment):

@@ -82,6 +82,9 @@ class Looker:
             [node_type, widget, value],
         )
 
+    def under(self):
+        return self.tab.locator(f"{DIALOG} .mlt-under").first.text_content()
+
     def coverage(self, position):
         words = self.tab.locator(f"{BROWSER} .mlt-tile:not([hidden]) .mlt-tile-text").nth(position).text_content()
         return float(words.split(" %")[0])
@@ -186,7 +189,11 @@ def test_every_view_is_shown(looker, looking, request):
     for view in ("Overlay", "Mask", "Cut-out", "Latent grid", "Infill", "Crop box", "Picture"):
         looker.button(view).click()
         looker.drawn()
+        if view == "Infill":
+            # The cache makes none, and what is seen is the picture.
+            looker.until(lambda: "infill_variants of Cache Dataset is 0" in looker.under())
         looker.shot(f"{view}-{mode}")
+    assert looker.under() == ""
     looker.button("Statistics").click()
     looker.shot(f"statistics-{mode}")
     assert looker.page.problems == []

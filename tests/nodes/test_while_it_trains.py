@@ -7,19 +7,10 @@ import numpy as np
 import pytest
 
 from harness.damage import many
-from harness.page import ComfyPage
+from harness.page import NOTIFIED, ComfyPage
 from harness.panel import Panel
 
 VUE_NODES = "Comfy.VueNodes.Enabled"
-# The browser's own notifications, noted instead of shown, in a page that lies in the background.
-NOTIFIED = """() => {
-    window.notified = []
-    window.Notification = class {
-        static permission = "granted"
-        constructor(title, { body }) { window.notified.push([title, body]) }
-    }
-    Object.defineProperty(document, "hidden", { get: () => true })
-}"""
 TITLES = """() => {
     window.titles = [document.title]
     new MutationObserver(() => window.titles.push(document.title))

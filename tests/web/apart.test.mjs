@@ -40,7 +40,12 @@ test("before the start it is told what so many processes do", () => {
 /** A RunStore that answers what it is told to. */
 class Asked {
   constructor(...answers) {
-    Object.assign(this, { answers, told: 0, lists: 0, posts: [] });
+    Object.assign(this, { answers, told: 0, lists: 0, posts: [], listeners: 0 });
+  }
+
+  listen() {
+    this.listeners += 1;
+    return () => (this.listeners -= 1);
   }
 
   async ask() {
@@ -52,7 +57,7 @@ class Asked {
     return this.ask();
   }
 
-  async refresh() {
+  async refreshFiles() {
     this.lists += 1;
   }
 
@@ -68,9 +73,11 @@ test("it is asked for while it goes on, and the runs once more at its end", asyn
   assert.equal(apart.start, null);
   await apart.refresh();
   assert.deepEqual([goesOn(apart.start), apart.choices, store.lists], [true, { cards: 2 }, 0]);
+  // No panel need be open for its end to be heard.
+  assert.equal(store.listeners, 1);
   apart.tick(Date.now() + 5000);
   await new Promise((done) => setTimeout(done, 5));
-  assert.deepEqual([goesOn(apart.start), store.lists], [false, 1]);
+  assert.deepEqual([goesOn(apart.start), store.lists, store.listeners], [false, 1, 0]);
   assert.equal(apart.shown.id, "a");
   store.answers = [{ start: { ...ended("finished"), hidden: true } }];
   await apart.hide();

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { cellAt, cellTransform } from "../../web/dataset/draw.mjs?v=0.1.0";
 import { offerPairs } from "../../web/dataset/controls.mjs?v=0.1.0";
-import { clipWords } from "../../web/dataset/facts.mjs?v=0.1.0";
+import { clipWords, withoutInfill } from "../../web/dataset/facts.mjs?v=0.1.0";
 import { gridOf, heightOf, placeOf, scrollTo, visible } from "../../web/dataset/layout.mjs?v=0.1.0";
 import { checkedLook } from "../../web/dataset/look.mjs?v=0.1.0";
 import { buckets, choose, counts, histogram, neighbour, percent, rowsOf } from "../../web/dataset/rows.mjs?v=0.1.0";
@@ -187,4 +187,12 @@ test("a node that tells its links itself is asked, and its slots are not read", 
   assert.equal(feeder(node, "dataset"), origin);
   assert.equal(feeder(node, "resolution"), null);
   assert.equal(transformOf(node), null);
+});
+
+test("the view of backgrounds says why it shows the picture as it is", () => {
+  const detail = (infills, has_mask = true) => ({ infills, has_mask });
+  assert.equal(withoutInfill(detail([{ kind: "blur", from: null }]), true), "");
+  assert.match(withoutInfill(detail([]), true), /infill_variants of Cache Dataset is 0/);
+  assert.match(withoutInfill(detail([]), false), /Connect the cache/);
+  assert.match(withoutInfill(detail([], false), true), /it has no mask/);
 });

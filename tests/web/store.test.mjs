@@ -152,3 +152,50 @@ test("each file that is written is told once, and none that was there before", a
   await store.refresh();
   assert.deepEqual(told, [written]);
 });
+
+/** A server with a training apart, and a run of it that other nodes of its graph have written files of. */
+class ApartApi extends Api {
+  apart = { id: "x", name: "cat", state: "training", step: 3, run: "a", hidden: false, end: null };
+
+  async fetchApi(path) {
+    if (!path.endsWith("/apart")) return super.fetchApi(path);
+    return { ok: true, json: async () => structuredClone({ cards: 0, start: this.apart }) };
+  }
+
+  end(state) {
+    this.apart = { ...this.apart, state: "ended", end: { state, reasons: [] } };
+  }
+}
+
+test("the nodes' lists are read once at the end of a training apart, in the background and without a panel", async () => {
+  const hidden = globalThis.document;
+  globalThis.document = { hidden: true };
+  for (const [end, written] of [["finished", "output/loras/a.safetensors"], ["stopped", ""]]) {
+    const api = new ApartApi(), heard = [];
+    let lists = 0;
+    api.is(3);
+    const store = new RunStore(api, () => (lists += 1));
+    store.apart.onHeard = (start, ended) => ended && heard.push(start.end.state);
+    await store.apart.refresh();
+    await settled();
+    assert.deepEqual([store.listeners.size, lists], [1, 0]);
+    api.now.run = { ...facts(9, "stopped"), written };
+    api.end(end);
+    store.apart.asked = -Infinity;
+    store.tick();
+    await settled();
+    assert.deepEqual([heard, lists, store.listeners.size, store.timer], [[end], 1, 0, undefined]);
+  }
+  globalThis.document = hidden;
+});
+
+test("an end that is older than the page is no news", async () => {
+  const api = new ApartApi(), heard = [];
+  let lists = 0;
+  api.end("finished");
+  const store = new RunStore(api, () => (lists += 1));
+  store.apart.onHeard = (start, ended) => heard.push(ended);
+  await store.apart.refresh();
+  await store.apart.refresh();
+  assert.deepEqual([heard, lists, store.listeners.size], [[false, false], 0, 0]);
+});

@@ -28,6 +28,15 @@ export function facts(detail, row, percent, { onInfill }) {
   ];
 }
 
+/**
+ * Why the view infill shows the picture as it is; empty where it shows a replaced background.
+ * @param {boolean} cached whether a cache is connected, which alone knows what it puts behind the pictures.
+ */
+export function withoutInfill(detail, cached) {
+  if (detail.infills.length) return "";
+  return text(`dataset.noInfill.${detail.has_mask ? (cached ? "none" : "withoutCache") : "noMask"}`);
+}
+
 /** "81 frames, 16/s", as far as the clip tells; "clip" of one that tells nothing. */
 export function clipWords({ frames, rate }) {
   const told = frames ? text("dataset.clipFrames", { count: frames }) : text("dataset.clip");

@@ -4,6 +4,7 @@ import { text } from "../page/strings.mjs?v=0.1.0";
 import { AUTOMATIC, USUAL } from "../page/tint.mjs?v=0.1.0";
 import { Viewport } from "../page/viewport.mjs?v=0.1.0";
 import { alphaOf, cellAt, drawPicture, shadeOf } from "./draw.mjs?v=0.1.0";
+import { withoutInfill } from "./facts.mjs?v=0.1.0";
 
 const ZOOM = 1.25;
 const WHEEL = 0.0015;
@@ -99,6 +100,14 @@ export class Viewer {
     this.size = size;
     if (fresh) this.fit();
     this.draw();
+    this.explain(detail);
+  }
+
+  /** In words where a person looks: the view infill of a picture that has no replaced background. */
+  explain(detail) {
+    const words = this.look.view === "infill" ? withoutInfill(detail, Boolean(this.source.facts?.cached)) : "";
+    if (words || this.explained) say(this.under, words);
+    this.explained = words;
   }
 
   alpha(mask) {

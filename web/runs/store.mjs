@@ -186,6 +186,13 @@ export class RunStore {
     this.tell();
   }
 
+  /** Asks for everything after a training of which no event has told: other nodes of its graph may have written files. */
+  async refreshFiles() {
+    const known = this.files.size;
+    await this.refresh(true);
+    if (this.files.size === known) this.onFile();
+  }
+
   /** Asks for the rows after those that are there; one question at a time. */
   backfill(id) {
     return this.asking.get(id) ?? this.question(id, lastStep(this.rowsOf(id)));
@@ -269,9 +276,10 @@ export class RunStore {
   }
 
   tick() {
-    if (document.hidden) return;
     const now = Date.now();
+    // In the background, too: no event tells of its end.
     this.apart.tick(now);
+    if (document.hidden) return;
     // Of what other processes train no event tells.
     const followed = this.queued || goesOn(this.apart.start) || this.runs.some((run) => run.elsewhere && isLive(run));
     if ((followed || !this.online) && now - this.listed > SILENCE) this.refresh();

@@ -16,6 +16,7 @@ import folder_paths
 import psutil
 
 from ...torchrun import MEETING
+from ..headless.bounds import FOLDER
 
 TRAIN = "train.py"
 # Files by which torchrun and the processes find each other, in the folder of the training apart.
@@ -104,14 +105,14 @@ def command(graph: Path, *, count: int, cancel: Path, pack: Path) -> list[str]:
 
 
 def environment(count: int, folder: Path, given: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of `count` processes: this one's, how these share the machine, and where they meet.
+    """The environment of `count` processes: this one's, how these share the machine, where they tell and meet.
 
     Args:
         count: 1 or more.
         folder: of this training apart.
         given: another environment.
     """
-    own = {"PYTHONUTF8": "1"}
+    own = {"PYTHONUTF8": "1", FOLDER: str(folder)}
     if sys.flags.no_user_site:
         # A flag of Python's own, which torchrun does not hand on.
         own["PYTHONNOUSERSITE"] = "1"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import dataclasses
 import threading
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import execution
+import filelock
 from aiohttp import web
 from server import PromptServer
 
+from ...files import cannot_write
 from ...runs.history import run_id, runs_called
 from ...runs.run import trained_elsewhere
 from ..headless.client import CLIENT
@@ -32,8 +36,12 @@ PACK = Path(__file__).resolve().parents[3]
 # A graph with the page's own form of it.
 _BODY_BYTES = 16 * 2**20
 _MOST_PROBLEMS = 3
+_LOCK = "start.lock"
+_LOCK_SECONDS = 20.0
 _FORM = 'Expected {"prompt": a graph in API format, "workflow": its form in the page or null, "count": a whole number}.'
 _GOES_ON = "{} is being trained apart already. Wait for its end, or cancel it."
+_BEGINS = "Another ComfyUI of this user folder is starting a training apart. Try again in a moment."
+_NOT_ENDED = "{} is still being trained apart, and only the end of a training can be hidden. Wait for it, or cancel it."
 _NAME_TRAINS = "A run called {} is being trained now. Wait for its end, or stop it."
 _QUEUE = (
     "ComfyUI's queue is at work, and would share memory with this training while it loads its models. Wait until the "
@@ -121,8 +129,9 @@ async def post_start(request: web.Request) -> Any:
 def _begin(saved: dict[str, Any], count: int, node: str) -> dict[str, Any]:
     name = saved["prompt"][node]["inputs"].get("name")
     name = name if isinstance(name, str) else ""
-    with NEWEST.lock:
-        before = NEWEST.get()
+    with NEWEST.lock, _alone():
+        # Not what is known here: another ComfyUI may have started one since, within a tick of the disk's clock.
+        before = newest(_root())
         if before is not None and before.goes_on():
             raise RefusedError(409, _GOES_ON.format(before.name))
         if name and _is_trained(name):
@@ -130,6 +139,24 @@ def _begin(saved: dict[str, Any], count: int, node: str) -> dict[str, Any]:
         start = begin(_root(), saved, count=count, name=name, node=node, pack=PACK)
         NEWEST.set(start)
         return start.facts()
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """While this lasts no other ComfyUI of this user folder starts a training apart; one that dies lets go."""
+    path = _root() / _LOCK
+    lock = filelock.FileLock(path, timeout=_LOCK_SECONDS)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise RefusedError(409, _BEGINS) from error
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _is_trained(name: str) -> bool:
@@ -143,7 +170,13 @@ async def post_cancel(request: web.Request) -> Any:
 
 async def post_hide(request: web.Request) -> Any:
     """How a training apart ended was read, and is not shown again."""
-    return await _act(request, Start.hide)
+    return await _act(request, _hide)
+
+
+def _hide(start: Start) -> None:
+    if start.goes_on():
+        raise RefusedError(409, _NOT_ENDED.format(start.name))
+    start.hide()
 
 
 async def _act(request: web.Request, act: Any) -> Any:

@@ -4,7 +4,7 @@
         graph.json    what is trained, as the page shows it too
         start.json    by which process
         told.jsonl    what that tells, see `telling`
-        log.txt       everything else that it says
+        log.txt       everything else that it says; both without their middle where they are long
         cancel        as soon as somebody has asked it to end
         hidden        once a person has read how it ended
         launchers, processes    how several processes find each other
@@ -34,17 +34,11 @@ import psutil
 from ...documents import read_document
 from ...errors import RunError
 from ...files import HOST, cannot_write, write_text_atomically
+from ..headless.bounds import LOG, TOLD
 from .flags import TRAIN, command, environment
 from .telling import Telling
 
-_GRAPH, _START, _TOLD, _LOG, _CANCEL, _HIDDEN = (
-    "graph.json",
-    "start.json",
-    "told.jsonl",
-    "log.txt",
-    "cancel",
-    "hidden",
-)
+_GRAPH, _START, _CANCEL, _HIDDEN = "graph.json", "start.json", "cancel", "hidden"
 # Of a folder's name; no other can be asked for.
 _ID = re.compile(r"[0-9a-f]{20}")
 _KEPT = 5
@@ -60,7 +54,7 @@ class Start:
         self.folder, self.id = folder, folder.name
         self.pid, self.count, self.started = facts["pid"], facts["count"], facts["started"]
         self.name, self.node = facts["name"], facts["node"]
-        self._telling = Telling(folder / _TOLD)
+        self._telling = Telling(folder / TOLD)
         self._gone = False
 
     @property
@@ -132,7 +126,7 @@ class Start:
     def _last_words(self) -> list[str]:
         """The end of the log, for where nothing else tells what happened."""
         try:
-            with (self.folder / _LOG).open("rb") as file:
+            with (self.folder / LOG).open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - _LOG_BYTES))
                 lines = file.read().decode("utf-8", "replace").splitlines()
@@ -206,7 +200,7 @@ def _spawn(folder: Path, words: list[str], count: int) -> subprocess.Popen[bytes
     if sys.platform == "win32":
         # With a console of its own it does not end with ComfyUI's.
         options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-    with (folder / _TOLD).open("wb") as told, (folder / _LOG).open("wb") as log:
+    with (folder / TOLD).open("wb") as told, (folder / LOG).open("wb") as log:
         return subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=told, stderr=log, env=environment(count, folder), **options
         )

@@ -1,4 +1,7 @@
-"""What a training apart has told on its standard output, as lines of JSON in a file that grows."""
+"""What a training apart has told on its standard output, as lines of JSON in a file that grows.
+
+Where that has become too long the training leaves out its middle, see `headless.bounds`; then it is read anew.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,11 @@ class Telling:
 
     def __init__(self, path: Path) -> None:
         """Nothing is read of `path` yet."""
-        self._path, self._read = path, 0
+        self._path = path
+        self._begin()
+
+    def _begin(self) -> None:
+        self._read, self._last = 0, b""
         self.said: list[dict[str, str]] = []
         self.progress: dict[str, Any] | None = None
         self.run, self.step = "", 0
@@ -38,14 +45,22 @@ class Telling:
         """Read what is new."""
         try:
             with self._path.open("rb") as file:
-                file.seek(self._read)
+                # With the line before: where another one stands there, the file is not what it was.
+                file.seek(self._read - len(self._last))
                 content = file.read()
+                if not content.startswith(self._last):
+                    self._begin()
+                    file.seek(0)
+                    content = file.read()
         except OSError:
             return
+        content = content[len(self._last) :]
         # A line that is still being written comes with the next look.
         whole = content[: content.rfind(b"\n") + 1]
         self._read += len(whole)
-        for line in whole.splitlines():
+        lines = whole.splitlines(keepends=True)
+        self._last = lines[-1] if lines else self._last
+        for line in lines:
             if (event := parse_object(line)) is not None:
                 self.anything = True
                 self._hear(event)

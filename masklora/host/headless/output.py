@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TextIO
 
+from .bounds import FOLDER, LOG, TOLD, kept_small
 from .problems import Problem
 
 # State in which a command ends, and the process's exit code.
@@ -38,8 +40,12 @@ def open_output(*, json_lines: bool, silent: bool = False) -> Iterator[Output]:
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
-        with os.fdopen(os.dup(kept), "w", encoding="utf-8", newline="\n") as stream:
-            yield JsonLines(stream)
+        with os.fdopen(os.dup(kept), "w", encoding="utf-8", newline="\n") as stream, contextlib.ExitStack() as ends:
+            lines = JsonLines(stream)
+            if folder := os.environ.get(FOLDER):
+                files = [(stream.fileno(), Path(folder, TOLD)), (2, Path(folder, LOG))]
+                ends.enter_context(kept_small(files, lines.lock))
+            yield lines
     finally:
         sys.stdout.flush()
         os.dup2(kept, 1)
@@ -118,7 +124,16 @@ class Silent(Output):
 
 
 class JsonLines(Output):
-    """One object a line, `event` first: told, progress, step, measured, refused, end."""
+    """One object a line, `event` first: told, progress, step, measured, refused, end.
+
+    Attributes:
+        lock: held while a line is written.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        """Tell them on `stream`."""
+        super().__init__(stream)
+        self.lock = threading.Lock()
 
     def told(self, node: str, title: str, text: str, *, level: str) -> None:
         """A line."""
@@ -149,8 +164,10 @@ class JsonLines(Output):
         return CODES[state]
 
     def _write(self, event: str, **facts: Any) -> None:
-        self._stream.write(json.dumps({"event": event, **facts}, ensure_ascii=False) + "\n")
-        self._stream.flush()
+        line = json.dumps({"event": event, **facts}, ensure_ascii=False) + "\n"
+        with self.lock:
+            self._stream.write(line)
+            self._stream.flush()
 
 
 class Screen(Output):

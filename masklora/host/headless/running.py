@@ -87,9 +87,15 @@ def _run(
     if record is None:
         return output.end("failed", _QUEUE_ENDED), _QUEUE_ENDED
     _tell_previews(record["outputs"], graph, terminal)
-    failed = dict(record["status"]["messages"]).get("execution_error")
+    events = dict(record["status"]["messages"])
+    failed = events.get("execution_error")
     own = failed is not None and not failed["exception_type"].endswith("PeerError")
-    return _ended(record["status"], graph, terminal, output), failed["exception_message"].strip() if own else ""
+    reason = failed["exception_message"].strip() if own else ""
+    if "execution_interrupted" in events and peers.lost:
+        # torchrun has asked this one to end because another one is gone, before it could notice that.
+        output.told("", "", peers.lost, level="error")
+        return output.end("failed", "another process was lost"), reason
+    return _ended(record["status"], graph, terminal, output), reason
 
 
 def inputs_of(class_type: str) -> Schema:

@@ -13,6 +13,7 @@ from comfy_execution.utils import get_executing_context
 from PIL import Image
 
 from ...findings import printable
+from ...peers import here
 
 # A browser need not hear more often.
 INTERVAL = 0.1
@@ -57,5 +58,6 @@ class NodeProgress:
             prompts.send_progress_text(printable(text), self.node_id, prompts.client_id)
 
     def check_cancel(self) -> None:
-        """Return, or raise ComfyUI's interrupt, which is no `Exception`, if a person pressed cancel."""
+        """Return, or raise ComfyUI's interrupt, no `Exception`, if a person pressed cancel; see `pulse` too."""
+        here().move()
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -16,6 +16,7 @@ from server import PromptServer
 
 from ...findings import Finding, note
 from ...loss.leak import Leak
+from ...peers import here
 from ...runs.graph import keep_graph
 from ...runs.history import curve_row
 from ...runs.told import Told, read_told
@@ -102,7 +103,8 @@ class NodeHooks(Hooks):
         self.say(f"step {step} · {news}")
 
     def check_cancel(self) -> None:
-        """Raise ComfyUI's interrupt if a person pressed cancel, or if ComfyUI ends."""
+        """Raise ComfyUI's interrupt if a person pressed cancel, or if ComfyUI ends; and see `pulse`."""
+        here().move()
         if self._end.wished:
             raise comfy.model_management.InterruptProcessingException
         comfy.model_management.throw_exception_if_processing_interrupted()

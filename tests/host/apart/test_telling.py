@@ -58,3 +58,23 @@ def test_only_the_last_sentences_are_kept(tmp_path):
     told = Telling(path)
     told.look()
     assert [one["text"] for one in told.said] == [str(i) for i in range(60, 100)]
+
+
+def test_a_file_whose_middle_was_left_out_is_read_anew_also_where_it_is_as_long_again(tmp_path):
+    path = tmp_path / "told.jsonl"
+    warning = line(event="told", node="2", title="Load", level="warning", text="at the start")
+    steps = [line(event="step", run="a" * 20, step=n) for n in range(1, 200)]
+    late = line(event="told", node="3", title="Train", level="error", text="at the end")
+    path.write_text(warning + "".join(steps[:100]), encoding="utf-8")
+    told = Telling(path)
+    told.look()
+    assert told.step == 100 and len(told.said) == 1
+    short = warning + line(event="left out", bytes=1) + steps[150] + late
+    assert len(short) < path.stat().st_size
+    path.write_text(short, encoding="utf-8")
+    told.look()
+    assert told.step == 151 and [one["text"] for one in told.said] == ["at the start", "at the end"]
+    path.write_text(warning + line(event="left out", bytes=2) + late + "".join(steps[100:]), encoding="utf-8")
+    assert len(short) < path.stat().st_size
+    told.look()
+    assert told.step == 199 and [one["text"] for one in told.said] == ["at the start", "at the end"]

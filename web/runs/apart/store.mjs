@@ -1,6 +1,7 @@
 // The training that the page has started as processes of its own: asked for while it goes on, told to who listens.
 const ROUTE = "/masked_lora/apart";
-const EVERY = 2000;
+// In a page that lies in the background nobody sees how far it is.
+const EVERY = 2000, HIDDEN_EVERY = 10_000;
 
 /** A training apart goes on until it has told its end, or is gone. */
 export const goesOn = (start) => Boolean(start) && start.state !== "ended";
@@ -13,6 +14,9 @@ export class ApartStore {
     this.choices = null;
     this.start = null;
     this.asked = -Infinity;
+    // Told of each answer, and whether the training has ended with it.
+    this.onHeard = () => {};
+    this.leave = null;
   }
 
   /** What is shown: a training that goes on, or one that has ended and was not read yet. */
@@ -22,21 +26,33 @@ export class ApartStore {
 
   /** Called about once a second while somebody listens. */
   tick(now) {
-    if (goesOn(this.start) && now - this.asked > EVERY) this.refresh();
+    if (goesOn(this.start) && now - this.asked > (globalThis.document?.hidden ? HIDDEN_EVERY : EVERY)) this.refresh();
   }
 
   async refresh() {
     this.asked = Date.now();
+    // The list of runs tells where ComfyUI does not answer.
+    const answer = await this.store.ask(ROUTE).catch(() => null);
+    if (!answer) return;
+    const { start, ...choices } = answer;
+    this.choices = choices;
+    await this.take(start);
+  }
+
+  /** Takes over what the server tells; an end is told once its run rests, whose file the nodes' lists shall hold. */
+  async take(start) {
     const was = this.start;
-    try {
-      const { start, ...choices } = await this.store.ask(ROUTE);
-      Object.assign(this, { start, choices });
-    } catch {
-      // The list of runs tells where ComfyUI does not answer.
-      return;
+    this.start = start;
+    const ended = goesOn(was) && !goesOn(start);
+    if (goesOn(start)) {
+      // Its end is told, and its file found, also where no panel is open.
+      this.leave ??= this.store.listen(() => {});
+    } else {
+      this.leave?.();
+      this.leave = null;
     }
-    // At its end its run rests, whose file the nodes' lists shall hold.
-    if (goesOn(was) && !goesOn(this.start)) await this.store.refresh(true);
+    if (ended) await this.store.refreshFiles();
+    this.onHeard(start, ended && start?.id === was.id);
     this.store.tell();
   }
 
@@ -57,7 +73,6 @@ export class ApartStore {
 
   async post(path, body) {
     const { start } = await this.store.post(path, body);
-    this.start = start;
-    this.store.tell();
+    await this.take(start);
   }
 }
