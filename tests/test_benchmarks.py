@@ -147,18 +147,18 @@ def test_the_pack_adds_less_than_three_tenths_of_a_second_to_comfyui_s_start():
     # Python keeps what it has compiled, as it does for people: only the first start after an update compiles.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     # On a slower machine, as much more as ComfyUI's own start takes there, which is five seconds on that of the bound.
-    shares = []
-    for _ in range(many(1, 3)):
+    # Once, beside other tests, is no measure.
+    shares, bound = [], many(4, 1)
+    for _ in range(3):
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr
         facts = json.loads(done.stdout.splitlines()[-1])
         assert facts["nodes"] >= 12
         assert "peft" not in facts["packages"]
         shares.append(facts["seconds"] / max(0.3, 0.06 * facts["comfyui"]))
-        if shares[-1] < 1:
+        if shares[-1] < bound:
             break
-    # Once, beside other tests, is no measure.
-    assert min(shares) < many(4, 1)
+    assert min(shares) < bound
 
 
 def test_twenty_pictures_of_a_megapixel_a_second_pass_the_chain_of_mask_transforms_in_flat_memory():

@@ -49,8 +49,23 @@ def cut(descriptor: int, path: Path) -> bool:
     while rest:
         rest = rest[os.write(descriptor, rest) :]
     # Another process may have written meanwhile.
-    os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
+    end = os.lseek(descriptor, 0, os.SEEK_CUR)
+    os.ftruncate(descriptor, end)
+    _fill(path, end, os.lseek(descriptor, 0, os.SEEK_CUR))
     return True
+
+
+def _fill(path: Path, start: int, end: int) -> None:
+    """Put line ends where a process wrote just before the file was cut at `start`: its words are gone, and left zeros.
+
+    Others write at `end` and behind it, or have done so from somewhere between.
+    """
+    with path.open("r+b") as file:
+        file.seek(start)
+        found = file.read(end - start)
+        missing = len(found) - len(found.lstrip(b"\0")) if len(found) == end - start else end - start
+        file.seek(start)
+        file.write(b"\n" * missing)
 
 
 @contextlib.contextmanager
