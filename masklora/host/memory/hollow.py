@@ -27,13 +27,17 @@ class HollowCounts(Counts):
     Torch finds out about many of them in Python, which would take most of the time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, begins: bool = False) -> None:
+        """Of a step in which clips are given their first frame, if it `begins` so.
+
+        LTX-2 asks then whether a frame is given in part alone, which numbers that are not there cannot tell: it is not.
+        """
         super().__init__(NOWHERE)
+        self._begins = begins
 
     def _run(self, func: Any, args: tuple, kwargs: dict) -> tuple[Any, int]:
         given: list[Tensor] = []
-        if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:
-            # Whether something is so of numbers that are not there: LTX-2 asks whether a frame is given in part alone.
+        if self._begins and func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:
             return False, 0
         try:
             key = func, _key(args, given), _key(tuple(kwargs.items()), given) if kwargs else ()

@@ -100,7 +100,7 @@ class StepCount:
 
 def count_step(trainable: TrainableModel, adapters: AdapterSet, shape: StepShape) -> StepCount:
     """The count of one forward and backward of `trainable` with `adapters`, which must be ejected."""
-    counts = HollowCounts()
+    counts = HollowCounts(begins=shape.begins)
     shadow = _shadow(trainable)
     passed = PassedBlocks(counts, per_block=shape.checkpointing in PER_BLOCK, keeping=shadow.inputs.keeping)
     blocks, kernels = [block for block, _ in find_blocks(shadow.network, shadow.family)], KernelsOfAccelerators(counts)

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from masklora.host.apart.telling import Telling
-from masklora.host.headless.bounds import FOLDER, KEPT_BYTES, LOG, MOST_BYTES, TOLD, cut
+from masklora.host.headless.bounds import FOLDER, KEPT_BYTES, LOG, MOST_BYTES, TOLD, _fill, cut
 
 # A training of so many steps, as train.py tells it, which starts another process that writes beside it.
 LONG = """
@@ -53,6 +55,20 @@ def test_a_long_training_keeps_small_files_with_their_beginning_and_end(tmp_path
     telling.look()
     assert (telling.step, telling.end["state"]) == (steps, "finished")
     assert [one["text"] for one in telling.said] == ["at the start"]
+
+
+@pytest.mark.parametrize(("written", "left"), [(b"", b"\n\n\n\nnext"), (b"ab", b"\n\nabnext")], ids=["none", "some"])
+def test_where_the_words_of_another_process_were_cut_off_stand_line_ends(tmp_path, written, left):
+    path = tmp_path / "log.txt"
+    with path.open("wb", buffering=0) as file:
+        file.write(b"first\nof a")
+        # It was cut at the first line, with what the other one had just written behind it.
+        os.ftruncate(file.fileno(), 6)
+        file.seek(10 - len(written))
+        file.write(written)
+        _fill(path, 6, 10)
+        file.write(b"next")
+    assert path.read_bytes() == b"first\n" + left
 
 
 def test_what_is_short_or_another_file_stays_as_it_is(tmp_path):
